@@ -1,0 +1,140 @@
+//! The only reader of time.
+//!
+//! Knows the system clocks and a stepped clock for tests. Everything else is handed a [`Clock`],
+//! or better, a [`Timestamp`] or [`Mono`] that somebody has already read.
+//! Must not know: HTTP, tokio, or any other room.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A moment of wall-clock time, in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// From milliseconds since the Unix epoch.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// From whole seconds since the Unix epoch.
+    pub const fn from_secs(secs: u64) -> Self {
+        Self(secs.saturating_mul(1000))
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch, rounded down.
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1000
+    }
+
+    /// This moment plus `by`; stays at the far end of time instead of overflowing.
+    pub fn saturating_add(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A moment of monotonic time, in nanoseconds since the clock was made: for durations only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mono(u64);
+
+impl Mono {
+    /// From nanoseconds since the clock was made.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Reads wall and monotonic time: the system's, or one that a test steps.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System { started: Instant },
+    Stepped(Arc<AtomicU64>),
+}
+
+/// Moves a stepped [`Clock`]; for tests.
+#[derive(Clone, Debug)]
+pub struct Stepper(Arc<AtomicU64>);
+
+impl Clock {
+    /// The system's clocks.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    pub fn system() -> Self {
+        Self(Source::System { started: Instant::now() })
+    }
+
+    /// A clock that stands at `start` until its [`Stepper`] moves it.
+    pub fn stepped(start: Timestamp) -> (Self, Stepper) {
+        let millis = Arc::new(AtomicU64::new(start.as_millis()));
+        (Self(Source::Stepped(Arc::clone(&millis))), Stepper(millis))
+    }
+
+    /// Wall-clock time. A system clock before 1970 reads as 1970.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Source::System { .. } => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+            }
+            Source::Stepped(millis) => Timestamp::from_millis(millis.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Monotonic time, for durations.
+    pub fn mono(&self) -> Mono {
+        match &self.0 {
+            Source::System { started } => {
+                Mono(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+            }
+            Source::Stepped(millis) => Mono(millis.load(Ordering::Acquire).saturating_mul(1_000_000)),
+        }
+    }
+}
+
+impl Stepper {
+    /// Moves the clock forward.
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stepped_clock_stands_until_it_is_moved() {
+        let (clock, stepper) = Clock::stepped(Timestamp::from_secs(100));
+        let (wall, mono) = (clock.now(), clock.mono());
+        assert_eq!(clock.now(), wall);
+        stepper.advance(Duration::from_millis(1500));
+        assert_eq!(clock.now().saturating_since(wall), Duration::from_millis(1500));
+        assert_eq!(clock.mono().since(mono), Duration::from_millis(1500));
+        assert_eq!(wall.saturating_since(clock.now()), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_far_end_of_time_does_not_overflow() {
+        let end = Timestamp::from_millis(u64::MAX);
+        assert_eq!(end.saturating_add(Duration::from_secs(1)), end);
+    }
+}

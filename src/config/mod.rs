@@ -1,0 +1,263 @@
+//! From `proxy.toml` to a [`Config`], or to all of its problems with line and caret.
+//!
+//! Knows the file's names, units, defaults and how a mistake is shown. [`Config`] is immutable and
+//! only this room makes one.
+//! Must not know: sockets, threads, or what the settings do.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+
+use crate::rules::Policy;
+use crate::stored::KeyPolicy;
+
+/// Everything that was configured, checked as a whole.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Addresses of the public listener.
+    pub listen: Vec<SocketAddr>,
+    /// Address of the admin listener; `None` where `admin = "off"`.
+    pub admin: Option<SocketAddr>,
+    /// Bearer token of the admin listener.
+    pub admin_token: Option<String>,
+    /// Request threads, at least 1.
+    pub workers: usize,
+    /// Peers whose own `X-Forwarded-*` are kept and added to.
+    pub trusted_proxies: Vec<Network>,
+    /// `[log]`
+    pub log: Log,
+    /// `[cache]`
+    pub cache: Cache,
+    /// `[timing]`
+    pub timing: Timing,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[upstream.*]`
+    pub upstreams: Vec<Upstream>,
+    /// `[[route]]`, in the file's order: the first match wins.
+    pub routes: Vec<Route>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Which messages reach stderr, such as `info` or `info,larder::slow=off`.
+    pub level: String,
+    /// How messages on stderr look.
+    pub format: LogFormat,
+    /// Access log on stdout.
+    pub access: Access,
+    /// Access-log lines that may wait for a slow stdout before further ones are dropped.
+    pub access_queue: usize,
+}
+
+/// How messages on stderr look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// One readable line each.
+    Text,
+    /// One JSON object each.
+    Json,
+}
+
+/// The access log's form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// None.
+    Off,
+    /// One readable line a request.
+    Text,
+    /// One JSON object a request.
+    Json,
+}
+
+/// `[cache]`
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// Bytes of the memory tier, all of it weighed.
+    pub memory: u64,
+    /// The shared tier; `None` = memory only.
+    pub redis: Option<String>,
+    /// The longest that a request waits for the Redis tier.
+    pub redis_deadline: Duration,
+    /// Bodies larger than this stay out of Redis, bytes.
+    pub redis_max_object: u64,
+    /// Bytes that may wait to be written to Redis before further writes are dropped, per worker.
+    pub redis_queue: u64,
+    /// Bodies larger than this are not stored, bytes.
+    pub max_object: u64,
+    /// Bytes of bodies that may be on their way into the cache at once; beyond it responses are
+    /// passed through unstored.
+    pub in_flight: u64,
+    /// Bytes that a slow client may lag behind a body that outgrew `max_object`.
+    pub lag: u64,
+    /// How long a client that lags so far may hold up the others before it is cut off.
+    pub lag_timeout: Duration,
+    /// Variants (Vary) kept in memory per key.
+    pub variants: usize,
+    /// How long an uncacheable key is remembered, so that its requests do not wait in line.
+    pub hit_for_miss: Duration,
+}
+
+/// `[timing]`
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// Send `X-Process-Time`.
+    pub process_time: bool,
+    /// Send `Server-Timing`.
+    pub server_timing: bool,
+    /// Requests slower than this are logged; `None` where `slow_request = "off"`.
+    pub slow_request: Option<Duration>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open client connections, all workers together.
+    pub connections: usize,
+    /// Time for a request's head to arrive; also how long a kept-alive connection may idle.
+    pub header_time: Duration,
+    /// Bytes of a request's head.
+    pub head_size: usize,
+    /// Fields of a request's head.
+    pub fields: usize,
+    /// Concurrent HTTP/2 streams on a connection.
+    pub streams: u32,
+    /// Time that requests in flight are given when Larder stops.
+    pub drain: Duration,
+    /// Time for an admin request's answer, and its body's limit is 64 KiB.
+    pub admin_time: Duration,
+}
+
+/// `[upstream.NAME]`
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Its name in the file.
+    pub name: String,
+    /// Its servers, at least one.
+    pub servers: Vec<Server>,
+    /// `timeout`
+    pub timeout: Timeouts,
+    /// `pool`
+    pub pool: Pool,
+}
+
+/// One server of an upstream, from `http://host[:port]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Name or address, IPv6 without brackets.
+    pub host: String,
+    /// Port, 80 where none was written.
+    pub port: u16,
+}
+
+/// `timeout = { … }`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To a connection, name resolution included.
+    pub connect: Duration,
+    /// From the request being sent to the response's head.
+    pub first_byte: Duration,
+    /// For the whole exchange, body included.
+    pub total: Duration,
+}
+
+/// `pool = { … }`; each figure is per server, all workers together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Connections kept warm.
+    pub min_idle: usize,
+    /// Connections kept for reuse at most.
+    pub max_idle: usize,
+    /// Connections at most.
+    pub max_connections: usize,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// How old a connection may get and still be reused.
+    pub max_age: Duration,
+    /// How long a request waits for a connection when all are in use.
+    pub queue_timeout: Duration,
+    /// Requests that may wait so; more are refused at once.
+    pub queue: usize,
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Label in metrics, logs and headers.
+    pub name: String,
+    /// Which requests it takes.
+    pub matcher: Match,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Edits of the forwarded request.
+    pub request_headers: Edits,
+    /// Edits of the delivered response; never stored.
+    pub response_headers: Edits,
+    /// `None` where the route says `cache = false`.
+    pub cache: Option<RouteCache>,
+    /// Line of its `[[route]]` in the file, from 1.
+    pub line: usize,
+}
+
+/// `[route.cache]`
+#[derive(Clone, Debug)]
+pub struct RouteCache {
+    /// What the key is made of.
+    pub key: KeyPolicy,
+    /// Lifetimes and the like.
+    pub policy: Policy,
+}
+
+/// `match = { … }`: every part that is given must agree.
+#[derive(Clone, Debug, Default)]
+pub struct Match {
+    /// Any of these; empty = any path (unless `regex` is given).
+    pub paths: Vec<PathPattern>,
+    /// A pattern over the path.
+    pub regex: Option<regex_lite::Regex>,
+    /// Any of these, in lower case, without port; empty = any.
+    pub hosts: Vec<HostPattern>,
+    /// Any of these; empty = any.
+    pub methods: Vec<Method>,
+}
+
+/// A path of `match.path`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathPattern {
+    /// `"/users"`
+    Exact(String),
+    /// `"/users/*"`, held as `"/users/"`; it does not match `/users` itself.
+    Prefix(String),
+}
+
+/// A host of `match.host`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    /// `"api.example.com"`
+    Exact(String),
+    /// `"*.example.com"`, held as `".example.com"`.
+    Suffix(String),
+}
+
+/// `request_headers` and `response_headers`.
+#[derive(Clone, Debug, Default)]
+pub struct Edits {
+    /// Removed first.
+    pub remove: Vec<HeaderName>,
+    /// Then set, in place of any that stand.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// An address with a prefix length, such as `10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Address.
+    pub addr: IpAddr,
+    /// Bits of it that count.
+    pub prefix: u8,
+}

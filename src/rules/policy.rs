@@ -1,0 +1,90 @@
+//! What a route asks of the caching rules.
+//!
+//! Plain data, made by `config` and read by every chapter of `rules`. It is applied when a stored
+//! response is looked up, never written into one, so a change takes effect on what is stored.
+//! Must not know: where the values were written, or who asks.
+
+use std::time::Duration;
+
+/// A route's caching policy (`[route.cache]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The three named lifetimes.
+    pub ttl: Ttl,
+    /// How long past its lifetime a response may be served while it is refreshed behind the
+    /// client's back (RFC 5861 §3); `None` leaves it to the response.
+    pub stale_while_revalidate: Option<Duration>,
+    /// How long past its lifetime a response may be served when the origin fails (RFC 5861 §4);
+    /// `None` leaves it to the response.
+    pub stale_if_error: Option<Duration>,
+    /// How long past its lifetime a response with a validator is kept only to be validated.
+    pub keep: Duration,
+    /// What a request's `Cookie` means for the cache.
+    pub cookies: Cookies,
+    /// What a request's `Authorization` means for the cache.
+    pub authorization: Authorization,
+    /// What a response's `Set-Cookie` means for the cache.
+    pub set_cookie: SetCookie,
+}
+
+/// The three named lifetimes of a route; never one ambiguous `ttl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ttl {
+    /// Where the origin says nothing about freshness.
+    pub default: Option<Duration>,
+    /// In place of what the origin says about freshness.
+    pub r#override: Option<Duration>,
+    /// No lifetime is longer than this.
+    pub max: Option<Duration>,
+}
+
+/// What a request's `Cookie` field means for the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cookies {
+    /// Such a request uses the cache only where the origin itself allows shared reuse.
+    Origin,
+    /// Such a request never uses the cache.
+    Bypass,
+    /// The cache pays no heed to cookies.
+    Ignore,
+    /// The values of these cookies are part of the key; the others are ignored.
+    Key(Vec<String>),
+}
+
+/// What a request's `Authorization` field means for the cache (RFC 9111 §3.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    /// Only where the response allows it by `public`, `s-maxage` or `must-revalidate`.
+    Bypass,
+    /// The credentials are part of the key.
+    PerCredential,
+    /// The cache pays no heed to credentials.
+    Share,
+}
+
+/// What a response's `Set-Cookie` field means for the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetCookie {
+    /// Stored only where the origin says `public` or `s-maxage`.
+    Origin,
+    /// Never stored.
+    Never,
+    /// Stored without the field.
+    Strip,
+    /// Stored as any other response.
+    Keep,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            ttl: Ttl::default(),
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            keep: Duration::from_secs(600),
+            cookies: Cookies::Origin,
+            authorization: Authorization::Bypass,
+            set_cookie: SetCookie::Origin,
+        }
+    }
+}

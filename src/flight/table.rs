@@ -1,0 +1,206 @@
+//! The fetches in flight, by key.
+//!
+//! The first to ask for a key becomes its [`Owner`], everyone after it a [`Guest`] until the owner's
+//! seat is dropped. The table is sharded and its locks are never held over an await.
+//!
+//! Cancellation: a guest that is dropped just leaves. An owner that is dropped without publishing
+//! (its task panicked or was aborted) frees the key, and its guests learn that they were
+//! [`Abandoned`].
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// What a flight is about: a key's hash, and a lane that keeps apart those who may not share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlightKey {
+    /// Hash of the cache key.
+    pub key: u128,
+    /// Tells apart variants, and requests with credentials from those without.
+    pub lane: u64,
+}
+
+/// The fetches in flight.
+#[derive(Debug)]
+pub struct Flights<T> {
+    shards: Box<[Shard<T>]>,
+    hasher: RandomState,
+}
+
+type Shard<T> = Mutex<HashMap<FlightKey, watch::Receiver<Option<T>>>>;
+
+/// The place that asking for a key gave.
+#[derive(Debug)]
+pub enum Seat<T> {
+    /// Nobody was fetching it: fetch it.
+    Owner(Owner<T>),
+    /// Somebody is: wait for what they publish.
+    Guest(Guest<T>),
+}
+
+/// The right, and the duty, to fetch.
+#[derive(Debug)]
+pub struct Owner<T> {
+    flights: Arc<Flights<T>>,
+    key: FlightKey,
+    publish: watch::Sender<Option<T>>,
+}
+
+/// A place among those who wait.
+#[derive(Debug)]
+pub struct Guest<T>(watch::Receiver<Option<T>>);
+
+/// The owner went away without publishing anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abandoned;
+
+const SHARDS: usize = 64;
+
+impl<T: Clone> Flights<T> {
+    /// An empty table. Its size is bounded by the fetches that the upstream pools admit.
+    pub fn new() -> Arc<Self> {
+        let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect();
+        Arc::new(Self { shards, hasher: RandomState::new() })
+    }
+
+    /// Takes a seat for `key`.
+    pub fn join(self: &Arc<Self>, key: FlightKey) -> Seat<T> {
+        let Some(shard) = self.shard(&key) else { return self.lone(key) };
+        let mut shard = shard.lock();
+        if let Some(receiver) = shard.get(&key) {
+            return Seat::Guest(Guest(receiver.clone()));
+        }
+        let (publish, receiver) = watch::channel(None);
+        shard.insert(key, receiver);
+        Seat::Owner(Owner { flights: Arc::clone(self), key, publish })
+    }
+
+    /// Takes the owner's seat for `key` if it is free; for refreshes that nobody waits for.
+    pub fn join_if_free(self: &Arc<Self>, key: FlightKey) -> Option<Owner<T>> {
+        match self.join(key) {
+            Seat::Owner(owner) => Some(owner),
+            Seat::Guest(_) => None,
+        }
+    }
+
+    /// Fetches in flight.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether nothing is in flight.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn shard(&self, key: &FlightKey) -> Option<&Shard<T>> {
+        let at = usize::try_from(self.hasher.hash_one(key) % (SHARDS as u64)).unwrap_or(0);
+        self.shards.get(at)
+    }
+
+    /// A seat outside the table. The table always has its shards, so this is never used; it stands
+    /// here so that a mistake in the arithmetic would cost sharing, not the request.
+    fn lone(self: &Arc<Self>, key: FlightKey) -> Seat<T> {
+        let (publish, _) = watch::channel(None);
+        Seat::Owner(Owner { flights: Arc::clone(self), key, publish })
+    }
+}
+
+impl<T> Owner<T> {
+    /// Tells everyone who waits, and everyone who joins while this seat is held.
+    pub fn publish(&self, value: T) {
+        self.publish.send_replace(Some(value));
+    }
+
+    /// How many wait.
+    pub fn guests(&self) -> usize {
+        // One receiver stands in the table.
+        self.publish.receiver_count().saturating_sub(1)
+    }
+}
+
+impl<T> Drop for Owner<T> {
+    fn drop(&mut self) {
+        let at = usize::try_from(self.flights.hasher.hash_one(self.key) % (SHARDS as u64)).unwrap_or(0);
+        if let Some(shard) = self.flights.shards.get(at) {
+            shard.lock().remove(&self.key);
+        }
+    }
+}
+
+impl<T: Clone> Guest<T> {
+    /// Waits for what the owner publishes. Dropping the future leaves the flight.
+    pub async fn wait(mut self) -> Result<T, Abandoned> {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(value) => value.clone().ok_or(Abandoned),
+            Err(_) => Err(Abandoned),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: FlightKey = FlightKey { key: 7, lane: 0 };
+
+    fn owner(flights: &Arc<Flights<u32>>, key: FlightKey) -> Owner<u32> {
+        match flights.join(key) {
+            Seat::Owner(owner) => owner,
+            Seat::Guest(_) => panic!("the key should be free"),
+        }
+    }
+
+    fn guest(flights: &Arc<Flights<u32>>, key: FlightKey) -> Guest<u32> {
+        match flights.join(key) {
+            Seat::Guest(guest) => guest,
+            Seat::Owner(_) => panic!("the key should be taken"),
+        }
+    }
+
+    #[tokio::test]
+    async fn guests_before_and_after_the_publication_get_it() {
+        let flights = Flights::new();
+        let owner = owner(&flights, KEY);
+        let before = guest(&flights, KEY);
+        assert_eq!(owner.guests(), 1);
+        owner.publish(42);
+        let after = guest(&flights, KEY);
+        assert_eq!(before.wait().await, Ok(42));
+        assert_eq!(after.wait().await, Ok(42));
+    }
+
+    #[tokio::test]
+    async fn lanes_do_not_share() {
+        let flights = Flights::new();
+        let _one = owner(&flights, KEY);
+        let _other = owner(&flights, FlightKey { key: 7, lane: 1 });
+        assert_eq!(flights.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn dropping_the_owner_frees_the_key_and_tells_the_guests() {
+        let flights = Flights::new();
+        let first = owner(&flights, KEY);
+        let waiting = guest(&flights, KEY);
+        drop(first);
+        assert_eq!(waiting.wait().await, Err(Abandoned));
+        assert!(flights.is_empty());
+        drop(owner(&flights, KEY));
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_leaves_disturbs_nobody() {
+        let flights = Flights::new();
+        let owner = owner(&flights, KEY);
+        let staying = guest(&flights, KEY);
+        let leaving = Box::pin(guest(&flights, KEY).wait());
+        drop(leaving);
+        owner.publish(1);
+        assert_eq!(staying.wait().await, Ok(1));
+        assert!(flights.join_if_free(KEY).is_none());
+    }
+}

@@ -1,0 +1,157 @@
+//! What the admin listener answers.
+//!
+//! Must not know: sockets, or who may ask (`access`).
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::worker::Worker;
+
+use super::{access, gauges};
+
+type Answer = Response<Full<Bytes>>;
+
+/// Bytes of a request's body.
+const BODY: usize = 64 * 1024;
+
+const INDEX: &str = "\
+Larder, admin listener
+
+  GET  /stats     requests, hit ratios per route and tier (JSON)
+  GET  /metrics   the same and more (Prometheus)
+  GET  /livez     alive?
+  GET  /readyz    ready for requests? (503 while stopping)
+  POST /purge     {\"url\": \"http://host/path\"}: forget it, in memory and in Redis
+";
+
+/// Answers one request.
+pub(super) async fn answer(worker: &Worker, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().to_owned();
+    let open = matches!(path.as_str(), "/livez" | "/readyz" | "/healthz");
+    let token = worker.shared.snapshot.load().config.admin_token.clone();
+    if let Some((status, why)) = access::refuse(request.method(), request.headers(), token.as_deref(), open) {
+        return error(status, why);
+    }
+    let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+    match path.as_str() {
+        "/purge" if request.method() == Method::POST => purge(worker, request).await,
+        "/purge" => not_allowed("POST"),
+        "/" | "/stats" | "/metrics" | "/livez" | "/readyz" | "/healthz" if !reads => not_allowed("GET, HEAD"),
+        "/" => text(INDEX.to_owned()),
+        "/stats" => json_answer(StatusCode::OK, &stats(worker)),
+        "/metrics" => metrics(worker),
+        "/livez" => json_answer(StatusCode::OK, &json!({ "status": "alive" })),
+        "/readyz" | "/healthz" => ready(worker),
+        _ => error(StatusCode::NOT_FOUND, "no such page; GET / lists what there is"),
+    }
+}
+
+/// The answer to a request that took longer than `limits.admin_time`.
+pub(super) fn too_slow() -> Answer {
+    error(StatusCode::REQUEST_TIMEOUT, "the request took too long")
+}
+
+fn stats(worker: &Worker) -> Value {
+    worker.shared.snapshot.load().metrics.stats(&gauges::gather(worker))
+}
+
+fn metrics(worker: &Worker) -> Answer {
+    let text = worker.shared.snapshot.load().metrics.exposition(&gauges::gather(worker));
+    with_type(StatusCode::OK, text, "text/plain; version=0.0.4; charset=utf-8")
+}
+
+/// Ready unless stopping. A shared tier that is down makes Larder slower, not useless.
+fn ready(worker: &Worker) -> Answer {
+    if worker.shared.draining.load(Ordering::Acquire) {
+        return json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "stopping" }));
+    }
+    let redis = gauges::gather(worker).redis;
+    let down = redis.is_some_and(|redis| !redis.up);
+    let degraded: Vec<&str> = if down { vec!["redis is down: memory only"] } else { vec![] };
+    json_answer(StatusCode::OK, &json!({ "status": "ready", "degraded": degraded }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Purge {
+    url: String,
+}
+
+async fn purge(worker: &Worker, request: Request<Incoming>) -> Answer {
+    let body = match Limited::new(request.into_body(), BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) => return error(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 64 KiB, or broke off"),
+    };
+    let wanted: Purge = match serde_json::from_slice(&body) {
+        Ok(wanted) => wanted,
+        Err(why) => {
+            let text = format!("the body must be {{\"url\": \"http://host/path\"}}: {why}");
+            return error(StatusCode::BAD_REQUEST, &text);
+        }
+    };
+    purge_url(worker, &wanted.url).await
+}
+
+/// Purges a URL, whatever request fields its stored responses are keyed on.
+async fn purge_url(worker: &Worker, url: &str) -> Answer {
+    let snapshot = worker.shared.snapshot.load_full();
+    let Some(key) = snapshot.key_of_url(url) else {
+        let text = "url must be absolute, with the host as clients ask for it: http://host/path";
+        return error(StatusCode::BAD_REQUEST, text);
+    };
+    let held = worker.shared.memory.find(&key).is_some_and(|resource| !resource.variants.is_empty());
+    worker.shared.purges.purge(key.url_hash(), worker.now());
+    worker.shared.memory.remove(&key);
+    let memory = if held { "purged" } else { "not there" };
+    let (status, redis) = match &worker.redis {
+        None => (StatusCode::OK, json!("not configured")),
+        Some(redis) => match redis.purge(key.url_hash()).await {
+            Ok(()) => (StatusCode::OK, json!("purged")),
+            Err(why) => {
+                let text = format!("unreachable ({}); tried again as soon as it is back", why.as_str());
+                (StatusCode::SERVICE_UNAVAILABLE, json!(text))
+            }
+        },
+    };
+    let done = status == StatusCode::OK;
+    tracing::info!(url = key.url(), memory, %redis, "purge");
+    json_answer(status, &json!({ "url": key.url(), "purged": done, "memory": memory, "redis": redis }))
+}
+
+fn error(status: StatusCode, why: &str) -> Answer {
+    let mut answer = json_answer(status, &json!({ "error": why }));
+    if status == StatusCode::UNAUTHORIZED {
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    answer
+}
+
+fn not_allowed(methods: &'static str) -> Answer {
+    let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "the method is not for this page; see Allow");
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    answer
+}
+
+fn json_answer(status: StatusCode, value: &Value) -> Answer {
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    with_type(status, text, "application/json")
+}
+
+fn text(text: String) -> Answer {
+    with_type(StatusCode::OK, text, "text/plain; charset=utf-8")
+}
+
+fn with_type(status: StatusCode, text: String, kind: &'static str) -> Answer {
+    let mut answer = Response::new(Full::new(text.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

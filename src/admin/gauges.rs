@@ -1,0 +1,23 @@
+//! Gathers what the lower floors know of themselves, for figures that are shown.
+//!
+//! Must not know: how they are shown.
+
+use crate::telemetry::{Gauges, RedisGauges};
+use crate::worker::Worker;
+
+/// The state of everything, now.
+pub(super) fn gather(worker: &Worker) -> Gauges {
+    let shared = &worker.shared;
+    let snapshot = shared.snapshot.load();
+    let mut memory = shared.memory.gauges();
+    memory.in_flight = shared.in_flight.used();
+    let tiers: Vec<RedisGauges> = shared.tiers.lock().iter().map(|tier| tier.gauges()).collect();
+    Gauges {
+        uptime: shared.clock.mono().since(shared.started),
+        now: shared.clock.now(),
+        memory,
+        redis: RedisGauges::sum(&tiers),
+        upstreams: snapshot.upstreams.iter().flat_map(|upstream| upstream.gauges()).collect(),
+        access_dropped: shared.access.as_ref().map_or(0, |access| access.dropped()),
+    }
+}

@@ -1,0 +1,63 @@
+//! The admin listener: health, figures, purging.
+//!
+//! Knows its own small API and who may use it. It is never on the public listener.
+//! Must not know: how requests are served.
+
+mod access;
+mod api;
+mod gauges;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::worker::Worker;
+
+/// Open admin connections; more wait.
+const CONNECTIONS: usize = 64;
+/// Pause after an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves the admin listener until its task is dropped.
+pub async fn serve(worker: Arc<Worker>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let worker = Arc::clone(&worker);
+                tokio::spawn(async move {
+                    connection(worker, stream).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an admin connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(worker: Arc<Worker>, stream: tokio::net::TcpStream) {
+    let limit = worker.shared.snapshot.load().config.limits.admin_time;
+    let service = service_fn(move |request| {
+        let worker = Arc::clone(&worker);
+        async move {
+            let answer = timeout(limit, api::answer(&worker, request)).await;
+            Ok::<_, Infallible>(answer.unwrap_or_else(|_| api::too_slow()))
+        }
+    });
+    let _client_errors_are_its_own = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limit)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}

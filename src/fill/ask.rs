@@ -1,0 +1,52 @@
+//! The two questions of a fill: to the shared tier, and to the origin.
+//!
+//! Knows whom to ask and what to note about the answer's time.
+//! Must not know: what the answers mean.
+
+use std::sync::Arc;
+
+use crate::rules;
+use crate::stored::StoredResponse;
+use crate::upstream::{ForwardError, RequestBody};
+
+use super::{Answer, Filling, outbound};
+
+/// Asks the shared tier for a response to this request; notes the URL's generation.
+///
+/// Bounded by `redis_deadline`, and by nothing while the breaker is open: it answers at once.
+pub(super) async fn redis(filling: &mut Filling) -> Option<Arc<StoredResponse>> {
+    let fill = &filling.fill;
+    let redis = fill.worker.redis.as_ref()?;
+    let asked_at = fill.worker.mono();
+    let answer = redis.get(&fill.key, &fill.asked.headers).await;
+    filling.times.redis = Some(fill.worker.mono().since(asked_at));
+    filling.generation = answer.generation;
+    let found = answer.found.ok()?;
+    if fill.worker.shared.purges.is_purged(&found) { None } else { Some(found) }
+}
+
+/// Asks the origin; conditionally if what is stored has a validator and `conditional` says so.
+///
+/// Bounded by the upstream's own limits.
+pub(super) async fn origin(filling: &mut Filling, conditional: bool) -> Result<Answer, ForwardError> {
+    let fill = &filling.fill;
+    let Some((route, upstream)) = fill.snapshot.route(fill.route).zip(fill.snapshot.upstream(fill.route)) else {
+        return Err(ForwardError::no_upstream());
+    };
+    let conditions = match fill.stale.as_ref().filter(|_| conditional) {
+        Some(stale) => rules::origin_conditions(&stale.headers),
+        None => Vec::new(),
+    };
+    let request = outbound::fill(&fill.worker, &fill.asked, route, &fill.snapshot, conditions)
+        .map(|()| RequestBody::empty());
+    let request_time = fill.worker.now();
+    let asked_at = fill.worker.mono();
+    let forwarded = upstream.forward(fill.worker.index, request).await;
+    fill.snapshot.shard(&fill.worker).origin_fetch(Some(fill.route), fill.worker.mono().since(asked_at));
+    let forwarded = forwarded?;
+    let response_time = fill.worker.now();
+    filling.times.queue = Some(forwarded.times.queue);
+    filling.times.connect = forwarded.times.connect;
+    filling.times.first_byte = Some(forwarded.times.first_byte);
+    Ok(Answer { response: forwarded.response, request_time, response_time, conditional })
+}

@@ -1,0 +1,86 @@
+//! What an answer of the origin means for the cache. Decides, does nothing.
+//!
+//! Must not know: tiers, waiters, bodies.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode, header};
+
+use crate::clock::Timestamp;
+use crate::rules::{self, NotStored, ResponseFacts, Storable};
+use crate::stored::StoredResponse;
+
+use super::{Answer, Filling};
+
+/// What to do with an answer.
+pub(super) enum Verdict {
+    /// A 304 that confirms what is stored.
+    Confirmed(Answer),
+    /// A 304 that does not: ask again, without conditions.
+    WrongNotModified,
+    /// An error in whose place what is stored may stand (RFC 5861 §4).
+    Stands(Arc<StoredResponse>, u16),
+    /// To be kept.
+    Storable(Storable, Answer),
+    /// For the owner alone.
+    NotStorable(NotStored, Answer),
+}
+
+pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
+    let status = answer.response.status();
+    if status == StatusCode::NOT_MODIFIED {
+        return not_modified(filling, answer);
+    }
+    // RFC 5861 §4: an error is any situation that would result in a 500, 502, 503, or 504.
+    if matches!(status.as_u16(), 500 | 502..=504)
+        && let Some(stale) = standing_in(filling, answer.response_time)
+    {
+        return Verdict::Stands(stale, status.as_u16());
+    }
+    let facts = facts_of(&answer);
+    let permit = rules::judge_storing(&filling.fill.asked.facts, &facts, &filling.cache.policy);
+    let max = filling.fill.snapshot.config.cache.max_object;
+    match permit {
+        Err(why) => Verdict::NotStorable(why, answer),
+        Ok(_) if content_length(answer.response.headers()).is_some_and(|length| length > max) => {
+            Verdict::NotStorable(NotStored::TooLarge, answer)
+        }
+        Ok(permit) => Verdict::Storable(permit, answer),
+    }
+}
+
+/// What is stored, if it may stand in for an origin that failed.
+pub(super) fn standing_in(filling: &Filling, now: Timestamp) -> Option<Arc<StoredResponse>> {
+    let stale = filling.fill.stale.as_ref()?;
+    rules::on_error(&filling.fill.asked.facts, &stale.facts, &filling.cache.policy, now)?;
+    Some(Arc::clone(stale))
+}
+
+/// Whether the next response for the key will likely be refused for the same reason. An error of
+/// the origin passes, and so does what was due to this one request.
+pub(super) fn is_lasting(why: NotStored, status: u16) -> bool {
+    status < 500
+        && !matches!(
+            why,
+            NotStored::RequestNoStore | NotStored::Range | NotStored::Head | NotStored::InFlightLimit
+        )
+}
+
+/// The length that a response declares.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What the rules need to know of an answer.
+pub(super) fn facts_of(answer: &Answer) -> ResponseFacts {
+    let (status, headers) = (answer.response.status().as_u16(), answer.response.headers());
+    ResponseFacts::of(status, headers, answer.request_time, answer.response_time)
+}
+
+fn not_modified(filling: &Filling, answer: Answer) -> Verdict {
+    let facts = facts_of(&answer);
+    match &filling.fill.stale {
+        Some(stale) if answer.conditional && rules::confirms(&stale.facts, &facts) => Verdict::Confirmed(answer),
+        _ => Verdict::WrongNotModified,
+    }
+}

@@ -1,0 +1,195 @@
+//! The far side: fetches on behalf of everyone who waits, as a task of its own.
+//!
+//! Asks the shared tier, then the origin, judges what comes, keeps it, and tells those who wait.
+//! Must not know: clients, what they are sent, or whether any is left.
+//!
+//! ```text
+//! ask Redis   fresh ......... promote, publish, done
+//!             in grace ...... promote, publish, go on as a refresh
+//!             else .......... go on (its validator is used)
+//! ask origin  (conditional if a stale copy is held)
+//! judge       304 ........... freshen both tiers, publish
+//!             storable ...... publish the head, grow the body, keep in both tiers
+//!             not storable .. to the owner alone; mark the key; guests go alone
+//!             error ......... stale if allowed, else the failure to all
+//! ```
+//!
+//! Cancellation: nothing a client does ends a fill; its own time limits do. Should the task be
+//! dropped, the seat frees the key, the writer breaks the body, and guests start over.
+
+mod ask;
+mod judge;
+mod keep;
+pub mod outbound;
+
+use std::sync::Arc;
+
+use http::Response;
+use tokio::sync::oneshot;
+
+use crate::clock::Timestamp;
+use crate::config::RouteCache;
+use crate::flight::{Owner, Reader};
+use crate::rules::{self, NotStored, Reuse};
+use crate::store::Class;
+use crate::stored::{Born, CacheKey, StoredResponse};
+use crate::upstream::{ForwardError, OriginBody};
+use crate::worker::{Asked, FillTimes, ForOwner, Landing, OwnerLanding, Snapshot, Worker};
+
+use judge::Verdict;
+
+/// A fetch for a key.
+#[derive(Debug)]
+pub struct Fill {
+    /// The thread that runs it.
+    pub worker: Arc<Worker>,
+    /// The configuration it runs by, even if another comes into force meanwhile.
+    pub snapshot: Arc<Snapshot>,
+    /// The route, an index into the configuration's.
+    pub route: usize,
+    /// The request that caused it.
+    pub asked: Arc<Asked>,
+    /// What is fetched.
+    pub key: Arc<CacheKey>,
+    /// Whether the request carries credentials.
+    pub class: Class,
+    /// What memory holds, no longer fresh.
+    pub stale: Option<Arc<StoredResponse>>,
+    /// The seat on the flight.
+    pub seat: Owner<Landing>,
+    /// Whoever waits first; `None` for a refresh.
+    pub owner: Option<oneshot::Sender<ForOwner>>,
+}
+
+/// A fill under way, with what it has learned.
+struct Filling {
+    fill: Fill,
+    cache: RouteCache,
+    /// Purge number, and the shared tier's generation of the URL, from before the fetch.
+    born: Born,
+    generation: Option<u64>,
+    times: FillTimes,
+}
+
+/// An answer of the origin, with the moments around it.
+struct Answer {
+    response: Response<OriginBody>,
+    request_time: Timestamp,
+    response_time: Timestamp,
+    conditional: bool,
+}
+
+impl Fill {
+    /// Runs to the end.
+    pub async fn run(self) {
+        let Some(cache) = self.snapshot.cache(self.route).cloned() else { return };
+        let born = Born::Here(self.worker.shared.purges.seq());
+        let mut filling = Filling { fill: self, cache, born, generation: None, times: FillTimes::default() };
+        if filling.ask_redis().await {
+            return;
+        }
+        filling.ask_origin().await;
+    }
+}
+
+impl Filling {
+    /// Asks the shared tier; true when that settled it.
+    async fn ask_redis(&mut self) -> bool {
+        let Some(found) = ask::redis(self).await else { return false };
+        let now = self.fill.worker.now();
+        match rules::judge_reuse(&self.fill.asked.facts, &found.facts, &self.cache.policy, now) {
+            Reuse::Fresh(_) => {
+                self.promote(&found);
+                self.tell(Landing::Found(found));
+                true
+            }
+            Reuse::Stale { grace, .. } => {
+                if grace.is_some() {
+                    self.promote(&found);
+                    self.tell(Landing::Found(Arc::clone(&found)));
+                }
+                self.fill.stale = Some(found);
+                false
+            }
+            Reuse::Refused(_) => false,
+        }
+    }
+
+    async fn ask_origin(mut self) {
+        let conditional = self.fill.stale.as_ref().is_some_and(|stale| stale.facts.has_validator());
+        let verdict = match ask::origin(&mut self, conditional).await {
+            Ok(answer) => judge::judge(&self, answer),
+            Err(error) => return self.failed(error),
+        };
+        match verdict {
+            Verdict::WrongNotModified => match ask::origin(&mut self, false).await {
+                Ok(answer) => self.settle(judge::judge(&self, answer)).await,
+                Err(error) => self.failed(error),
+            },
+            verdict => self.settle(verdict).await,
+        }
+    }
+
+    async fn settle(self, verdict: Verdict) {
+        match verdict {
+            Verdict::Confirmed(answer) => keep::confirmed(self, answer),
+            Verdict::Stands(stale, status) => self.stands(stale, status),
+            Verdict::Storable(permit, answer) => keep::storable(self, permit, answer).await,
+            Verdict::NotStorable(why, answer) => self.private(answer.response, why),
+            // Only an unconditional request leads here twice: the origin answers 304 unasked.
+            Verdict::WrongNotModified => self.failed(ForwardError::unasked_not_modified()),
+        }
+    }
+
+    /// The origin failed and what is stored may stand in.
+    fn stands(mut self, stale: Arc<StoredResponse>, status: u16) {
+        self.tell(Landing::StaleIfError(stale, Some(status)));
+    }
+
+    fn failed(mut self, error: ForwardError) {
+        let now = self.fill.worker.now();
+        let landing = match judge::standing_in(&self, now) {
+            Some(stale) => Landing::StaleIfError(stale, None),
+            None => Landing::Failed(Arc::new(error)),
+        };
+        self.tell(landing);
+    }
+
+    /// Not to be shared: marks the key, sends everyone else away, gives it to the owner.
+    fn private(mut self, response: Response<OriginBody>, why: NotStored) {
+        self.mark(why, response.status().as_u16());
+        // The mark stands before anybody is sent away, so that none of them joins a flight again.
+        self.fill.seat.publish(Landing::NotStorable(why));
+        let landing = OwnerLanding::Private(Box::new(response), why);
+        if let Some(owner) = self.fill.owner.take() {
+            // An owner that has left drops the response, which closes its connection.
+            let _left = owner.send(ForOwner { landing, times: self.times });
+        }
+    }
+
+    /// Remembers that the key is not worth waiting for.
+    fn mark(&self, why: NotStored, status: u16) {
+        if judge::is_lasting(why, status) {
+            let shared = &self.fill.worker.shared;
+            let until = self.fill.worker.now().saturating_add(self.fill.snapshot.config.cache.hit_for_miss);
+            shared.memory.mark(&self.fill.key, self.fill.class, why, until);
+        }
+    }
+
+    fn promote(&self, found: &Arc<StoredResponse>) {
+        let shared = &self.fill.worker.shared;
+        shared.memory.keep(Arc::clone(found), self.fill.class, &shared.purges);
+    }
+
+    fn tell(&mut self, landing: Landing) {
+        self.tell_with(landing, None);
+    }
+
+    fn tell_with(&mut self, landing: Landing, reader: Option<Reader>) {
+        if let Some(owner) = self.fill.owner.take() {
+            let landing = OwnerLanding::Shared(landing.clone(), reader);
+            let _left = owner.send(ForOwner { landing, times: self.times });
+        }
+        self.fill.seat.publish(landing);
+    }
+}

@@ -1,0 +1,156 @@
+//! What the origin is sent.
+//!
+//! Knows which fields belong to the client's connection and which to the message, and how Larder
+//! names itself and the client to the origin.
+//! Must not know: caching, beyond the conditions that it is handed.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
+
+use crate::config::Route;
+use crate::fields::hop;
+use crate::rules;
+use crate::worker::{Asked, Snapshot, Worker};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// The request of a fill: a GET without a body, without the client's range and conditions, with
+/// `conditions` of our own.
+pub fn fill(
+    worker: &Worker,
+    asked: &Asked,
+    route: &Route,
+    snapshot: &Snapshot,
+    conditions: Vec<(HeaderName, HeaderValue)>,
+) -> Request<()> {
+    let mut headers = forwarded_fields(worker, asked, route, snapshot);
+    rules::strip_conditions(&mut headers);
+    headers.remove(header::CONTENT_LENGTH);
+    headers.extend(conditions);
+    build(Method::GET, asked, headers)
+}
+
+/// The request of a pass: as the client sent it. `upgrade` is the protocol to switch to.
+pub fn pass(
+    worker: &Worker,
+    asked: &Asked,
+    route: &Route,
+    snapshot: &Snapshot,
+    upgrade: Option<HeaderValue>,
+) -> Request<()> {
+    let mut headers = forwarded_fields(worker, asked, route, snapshot);
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol);
+    }
+    build(asked.method.clone(), asked, headers)
+}
+
+fn build(method: Method, asked: &Asked, headers: HeaderMap) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = asked.target.clone().into();
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = headers;
+    request
+}
+
+fn forwarded_fields(worker: &Worker, asked: &Asked, route: &Route, snapshot: &Snapshot) -> HeaderMap {
+    let mut headers = asked.headers.clone();
+    hop::remove_hop_by_hop(&mut headers);
+    // Larder has met the expectation itself: the client is told to go on when its body is wanted.
+    headers.remove(header::EXPECT);
+    if let Ok(host) = HeaderValue::from_str(&asked.authority) {
+        headers.insert(header::HOST, host);
+    }
+    let trusted = snapshot.config.trusted_proxies.iter().any(|network| network.contains(asked.peer));
+    name_the_client(&mut headers, asked.peer, trusted);
+    hop::append_via(&mut headers, asked.version, &worker.shared.pseudonym);
+    route.request_headers.apply(&mut headers);
+    headers
+}
+
+/// Names the client to the origin. What an untrusted peer says of itself is not passed on.
+fn name_the_client(headers: &mut HeaderMap, peer: IpAddr, trusted: bool) {
+    if !trusted {
+        for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_REAL_IP, header::FORWARDED] {
+            headers.remove(name);
+        }
+    }
+    if let Ok(chain) = HeaderValue::from_str(&forwarded_for(headers, peer)) {
+        headers.insert(X_FORWARDED_FOR, chain);
+    }
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !headers.contains_key(X_FORWARDED_HOST)
+        && let Some(host) = headers.get(header::HOST).cloned()
+    {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+}
+
+/// The chain of addresses so far, and the peer.
+fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> String {
+    let mut chain: Vec<String> = headers
+        .get_all(X_FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .map(|value| value.trim().to_owned())
+        .filter(|value| !value.is_empty())
+        .collect();
+    chain.push(peer.to_canonical().to_string());
+    chain.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(sent: &[(&'static str, &'static str)], trusted: bool) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("api.test"));
+        for (name, value) in sent {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        name_the_client(&mut headers, "192.0.2.7".parse().unwrap(), trusted);
+        headers
+    }
+
+    #[test]
+    fn a_strangers_word_about_itself_is_replaced() {
+        let headers = named(
+            &[
+                ("x-forwarded-for", "10.0.0.1"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "evil.test"),
+                ("x-real-ip", "10.0.0.1"),
+                ("forwarded", "for=10.0.0.1"),
+            ],
+            false,
+        );
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "api.test");
+        assert!(!headers.contains_key("x-real-ip") && !headers.contains_key("forwarded"));
+    }
+
+    #[test]
+    fn a_trusted_proxys_word_is_kept_and_added_to() {
+        let headers = named(
+            &[
+                ("x-forwarded-for", "198.51.100.1"),
+                ("x-forwarded-for", " 198.51.100.2 "),
+                ("x-forwarded-proto", "https"),
+            ],
+            true,
+        );
+        assert_eq!(headers["x-forwarded-for"], "198.51.100.1, 198.51.100.2, 192.0.2.7");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-host"], "api.test");
+    }
+}

@@ -1,0 +1,264 @@
+//! The answer: which part of what is at hand the client asked for, under which head.
+//!
+//! Knows conditions and ranges on complete responses. A stored response comes here only with the
+//! rules' permit.
+//! Must not know: how the response was found.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http_body::Body;
+
+use crate::fields::hop;
+use crate::fields::range::{self, Resolved};
+use crate::flight::Reader;
+use crate::rules::{self, ClientCondition, ResponseFacts, Reusable};
+use crate::stored::StoredResponse;
+use crate::telemetry::{Detail, Miss, Outcome, Source};
+use crate::upstream::OriginBody;
+use crate::worker::{Asked, Fetched, Snapshot, Worker};
+
+use super::body::{Content, Delivery};
+use super::exchange::Exchange;
+use super::failure::Failure;
+use super::head;
+use super::report::Report;
+
+/// Everything that is needed to answer.
+pub(super) struct Deliver {
+    worker: Arc<Worker>,
+    snapshot: Arc<Snapshot>,
+    route: Option<usize>,
+    asked: Option<Arc<Asked>>,
+    report: Report,
+    outcome: Outcome,
+    what: What,
+}
+
+enum What {
+    Stored(Arc<StoredResponse>, Reusable),
+    Growing(Arc<Fetched>, Reader),
+    /// For this client alone; the client's own conditions have been withheld from the origin.
+    Private(Response<OriginBody>),
+    /// As the origin answered this very request.
+    Passed(Response<OriginBody>),
+    Failure(Failure),
+}
+
+/// A head and its content, before Larder's own fields.
+struct Draft {
+    status: StatusCode,
+    headers: HeaderMap,
+    content: Content,
+}
+
+impl Deliver {
+    /// From a tier.
+    pub fn stored(
+        exchange: Exchange,
+        stored: Arc<StoredResponse>,
+        reusable: Reusable,
+        outcome: Outcome,
+    ) -> Self {
+        Self::of(exchange, outcome, What::Stored(stored, reusable))
+    }
+
+    /// On its way into the cache.
+    pub fn growing(exchange: Exchange, fetched: Arc<Fetched>, reader: Reader, outcome: Outcome) -> Self {
+        Self::of(exchange, outcome, What::Growing(fetched, reader))
+    }
+
+    /// From a fill, for its owner alone.
+    pub fn private(exchange: Exchange, response: Response<OriginBody>, outcome: Outcome) -> Self {
+        Self::of(exchange, outcome, What::Private(response))
+    }
+
+    /// From the origin, for this request.
+    pub fn passed(exchange: Exchange, response: Response<OriginBody>, outcome: Outcome) -> Self {
+        Self::of(exchange, outcome, What::Passed(response))
+    }
+
+    /// Larder's own answer to a request that it does not forward.
+    pub fn refusal(worker: &Arc<Worker>, snapshot: &Arc<Snapshot>, report: Report, failure: Failure) -> Self {
+        let outcome = Outcome { detail: Some(Detail::Word(failure.cause)), ..Outcome::of(Source::Local) };
+        Self::own(worker, snapshot, report, outcome, failure)
+    }
+
+    /// Larder's own answer in place of an origin that gave none.
+    pub fn failure(
+        worker: &Arc<Worker>,
+        snapshot: &Arc<Snapshot>,
+        report: Report,
+        miss: Option<Miss>,
+        failure: Failure,
+    ) -> Self {
+        let outcome = Outcome { detail: Some(Detail::Word(failure.cause)), ..Outcome::of(Source::Failed(miss)) };
+        Self::own(worker, snapshot, report, outcome, failure)
+    }
+
+    fn of(exchange: Exchange, outcome: Outcome, what: What) -> Self {
+        let Exchange { worker, snapshot, route, asked, report, .. } = exchange;
+        Self { worker, snapshot, route: Some(route), asked: Some(asked), report, outcome, what }
+    }
+
+    fn own(
+        worker: &Arc<Worker>,
+        snapshot: &Arc<Snapshot>,
+        report: Report,
+        outcome: Outcome,
+        failure: Failure,
+    ) -> Self {
+        let (worker, snapshot) = (Arc::clone(worker), Arc::clone(snapshot));
+        Self { worker, snapshot, route: None, asked: None, report, outcome, what: What::Failure(failure) }
+    }
+
+    /// The response, whose body carries the report to its end.
+    pub fn response(self) -> Response<Delivery> {
+        let Self { worker, snapshot, route, asked, mut report, outcome, what } = self;
+        let foreign = !matches!(what, What::Failure(_));
+        let now = worker.now();
+        let mut draft = match (what, asked.as_deref()) {
+            (What::Stored(stored, reusable), asked) => from_store(asked, &stored, &reusable),
+            (What::Growing(fetched, reader), asked) => {
+                let age = outcome.collapsed.then(|| rules::current_age(&fetched.facts, now));
+                growing(asked, &fetched, reader, age)
+            }
+            (What::Private(response), asked) => {
+                let facts = ResponseFacts::of(response.status().as_u16(), response.headers(), now, now);
+                private(asked, response, &facts)
+            }
+            (What::Passed(response), _) => passed(response),
+            (What::Failure(failure), _) => own_answer(&failure),
+        };
+        if foreign {
+            head::pass_on(&mut draft.headers, &worker.shared.pseudonym);
+        }
+        if asked.is_some_and(|asked| asked.method == Method::HEAD) {
+            draft.content = Content::Empty;
+        }
+        report.outcome = outcome;
+        report.status = draft.status.as_u16();
+        let route = route.and_then(|route| snapshot.route(route));
+        head::finish(&mut draft.headers, &snapshot.config, route, &outcome, &report);
+        let body = Delivery::new(draft.content, report, &draft.headers);
+        let mut response = Response::new(body);
+        *response.status_mut() = draft.status;
+        *response.headers_mut() = draft.headers;
+        response
+    }
+}
+
+fn from_store(asked: Option<&Asked>, stored: &StoredResponse, reusable: &Reusable) -> Draft {
+    let mut headers = stored.headers.clone();
+    head::set_age(&mut headers, reusable.age());
+    // What another server measured for another request says nothing about this one.
+    headers.remove("server-timing");
+    let Some(asked) = asked else { return whole(stored.status, headers, stored.body.clone()) };
+    if is_not_modified(asked, &stored.facts) {
+        return not_modified(headers);
+    }
+    match resolve_range(asked, stored) {
+        Resolved::Whole => whole(stored.status, headers, stored.body.clone()),
+        Resolved::Part { first, last } => part(headers, &stored.body, first, last),
+        Resolved::Unsatisfiable => unsatisfiable(headers, stored.body.len()),
+    }
+}
+
+fn growing(asked: Option<&Asked>, fetched: &Fetched, reader: Reader, age: Option<std::time::Duration>) -> Draft {
+    let mut headers = fetched.headers.clone();
+    if let Some(age) = age {
+        head::set_age(&mut headers, age);
+    }
+    if asked.is_some_and(|asked| is_not_modified(asked, &fetched.facts)) {
+        return not_modified(headers);
+    }
+    Draft { status: fetched.status, headers, content: Content::Growing(reader) }
+}
+
+fn private(asked: Option<&Asked>, response: Response<OriginBody>, facts: &ResponseFacts) -> Draft {
+    let draft = passed(response);
+    if asked.is_some_and(|asked| is_not_modified(asked, facts)) {
+        return not_modified(draft.headers);
+    }
+    draft
+}
+
+fn passed(response: Response<OriginBody>) -> Draft {
+    let (mut parts, body) = response.into_parts();
+    if parts.status != StatusCode::SWITCHING_PROTOCOLS {
+        hop::remove_hop_by_hop(&mut parts.headers);
+    }
+    let content = if body.is_end_stream() { Content::Empty } else { Content::Origin(body) };
+    Draft { status: parts.status, headers: parts.headers, content }
+}
+
+fn own_answer(failure: &Failure) -> Draft {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(seconds) = failure.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if failure.status == StatusCode::METHOD_NOT_ALLOWED {
+        let allow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+        headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+    }
+    whole(failure.status, headers, failure.json().into())
+}
+
+fn whole(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Draft {
+    // RFC 9110 §8.6: no Content-Length in a 204; a 304 that was stored has no body of its own.
+    if status != StatusCode::NO_CONTENT {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    Draft { status, headers, content: Content::Whole(body) }
+}
+
+/// RFC 9110 §15.4.5: a 304 carries what would have been sent in a 200 of the fields that matter to
+/// a cache, and no others of the representation.
+fn not_modified(mut headers: HeaderMap) -> Draft {
+    let unwanted: Vec<_> = headers.keys().filter(|name| !rules::not_modified_fields(name)).cloned().collect();
+    for name in unwanted {
+        headers.remove(name);
+    }
+    Draft { status: StatusCode::NOT_MODIFIED, headers, content: Content::Empty }
+}
+
+fn part(mut headers: HeaderMap, body: &Bytes, first: u64, last: u64) -> Draft {
+    let content_range = format!("bytes {first}-{last}/{}", body.len());
+    if let Ok(value) = HeaderValue::from_str(&content_range) {
+        headers.insert(header::CONTENT_RANGE, value);
+    }
+    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(body.len());
+    let slice = body.slice(at(first)..at(last.saturating_add(1)));
+    whole(StatusCode::PARTIAL_CONTENT, headers, slice)
+}
+
+/// RFC 9110 §15.5.17.
+fn unsatisfiable(mut headers: HeaderMap, length: usize) -> Draft {
+    for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::ETAG, header::LAST_MODIFIED] {
+        headers.remove(name);
+    }
+    if let Ok(value) = HeaderValue::from_str(&format!("bytes */{length}")) {
+        headers.insert(header::CONTENT_RANGE, value);
+    }
+    whole(StatusCode::RANGE_NOT_SATISFIABLE, headers, Bytes::new())
+}
+
+fn is_not_modified(asked: &Asked, facts: &ResponseFacts) -> bool {
+    let reads = asked.method == Method::GET || asked.method == Method::HEAD;
+    reads && rules::client_condition(&asked.headers, facts) == ClientCondition::NotModified
+}
+
+/// RFC 9110 §14.2: Range is for GET, and only on a 200; If-Range guards it (§13.1.5).
+fn resolve_range(asked: &Asked, stored: &StoredResponse) -> Resolved {
+    let Some(value) = asked.headers.get(header::RANGE) else { return Resolved::Whole };
+    let applies = asked.method == Method::GET
+        && stored.status == StatusCode::OK
+        && rules::if_range_holds(&asked.headers, &stored.facts);
+    match range::parse(value.as_bytes()).filter(|_| applies) {
+        Some(range) => range.resolve(stored.body.len() as u64),
+        None => Resolved::Whole,
+    }
+}

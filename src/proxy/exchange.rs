@@ -1,0 +1,67 @@
+//! One request on its way through the client side.
+//!
+//! Knows what every step needs: the request, its route, its key, its report.
+//! Must not know: the order of the steps.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use hyper::body::Incoming;
+
+use crate::clock::Mono;
+use crate::config::{Route, RouteCache};
+use crate::rules::{Authorization, Cookies};
+use crate::store::Class;
+use crate::stored::CacheKey;
+use crate::telemetry::{Detail, Miss, Outcome, Source};
+use crate::worker::{Asked, Snapshot, Worker};
+
+use super::report::Report;
+
+/// A request with a route.
+pub(super) struct Exchange {
+    pub worker: Arc<Worker>,
+    pub snapshot: Arc<Snapshot>,
+    /// Index of the route.
+    pub route: usize,
+    pub asked: Arc<Asked>,
+    /// What it would be stored under.
+    pub key: Arc<CacheKey>,
+    /// The request's own body; only a pass uses it.
+    pub body: Option<Incoming>,
+    pub report: Report,
+    /// How often it has sat down with a flight that then had nothing for it.
+    pub attempts: u8,
+    /// The selecting fields' names, learned from a response in flight.
+    pub names: Option<Vec<HeaderName>>,
+    /// A word for `detail=`, learned on the way.
+    pub detail: Option<Detail>,
+}
+
+impl Exchange {
+    pub fn mono(&self) -> Mono {
+        self.worker.mono()
+    }
+
+    pub fn cache(&self) -> Option<&RouteCache> {
+        self.snapshot.cache(self.route)
+    }
+
+    pub fn route(&self) -> Option<&Route> {
+        self.snapshot.route(self.route)
+    }
+
+    /// Whether it carries credentials that the route neither keys on nor ignores.
+    pub fn class(&self) -> Class {
+        let facts = &self.asked.facts;
+        let Some(policy) = self.cache().map(|cache| &cache.policy) else { return Class::Plain };
+        let cookie = facts.has_cookie && matches!(policy.cookies, Cookies::Origin | Cookies::Bypass);
+        let authorization = facts.has_authorization && policy.authorization == Authorization::Bypass;
+        if cookie || authorization { Class::Credentialed } else { Class::Plain }
+    }
+
+    /// The outcome of forwarding for `miss`.
+    pub fn missed(&self, miss: Miss) -> Outcome {
+        Outcome { detail: self.detail, ..Outcome::of(Source::Miss(miss)) }
+    }
+}

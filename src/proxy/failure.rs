@@ -1,0 +1,77 @@
+//! Everything that Larder answers in place of an origin, and with which status.
+//!
+//! The one place that turns errors into responses. Each has a word that metrics and headers carry,
+//! and a sentence that says what to do next.
+//! Must not know: how it is delivered.
+
+use http::StatusCode;
+use serde_json::json;
+
+use crate::upstream::ForwardError;
+use crate::worker::Asked;
+
+/// An answer of Larder's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub status: StatusCode,
+    /// Its word.
+    pub cause: &'static str,
+    /// Its sentence.
+    pub message: String,
+    /// Seconds after which it makes sense to try again.
+    pub retry_after: Option<u16>,
+}
+
+impl Failure {
+    /// A request that Larder does not forward.
+    pub fn local(status: StatusCode, cause: &'static str, message: &str) -> Self {
+        Self { status, cause, message: message.to_owned(), retry_after: None }
+    }
+
+    /// No `[[route]]` takes the request.
+    pub fn no_route(asked: &Asked) -> Self {
+        let message = format!(
+            "no route of this Larder takes {} {} for host {:?}; add a [[route]] to its proxy.toml",
+            asked.method,
+            asked.target.path(),
+            asked.authority
+        );
+        Self { status: StatusCode::NOT_FOUND, cause: "no-route", message, retry_after: None }
+    }
+
+    /// RFC 9111 §5.2.1.7: only-if-cached, and nothing stored will do.
+    pub fn only_if_cached() -> Self {
+        let text = "the request asks for a stored response only, and none will do";
+        Self::local(StatusCode::GATEWAY_TIMEOUT, "only-if-cached", text)
+    }
+
+    /// A bug of ours.
+    pub fn internal() -> Self {
+        let text = "Larder failed on this request; its log says where";
+        Self::local(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
+    }
+
+    /// The origin did not answer: 502 if it failed, 504 if it was too slow, 503 if Larder has no
+    /// connection to spare, 400 if the client's own body broke.
+    pub fn forward(error: &ForwardError) -> Self {
+        let (status, retry_after) = match error {
+            ForwardError::QueueFull { .. } | ForwardError::QueueTimeout { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, Some(1))
+            }
+            ForwardError::ConnectTimeout { .. }
+            | ForwardError::FirstByteTimeout { .. }
+            | ForwardError::TotalTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, None),
+            ForwardError::RequestBody { .. } => (StatusCode::BAD_REQUEST, None),
+            _ => (StatusCode::BAD_GATEWAY, None),
+        };
+        Self { status, cause: error.as_str(), message: error.to_string(), retry_after }
+    }
+
+    /// The body that clients get.
+    pub fn json(&self) -> String {
+        let reason = self.status.canonical_reason().unwrap_or("error");
+        let mut text = json!({ "error": reason, "cause": self.cause, "message": self.message }).to_string();
+        text.push('\n');
+        text
+    }
+}

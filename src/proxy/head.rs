@@ -1,0 +1,91 @@
+//! The head that a client gets: what Larder adds to every response.
+//!
+//! Knows the fields that say where a response came from and how long it took.
+//! Must not know: what kind of response it is, beyond its outcome.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+
+use crate::config::{Config, Route};
+use crate::fields::hop;
+use crate::telemetry::{Outcome, process_time};
+
+use super::report::Report;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+const X_PROCESS_TIME: HeaderName = HeaderName::from_static("x-process-time");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// `Age` of a stored response, whole seconds (RFC 9111 §5.1).
+pub(super) fn set_age(headers: &mut HeaderMap, age: Duration) {
+    headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+}
+
+/// What a response that came from an origin, now or once, is given on its way through.
+pub(super) fn pass_on(headers: &mut HeaderMap, pseudonym: &str) {
+    hop::append_via(headers, Version::HTTP_11, pseudonym);
+}
+
+/// What every response is given last: where it came from, the route's edits, the time it took.
+pub(super) fn finish(
+    headers: &mut HeaderMap,
+    config: &Config,
+    route: Option<&Route>,
+    outcome: &Outcome,
+    report: &Report,
+) {
+    let mut text = String::with_capacity(96);
+    outcome.write_cache_status(&mut text);
+    // RFC 9211 §2: each cache appends its own member; the one closest to the client comes last.
+    append(headers, CACHE_STATUS, &text);
+    match outcome.x_cache() {
+        Some(word) => headers.insert(X_CACHE, HeaderValue::from_static(word)),
+        None => headers.remove(X_CACHE),
+    };
+    if let Some(route) = route {
+        vary_on_key(headers, route);
+        route.response_headers.apply(headers);
+    }
+    if config.timing.server_timing {
+        text.clear();
+        report.timeline.write_server_timing(&mut text);
+        append(headers, SERVER_TIMING, &text);
+    }
+    if config.timing.process_time {
+        headers.insert(X_PROCESS_TIME, process_time(report.elapsed()));
+    }
+}
+
+/// A route that keys on request fields tells downstream caches to do likewise.
+fn vary_on_key(headers: &mut HeaderMap, route: &Route) {
+    let Some(key) = route.cache.as_ref().map(|cache| &cache.key) else { return };
+    let cookie = (!key.cookies.is_empty()).then_some(&header::COOKIE);
+    let mut text = String::new();
+    for name in key.headers.iter().chain(cookie) {
+        if !names_field(headers, name) {
+            let comma = if text.is_empty() { "" } else { ", " };
+            let _infallible = write!(text, "{comma}{name}");
+        }
+    }
+    append(headers, header::VARY, &text);
+}
+
+fn names_field(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers
+        .get_all(header::VARY)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|listed| listed.trim().eq_ignore_ascii_case(name.as_str()) || listed.trim() == "*")
+}
+
+fn append(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if !text.is_empty()
+        && let Ok(value) = HeaderValue::from_str(text)
+    {
+        headers.append(name, value);
+    }
+}

@@ -1,0 +1,164 @@
+//! What memory holds for a request, and what that means.
+//!
+//! No await, no I/O: a memory hit goes from here straight to delivery.
+//! Must not know: how a fetch is made, or what is sent.
+
+use std::sync::Arc;
+
+use crate::fill::Fill;
+use crate::flight::FlightKey;
+use crate::rules::{self, MustAsk, NotStored, Reusable, Reuse};
+use crate::store::Resource;
+use crate::stored::StoredResponse;
+use crate::telemetry::{Bypass, Detail, Miss, Outcome, Phase, Source, Tier};
+
+use super::Step;
+use super::deliver::Deliver;
+use super::exchange::Exchange;
+use super::failure::Failure;
+use super::pass::Pass;
+use super::wait::Wait;
+
+/// Looks the request up in memory.
+pub(super) fn lookup(mut exchange: Box<Exchange>) -> Step {
+    let began = exchange.mono();
+    let resource = exchange.worker.shared.memory.find(&exchange.key);
+    let step = match found(&mut exchange, resource.as_deref()) {
+        Found::Stored(stored) => reuse(exchange, stored, resource.as_deref(), began),
+        Found::Nothing(miss) => {
+            exchange.report.mark(Phase::Memory, began);
+            absent(exchange, miss, resource.as_deref())
+        }
+    };
+    step
+}
+
+/// What a look into memory gives.
+pub(super) enum Found {
+    Stored(Arc<StoredResponse>),
+    Nothing(Miss),
+}
+
+fn found(exchange: &mut Exchange, resource: Option<&Resource>) -> Found {
+    let Some(resource) = resource else { return Found::Nothing(Miss::Uri) };
+    match resource.select(&exchange.asked.headers) {
+        Some(stored) if exchange.worker.shared.purges.is_purged(stored) => {
+            exchange.detail = Some(Detail::Purged);
+            Found::Nothing(Miss::Uri)
+        }
+        Some(stored) => Found::Stored(Arc::clone(stored)),
+        None if resource.variants.is_empty() => Found::Nothing(Miss::Uri),
+        None => Found::Nothing(Miss::Vary),
+    }
+}
+
+fn reuse(
+    mut exchange: Box<Exchange>,
+    stored: Arc<StoredResponse>,
+    resource: Option<&Resource>,
+    began: crate::clock::Mono,
+) -> Step {
+    let now = exchange.worker.now();
+    let Some(cache) = exchange.cache() else { return absent(exchange, Miss::Uri, resource) };
+    let verdict = rules::judge_reuse(&exchange.asked.facts, &stored.facts, &cache.policy, now);
+    exchange.report.mark(Phase::Memory, began);
+    match verdict {
+        // If-Match and If-Unmodified-Since are the origin's to judge (RFC 9110 §13.1).
+        _ if rules::has_precondition(&exchange.asked.headers) => {
+            Step::Pass(Box::new(Pass::missing(*exchange, Miss::Request)))
+        }
+        Reuse::Fresh(reusable) => hit(exchange, stored, reusable, Source::Hit(Tier::Memory)),
+        Reuse::Stale { grace: Some(reusable), .. } => {
+            refresh(&exchange, &stored, resource);
+            hit(exchange, stored, reusable, Source::StaleWhileRevalidate(Tier::Memory))
+        }
+        Reuse::Stale { grace: None, because } => must_ask(exchange, stored, because, resource),
+        Reuse::Refused(because) => {
+            let why = if because == MustAsk::Cookie { Bypass::Cookie } else { Bypass::Authorization };
+            Step::Pass(Box::new(Pass::bypassing(*exchange, why, None)))
+        }
+    }
+}
+
+fn hit(exchange: Box<Exchange>, stored: Arc<StoredResponse>, reusable: Reusable, source: Source) -> Step {
+    let outcome = Outcome { ttl: Some(reusable.ttl()), ..Outcome::of(source) };
+    Step::Deliver(Box::new(Deliver::stored(*exchange, stored, reusable, outcome)))
+}
+
+fn must_ask(
+    mut exchange: Box<Exchange>,
+    stored: Arc<StoredResponse>,
+    because: MustAsk,
+    resource: Option<&Resource>,
+) -> Step {
+    let miss = match because {
+        MustAsk::Stale | MustAsk::NoCache => Miss::Stale,
+        _ => Miss::Request,
+    };
+    if because != MustAsk::Stale {
+        exchange.detail = Some(Detail::MustAsk(because));
+    }
+    ask(exchange, miss, Some(stored), resource)
+}
+
+fn absent(exchange: Box<Exchange>, miss: Miss, resource: Option<&Resource>) -> Step {
+    if rules::has_precondition(&exchange.asked.headers) {
+        return Step::Pass(Box::new(Pass::missing(*exchange, miss)));
+    }
+    ask(exchange, miss, None, resource)
+}
+
+/// Memory alone cannot answer: wait for a fetch, or go alone where waiting is not worth it.
+fn ask(
+    mut exchange: Box<Exchange>,
+    miss: Miss,
+    stale: Option<Arc<StoredResponse>>,
+    resource: Option<&Resource>,
+) -> Step {
+    if exchange.asked.facts.directives.only_if_cached && exchange.worker.redis.is_none() {
+        return only_if_cached(exchange);
+    }
+    let now = exchange.worker.now();
+    if let Some(why) = resource.and_then(|resource| resource.marked(exchange.class(), now)) {
+        exchange.detail = Some(Detail::HitForMiss(why));
+        return Step::Pass(Box::new(Pass::missing(*exchange, miss)));
+    }
+    Step::Wait(Box::new(Wait { exchange: *exchange, miss, stale }))
+}
+
+/// RFC 9111 §5.2.1.7: a stored response, or a 504.
+pub(super) fn only_if_cached(exchange: Box<Exchange>) -> Step {
+    let Exchange { worker, snapshot, report, .. } = *exchange;
+    Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, Failure::only_if_cached())))
+}
+
+/// Starts a refresh behind the client's back, unless one flies or the key is known not to be worth it.
+pub(super) fn refresh(exchange: &Exchange, stored: &Arc<StoredResponse>, resource: Option<&Resource>) {
+    let class = exchange.class();
+    if resource.is_some_and(|resource| resource.marked(class, exchange.worker.now()).is_some()) {
+        return;
+    }
+    let lane = lane(exchange, Some(stored.selecting.hash()));
+    let Some(seat) = exchange.worker.shared.flights.join_if_free(lane) else { return };
+    let fill = Fill {
+        worker: Arc::clone(&exchange.worker),
+        snapshot: Arc::clone(&exchange.snapshot),
+        route: exchange.route,
+        asked: Arc::clone(&exchange.asked),
+        key: Arc::clone(&exchange.key),
+        class,
+        stale: Some(Arc::clone(stored)),
+        seat,
+        owner: None,
+    };
+    tokio::spawn(fill.run());
+}
+
+/// The flight that this request may share: same key, same variant, same kind of credentials.
+pub(super) fn lane(exchange: &Exchange, variant: Option<u64>) -> FlightKey {
+    let class = u64::from(exchange.class() == crate::store::Class::Credentialed);
+    FlightKey { key: exchange.key.hash(), lane: (variant.unwrap_or(0) & !1) | class }
+}
+
+/// Why a request with a range goes to the origin alone: what is fetched for all is the whole.
+pub(super) const RANGE: Detail = Detail::NotStored(NotStored::Range);

@@ -1,0 +1,67 @@
+//! The client side: receives a request, looks it up, waits for a fetch or passes it on, delivers.
+//!
+//! Each box is one function that returns the next [`Step`], and each step owns its data, so a wrong
+//! order does not compile.
+//! Must not know: tiers' insides, connections, how a fetch is made.
+//!
+//! ```text
+//! receive → lookup (memory)
+//!            ├ fresh ............... deliver
+//!            ├ in grace ............ deliver, fill
+//!            ├ miss, must validate . wait ⇄ fill
+//!            └ hit-for-miss ........ pass → deliver
+//!         unsafe, upgrade, off ..... pass → deliver
+//! ```
+//!
+//! Cancellation: a client that leaves drops the future of [`handle`]. The [`report::Report`] in the
+//! step then tells telemetry; a fill goes on without it; a pass drops its connection.
+
+mod body;
+mod deliver;
+mod exchange;
+mod failure;
+mod head;
+mod lookup;
+mod pass;
+mod receive;
+mod report;
+mod wait;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use crate::worker::Worker;
+
+pub use body::Delivery;
+use deliver::Deliver;
+use exchange::Exchange;
+use pass::Pass;
+use wait::Wait;
+
+/// What to do next with a request.
+enum Step {
+    /// Look into the memory tier.
+    Lookup(Box<Exchange>),
+    /// Wait for a fetch.
+    Wait(Box<Wait>),
+    /// Forward it alone.
+    Pass(Box<Pass>),
+    /// Answer.
+    Deliver(Box<Deliver>),
+}
+
+/// Answers one request.
+pub async fn handle(worker: Arc<Worker>, peer: IpAddr, request: Request<Incoming>) -> Response<Delivery> {
+    let mut step = receive::receive(worker, peer, request);
+    loop {
+        step = match step {
+            Step::Lookup(exchange) => lookup::lookup(exchange),
+            Step::Wait(wait) => wait.run().await,
+            Step::Pass(pass) => pass.run().await,
+            Step::Deliver(deliver) => return deliver.response(),
+        };
+    }
+}

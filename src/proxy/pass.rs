@@ -1,0 +1,141 @@
+//! Forwards one request for one client.
+//!
+//! Knows what to do around it: unsafe methods invalidate what is stored, upgrades become tunnels.
+//! Must not know: why the request is passed; that stands in its outcome.
+//!
+//! Cancellation: dropping the future drops the exchange with the origin and closes its connection;
+//! the origin may have acted on the request already.
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use crate::fields::hop;
+use crate::fill::outbound;
+use crate::rules;
+use crate::telemetry::{Bypass, Miss, Outcome, Phase, Source};
+use crate::upstream::{ForwardError, Forwarded, OriginBody, RequestBody};
+
+use super::Step;
+use super::deliver::Deliver;
+use super::exchange::Exchange;
+use super::failure::Failure;
+
+/// A request that goes to the origin on its own account.
+pub(super) struct Pass {
+    exchange: Exchange,
+    outcome: Outcome,
+    upgrade: Option<OnUpgrade>,
+}
+
+impl Pass {
+    /// Without having looked.
+    pub fn bypassing(exchange: Exchange, why: Bypass, upgrade: Option<OnUpgrade>) -> Self {
+        let upgrade = upgrade.filter(|_| why == Bypass::Upgrade || why == Bypass::Off);
+        Self { exchange, outcome: Outcome::of(Source::Bypass(why)), upgrade }
+    }
+
+    /// After having looked in vain.
+    pub fn missing(exchange: Exchange, miss: Miss) -> Self {
+        let outcome = exchange.missed(miss);
+        Self { exchange, outcome, upgrade: None }
+    }
+
+    pub async fn run(mut self: Box<Self>) -> Step {
+        match self.forward().await {
+            Ok(forwarded) => {
+                self.note(&forwarded);
+                let response = forwarded.response;
+                self.invalidate(&response).await;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    return self.switch(response);
+                }
+                let Self { exchange, outcome, .. } = *self;
+                Step::Deliver(Box::new(Deliver::passed(exchange, response, outcome)))
+            }
+            Err(error) => self.fail(Failure::forward(&error)),
+        }
+    }
+
+    async fn forward(&mut self) -> Result<Forwarded, ForwardError> {
+        let body = match self.exchange.body.take() {
+            Some(body) if !body.is_end_stream() => RequestBody::incoming(body),
+            _ => RequestBody::empty(),
+        };
+        let exchange = &self.exchange;
+        let (worker, snapshot) = (&exchange.worker, &exchange.snapshot);
+        let Some((route, upstream)) = exchange.route().zip(snapshot.upstream(exchange.route)) else {
+            return Err(ForwardError::no_upstream());
+        };
+        let protocol = self.upgrade.as_ref().and_then(|_| hop::is_upgrade(&exchange.asked.headers));
+        let request: Request<()> = outbound::pass(worker, &exchange.asked, route, snapshot, protocol);
+        let asked_at = worker.mono();
+        let forwarded = upstream.forward(worker.index, request.map(|()| body)).await;
+        snapshot.shard(worker).origin_fetch(Some(exchange.route), worker.mono().since(asked_at));
+        forwarded
+    }
+
+    fn note(&mut self, forwarded: &Forwarded) {
+        let timeline = &mut self.exchange.report.timeline;
+        timeline.add(Phase::Queue, forwarded.times.queue);
+        if let Some(connect) = forwarded.times.connect {
+            timeline.add(Phase::Connect, connect);
+        }
+        timeline.add(Phase::FirstByte, forwarded.times.first_byte);
+    }
+
+    /// RFC 9111 §4.4: a non-error answer to an unsafe method invalidates what is stored for its
+    /// target, and for the same-origin URLs that `Location` and `Content-Location` name.
+    ///
+    /// Memory forgets at once, before the client hears of its success; Redis within its deadline,
+    /// or later from a queue.
+    async fn invalidate(&self, response: &Response<OriginBody>) {
+        let Exchange { worker, snapshot, asked, .. } = &self.exchange;
+        if !rules::invalidates(&asked.method, response.status().as_u16()) {
+            return;
+        }
+        let target = asked.target.as_str();
+        for url in rules::invalidation_targets("http", &asked.authority, target, response.headers()) {
+            let Some(key) = snapshot.key_of_url(&url) else { continue };
+            worker.shared.purges.purge(key.url_hash(), worker.now());
+            worker.shared.memory.remove(&key);
+            if let Some(redis) = &worker.redis {
+                let _queued_if_it_failed = redis.purge(key.url_hash()).await;
+            }
+        }
+    }
+
+    /// The origin agreed to switch protocols: both connections become one tunnel.
+    fn switch(self: Box<Self>, mut response: Response<OriginBody>) -> Step {
+        let Self { exchange, outcome, upgrade } = *self;
+        let far = response.extensions_mut().remove::<OnUpgrade>();
+        let (Some(near), Some(far)) = (upgrade, far) else {
+            // RFC 9110 §15.2.2: a 101 answers a request to upgrade, nothing else.
+            let unasked = ForwardError::unasked_upgrade();
+            return Box::new(Self { exchange, outcome, upgrade: None }).fail(Failure::forward(&unasked));
+        };
+        tokio::spawn(tunnel(near, far));
+        Step::Deliver(Box::new(Deliver::passed(exchange, response, outcome)))
+    }
+
+    fn fail(self: Box<Self>, failure: Failure) -> Step {
+        let Exchange { worker, snapshot, report, .. } = self.exchange;
+        let miss = match self.outcome.source {
+            Source::Miss(miss) => Some(miss),
+            _ => None,
+        };
+        Step::Deliver(Box::new(Deliver::failure(&Arc::clone(&worker), &snapshot, report, miss, failure)))
+    }
+}
+
+/// Copies both ways until either side is done. It ends with the process at the latest: a drain does
+/// not wait for tunnels, which have no end of their own.
+async fn tunnel(near: OnUpgrade, far: OnUpgrade) {
+    if let (Ok(near), Ok(far)) = tokio::join!(near, far) {
+        let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
+        let _either_side_may_hang_up = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+    }
+}

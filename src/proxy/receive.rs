@@ -1,0 +1,185 @@
+//! A request arrives: is it one that Larder answers, which route takes it, may it use the cache?
+//!
+//! Knows routes and what keeps a request from the cache before anything is looked up.
+//! Must not know: what is stored.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use crate::config::RouteCache;
+use crate::fields::hop;
+use crate::rules::{Authorization, Cookies, RequestFacts};
+use crate::stored::{CacheKey, KeyPolicy};
+use crate::telemetry::Bypass;
+use crate::worker::{Asked, Worker};
+
+use super::Step;
+use super::deliver::Deliver;
+use super::exchange::Exchange;
+use super::failure::Failure;
+use super::pass::Pass;
+use super::report::Report;
+
+/// Takes a request in.
+pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incoming>) -> Step {
+    let start = worker.mono();
+    let snapshot = worker.shared.snapshot.load_full();
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
+    let authority = authority(&parts.uri, &parts.headers);
+    let asked = Arc::new(Asked {
+        facts: RequestFacts::of(&parts.method, &parts.headers),
+        target: parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+        authority: authority.clone().unwrap_or_default(),
+        method: parts.method,
+        headers: parts.headers,
+        version: parts.version,
+        peer,
+        at: worker.now(),
+    });
+    let host = host_of(&asked.authority).to_ascii_lowercase();
+    let route = snapshot.config.route(&asked.method, &host, asked.target.path());
+    let report = Report::open(&worker, &snapshot, &asked, route, start);
+    if let Some(failure) = refuse(&worker, &asked, authority.is_none()) {
+        return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
+    }
+    let Some(route) = route else {
+        let failure = Failure::no_route(&asked);
+        return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
+    };
+    let cache = snapshot.cache(route);
+    let key = Arc::new(key_of(&asked, cache.map(|cache| &cache.key)));
+    let bypass = bypass(&asked, cache, &body);
+    let exchange = Exchange {
+        worker,
+        snapshot,
+        route,
+        asked,
+        key,
+        body: Some(body),
+        report,
+        attempts: 0,
+        names: None,
+        detail: None,
+    };
+    match bypass {
+        Some(why) => Step::Pass(Box::new(Pass::bypassing(exchange, why, upgrade))),
+        None => Step::Lookup(Box::new(exchange)),
+    }
+}
+
+/// The key of a request, by its route's policy.
+fn key_of(asked: &Asked, policy: Option<&KeyPolicy>) -> CacheKey {
+    let (path, query) = (asked.target.path(), asked.target.query());
+    match policy {
+        Some(policy) => CacheKey::of("http", &asked.authority, path, query, &asked.headers, policy),
+        None => CacheKey::of("http", &asked.authority, path, query, &asked.headers, &KeyPolicy::default()),
+    }
+}
+
+/// What Larder answers itself, whatever the route.
+fn refuse(worker: &Worker, asked: &Asked, no_host: bool) -> Option<Failure> {
+    if asked.method == Method::CONNECT {
+        return Some(Failure::local(StatusCode::METHOD_NOT_ALLOWED, "connect", "CONNECT is not served here"));
+    }
+    // RFC 9112 §3.2: a 400 to a request without Host, with several, or with an invalid one.
+    if no_host {
+        return Some(Failure::local(StatusCode::BAD_REQUEST, "host", "the request needs exactly one valid Host field"));
+    }
+    // RFC 9110 §7.6.3: Via exists to detect forwarding loops.
+    if hop::via_contains(&asked.headers, &worker.shared.pseudonym) {
+        let text = "the request has come through this Larder before: an upstream leads back to it";
+        return Some(Failure::local(StatusCode::LOOP_DETECTED, "loop", text));
+    }
+    None
+}
+
+/// Why a request does not use the cache at all.
+fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<Bypass> {
+    let Some(cache) = cache else { return Some(Bypass::Off) };
+    if hop::is_upgrade(&asked.headers).is_some() {
+        return Some(Bypass::Upgrade);
+    }
+    if asked.method != Method::GET && asked.method != Method::HEAD {
+        return Some(Bypass::Method);
+    }
+    // A GET's body has no meaning that the key could know (RFC 9110 §9.3.1).
+    if !body.is_end_stream() {
+        return Some(Bypass::Body);
+    }
+    if asked.facts.directives.no_store {
+        return Some(Bypass::RequestNoStore);
+    }
+    if asked.facts.has_cookie && cache.policy.cookies == Cookies::Bypass {
+        return Some(Bypass::Cookie);
+    }
+    debug_assert!(cache.policy.authorization != Authorization::PerCredential || cache.key.per_credential);
+    None
+}
+
+/// The host that a request is for: the target's own where it has one (RFC 9112 §3.2.2), else `Host`.
+fn authority(uri: &http::Uri, headers: &HeaderMap) -> Option<String> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return None;
+    }
+    let text = match (uri.authority(), host) {
+        (Some(authority), _) => authority.as_str().to_owned(),
+        (None, Some(host)) => host.to_str().ok()?.trim().to_owned(),
+        (None, None) => return None,
+    };
+    let parsed: http::uri::Authority = text.parse().ok()?;
+    // Userinfo has no place in Host (RFC 9110 §7.2, §4.2.4).
+    if parsed.as_str().contains('@') { None } else { Some(text) }
+}
+
+/// The host of an authority, without its port.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderValue, Uri};
+
+    #[test]
+    fn the_host_comes_from_the_target_or_from_one_host_field() {
+        let rows: &[(&str, &[&str], Option<&str>)] = &[
+            ("/", &["a.test"], Some("a.test")),
+            ("/", &["a.test:8080"], Some("a.test:8080")),
+            ("/", &["[::1]:80"], Some("[::1]:80")),
+            ("http://b.test/", &["a.test"], Some("b.test")),
+            ("/", &[], None),
+            ("/", &["a.test", "b.test"], None),
+            ("/", &["a b"], None),
+            ("/", &["u@a.test"], None),
+            ("/", &[""], None),
+        ];
+        for (uri, hosts, want) in rows {
+            let mut headers = HeaderMap::new();
+            for host in *hosts {
+                headers.append(header::HOST, HeaderValue::from_static(host));
+            }
+            let got = authority(&uri.parse::<Uri>().unwrap(), &headers);
+            assert_eq!(got.as_deref(), *want, "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_not_part_of_the_host() {
+        for (authority, host) in [("a.test", "a.test"), ("a.test:80", "a.test"), ("[::1]", "[::1]"), ("[::1]:80", "[::1]")] {
+            assert_eq!(host_of(authority), host);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The end guard: whatever happens to a request, telemetry hears of it once.
+//!
+//! Steps note what they learn; dropping the report, at the end of the body or wherever the client
+//! left, hands it in.
+//! Must not know: how it is counted, logged or shown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Mono;
+use crate::telemetry::{self, End, Finished, Outcome, Phase, Source, Timeline};
+use crate::worker::{Asked, Snapshot, Worker};
+
+/// Status that is noted when the client left before there was an answer.
+const CLIENT_CLOSED: u16 = 499;
+
+/// What will be told of a request.
+pub(super) struct Report {
+    worker: Arc<Worker>,
+    snapshot: Arc<Snapshot>,
+    asked: Arc<Asked>,
+    route: Option<usize>,
+    pub timeline: Timeline,
+    pub outcome: Outcome,
+    pub status: u16,
+    pub bytes: u64,
+    pub end: End,
+}
+
+impl Report {
+    /// Opens the report of a request that began at `start`.
+    pub fn open(
+        worker: &Arc<Worker>,
+        snapshot: &Arc<Snapshot>,
+        asked: &Arc<Asked>,
+        route: Option<usize>,
+        start: Mono,
+    ) -> Self {
+        snapshot.shard(worker).begin();
+        Self {
+            worker: Arc::clone(worker),
+            snapshot: Arc::clone(snapshot),
+            asked: Arc::clone(asked),
+            route,
+            timeline: Timeline::new(start),
+            outcome: Outcome::of(Source::Local),
+            status: CLIENT_CLOSED,
+            bytes: 0,
+            end: End::ClientGone,
+        }
+    }
+
+    /// Since the request arrived.
+    pub fn elapsed(&self) -> Duration {
+        self.worker.mono().since(self.timeline.start())
+    }
+
+    /// Notes how long a phase took that began at `since`.
+    pub fn mark(&mut self, phase: Phase, since: Mono) {
+        self.timeline.add(phase, self.worker.mono().since(since));
+    }
+
+    /// The time for durations.
+    pub fn mono(&self) -> Mono {
+        self.worker.mono()
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let config = &self.snapshot.config;
+        let finished = Finished {
+            route: self.route,
+            route_name: self.route.and_then(|route| self.snapshot.route(route)).map_or("-", |route| &route.name),
+            method: &self.asked.method,
+            authority: &self.asked.authority,
+            path: self.asked.target.as_str(),
+            version: self.asked.version,
+            client: self.asked.peer,
+            at: self.asked.at,
+            status: self.status,
+            outcome: &self.outcome,
+            timeline: &self.timeline,
+            total: self.elapsed(),
+            bytes: self.bytes,
+            end: self.end,
+        };
+        let shard = self.snapshot.shard(&self.worker);
+        telemetry::finish(&finished, shard, self.worker.shared.access.as_ref(), config.timing.slow_request);
+    }
+}

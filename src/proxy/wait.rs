@@ -1,0 +1,324 @@
+//! Waits for a fetch: as its owner, who starts it, or as a guest.
+//!
+//! Knows what each landing means for this request.
+//! Must not know: how the fetch is made.
+//!
+//! Cancellation: dropping the future leaves the flight; the fetch goes on.
+
+use std::sync::Arc;
+
+use http::Method;
+use tokio::sync::oneshot;
+
+use crate::fill::Fill;
+use crate::flight::{Guest, Owner, Reader, Seat};
+use crate::rules::{self, NotStored, Reusable, Reuse};
+use crate::stored::StoredResponse;
+use crate::telemetry::{Detail, Miss, Outcome, Phase, Source, Tier};
+use crate::worker::{Fetched, FillTimes, ForOwner, Landing, OwnerLanding};
+
+use super::Step;
+use super::deliver::Deliver;
+use super::exchange::Exchange;
+use super::failure::Failure;
+use super::lookup;
+use super::pass::Pass;
+
+/// How often a guest sits down again before it goes alone: once for a variant that it could not
+/// know of, once for an owner that vanished.
+const ATTEMPTS: u8 = 3;
+
+/// A request that memory alone cannot answer.
+pub(super) struct Wait {
+    pub exchange: Exchange,
+    pub miss: Miss,
+    pub stale: Option<Arc<StoredResponse>>,
+}
+
+impl Wait {
+    pub async fn run(mut self: Box<Self>) -> Step {
+        // A HEAD or a range cannot fill the cache with a whole response.
+        if self.exchange.asked.method == Method::HEAD {
+            return self.alone(Some(Detail::NotStored(NotStored::Head)));
+        }
+        if self.exchange.asked.facts.range {
+            return self.alone(Some(lookup::RANGE));
+        }
+        if self.exchange.asked.facts.directives.only_if_cached {
+            return self.only_if_cached().await;
+        }
+        if self.exchange.attempts >= ATTEMPTS {
+            return self.alone(None);
+        }
+        self.exchange.attempts += 1;
+        let lane = lookup::lane(&self.exchange, self.variant());
+        let flights = Arc::clone(&self.exchange.worker.shared.flights);
+        match flights.join(lane) {
+            Seat::Owner(seat) => self.own(seat).await,
+            Seat::Guest(guest) => self.visit(guest).await,
+        }
+    }
+
+    /// RFC 9111 §5.2.1.7: the shared tier may still answer; the origin is not asked.
+    async fn only_if_cached(mut self: Box<Self>) -> Step {
+        let began = self.exchange.mono();
+        let found = match &self.exchange.worker.redis {
+            Some(redis) => redis.get(&self.exchange.key, &self.exchange.asked.headers).await.found.ok(),
+            None => None,
+        };
+        self.exchange.report.mark(Phase::Redis, began);
+        match found.filter(|found| !self.exchange.worker.shared.purges.is_purged(found)) {
+            Some(stored) => self.found(stored, false),
+            None => self.alone(None),
+        }
+    }
+
+    /// Which variant it is about, as far as anybody knows.
+    fn variant(&self) -> Option<u64> {
+        if let Some(names) = &self.exchange.names {
+            let vary = crate::fields::vary::Vary::Names(names.clone());
+            return Some(rules::selecting_fields(&vary, &self.exchange.asked.headers).hash());
+        }
+        if let Some(stale) = &self.stale {
+            return Some(stale.selecting.hash());
+        }
+        let resource = self.exchange.worker.shared.memory.find(&self.exchange.key)?;
+        let stored = resource.variants.first()?;
+        let names = stored.facts.vary.clone();
+        Some(rules::selecting_fields(&names, &self.exchange.asked.headers).hash())
+    }
+
+    /// Starts the fetch and waits for it.
+    async fn own(mut self: Box<Self>, seat: Owner<Landing>) -> Step {
+        // Somebody may have finished between our look into memory and our taking the seat.
+        if self.exchange.attempts == 1 && self.filled_meanwhile() {
+            drop(seat);
+            return Step::Lookup(Box::new(self.exchange));
+        }
+        let (tell, told) = oneshot::channel();
+        let exchange = &self.exchange;
+        let fill = Fill {
+            worker: Arc::clone(&exchange.worker),
+            snapshot: Arc::clone(&exchange.snapshot),
+            route: exchange.route,
+            asked: Arc::clone(&exchange.asked),
+            key: Arc::clone(&exchange.key),
+            class: exchange.class(),
+            stale: self.stale.clone(),
+            seat,
+            owner: Some(tell),
+        };
+        tokio::spawn(fill.run());
+        match told.await {
+            Ok(ForOwner { landing, times }) => {
+                self.note(times);
+                self.landed_for_owner(landing)
+            }
+            // The fill ended without a word, which only a panic in it can do.
+            Err(_) => self.fail(Failure::internal()),
+        }
+    }
+
+    /// Whether memory now holds something that it did not hold before.
+    fn filled_meanwhile(&self) -> bool {
+        let shared = &self.exchange.worker.shared;
+        let Some(resource) = shared.memory.find(&self.exchange.key) else { return false };
+        let now = self.exchange.worker.now();
+        if self.stale.is_none() && resource.marked(self.exchange.class(), now).is_some() {
+            return true;
+        }
+        let Some(stored) = resource.select(&self.exchange.asked.headers) else { return false };
+        let Some(cache) = self.exchange.cache() else { return false };
+        let new = self.stale.as_ref().is_none_or(|stale| !Arc::ptr_eq(stale, stored));
+        new && !shared.purges.is_purged(stored)
+            && matches!(
+                rules::judge_reuse(&self.exchange.asked.facts, &stored.facts, &cache.policy, now),
+                Reuse::Fresh(_)
+            )
+    }
+
+    fn note(&mut self, times: FillTimes) {
+        let timeline = &mut self.exchange.report.timeline;
+        let phases = [
+            (Phase::Redis, times.redis),
+            (Phase::Queue, times.queue),
+            (Phase::Connect, times.connect),
+            (Phase::FirstByte, times.first_byte),
+        ];
+        for (phase, time) in phases {
+            if let Some(time) = time {
+                timeline.add(phase, time);
+            }
+        }
+    }
+
+    fn landed_for_owner(self: Box<Self>, landing: OwnerLanding) -> Step {
+        match landing {
+            OwnerLanding::Private(response, why) => {
+                let outcome =
+                    Outcome { detail: Some(Detail::NotStored(why)), ..self.exchange.missed(self.miss) };
+                Step::Deliver(Box::new(Deliver::private(self.exchange, *response, outcome)))
+            }
+            OwnerLanding::Shared(Landing::Fetched(fetched), Some(reader)) => self.fetched(fetched, reader, false),
+            OwnerLanding::Shared(Landing::Revalidated(stored), _) => self.revalidated(stored),
+            OwnerLanding::Shared(landing, _) => self.landed(landing, false),
+        }
+    }
+
+    async fn visit(mut self: Box<Self>, guest: Guest<Landing>) -> Step {
+        let began = self.exchange.mono();
+        let landing = guest.wait().await;
+        self.exchange.report.mark(Phase::Wait, began);
+        match landing {
+            Ok(landing) => self.landed_for_guest(landing),
+            Err(_) => Step::Lookup(Box::new(self.exchange)),
+        }
+    }
+
+    fn landed_for_guest(mut self: Box<Self>, landing: Landing) -> Step {
+        match landing {
+            Landing::Fetched(fetched) => {
+                if !fetched.selecting.matches(&self.exchange.asked.headers) {
+                    self.exchange.names = Some(fetched.selecting.names());
+                    return Step::Lookup(Box::new(self.exchange));
+                }
+                // §4: a response that is on its way may answer other requests only if it may be
+                // reused for them; one that must be validated may not.
+                if !self.reusable(&fetched.facts) {
+                    return self.alone(None);
+                }
+                match fetched.body.reader() {
+                    Some(reader) => self.fetched(fetched, reader, true),
+                    None => self.alone(Some(Detail::NotStored(NotStored::TooLarge))),
+                }
+            }
+            landing => self.landed(landing, true),
+        }
+    }
+
+    fn reusable(&self, facts: &rules::ResponseFacts) -> bool {
+        let now = self.exchange.worker.now();
+        self.exchange.cache().is_some_and(|cache| {
+            matches!(rules::judge_reuse(&self.exchange.asked.facts, facts, &cache.policy, now), Reuse::Fresh(_))
+        })
+    }
+
+    /// What owners and guests do alike.
+    fn landed(self: Box<Self>, landing: Landing, collapsed: bool) -> Step {
+        match landing {
+            Landing::Found(stored) => self.found(stored, collapsed),
+            Landing::Revalidated(stored) => self.found_fresh(stored, Source::Revalidated, collapsed),
+            Landing::StaleIfError(stored, status) => self.stale_if_error(stored, status, collapsed),
+            Landing::NotStorable(why) => self.alone(Some(Detail::NotStored(why))),
+            Landing::Failed(error) => self.fail(Failure::forward(&error)),
+            // A body that nobody can read any more.
+            Landing::Fetched(_) => self.alone(None),
+        }
+    }
+
+    fn fetched(self: Box<Self>, fetched: Arc<Fetched>, reader: Reader, collapsed: bool) -> Step {
+        let outcome = Outcome { stored: true, collapsed, ..self.exchange.missed(self.miss) };
+        Step::Deliver(Box::new(Deliver::growing(self.exchange, fetched, reader, outcome)))
+    }
+
+    /// The shared tier had it.
+    fn found(self: Box<Self>, stored: Arc<StoredResponse>, collapsed: bool) -> Step {
+        let now = self.exchange.worker.now();
+        let Some(cache) = self.exchange.cache() else { return self.alone(None) };
+        if !stored.selecting.matches(&self.exchange.asked.headers) {
+            return Step::Lookup(Box::new(self.exchange));
+        }
+        match rules::judge_reuse(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
+            Reuse::Fresh(reusable) => self.serve(stored, reusable, Source::Hit(Tier::Redis), collapsed),
+            Reuse::Stale { grace: Some(reusable), .. } => {
+                self.serve(stored, reusable, Source::StaleWhileRevalidate(Tier::Redis), collapsed)
+            }
+            _ => self.alone(None),
+        }
+    }
+
+    /// Owner only: the origin has just confirmed it for this very request.
+    fn revalidated(self: Box<Self>, stored: Arc<StoredResponse>) -> Step {
+        let now = self.exchange.worker.now();
+        let Some(cache) = self.exchange.cache() else { return self.alone(None) };
+        let reusable = rules::after_validation(&stored.facts, &cache.policy, now);
+        let source = Source::Revalidated(self.miss);
+        self.serve(stored, reusable, source, false)
+    }
+
+    fn found_fresh(
+        self: Box<Self>,
+        stored: Arc<StoredResponse>,
+        source: impl FnOnce(Miss) -> Source,
+        collapsed: bool,
+    ) -> Step {
+        let now = self.exchange.worker.now();
+        let Some(cache) = self.exchange.cache() else { return self.alone(None) };
+        if !stored.selecting.matches(&self.exchange.asked.headers) {
+            return Step::Lookup(Box::new(self.exchange));
+        }
+        match rules::judge_reuse(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
+            Reuse::Fresh(reusable) => {
+                let source = source(self.miss);
+                self.serve(stored, reusable, source, collapsed)
+            }
+            _ => self.alone(None),
+        }
+    }
+
+    fn stale_if_error(
+        self: Box<Self>,
+        stored: Arc<StoredResponse>,
+        status: Option<u16>,
+        collapsed: bool,
+    ) -> Step {
+        let now = self.exchange.worker.now();
+        let Some(cache) = self.exchange.cache() else { return self.alone(None) };
+        let matches = stored.selecting.matches(&self.exchange.asked.headers);
+        match rules::on_error(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
+            Some(reusable) if matches => {
+                let outcome = Outcome {
+                    fwd_status: status,
+                    ttl: Some(reusable.ttl()),
+                    collapsed,
+                    ..Outcome::of(Source::StaleIfError)
+                };
+                Step::Deliver(Box::new(Deliver::stored(self.exchange, stored, reusable, outcome)))
+            }
+            _ => self.alone(None),
+        }
+    }
+
+    fn serve(
+        self: Box<Self>,
+        stored: Arc<StoredResponse>,
+        reusable: Reusable,
+        source: Source,
+        collapsed: bool,
+    ) -> Step {
+        let forwarded = matches!(source, Source::Revalidated(_));
+        let outcome = Outcome {
+            ttl: Some(reusable.ttl()),
+            // RFC 9211 §2.6: only a forwarded request can have been collapsed.
+            collapsed: collapsed && forwarded,
+            fwd_status: forwarded.then_some(304),
+            stored: forwarded,
+            ..Outcome::of(source)
+        };
+        Step::Deliver(Box::new(Deliver::stored(self.exchange, stored, reusable, outcome)))
+    }
+
+    /// Goes to the origin on its own account.
+    fn alone(mut self: Box<Self>, detail: Option<Detail>) -> Step {
+        if self.exchange.asked.facts.directives.only_if_cached {
+            return lookup::only_if_cached(Box::new(self.exchange));
+        }
+        self.exchange.detail = detail.or(self.exchange.detail);
+        Step::Pass(Box::new(Pass::missing(self.exchange, self.miss)))
+    }
+
+    fn fail(self: Box<Self>, failure: Failure) -> Step {
+        let Exchange { worker, snapshot, report, .. } = self.exchange;
+        Step::Deliver(Box::new(Deliver::failure(&worker, &snapshot, report, Some(self.miss), failure)))
+    }
+}

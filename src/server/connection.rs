@@ -1,0 +1,120 @@
+//! One client connection, HTTP/1.1 or HTTP/2 in the clear.
+//!
+//! Knows how to tell the two apart and the limits of each.
+//! Must not know: what is asked on it.
+//!
+//! Cancellation: when the client goes, hyper drops the requests' futures and bodies, and with them
+//! everything that they hold.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::config::Limits;
+use crate::proxy;
+use crate::worker::Worker;
+
+/// How an HTTP/2 connection with prior knowledge begins (RFC 9113 §3.4). No HTTP/1 method is `PRI`.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Pause between looks at a connection that has sent only the first bytes of either protocol.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Bytes that one HTTP/2 stream may have waiting for a slow client.
+const STREAM_BUFFER: usize = 64 * 1024;
+
+/// Serves a connection to its end.
+pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, stop: watch::Receiver<bool>) {
+    let limits = worker.shared.snapshot.load().config.limits.clone();
+    // Without it small responses wait for the client's delayed acknowledgements.
+    let _a_dead_socket_shows_when_read = stream.set_nodelay(true);
+    match timeout(limits.header_time, is_http2(&stream)).await {
+        Ok(Ok(true)) => serve_http2(worker, stream, peer, stop, &limits).await,
+        Ok(Ok(false)) => serve_http1(worker, stream, peer, stop, &limits).await,
+        // Gone, or silent for too long: nothing was asked, so there is nobody to answer.
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+/// Looks at the first bytes without taking them.
+async fn is_http2(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut start = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut start).await?;
+        let start = start.get(..seen).unwrap_or_default();
+        if seen >= 4 || !PREFACE.starts_with(start) || seen == 0 {
+            return Ok(seen >= 4 && PREFACE.starts_with(start));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn serve_http1(
+    worker: Arc<Worker>,
+    stream: TcpStream,
+    peer: IpAddr,
+    mut stop: watch::Receiver<bool>,
+    limits: &Limits,
+) {
+    let service = service_fn(move |request| {
+        let worker = Arc::clone(&worker);
+        async move { Ok::<_, Infallible>(proxy::handle(worker, peer, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_buf_size(limits.head_size.max(MIN_BUFFER))
+        .max_header_size(limits.head_size)
+        .max_headers(limits.fields)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let stopped = tokio::select! {
+        _ = connection.as_mut() => false,
+        _ = stop.wait_for(|stop| *stop) => true,
+    };
+    if stopped {
+        connection.as_mut().graceful_shutdown();
+        let _client_errors_are_its_own = connection.await;
+    }
+}
+
+/// hyper's own lower bound of a connection's buffer.
+const MIN_BUFFER: usize = 8192;
+
+async fn serve_http2(
+    worker: Arc<Worker>,
+    stream: TcpStream,
+    peer: IpAddr,
+    mut stop: watch::Receiver<bool>,
+    limits: &Limits,
+) {
+    let service = service_fn(move |request| {
+        let worker = Arc::clone(&worker);
+        async move { Ok::<_, Infallible>(proxy::handle(worker, peer, request).await) }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
+        .max_send_buf_size(STREAM_BUFFER)
+        // A peer that is gone without a word is noticed by its silence.
+        .keep_alive_interval(limits.header_time)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let stopped = tokio::select! {
+        _ = connection.as_mut() => false,
+        _ = stop.wait_for(|stop| *stop) => true,
+    };
+    if stopped {
+        connection.as_mut().graceful_shutdown();
+        let _client_errors_are_its_own = connection.await;
+    }
+}

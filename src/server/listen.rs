@@ -1,0 +1,102 @@
+//! Opens the listening sockets.
+//!
+//! Knows how several threads share one port, and how to notice that somebody else has it.
+//! Must not know: what is served on them.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel holds for a busy thread.
+const BACKLOG: i32 = 4096;
+
+/// Why Larder could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A thread or its runtime could not be made.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { address, error } if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "cannot listen on {address}: another program has this port; stop it, or choose another address")
+            }
+            Self::Bind { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            Self::Thread(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The sockets of every thread.
+pub(super) struct Listeners {
+    /// One for each configured address, with the port that it got.
+    pub addresses: Vec<SocketAddr>,
+    /// For each thread, one socket for each address.
+    pub sockets: Vec<Vec<TcpListener>>,
+}
+
+/// Opens every address once for each of `threads`.
+pub(super) fn bind_all(addresses: &[SocketAddr], threads: usize) -> Result<Listeners, StartError> {
+    let mut listeners = Listeners { addresses: Vec::new(), sockets: (0..threads).map(|_| Vec::new()).collect() };
+    for address in addresses {
+        // With SO_REUSEPORT the kernel would let two Larders share a port in silence. A socket
+        // without it is refused where any other listens, so it is the one that asks first.
+        let first = bind(*address, false)?;
+        let address = first.local_addr().map_err(|error| StartError::Bind { address: *address, error })?;
+        drop(first);
+        for sockets in &mut listeners.sockets {
+            sockets.push(bind(address, true)?);
+        }
+        listeners.addresses.push(address);
+    }
+    Ok(listeners)
+}
+
+/// Opens the admin address.
+pub(super) fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
+    bind(address, false)
+}
+
+fn bind(address: SocketAddr, share: bool) -> Result<TcpListener, StartError> {
+    open(address, share).map_err(|error| StartError::Bind { address, error })
+}
+
+fn open(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(share)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_another_larder_shares_out_is_refused() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let held = bind_all(&[any], 2).unwrap();
+        let address = held.addresses[0];
+        assert_ne!(address.port(), 0);
+        assert_eq!(held.sockets.len(), 2);
+        let refused = bind_all(&[address], 2).err().unwrap();
+        assert!(matches!(refused, StartError::Bind { .. }));
+        assert!(refused.to_string().contains("another program has this port"), "{refused}");
+    }
+}

@@ -1,0 +1,158 @@
+//! The process: its threads, its listeners, its end.
+//!
+//! Knows how parts are put together and in which order they start and stop.
+//! Must not know: what a request means.
+//!
+//! One OS thread for each worker, each with a runtime of its own and its own `SO_REUSEPORT`
+//! listeners; one control thread for the admin listener.
+
+mod connection;
+mod listen;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::clock::Clock;
+use crate::config::{Access, Config};
+use crate::flight::Flights;
+use crate::store::{InFlight, Memory, Purges};
+use crate::telemetry::{AccessForm, AccessLog, Metrics};
+use crate::upstream::Upstream;
+use crate::worker::{Shared, Snapshot};
+
+pub use listen::StartError;
+
+/// How long the access log may take to empty itself at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+/// URLs whose purge is remembered one by one.
+const PURGES: usize = 65_536;
+
+/// A Larder that serves.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub proxy: Vec<SocketAddr>,
+    /// Where its admin listener is.
+    pub admin: Option<SocketAddr>,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What a thread needs to serve and to stop.
+#[derive(Clone)]
+struct Thread {
+    shared: Arc<Shared>,
+    stop: watch::Receiver<bool>,
+    /// Everything that must finish before the process may end holds a receiver of this.
+    busy: Arc<watch::Sender<()>>,
+    /// Open connections that may yet be accepted.
+    places: Arc<Semaphore>,
+}
+
+/// Starts Larder; returns once every listener is open and every thread runs.
+///
+/// # Errors
+/// A listener that cannot be bound, or a thread that cannot be started.
+pub fn start(config: Config, clock: Clock, colour: bool) -> Result<Running, StartError> {
+    let listeners = listen::bind_all(&config.listen, config.workers)?;
+    let admin = config.admin.map(listen::bind_admin).transpose()?;
+    let proxy = listeners.addresses.clone();
+    let admin_address = match &admin {
+        Some(listener) => Some(listener.local_addr().map_err(StartError::Thread)?),
+        None => None,
+    };
+    let places = Arc::new(Semaphore::new(config.limits.connections));
+    let shared = share(config, clock, colour);
+    let (stop, stopping) = watch::channel(false);
+    let thread = Thread { shared: Arc::clone(&shared), stop: stopping, busy: Arc::new(watch::channel(()).0), places };
+    // Each thread reports once it serves; a bound on the wait is given by the tier's own.
+    let (ready, mut started) = mpsc::unbounded_channel();
+    let mut threads = Vec::new();
+    for (index, sockets) in listeners.sockets.into_iter().enumerate() {
+        let (thread, ready) = (thread.clone(), ready.clone());
+        threads.push(spawn(format!("larder-{index}"), move || worker::run(thread, index, sockets, ready))?);
+    }
+    if let Some(listener) = admin {
+        let (thread, ready) = (thread.clone(), ready.clone());
+        threads.push(spawn("larder-admin".to_owned(), move || worker::run_admin(thread, listener, ready))?);
+    }
+    drop(ready);
+    for _ in 0..threads.len() {
+        match started.blocking_recv() {
+            Some(result) => result.map_err(StartError::Thread)?,
+            None => return Err(StartError::Thread(io::Error::other("a thread ended while starting"))),
+        }
+    }
+    Ok(Running { proxy, admin: admin_address, shared, stop, threads })
+}
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    thread::Builder::new().name(name).spawn(body).map_err(StartError::Thread)
+}
+
+fn share(config: Config, clock: Clock, colour: bool) -> Arc<Shared> {
+    let names: Vec<String> = config.routes.iter().map(|route| route.name.clone()).collect();
+    let metrics = Metrics::new(&names, config.workers + 1);
+    let upstreams = config
+        .upstreams
+        .iter()
+        .map(|upstream| Upstream::new(upstream, clock.clone(), config.workers))
+        .collect();
+    let form = match config.log.access {
+        Access::Off => None,
+        Access::Text => Some(AccessForm::Text { colour }),
+        Access::Json => Some(AccessForm::Json),
+    };
+    Arc::new(Shared {
+        started: clock.mono(),
+        memory: Memory::new(&config.cache),
+        purges: Arc::new(Purges::new(PURGES)),
+        flights: Flights::new(),
+        in_flight: InFlight::new(config.cache.in_flight),
+        access: form.map(|form| AccessLog::start(form, config.log.access_queue)),
+        pseudonym: pseudonym(),
+        draining: AtomicBool::new(false),
+        tiers: Mutex::new(Vec::new()),
+        snapshot: ArcSwap::from_pointee(Snapshot { upstreams, metrics, config }),
+        clock,
+    })
+}
+
+/// A name for `Via` that no other process has: chains of Larders are no loops.
+fn pseudonym() -> String {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let random = RandomState::new().build_hasher().finish();
+    format!("larder-{:08x}", random & 0xffff_ffff)
+}
+
+impl Running {
+    /// Stops: no new connections, what is in flight is finished within `limits.drain`, what waits to
+    /// be written is written. Returns when all is done.
+    pub fn stop(self) {
+        self.shared.draining.store(true, Ordering::Release);
+        self.stop.send_replace(true);
+        for thread in self.threads {
+            // A thread that panicked has said so on stderr; the others still get their end.
+            let _panicked = thread.join();
+        }
+        if let Some(access) = &self.shared.access {
+            access.flush(LAST_LINES);
+        }
+    }
+
+    /// Whether a shared tier is configured, and whether it answers.
+    pub fn redis_up(&self) -> Option<bool> {
+        let tiers = self.shared.tiers.lock();
+        if tiers.is_empty() { None } else { Some(tiers.iter().any(|tier| tier.gauges().up)) }
+    }
+}

@@ -1,0 +1,126 @@
+//! One thread: its runtime, its listeners, its drain.
+//!
+//! Knows when a thread may end: when nobody is in flight on any of them, since a fill of one thread
+//! may feed clients of another.
+//! Must not know: what a connection carries.
+
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::admin;
+use crate::store::Redis;
+use crate::worker::Worker;
+
+use super::{Thread, connection};
+
+/// How long the write-behind queue may take to empty itself at the end.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+/// Pause after an accept that failed, as it does when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+type Ready = mpsc::UnboundedSender<io::Result<()>>;
+
+/// Runs a request thread to its end.
+pub(super) fn run(thread: Thread, index: usize, sockets: Vec<StdListener>, ready: Ready) {
+    run_on_own_runtime(&ready.clone(), async move {
+        let worker = worker(&thread, index).await;
+        for upstream in &thread.shared.snapshot.load().upstreams {
+            tokio::spawn(Arc::clone(upstream).maintain(index));
+        }
+        for socket in sockets {
+            let listener = TcpListener::from_std(socket)?;
+            // Taken here, not in the task: a drain must not find nobody before the task has begun.
+            let busy = thread.busy.subscribe();
+            tokio::spawn(accept(thread.clone(), Arc::clone(&worker), listener, busy));
+        }
+        let _start_has_given_up = ready.send(Ok(()));
+        drained(&thread).await;
+        if let Some(redis) = &worker.redis {
+            redis.flush(LAST_WRITES).await;
+        }
+        Ok(())
+    });
+}
+
+/// Runs the control thread to its end: the admin listener stays open until everything is drained.
+pub(super) fn run_admin(thread: Thread, socket: StdListener, ready: Ready) {
+    let index = thread.shared.snapshot.load().config.workers;
+    run_on_own_runtime(&ready.clone(), async move {
+        let worker = worker(&thread, index).await;
+        let listener = TcpListener::from_std(socket)?;
+        tokio::spawn(admin::serve(Arc::clone(&worker), listener));
+        let _start_has_given_up = ready.send(Ok(()));
+        drained(&thread).await;
+        if let Some(redis) = &worker.redis {
+            redis.flush(LAST_WRITES).await;
+        }
+        Ok(())
+    });
+}
+
+fn run_on_own_runtime(ready: &Ready, body: impl Future<Output = io::Result<()>>) {
+    let result = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| runtime.block_on(body));
+    if let Err(error) = result {
+        let _start_has_given_up = ready.send(Err(error));
+    }
+}
+
+async fn worker(thread: &Thread, index: usize) -> Arc<Worker> {
+    let shared = Arc::clone(&thread.shared);
+    let snapshot = shared.snapshot.load_full();
+    let redis = Redis::start(&snapshot.config.cache, shared.clock.clone(), Arc::clone(&shared.purges)).await;
+    if let Some(redis) = &redis {
+        shared.tiers.lock().push(redis.clone());
+    }
+    Arc::new(Worker { index, shared, redis })
+}
+
+/// Returns when Larder stops and nothing is in flight on any thread, or the drain's time is up.
+async fn drained(thread: &Thread) {
+    let mut stop = thread.stop.clone();
+    // An error means that whoever could say «stop» is gone: stop.
+    let _ = stop.wait_for(|stop| *stop).await;
+    let limit = thread.shared.snapshot.load().config.limits.drain;
+    if timeout(limit, thread.busy.closed()).await.is_err() {
+        tracing::warn!(limit_s = limit.as_secs(), "time to finish is up; what is still in flight is cut off");
+    }
+}
+
+/// Accepts connections until Larder stops.
+async fn accept(thread: Thread, worker: Arc<Worker>, listener: TcpListener, busy: watch::Receiver<()>) {
+    let mut stop = thread.stop.clone();
+    loop {
+        let next = async {
+            // Beyond `limits.connections` new ones wait in the kernel's queue.
+            let place = Arc::clone(&thread.places).acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            next = next => next,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (worker, stop, busy) = (Arc::clone(&worker), thread.stop.clone(), busy.clone());
+                tokio::spawn(async move {
+                    connection::serve(worker, stream, peer.ip().to_canonical(), stop).await;
+                    drop((busy, place));
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What a client asked for, as both machines see it.
+//!
+//! Read once when the request arrives, never changed after: what the origin is sent is made from
+//! it, what the key is made of comes from it.
+//! Must not know: routes or what is stored.
+
+use std::net::IpAddr;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Version};
+
+use crate::clock::Timestamp;
+use crate::rules::RequestFacts;
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Its method.
+    pub method: Method,
+    /// Its path and query, as received.
+    pub target: PathAndQuery,
+    /// The host it is for, as received: `Host`, or `:authority` of HTTP/2.
+    pub authority: String,
+    /// Its fields, as received.
+    pub headers: HeaderMap,
+    /// The version of HTTP it came by.
+    pub version: Version,
+    /// The connection's other end.
+    pub peer: IpAddr,
+    /// What the caching rules need to know of it.
+    pub facts: RequestFacts,
+    /// When it arrived.
+    pub at: Timestamp,
+}

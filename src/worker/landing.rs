@@ -1,0 +1,78 @@
+//! What a fill tells those who wait for it.
+//!
+//! [`Landing`] is what everyone on a flight may see. [`ForOwner`] may carry more: only the owner
+//! may receive a response that is not storable, so private data cannot leak through collapsing.
+//! Must not know: how either side comes to it, or goes on from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Response, StatusCode};
+
+use crate::flight::{Growing, Reader};
+use crate::rules::{NotStored, ResponseFacts, SelectingFields};
+use crate::stored::StoredResponse;
+use crate::upstream::{ForwardError, OriginBody};
+
+/// What a fill came to, for everyone who waits.
+#[derive(Clone, Debug)]
+pub enum Landing {
+    /// A storable response whose body may still be growing.
+    Fetched(Arc<Fetched>),
+    /// The shared tier had it.
+    Found(Arc<StoredResponse>),
+    /// The origin confirmed what was stored.
+    Revalidated(Arc<StoredResponse>),
+    /// The origin failed, and what was stored may stand in; with the status it failed with.
+    StaleIfError(Arc<StoredResponse>, Option<u16>),
+    /// The response cannot be shared: everyone goes alone.
+    NotStorable(NotStored),
+    /// There was no response.
+    Failed(Arc<ForwardError>),
+}
+
+/// A storable response on its way into the cache.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields, as they will be stored.
+    pub headers: HeaderMap,
+    /// What the caching rules need to know of it.
+    pub facts: ResponseFacts,
+    /// Which requests it answers.
+    pub selecting: SelectingFields,
+    /// Its body.
+    pub body: Growing,
+}
+
+/// What a fill tells its owner.
+#[derive(Debug)]
+pub struct ForOwner {
+    /// What it came to.
+    pub landing: OwnerLanding,
+    /// Where the time went.
+    pub times: FillTimes,
+}
+
+/// What a fill came to, for its owner.
+#[derive(Debug)]
+pub enum OwnerLanding {
+    /// What everyone gets. With [`Landing::Fetched`] comes the owner's own reader.
+    Shared(Landing, Option<Reader>),
+    /// A response that nobody else may see.
+    Private(Box<Response<OriginBody>>, NotStored),
+}
+
+/// Where a fill's time went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FillTimes {
+    /// Asking the shared tier.
+    pub redis: Option<Duration>,
+    /// Waiting for a free connection.
+    pub queue: Option<Duration>,
+    /// Connecting, where no connection stood.
+    pub connect: Option<Duration>,
+    /// From the request to the response's head.
+    pub first_byte: Option<Duration>,
+}

@@ -1,0 +1,121 @@
+//! What one request thread owns, what all of them share, and the configuration in force.
+//!
+//! Knows the parts that requests are served with and hands them to both machines.
+//! Must not know: the order in which they are used.
+
+mod asked;
+mod landing;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::ArcSwap;
+use http::{Method, Uri};
+use parking_lot::Mutex;
+
+use crate::clock::{Clock, Mono, Timestamp};
+use crate::config::{Config, Route, RouteCache};
+use crate::flight::Flights;
+use crate::store::{InFlight, Memory, Purges, Redis};
+use crate::stored::{CacheKey, KeyPolicy};
+use crate::telemetry::{AccessLog, Metrics, Shard};
+use crate::upstream::Upstream;
+
+pub use asked::Asked;
+pub use landing::{Fetched, FillTimes, ForOwner, Landing, OwnerLanding};
+
+/// One request thread's own.
+#[derive(Debug)]
+pub struct Worker {
+    /// Number of the thread, from 0.
+    pub index: usize,
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    /// This thread's connection to the shared tier.
+    pub redis: Option<Redis>,
+}
+
+/// What all threads share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The time.
+    pub clock: Clock,
+    /// The configuration in force; swapped as a whole.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// The memory tier.
+    pub memory: Memory,
+    /// What was purged, and when.
+    pub purges: Arc<Purges>,
+    /// The fetches in flight.
+    pub flights: Arc<Flights<Landing>>,
+    /// Bytes of bodies on their way into the cache.
+    pub in_flight: InFlight,
+    /// The access log, where one is kept.
+    pub access: Option<AccessLog>,
+    /// How this process names itself in `Via`: unlike any other's, so that a loop is told from a
+    /// chain.
+    pub pseudonym: String,
+    /// Whether Larder is stopping.
+    pub draining: AtomicBool,
+    /// When it started.
+    pub started: Mono,
+    /// Every thread's connection to the shared tier, for figures.
+    pub tiers: Mutex<Vec<Redis>>,
+}
+
+/// A configuration and what was made from it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// As checked.
+    pub config: Config,
+    /// One for each of `config.upstreams`, in its order.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// One series for each of `config.routes`, in its order.
+    pub metrics: Metrics,
+}
+
+impl Worker {
+    /// The time of day.
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// The time for durations.
+    pub fn mono(&self) -> Mono {
+        self.shared.clock.mono()
+    }
+}
+
+impl Snapshot {
+    /// The route at `index`.
+    pub fn route(&self, index: usize) -> Option<&Route> {
+        self.config.routes.get(index)
+    }
+
+    /// How the route at `index` caches; `None` where it does not.
+    pub fn cache(&self, index: usize) -> Option<&RouteCache> {
+        self.route(index).and_then(|route| route.cache.as_ref())
+    }
+
+    /// The upstream of the route at `index`.
+    pub fn upstream(&self, index: usize) -> Option<&Arc<Upstream>> {
+        self.route(index).and_then(|route| self.upstreams.get(route.upstream))
+    }
+
+    /// The key under which a GET of `url` is stored, request fields apart; `None` where `url` is not
+    /// an absolute `http` URL. The route that would take the GET says how queries are read.
+    pub fn key_of_url(&self, url: &str) -> Option<CacheKey> {
+        let uri: Uri = url.parse().ok()?;
+        let host = uri.host()?.to_ascii_lowercase();
+        let route = self.config.route(&Method::GET, &host, uri.path());
+        match route.and_then(|route| self.cache(route)) {
+            Some(cache) => CacheKey::of_url(url, &cache.key),
+            None => CacheKey::of_url(url, &KeyPolicy::default()),
+        }
+    }
+
+    /// The counters that thread `worker` writes.
+    pub fn shard(&self, worker: &Worker) -> &Shard {
+        self.metrics.shard(worker.index)
+    }
+}

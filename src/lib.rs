@@ -27,6 +27,19 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+pub mod admin;
 pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod fields;
+pub mod fill;
 pub mod flight;
+pub mod proxy;
+pub mod rules;
+pub mod server;
+pub mod store;
+pub mod stored;
+pub mod telemetry;
+pub mod upstream;
+pub mod worker;

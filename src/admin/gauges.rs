@@ -2,6 +2,8 @@
 //!
 //! Must not know: how they are shown.
 
+use std::sync::atomic::Ordering;
+
 use crate::telemetry::{Gauges, RedisGauges};
 use crate::worker::Worker;
 
@@ -11,13 +13,14 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
     let snapshot = shared.snapshot.load();
     let mut memory = shared.memory.gauges();
     memory.in_flight = shared.in_flight.used();
-    let tiers: Vec<RedisGauges> = shared.tiers.lock().iter().map(|tier| tier.gauges()).collect();
+    let redis = RedisGauges::sum(shared.tiers.lock().iter().map(|tier| tier.gauges()));
     Gauges {
         uptime: shared.clock.mono().since(shared.started),
-        now: shared.clock.now(),
+        started: shared.started_at,
         memory,
-        redis: RedisGauges::sum(&tiers),
+        redis,
         upstreams: snapshot.upstreams.iter().flat_map(|upstream| upstream.gauges()).collect(),
+        connections: shared.connections.load(Ordering::Relaxed),
         access_dropped: shared.access.as_ref().map_or(0, |access| access.dropped()),
     }
 }

@@ -31,10 +31,10 @@ pub(super) async fn redis(filling: &mut Filling) -> Option<Arc<StoredResponse>> 
 pub(super) async fn origin(filling: &mut Filling, conditional: bool) -> Result<Answer, ForwardError> {
     let fill = &filling.fill;
     let Some((route, upstream)) = fill.snapshot.route(fill.route).zip(fill.snapshot.upstream(fill.route)) else {
-        return Err(ForwardError::no_upstream());
+        return Err(ForwardError::unasked("-", "the route has no upstream"));
     };
     let conditions = match fill.stale.as_ref().filter(|_| conditional) {
-        Some(stale) => rules::origin_conditions(&stale.headers),
+        Some(stale) => rules::origin_conditions(&stale.facts, &stale.headers),
         None => Vec::new(),
     };
     let request = outbound::fill(&fill.worker, &fill.asked, route, &fill.snapshot, conditions)

@@ -38,7 +38,7 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
         return Verdict::Stands(stale, status.as_u16());
     }
     let facts = facts_of(&answer);
-    let permit = rules::judge_storing(&filling.fill.asked.facts, &facts, &filling.cache.policy);
+    let permit = rules::storing::judge(&filling.fill.asked.facts, &facts, &filling.cache.policy);
     let max = filling.fill.snapshot.config.cache.max_object;
     match permit {
         Err(why) => Verdict::NotStorable(why, answer),

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 
@@ -15,28 +15,33 @@ use crate::fields::date;
 use crate::flight::{Growing, Room, Writer};
 use crate::rules::{self, NotStored, ResponseFacts, Storable};
 use crate::store::Reserved;
-use crate::stored::StoredResponse;
+use crate::stored::{Received, StoredResponse};
 use crate::upstream::OriginBody;
-use crate::worker::{Fetched, Landing};
+use crate::worker::{Fetched, ForOwner, Landing, OwnerLanding};
 
 use super::judge::{content_length, facts_of};
 use super::{Answer, Filling};
 
 /// A 304: both tiers get the stored response with the fields that the 304 brought (§4.3.4).
+///
+/// It may also have brought a word that forbids keeping it. The owner, whose request was validated,
+/// gets it all the same; nobody else does.
 pub(super) fn confirmed(mut filling: Filling, answer: Answer) {
     let Some(stale) = filling.fill.stale.take() else { return };
-    let mut headers = stale.headers.clone();
-    // The old Age and Date told of the old response's way here (§4.2.3).
-    headers.remove(header::AGE);
-    headers.remove(header::DATE);
-    let mut headers = rules::freshen(&headers, answer.response.headers());
+    let mut headers = rules::freshen(&stale.headers, answer.response.headers());
     ensure_date(&mut headers, answer.response_time);
     let status = stale.status.as_u16();
     let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
+    let verdict = rules::storing::judge(&filling.fill.asked.facts, &facts, &filling.cache.policy);
     let fresh = Arc::new(stale.freshened(headers, facts, filling.born));
-    filling.promote(&fresh);
-    filling.write_behind(&fresh);
-    filling.tell(Landing::Revalidated(fresh));
+    match verdict {
+        Ok(_) => {
+            filling.promote(&fresh);
+            filling.write_behind(&fresh);
+            filling.tell(Landing::Revalidated(fresh));
+        }
+        Err(why) => filling.withdraw(fresh, why),
+    }
 }
 
 /// A storable response: its head goes to everyone now, its body as it comes, and when it is whole
@@ -50,8 +55,7 @@ pub(super) async fn storable(mut filling: Filling, permit: Storable, answer: Ans
     let facts = facts_of(&answer);
     let selecting = rules::selecting_fields(&facts.vary, &filling.fill.asked.headers);
     let (parts, body) = answer.response.into_parts();
-    let mut headers = rules::stored_fields(&parts.headers, &permit);
-    ensure_date(&mut headers, answer.response_time);
+    let headers = rules::stored_fields(&parts.headers, &permit);
     let (writer, growing) = Growing::new(config.lag, config.lag_timeout);
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
     let reader = growing.reader();
@@ -131,6 +135,17 @@ impl Pump {
 }
 
 impl Filling {
+    /// The origin took back its leave to keep a response while confirming it.
+    fn withdraw(mut self, response: Arc<StoredResponse>, why: NotStored) {
+        self.fill.worker.shared.memory.remove(&self.fill.key);
+        self.mark(why, response.status.as_u16());
+        self.fill.seat.publish(Landing::NotStorable(why));
+        let landing = OwnerLanding::Shared(Landing::Revalidated(response), None);
+        if let Some(owner) = self.fill.owner.take() {
+            let _left = owner.send(ForOwner { landing, times: self.times });
+        }
+    }
+
     fn write_behind(&self, response: &Arc<StoredResponse>) {
         if let Some((redis, generation)) = self.fill.worker.redis.as_ref().zip(self.generation) {
             let ttl = rules::usable_for(&response.facts, &self.cache.policy);
@@ -140,24 +155,23 @@ impl Filling {
 }
 
 fn stored(filling: &Filling, permit: Storable, fetched: &Fetched, body: Bytes) -> Arc<StoredResponse> {
-    Arc::new(StoredResponse::new(
-        permit,
-        fetched.status,
-        fetched.headers.clone(),
-        fetched.facts.clone(),
+    let received = Received {
+        status: fetched.status,
+        headers: &fetched.headers,
+        request_time: fetched.facts.request_time,
+        response_time: fetched.facts.response_time,
         body,
-        fetched.selecting.clone(),
-        Arc::clone(&filling.fill.key),
-        filling.born,
-    ))
+        selecting: fetched.selecting.clone(),
+        key: Arc::clone(&filling.fill.key),
+        born: filling.born,
+    };
+    Arc::new(StoredResponse::new(permit, received))
 }
 
 /// RFC 9110 §6.6.1: a recipient with a clock records when a message without `Date` came, and adds
 /// the field if it is cached or forwarded.
 fn ensure_date(headers: &mut HeaderMap, received: Timestamp) {
-    if !headers.contains_key(header::DATE)
-        && let Ok(value) = HeaderValue::from_bytes(date::format(received).as_ref())
-    {
-        headers.insert(header::DATE, value);
+    if !headers.contains_key(header::DATE) {
+        headers.insert(header::DATE, date::to_value(received));
     }
 }

@@ -97,7 +97,7 @@ impl Filling {
     async fn ask_redis(&mut self) -> bool {
         let Some(found) = ask::redis(self).await else { return false };
         let now = self.fill.worker.now();
-        match rules::judge_reuse(&self.fill.asked.facts, &found.facts, &self.cache.policy, now) {
+        match rules::reuse::judge(&self.fill.asked.facts, &found.facts, &self.cache.policy, now) {
             Reuse::Fresh(_) => {
                 self.promote(&found);
                 self.tell(Landing::Found(found));
@@ -137,7 +137,10 @@ impl Filling {
             Verdict::Storable(permit, answer) => keep::storable(self, permit, answer).await,
             Verdict::NotStorable(why, answer) => self.private(answer.response, why),
             // Only an unconditional request leads here twice: the origin answers 304 unasked.
-            Verdict::WrongNotModified => self.failed(ForwardError::unasked_not_modified()),
+            Verdict::WrongNotModified => {
+                let error = ForwardError::unasked(&self.upstream(), "it sent a 304 that nobody asked for");
+                self.failed(error);
+            }
         }
     }
 
@@ -174,6 +177,13 @@ impl Filling {
             let until = self.fill.worker.now().saturating_add(self.fill.snapshot.config.cache.hit_for_miss);
             shared.memory.mark(&self.fill.key, self.fill.class, why, until);
         }
+    }
+
+    fn upstream(&self) -> String {
+        let config = &self.fill.snapshot.config;
+        let route = self.fill.snapshot.route(self.fill.route);
+        let upstream = route.and_then(|route| config.upstreams.get(route.upstream));
+        upstream.map_or_else(String::new, |upstream| upstream.name.clone())
     }
 
     fn promote(&self, found: &Arc<StoredResponse>) {

@@ -81,7 +81,7 @@ impl Deliver {
 
     /// Larder's own answer to a request that it does not forward.
     pub fn refusal(worker: &Arc<Worker>, snapshot: &Arc<Snapshot>, report: Report, failure: Failure) -> Self {
-        let outcome = Outcome { detail: Some(Detail::Word(failure.cause)), ..Outcome::of(Source::Local) };
+        let outcome = Outcome { detail: Some(Detail::Word(failure.cause)), ..Outcome::new(Source::Local) };
         Self::own(worker, snapshot, report, outcome, failure)
     }
 
@@ -93,7 +93,7 @@ impl Deliver {
         miss: Option<Miss>,
         failure: Failure,
     ) -> Self {
-        let outcome = Outcome { detail: Some(Detail::Word(failure.cause)), ..Outcome::of(Source::Failed(miss)) };
+        let outcome = Outcome { detail: Some(Detail::Word(failure.cause)), ..Outcome::new(Source::Failed(miss)) };
         Self::own(worker, snapshot, report, outcome, failure)
     }
 

@@ -62,6 +62,6 @@ impl Exchange {
 
     /// The outcome of forwarding for `miss`.
     pub fn missed(&self, miss: Miss) -> Outcome {
-        Outcome { detail: self.detail, ..Outcome::of(Source::Miss(miss)) }
+        Outcome { detail: self.detail, ..Outcome::new(Source::Miss(miss)) }
     }
 }

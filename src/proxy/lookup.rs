@@ -60,7 +60,7 @@ fn reuse(
 ) -> Step {
     let now = exchange.worker.now();
     let Some(cache) = exchange.cache() else { return absent(exchange, Miss::Uri, resource) };
-    let verdict = rules::judge_reuse(&exchange.asked.facts, &stored.facts, &cache.policy, now);
+    let verdict = rules::reuse::judge(&exchange.asked.facts, &stored.facts, &cache.policy, now);
     exchange.report.mark(Phase::Memory, began);
     match verdict {
         // If-Match and If-Unmodified-Since are the origin's to judge (RFC 9110 §13.1).
@@ -81,7 +81,7 @@ fn reuse(
 }
 
 fn hit(exchange: Box<Exchange>, stored: Arc<StoredResponse>, reusable: Reusable, source: Source) -> Step {
-    let outcome = Outcome { ttl: Some(reusable.ttl()), ..Outcome::of(source) };
+    let outcome = Outcome { ttl: Some(reusable.ttl()), ..Outcome::new(source) };
     Step::Deliver(Box::new(Deliver::stored(*exchange, stored, reusable, outcome)))
 }
 

@@ -35,7 +35,7 @@ impl Pass {
     /// Without having looked.
     pub fn bypassing(exchange: Exchange, why: Bypass, upgrade: Option<OnUpgrade>) -> Self {
         let upgrade = upgrade.filter(|_| why == Bypass::Upgrade || why == Bypass::Off);
-        Self { exchange, outcome: Outcome::of(Source::Bypass(why)), upgrade }
+        Self { exchange, outcome: Outcome::new(Source::Bypass(why)), upgrade }
     }
 
     /// After having looked in vain.
@@ -68,7 +68,7 @@ impl Pass {
         let exchange = &self.exchange;
         let (worker, snapshot) = (&exchange.worker, &exchange.snapshot);
         let Some((route, upstream)) = exchange.route().zip(snapshot.upstream(exchange.route)) else {
-            return Err(ForwardError::no_upstream());
+            return Err(ForwardError::unasked("-", "the route has no upstream"));
         };
         let protocol = self.upgrade.as_ref().and_then(|_| hop::is_upgrade(&exchange.asked.headers));
         let request: Request<()> = outbound::pass(worker, &exchange.asked, route, snapshot, protocol);
@@ -98,7 +98,7 @@ impl Pass {
             return;
         }
         let target = asked.target.as_str();
-        for url in rules::invalidation_targets("http", &asked.authority, target, response.headers()) {
+        for url in rules::targets("http", &asked.authority, target, response.headers()) {
             let Some(key) = snapshot.key_of_url(&url) else { continue };
             worker.shared.purges.purge(key.url_hash(), worker.now());
             worker.shared.memory.remove(&key);
@@ -114,7 +114,8 @@ impl Pass {
         let far = response.extensions_mut().remove::<OnUpgrade>();
         let (Some(near), Some(far)) = (upgrade, far) else {
             // RFC 9110 §15.2.2: a 101 answers a request to upgrade, nothing else.
-            let unasked = ForwardError::unasked_upgrade();
+            let upstream = exchange.route().map(|route| route.name.clone()).unwrap_or_default();
+            let unasked = ForwardError::unasked(&upstream, "it switched protocols unasked");
             return Box::new(Self { exchange, outcome, upgrade: None }).fail(Failure::forward(&unasked));
         };
         tokio::spawn(tunnel(near, far));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::Method;
 use tokio::sync::oneshot;
 
+use crate::fields::vary::Vary;
 use crate::fill::Fill;
 use crate::flight::{Guest, Owner, Reader, Seat};
 use crate::rules::{self, NotStored, Reusable, Reuse};
@@ -76,7 +77,7 @@ impl Wait {
     /// Which variant it is about, as far as anybody knows.
     fn variant(&self) -> Option<u64> {
         if let Some(names) = &self.exchange.names {
-            let vary = crate::fields::vary::Vary::Names(names.clone());
+            let vary = Vary::Names(names.clone());
             return Some(rules::selecting_fields(&vary, &self.exchange.asked.headers).hash());
         }
         if let Some(stale) = &self.stale {
@@ -132,7 +133,7 @@ impl Wait {
         let new = self.stale.as_ref().is_none_or(|stale| !Arc::ptr_eq(stale, stored));
         new && !shared.purges.is_purged(stored)
             && matches!(
-                rules::judge_reuse(&self.exchange.asked.facts, &stored.facts, &cache.policy, now),
+                rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now),
                 Reuse::Fresh(_)
             )
     }
@@ -179,7 +180,7 @@ impl Wait {
         match landing {
             Landing::Fetched(fetched) => {
                 if !fetched.selecting.matches(&self.exchange.asked.headers) {
-                    self.exchange.names = Some(fetched.selecting.names());
+                    self.exchange.names = Some(fetched.selecting.names().cloned().collect());
                     return Step::Lookup(Box::new(self.exchange));
                 }
                 // §4: a response that is on its way may answer other requests only if it may be
@@ -199,7 +200,7 @@ impl Wait {
     fn reusable(&self, facts: &rules::ResponseFacts) -> bool {
         let now = self.exchange.worker.now();
         self.exchange.cache().is_some_and(|cache| {
-            matches!(rules::judge_reuse(&self.exchange.asked.facts, facts, &cache.policy, now), Reuse::Fresh(_))
+            matches!(rules::reuse::judge(&self.exchange.asked.facts, facts, &cache.policy, now), Reuse::Fresh(_))
         })
     }
 
@@ -228,7 +229,7 @@ impl Wait {
         if !stored.selecting.matches(&self.exchange.asked.headers) {
             return Step::Lookup(Box::new(self.exchange));
         }
-        match rules::judge_reuse(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
+        match rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
             Reuse::Fresh(reusable) => self.serve(stored, reusable, Source::Hit(Tier::Redis), collapsed),
             Reuse::Stale { grace: Some(reusable), .. } => {
                 self.serve(stored, reusable, Source::StaleWhileRevalidate(Tier::Redis), collapsed)
@@ -257,7 +258,7 @@ impl Wait {
         if !stored.selecting.matches(&self.exchange.asked.headers) {
             return Step::Lookup(Box::new(self.exchange));
         }
-        match rules::judge_reuse(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
+        match rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
             Reuse::Fresh(reusable) => {
                 let source = source(self.miss);
                 self.serve(stored, reusable, source, collapsed)
@@ -281,7 +282,7 @@ impl Wait {
                     fwd_status: status,
                     ttl: Some(reusable.ttl()),
                     collapsed,
-                    ..Outcome::of(Source::StaleIfError)
+                    ..Outcome::new(Source::StaleIfError)
                 };
                 Step::Deliver(Box::new(Deliver::stored(self.exchange, stored, reusable, outcome)))
             }
@@ -303,7 +304,7 @@ impl Wait {
             collapsed: collapsed && forwarded,
             fwd_status: forwarded.then_some(304),
             stored: forwarded,
-            ..Outcome::of(source)
+            ..Outcome::new(source)
         };
         Step::Deliver(Box::new(Deliver::stored(self.exchange, stored, reusable, outcome)))
     }

@@ -13,7 +13,7 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::{Access, Config};
 use crate::flight::Flights;
 use crate::store::{InFlight, Memory, Purges};
-use crate::telemetry::{AccessForm, AccessLog, Metrics};
+use crate::telemetry::{AccessLog, Form, Metrics};
 use crate::upstream::Upstream;
 use crate::worker::{Shared, Snapshot};
 
@@ -72,7 +72,7 @@ pub fn start(config: Config, clock: Clock, colour: bool) -> Result<Running, Star
         None => None,
     };
     let places = Arc::new(Semaphore::new(config.limits.connections));
-    let shared = share(config, clock, colour);
+    let shared = share(config, clock, colour).map_err(StartError::Thread)?;
     let (stop, stopping) = watch::channel(false);
     let thread = Thread { shared: Arc::clone(&shared), stop: stopping, busy: Arc::new(watch::channel(()).0), places };
     // Each thread reports once it serves; a bound on the wait is given by the tier's own.
@@ -100,7 +100,7 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandl
     thread::Builder::new().name(name).spawn(body).map_err(StartError::Thread)
 }
 
-fn share(config: Config, clock: Clock, colour: bool) -> Arc<Shared> {
+fn share(config: Config, clock: Clock, colour: bool) -> io::Result<Arc<Shared>> {
     let names: Vec<String> = config.routes.iter().map(|route| route.name.clone()).collect();
     let metrics = Metrics::new(&names, config.workers + 1);
     let upstreams = config
@@ -110,22 +110,25 @@ fn share(config: Config, clock: Clock, colour: bool) -> Arc<Shared> {
         .collect();
     let form = match config.log.access {
         Access::Off => None,
-        Access::Text => Some(AccessForm::Text { colour }),
-        Access::Json => Some(AccessForm::Json),
+        Access::Text => Some(Form::Text { colour }),
+        Access::Json => Some(Form::Json),
     };
-    Arc::new(Shared {
+    let access = form.map(|form| AccessLog::stdout(form, config.log.access_queue)).transpose()?;
+    Ok(Arc::new(Shared {
         started: clock.mono(),
         memory: Memory::new(&config.cache),
         purges: Arc::new(Purges::new(PURGES)),
         flights: Flights::new(),
         in_flight: InFlight::new(config.cache.in_flight),
-        access: form.map(|form| AccessLog::start(form, config.log.access_queue)),
+        access,
         pseudonym: pseudonym(),
+        connections: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         tiers: Mutex::new(Vec::new()),
         snapshot: ArcSwap::from_pointee(Snapshot { upstreams, metrics, config }),
+        started_at: clock.now(),
         clock,
-    })
+    }))
 }
 
 /// A name for `Via` that no other process has: chains of Larders are no loops.
@@ -146,7 +149,7 @@ impl Running {
             let _panicked = thread.join();
         }
         if let Some(access) = &self.shared.access {
-            access.flush(LAST_LINES);
+            access.stop(LAST_LINES);
         }
     }
 

@@ -7,6 +7,7 @@
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -16,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::admin;
 use crate::store::Redis;
-use crate::worker::Worker;
+use crate::worker::{Shared, Worker};
 
 use super::{Thread, connection};
 
@@ -112,9 +113,10 @@ async fn accept(thread: Thread, worker: Arc<Worker>, listener: TcpListener, busy
         match accepted {
             Ok((stream, peer)) => {
                 let (worker, stop, busy) = (Arc::clone(&worker), thread.stop.clone(), busy.clone());
+                let open = Open::count(&worker.shared);
                 tokio::spawn(async move {
                     connection::serve(worker, stream, peer.ip().to_canonical(), stop).await;
-                    drop((busy, place));
+                    drop((busy, place, open));
                 });
             }
             Err(error) => {
@@ -122,5 +124,21 @@ async fn accept(thread: Thread, worker: Arc<Worker>, listener: TcpListener, busy
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// An open connection, counted for as long as it lives.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn count(shared: &Arc<Shared>) -> Self {
+        shared.connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }

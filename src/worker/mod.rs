@@ -7,7 +7,7 @@ mod asked;
 mod landing;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use arc_swap::ArcSwap;
 use http::{Method, Uri};
@@ -55,10 +55,14 @@ pub struct Shared {
     /// How this process names itself in `Via`: unlike any other's, so that a loop is told from a
     /// chain.
     pub pseudonym: String,
+    /// Open client connections.
+    pub connections: AtomicU64,
     /// Whether Larder is stopping.
     pub draining: AtomicBool,
     /// When it started.
     pub started: Mono,
+    /// The same, by the wall's clock.
+    pub started_at: Timestamp,
     /// Every thread's connection to the shared tier, for figures.
     pub tiers: Mutex<Vec<Redis>>,
 }

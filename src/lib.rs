@@ -5,7 +5,8 @@
 //! runtimes.
 //!
 //! ```text
-//! cli/ demo/       9      arguments, the demo
+//! cli/            10      arguments, finding the file, exit codes
+//! demo/            9      the sample API and what the demo prints
 //! server/          8      threads, connections, drain
 //! proxy/           7      client-side machine: receive lookup wait pass deliver
 //! fill/            6      far-side machine: ask Redis, ask origin, judge, keep
@@ -29,3 +30,4 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub mod cli;
 pub mod clock;
+pub mod demo;

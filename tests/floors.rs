@@ -238,6 +238,7 @@ fn path_at(tokens: &[Token], at: usize) -> (Vec<Vec<String>>, usize) {
         match tokens.get(at + 1) {
             Some(next) if next.is_word() => stem.push(next.text.clone()),
             Some(next) if next.text == "{" => return group(tokens, at + 2, &stem),
+            Some(next) if next.text == "*" => return (vec![stem], at + 2),
             _ => return (vec![stem], at + 1),
         }
         at += 2;

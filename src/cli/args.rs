@@ -97,14 +97,14 @@ pub struct Run {
     #[arg(long, value_name = "URL", value_parser = origin, help_heading = NO_FILE)]
     pub to: Option<String>,
     /// Address to serve on [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS", value_parser = address, help_heading = NO_FILE)]
+    #[arg(long, value_name = "ADDR", value_parser = address, help_heading = NO_FILE)]
     #[arg(requires = "to", conflicts_with = "config")]
     pub listen: Option<SocketAddr>,
     /// Address for metrics and purge [default: 127.0.0.1:9900]
-    #[arg(long, value_name = "ADDRESS", value_parser = address, help_heading = NO_FILE)]
+    #[arg(long, value_name = "ADDR", value_parser = address, help_heading = NO_FILE)]
     #[arg(requires = "to", conflicts_with = "config")]
     pub admin: Option<SocketAddr>,
-    /// Keep what says nothing about caching so long, such as 60s
+    /// How long to keep what says nothing about caching
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = NO_FILE)]
     #[arg(requires = "to", conflicts_with = "config")]
     pub ttl: Option<String>,
@@ -132,10 +132,10 @@ pub struct Check {
 #[command(after_help = DEMO_EXAMPLES)]
 pub struct Demo {
     /// Address to serve on
-    #[arg(long, value_name = "ADDRESS", default_value = LISTEN, value_parser = address)]
+    #[arg(long, value_name = "ADDR", default_value = LISTEN, value_parser = address)]
     pub listen: SocketAddr,
     /// Address for metrics and purge
-    #[arg(long, value_name = "ADDRESS", default_value = ADMIN, value_parser = address)]
+    #[arg(long, value_name = "ADDR", default_value = ADMIN, value_parser = address)]
     pub admin: SocketAddr,
     /// Use the Redis at this URL as the shared tier
     #[arg(long, value_name = "URL", value_parser = redis)]

@@ -33,7 +33,7 @@ impl Larder {
         std::fs::write(&file, config).unwrap();
         let mut command = larder();
         command.arg("run").arg("-c").arg(&file);
-        Self::from_command(command, directory, !config.contains("admin = \"off\""))
+        Self::from_command(command, directory, !config.lines().any(is_admin_off))
     }
 
     /// Runs any command of Larder that listens, with an admin listener or without, in an empty
@@ -313,6 +313,12 @@ impl Lines {
         change(&mut self.shared.0.lock().unwrap());
         self.shared.1.notify_all();
     }
+}
+
+/// `admin = "off"`, however it is spaced.
+fn is_admin_off(line: &str) -> bool {
+    let spaceless: String = line.chars().filter(|c| !c.is_whitespace()).collect();
+    spaceless.starts_with("admin=\"off\"")
 }
 
 /// The socket address that follows `words` in a line, whatever follows it.

@@ -1,5 +1,53 @@
-//! placeholder
-/// x
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The command line: arguments, finding the configuration, exit codes.
+//!
+//! Knows what a user may ask for, and is the only room that reads the environment.
+//! Must not know: how any of it is done.
+
+pub mod args;
+pub mod commands;
+pub mod config_file;
+pub mod exit;
+mod one_line;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use commands::Task;
+
+/// Does what the command line asks for.
+pub fn main() -> ExitCode {
+    let args = args::Args::parse();
+    match commands::task(args, std::env::var_os(config_file::VARIABLE)) {
+        Ok(Task::Print(text)) => print(&text),
+        Ok(Task::Serve(_) | Task::Check(_) | Task::Demo(_)) => {
+            complain("this build has no server in it yet", exit::FAILURE)
+        }
+        Err(missing) => complain(&missing.to_string(), exit::CONFIG),
+    }
+}
+
+/// Whether to colour what is written to standard output: only a terminal is, and not where
+/// `NO_COLOR` is set to anything.
+pub fn colours() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !refused && std::io::stdout().is_terminal()
+}
+
+/// Writes to standard output; a reader that is gone is not our failure, any other error is.
+pub fn print(text: &str) -> ExitCode {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            complain(&format!("cannot write: {error}"), exit::FAILURE)
+        }
+        _ => exit::DONE.into(),
+    }
+}
+
+/// Tells the user on standard error and gives the exit code back.
+pub fn complain(text: &str, code: u8) -> ExitCode {
+    // Where even standard error is gone there is nobody left to tell.
+    let _ = writeln!(std::io::stderr().lock(), "error: {text}");
+    code.into()
 }

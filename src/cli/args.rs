@@ -1,0 +1,311 @@
+//! The command line: what may be written, and what `--help` says about it.
+//!
+//! Knows the forms of arguments. Parsing is pure: no file, no environment, no socket.
+//! Must not know: what the commands do.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Where the public listener is unless told otherwise.
+pub const LISTEN: &str = "127.0.0.1:8080";
+/// Where the admin listener is unless told otherwise.
+pub const ADMIN: &str = "127.0.0.1:9900";
+
+/// Heading over what goes with `--to`.
+const NO_FILE: &str = "In front of one API, without a file";
+
+const EXAMPLES: &str = "\
+Examples:
+  larder demo                               see it work, with a sample API
+  larder run --to http://127.0.0.1:3000     in front of an existing API, now
+  larder run --to http://127.0.0.1:3000 --ttl 60s --print-config > proxy.toml
+  larder run                                with ./proxy.toml
+  larder check -c /etc/larder/proxy.toml    before a restart
+
+Exit codes:
+   0  done, or stopped as asked after requests in flight were finished
+   1  something failed while running
+   2  wrong arguments
+  69  a listener cannot be bound: the address is in use or not allowed
+  78  the configuration is missing or wrong";
+
+const RUN_EXAMPLES: &str = "\
+Without -c and --to, the file is looked for in this order:
+  1. $LARDER_CONFIG, where set
+  2. ./proxy.toml
+  3. /etc/larder/proxy.toml
+
+Examples:
+  larder run -c proxy.toml
+  larder run --to http://127.0.0.1:3000
+  larder run --to http://127.0.0.1:3000 --ttl 60s --redis redis://127.0.0.1:6379
+  larder run --to http://127.0.0.1:3000 --print-config > proxy.toml
+
+SIGTERM or Ctrl-C: requests in flight are finished, then it exits with 0.";
+
+const CHECK_EXAMPLES: &str = "\
+Every problem is shown at once, each with its line. Exits with 0 where there is
+none and with 78 where there is one. Without -c the file is looked for as
+`larder run` does.";
+
+const DEMO_EXAMPLES: &str = "\
+Starts a small users API, Larder in front of it, and prints what to try.
+A port that is in use is replaced by a free one. No Redis is needed.
+
+Examples:
+  larder demo
+  larder demo --redis redis://127.0.0.1:6379
+  larder demo --print-config > proxy.toml";
+
+/// The whole command line.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "larder",
+    version,
+    about = "A caching reverse proxy with two tiers: memory, and a Redis that a fleet shares",
+    after_help = EXAMPLES,
+    arg_required_else_help = true
+)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Serve, with a configuration file or in front of one API
+    Run(Run),
+    /// Check a configuration file and show every problem with its line
+    Check(Check),
+    /// Show it at work: a sample API with Larder in front of it
+    Demo(Demo),
+}
+
+/// `larder run`
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = RUN_EXAMPLES)]
+#[command(override_usage = "larder run [-c FILE]\n       larder run --to URL [OPTIONS]")]
+pub struct Run {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE", conflicts_with = "to")]
+    pub config: Option<PathBuf>,
+    /// The API's URL, such as http://127.0.0.1:3000
+    #[arg(long, value_name = "URL", value_parser = origin, help_heading = NO_FILE)]
+    pub to: Option<String>,
+    /// Address to serve on [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR", value_parser = address, help_heading = NO_FILE)]
+    #[arg(requires = "to", conflicts_with = "config")]
+    pub listen: Option<SocketAddr>,
+    /// Address for metrics and purge [default: 127.0.0.1:9900]
+    #[arg(long, value_name = "ADDR", value_parser = address, help_heading = NO_FILE)]
+    #[arg(requires = "to", conflicts_with = "config")]
+    pub admin: Option<SocketAddr>,
+    /// How long to keep what says nothing about caching
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = NO_FILE)]
+    #[arg(requires = "to", conflicts_with = "config")]
+    pub ttl: Option<String>,
+    /// Share the cache through the Redis at this URL
+    #[arg(long, value_name = "URL", value_parser = redis, help_heading = NO_FILE)]
+    #[arg(requires = "to", conflicts_with = "config")]
+    pub redis: Option<String>,
+    /// Print the proxy.toml that this amounts to; do not serve
+    #[arg(long, help_heading = NO_FILE)]
+    #[arg(requires = "to", conflicts_with = "config")]
+    pub print_config: bool,
+}
+
+/// `larder check`
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub struct Check {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `larder demo`
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = DEMO_EXAMPLES)]
+pub struct Demo {
+    /// Address to serve on
+    #[arg(long, value_name = "ADDR", default_value = LISTEN, value_parser = address)]
+    pub listen: SocketAddr,
+    /// Address for metrics and purge
+    #[arg(long, value_name = "ADDR", default_value = ADMIN, value_parser = address)]
+    pub admin: SocketAddr,
+    /// Use the Redis at this URL as the shared tier
+    #[arg(long, value_name = "URL", value_parser = redis)]
+    pub redis: Option<String>,
+    /// Print the demo's proxy.toml; do not serve
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    if text.starts_with("https://") {
+        return Err("only http:// upstreams are supported".to_owned());
+    }
+    let authority = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    match authority {
+        Some(authority) if is_authority(authority) => Ok(format!("http://{authority}")),
+        Some(_) => Err("write a host and a port and nothing else, such as http://127.0.0.1:3000".to_owned()),
+        None => Err(format!("write http:// in front, such as http://{}", text.trim_start_matches('/'))),
+    }
+}
+
+/// A host with or without a port; no user, path, query or fragment.
+fn is_authority(text: &str) -> bool {
+    let parsed = text.parse::<http::uri::Authority>();
+    parsed.is_ok_and(|authority| {
+        !authority.host().is_empty() && has_good_port(&authority) && !text.contains('@')
+    })
+}
+
+/// No port at all, or a number from 1 to 65535; `Authority` itself takes any digits.
+fn has_good_port(authority: &http::uri::Authority) -> bool {
+    let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    rest.is_empty() || authority.port_u16().is_some_and(|port| port > 0)
+}
+
+fn duration(text: &str) -> Result<String, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text.strip_prefix(digits).unwrap_or_default();
+    if digits.parse::<u32>().is_ok() && !digits.starts_with('+') && ["ms", "s", "m", "h", "d"].contains(&unit)
+    {
+        return Ok(text.to_owned());
+    }
+    Err("write a whole number with its unit (ms, s, m, h or d), such as 60s".to_owned())
+}
+
+/// Which URLs name a Redis is the configuration's to say; that it is one at all is told here.
+fn redis(text: &str) -> Result<String, String> {
+    if text.contains("://") && !text.starts_with("http") {
+        return Ok(text.to_owned());
+    }
+    Err("write a URL such as redis://127.0.0.1:6379".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Args::try_parse_from(line.split_whitespace()).map(|args| args.command)
+    }
+
+    fn help(command: &str) -> String {
+        Args::try_parse_from(["larder", command, "--help"]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn run_takes_a_file_or_an_api() {
+        let Ok(Command::Run(run)) = parse("larder run -c a.toml") else { panic!() };
+        assert_eq!((run.config, run.to), (Some(PathBuf::from("a.toml")), None));
+        let line = "larder run --to http://localhost:3000/ --listen [::1]:80 --admin 127.0.0.1:0 --ttl 60s \
+                    --redis redis://127.0.0.1:6379 --print-config";
+        let Ok(Command::Run(run)) = parse(line) else { panic!() };
+        assert_eq!(run.to.as_deref(), Some("http://localhost:3000"));
+        assert_eq!(run.listen, "[::1]:80".parse().ok());
+        assert_eq!((run.ttl.as_deref(), run.print_config), (Some("60s"), true));
+        let Ok(Command::Run(run)) = parse("larder run") else { panic!() };
+        assert_eq!((run.config, run.to), (None, None));
+    }
+
+    #[test]
+    fn the_demo_has_its_own_addresses() {
+        let Ok(Command::Demo(demo)) = parse("larder demo") else { panic!() };
+        assert_eq!((demo.listen.to_string().as_str(), demo.admin.to_string().as_str()), (LISTEN, ADMIN));
+    }
+
+    #[test]
+    fn wrong_arguments_are_usage_errors_that_say_what_to_write() {
+        let rows = [
+            ("larder run -c a.toml --to http://127.0.0.1:3000", "cannot be used with"),
+            ("larder run --ttl 60s", "--to <URL>"),
+            ("larder run --listen 127.0.0.1:80", "--to <URL>"),
+            ("larder run --print-config", "--to <URL>"),
+            ("larder run -c a.toml --print-config", "cannot be used with"),
+            ("larder run --to 127.0.0.1:3000", "such as http://127.0.0.1:3000"),
+            ("larder run --to https://api.example.org", "only http://"),
+            ("larder run --to http://127.0.0.1:3000/api", "and nothing else"),
+            ("larder run --to http://user@127.0.0.1:3000", "and nothing else"),
+            ("larder run --to http://127.0.0.1:99999", "and nothing else"),
+            ("larder run --to http://127.0.0.1:", "and nothing else"),
+            ("larder run --to http://", "and nothing else"),
+            ("larder run --to http://a --ttl 60", "such as 60s"),
+            ("larder run --to http://a --ttl s", "such as 60s"),
+            ("larder run --to http://a --ttl 1.5h", "such as 60s"),
+            ("larder run --to http://a --listen localhost:80", "such as 127.0.0.1:8080"),
+            ("larder run --to http://a --redis 127.0.0.1:6379", "such as redis://"),
+            ("larder demo --listen 8080", "such as 127.0.0.1:8080"),
+            ("larder rum", "similar subcommand exists: 'run'"),
+        ];
+        for (line, expected) in rows {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), i32::from(super::super::exit::USAGE), "{line}");
+            assert!(error.to_string().contains(expected), "{line}\n{error}");
+        }
+    }
+
+    #[test]
+    fn no_argument_at_all_shows_the_help() {
+        let error = parse("larder").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+    }
+
+    #[test]
+    fn help_tells_the_commands_examples_and_exit_codes() {
+        let text = Args::try_parse_from(["larder", "--help"]).unwrap_err().to_string();
+        for expected in [
+            "A caching reverse proxy with two tiers",
+            "run    Serve, with a configuration file or in front of one API",
+            "check  Check a configuration file",
+            "demo   Show it at work",
+            "larder run --to http://127.0.0.1:3000",
+            "Exit codes:",
+            "69  a listener cannot be bound",
+            "78  the configuration is missing or wrong",
+        ] {
+            assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn help_of_each_command_tells_its_arguments_within_80_columns() {
+        let rows = [
+            ("run", ["larder run --to URL", "--ttl <TIME>", "--print-config", "/etc/larder/proxy.toml"]),
+            ("check", ["-c, --config <FILE>", "Every problem is shown at once", "78", "Usage: larder check"]),
+            ("demo", ["[default: 127.0.0.1:8080]", "--redis <URL>", "--print-config", "a free one"]),
+        ];
+        assert!(help("--help").lines().all(|line| line.chars().count() <= 80));
+        for (command, expected) in rows {
+            let text = help(command);
+            for sentence in expected {
+                assert!(text.contains(sentence), "{sentence:?} is not in\n{text}");
+            }
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        }
+    }
+
+    #[test]
+    fn version_is_the_package_version() {
+        let error = Args::try_parse_from(["larder", "--version"]).unwrap_err();
+        assert_eq!(error.to_string(), format!("larder {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}

@@ -1,0 +1,99 @@
+//! From parsed arguments to what is to be done, everything short of doing it.
+//!
+//! Knows which configuration a command means, and what is printed in place of serving.
+//! Must not know: servers, sockets, or what a configuration says.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::args::{Args, Check, Command, Demo, Run};
+use super::config_file::{self, Missing, PLACES, Source};
+use super::one_line;
+
+/// What a command line asks for.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// Print this to standard output; then it is done.
+    Print(String),
+    /// Check this configuration and serve with it.
+    Serve(Source),
+    /// Check this configuration and say what is wrong with it.
+    Check(Source),
+    /// Start the demo, or print its configuration where that is asked.
+    Demo(Demo),
+}
+
+/// What a command line asks for; `variable` is the environment's value of
+/// [`config_file::VARIABLE`].
+///
+/// # Errors
+/// [`Missing`] where there is no configuration: exit code [`super::exit::CONFIG`].
+pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
+    match args.command {
+        Command::Run(run) => run_task(&run, variable),
+        Command::Check(check) => check_task(&check, variable),
+        Command::Demo(demo) => Ok(Task::Demo(demo)),
+    }
+}
+
+fn run_task(run: &Run, variable: Option<OsString>) -> Result<Task, Missing> {
+    match one_line::written_for(run) {
+        Some(source) if run.print_config => Ok(Task::Print(source.text)),
+        Some(source) => Ok(Task::Serve(source)),
+        None => find(run.config.as_deref(), variable).map(Task::Serve),
+    }
+}
+
+fn check_task(check: &Check, variable: Option<OsString>) -> Result<Task, Missing> {
+    find(check.config.as_deref(), variable).map(Task::Check)
+}
+
+fn find(given: Option<&Path>, variable: Option<OsString>) -> Result<Source, Missing> {
+    config_file::find(given, variable.as_deref(), &PLACES.map(Path::new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn task_of(line: &str, variable: Option<&Path>) -> Result<Task, Missing> {
+        let args = Args::try_parse_from(line.split_whitespace()).unwrap();
+        task(args, variable.map(|path| path.as_os_str().to_owned()))
+    }
+
+    #[test]
+    fn run_serves_with_the_file_that_it_finds() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, "here").unwrap();
+        let by_argument = task_of(&format!("larder run -c {}", file.display()), None);
+        let by_variable = task_of("larder run", Some(&file));
+        for task in [by_argument, by_variable] {
+            assert!(matches!(task, Ok(Task::Serve(source)) if source.text == "here"));
+        }
+        assert!(
+            matches!(task_of("larder check", Some(&file)), Ok(Task::Check(source)) if source.text == "here")
+        );
+    }
+
+    #[test]
+    fn to_needs_no_file_and_does_not_mind_the_variable() {
+        let absent = Path::new("/nonexistent/proxy.toml");
+        let line = "larder run --to http://127.0.0.1:3000";
+        let Ok(Task::Serve(served)) = task_of(line, Some(absent)) else { panic!() };
+        let Ok(Task::Print(printed)) = task_of(&format!("{line} --print-config"), Some(absent)) else {
+            panic!()
+        };
+        assert_eq!(served.text, printed);
+        assert!(task_of("larder run", Some(absent)).is_err());
+    }
+
+    #[test]
+    fn the_demo_needs_no_file() {
+        let absent = Path::new("/nonexistent/proxy.toml");
+        assert!(
+            matches!(task_of("larder demo --print-config", Some(absent)), Ok(Task::Demo(demo)) if demo.print_config)
+        );
+    }
+}

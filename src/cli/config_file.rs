@@ -1,0 +1,175 @@
+//! Finding the configuration file and reading it.
+//!
+//! Knows the places that are searched, and text.
+//! Must not know: what the settings mean.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// The places searched where nothing is said, in order.
+pub const PLACES: [&str; 2] = ["./proxy.toml", "/etc/larder/proxy.toml"];
+/// The variable that names the file.
+pub const VARIABLE: &str = "LARDER_CONFIG";
+/// Bytes of a configuration file.
+const LARGEST: u64 = 1024 * 1024;
+
+/// A configuration as text, and where it is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// What messages call it: the file's path, or the argument that it was made from.
+    pub name: String,
+    /// TOML, not looked at yet.
+    pub text: String,
+}
+
+/// Why there is no configuration to look at; its text is for the user.
+#[derive(Debug)]
+pub enum Missing {
+    /// Nothing was named, and none of these exists.
+    Nowhere(Vec<PathBuf>),
+    /// A file that was named, or found, cannot be read.
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Whether the environment named it.
+        from_variable: bool,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nowhere(places) => {
+                let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+                writeln!(f, "no proxy.toml found; looked at {}", places.join(" and "))?;
+                f.write_str("       try `larder run --to http://127.0.0.1:3000`, which needs no file, or name one with -c")
+            }
+            Self::Unreadable { file, from_variable, error } => {
+                write!(f, "cannot read {}", file.display())?;
+                if *from_variable {
+                    write!(f, " (from {VARIABLE})")?;
+                }
+                write!(f, ": {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Reads the file that `given` (`-c`) names, else `variable` (the value of [`VARIABLE`]), else the
+/// first of `places` that exists. What is named must be readable: there is no falling through.
+///
+/// # Errors
+/// [`Missing`] says what was looked at, or what cannot be read and why.
+pub fn find(given: Option<&Path>, variable: Option<&OsStr>, places: &[&Path]) -> Result<Source, Missing> {
+    let variable = variable.filter(|value| !value.is_empty()).map(Path::new);
+    match (given, variable) {
+        (Some(file), _) => read(file, false),
+        (None, Some(file)) => read(file, true),
+        (None, None) => search(places),
+    }
+}
+
+/// A file that is there but cannot be read is an error: going on to the next would surprise.
+fn search(places: &[&Path]) -> Result<Source, Missing> {
+    for place in places {
+        match read(place, false) {
+            Err(Missing::Unreadable { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    Err(Missing::Nowhere(places.iter().map(PathBuf::from).collect()))
+}
+
+fn read(file: &Path, from_variable: bool) -> Result<Source, Missing> {
+    let unreadable = |error| Missing::Unreadable { file: file.to_owned(), from_variable, error };
+    let text = read_text(file).map_err(unreadable)?;
+    // `./proxy.toml` is shown as `proxy.toml`.
+    let name = file.strip_prefix(".").unwrap_or(file).display().to_string();
+    Ok(Source { name, text })
+}
+
+fn read_text(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?.take(LARGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "larger than 1 MiB: surely not a configuration",
+        ));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[test]
+    fn the_argument_comes_before_the_variable_and_both_before_the_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let [given, variable, place, last] =
+            ["given", "variable", "place", "last"].map(|name| file(&folder, name, name));
+        let places = [folder.path().join("absent"), place, last];
+        let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
+        let found = |given: Option<&Path>, variable: Option<&Path>| {
+            find(given, variable.map(Path::as_os_str), &places).unwrap().text
+        };
+        assert_eq!(found(Some(&given), Some(&variable)), "given");
+        assert_eq!(found(None, Some(&variable)), "variable");
+        assert_eq!(found(None, None), "place");
+        assert_eq!(found(None, Some(Path::new(""))), "place", "an empty variable is as good as none");
+    }
+
+    #[test]
+    fn where_there_is_none_the_message_says_what_was_looked_at_and_what_to_try() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = [folder.path().join("a.toml"), folder.path().join("b.toml")];
+        let text = find(None, None, &[&places[0], &places[1]]).unwrap_err().to_string();
+        for expected in ["no proxy.toml found", "a.toml and ", "b.toml", "larder run --to http://"] {
+            assert!(text.contains(expected), "{expected:?} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn a_named_file_that_cannot_be_read_is_not_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = file(&folder, "place", "");
+        let absent = folder.path().join("absent.toml");
+        let text = find(Some(&absent), None, &[&place]).unwrap_err().to_string();
+        assert!(text.contains("cannot read") && text.contains("absent.toml: "), "{text}");
+        let text = find(None, Some(absent.as_os_str()), &[&place]).unwrap_err().to_string();
+        assert!(text.contains("(from LARDER_CONFIG)"), "{text}");
+    }
+
+    #[test]
+    fn a_place_that_is_there_but_unreadable_ends_the_search() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = file(&folder, "place", "");
+        let text = find(None, None, &[folder.path(), &place]).unwrap_err().to_string();
+        assert!(text.contains("cannot read"), "a directory: {text}");
+        let latin = folder.path().join("latin");
+        std::fs::write(&latin, b"# caf\xe9").unwrap();
+        assert!(find(None, None, &[&latin, &place]).is_err(), "not UTF-8");
+        let large = file(&folder, "large", &" ".repeat(1024 * 1024 + 1));
+        assert!(find(None, None, &[&large, &place]).unwrap_err().to_string().contains("1 MiB"));
+    }
+
+    #[test]
+    fn a_place_below_the_working_directory_is_shown_without_its_dot() {
+        let source = read(Path::new("./Cargo.toml"), false).unwrap();
+        assert_eq!(source.name, "Cargo.toml");
+    }
+}

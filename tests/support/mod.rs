@@ -1,0 +1,54 @@
+//! What the integration tests stand on: the built binary as a child process, an origin that does
+//! whatever a test scripts, and a client that sees every byte.
+//!
+//! Knows sockets, threads and processes of the standard library; nothing of Larder's insides.
+//! Must not know: how Larder does what it does. Every wait here ends by itself, so that a bug fails
+//! a test instead of hanging it.
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of this")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "test code: a surprise here is a failed test"
+)]
+
+pub mod client;
+pub mod gate;
+pub mod origin;
+pub mod process;
+pub mod wire;
+
+pub use client::{Connection, Response, get, send};
+pub use gate::Gate;
+pub use origin::{Origin, Request, Script};
+pub use process::{Larder, Process};
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+/// The longest that anything in these tests waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Polls `condition` until it holds, at most for `patience`; says whether it came to hold.
+///
+/// Only for what gives no event, such as a counter on another process's stats page. Where there is
+/// a gate, a line or a count to wait for, wait for that.
+pub fn within(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An address of this machine on which nobody listens.
+pub fn unused_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

@@ -9,9 +9,10 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::problems::Found;
-use super::reader::{Reader, Section, Span, Text, Zero, one_of};
+use super::reader::{Reader, Span, Text, Zero, one_of};
+use super::section::Section;
 use super::{Access, Cache, Config, Limits, Log, LogFormat, Network, Timing};
-use super::{address, defaults, routes, upstreams};
+use super::{address, defaults, network, routes, upstreams};
 
 /// Reads the whole file. What is wrong is noted in `reader`, and only where nothing was is the
 /// result a configuration.
@@ -122,7 +123,7 @@ fn workers(top: &mut Section<'_>) -> usize {
 fn trusted_proxies(top: &mut Section<'_>) -> Vec<Network> {
     let texts = top.texts("trusted_proxies").unwrap_or_default();
     let network = |text: &Text| {
-        let read = address::network(&text.value);
+        let read = network::read(&text.value);
         read.map_err(|mistake| top.reader.refuse(text, mistake.message, mistake.help)).ok()
     };
     texts.iter().filter_map(network).collect()

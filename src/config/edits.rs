@@ -8,7 +8,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::Edits;
 use super::problems::Found;
-use super::reader::{Reader, Section, Span, Text};
+use super::reader::{Reader, Span, Text};
+use super::section::Section;
 
 /// Reads the edits under `key` of a route; none where it is not there.
 pub(super) fn read(route: &mut Section<'_>, key: &'static str) -> Edits {

@@ -10,12 +10,14 @@ mod defaults;
 mod edits;
 mod environment;
 mod nearest;
+mod network;
 mod overrides;
 mod problems;
 mod reader;
 mod route_cache;
 mod route_match;
 mod routes;
+mod section;
 #[cfg(test)]
 mod tests;
 mod units;

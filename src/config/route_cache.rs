@@ -9,7 +9,8 @@ use http::header::{AUTHORIZATION, COOKIE};
 
 use super::RouteCache;
 use super::problems::Found;
-use super::reader::{Reader, Section, Text, Value, Zero, one_of};
+use super::reader::{Reader, Text, Value, Zero, one_of};
+use super::section::Section;
 use crate::rules::{Authorization, Cookies, Policy, SetCookie, Ttl};
 use crate::stored::{Glob, KeyPolicy};
 
@@ -131,8 +132,9 @@ fn cookies(section: &mut Section<'_>) -> Option<Cookies> {
         "ignore" => return Some(Cookies::Ignore),
         _ => {}
     }
-    let or_list = format!("{}, or a list of names", one_of(&text.value, COOKIE_WORDS.into_iter()));
-    section.reader.refuse(&text, "unknown word", or_list);
+    let help = one_of(&text.value, COOKIE_WORDS.into_iter());
+    let or_list = if help.starts_with("write") { " or a list of names" } else { "" };
+    section.reader.refuse(&text, "unknown word", help + or_list);
     None
 }
 

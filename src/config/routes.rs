@@ -8,8 +8,9 @@ use http::Method;
 use toml::de::DeValue;
 
 use super::problems::Found;
-use super::reader::{Reader, Section, Span, Text, Value, one_of};
+use super::reader::{Reader, Span, Text, Value, one_of};
 use super::route_match::shadowed_by;
+use super::section::Section;
 use super::upstreams::check_name;
 use super::{HostPattern, Match, PathPattern, Route, Upstream};
 use super::{address, edits, route_cache};

@@ -9,7 +9,8 @@ use std::ops::Range;
 use super::address;
 use super::check::not_beyond;
 use super::problems::Found;
-use super::reader::{Reader, Section, Text, Zero};
+use super::reader::{Reader, Text, Zero};
+use super::section::Section;
 use super::{Pool, Server, Timeouts, Upstream};
 
 /// Reads every upstream, in the file's order. One with mistakes is in the list too, so that
@@ -69,8 +70,10 @@ fn servers(section: &mut Section<'_>, listen: &[SocketAddr]) -> Vec<Server> {
 }
 
 fn server(reader: &Reader<'_>, text: &Text, before: &[Server], listen: &[SocketAddr]) -> Option<Server> {
+    // With an @ in it, it may hold a password, which is not repeated.
+    let shown = Text { from_env: text.from_env && !text.value.contains('@'), ..text.clone() };
     let read = address::server(&text.value);
-    let server = read.map_err(|mistake| reader.refuse(text, mistake.message, mistake.help)).ok()?;
+    let server = read.map_err(|mistake| reader.refuse(&shown, mistake.message, mistake.help)).ok()?;
     if before.contains(&server) {
         reader.refuse(text, "this server is already listed", "leave it out");
     } else if is_own(&server, listen) {

@@ -4,6 +4,25 @@
 //! only this room makes one.
 //! Must not know: sockets, threads, or what the settings do.
 
+mod address;
+mod check;
+mod defaults;
+mod edits;
+mod environment;
+mod nearest;
+mod network;
+mod overrides;
+mod problems;
+mod reader;
+mod route_cache;
+mod route_match;
+mod routes;
+mod section;
+#[cfg(test)]
+mod tests;
+mod units;
+mod upstreams;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -11,6 +30,43 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::rules::Policy;
 use crate::stored::KeyPolicy;
+
+pub use address::without_password;
+pub use overrides::one_line;
+pub use problems::{Problem, Problems};
+
+/// The shipped `proxy.toml`: the commented reference, and the demo's configuration.
+pub const SHIPPED: &str = include_str!("../../proxy.toml");
+
+impl Config {
+    /// Reads and checks a whole file. `file_name` is only shown; `env` answers `${NAME}`.
+    ///
+    /// # Errors
+    /// Every problem of the file, each with its place; a mistake in TOML's own syntax is told alone,
+    /// since nothing behind it can be trusted.
+    pub fn parse(
+        text: &str,
+        file_name: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
+        let file = match toml::de::DeTable::parse(text) {
+            Ok(file) => file,
+            Err(error) => return Err(Problems::new(text, file_name, vec![syntax(text, &error)])),
+        };
+        let reader = reader::Reader::new(text, env);
+        let config = check::config(&reader, file.get_ref(), text.len());
+        let found = reader.into_found();
+        if found.is_empty() { Ok(config) } else { Err(Problems::new(text, file_name, found)) }
+    }
+}
+
+fn syntax(text: &str, error: &toml::de::Error) -> problems::Found {
+    let span = error.span().unwrap_or(text.len()..text.len());
+    match error.message() {
+        "duplicate key" => problems::Found::new(span, "this key is written twice").help("leave one out"),
+        message => problems::Found::new(span, format!("not TOML: {message}")),
+    }
+}
 
 /// Everything that was configured, checked as a whole.
 #[derive(Clone, Debug)]
@@ -41,7 +97,7 @@ pub struct Config {
 }
 
 /// `[log]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// Which messages reach stderr, such as `info` or `info,larder::slow=off`.
     pub level: String,
@@ -76,7 +132,7 @@ pub enum Access {
 }
 
 /// `[cache]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
     /// Bytes of the memory tier, all of it weighed.
     pub memory: u64,
@@ -104,7 +160,7 @@ pub struct Cache {
 }
 
 /// `[timing]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// Send `X-Process-Time`.
     pub process_time: bool,
@@ -115,7 +171,7 @@ pub struct Timing {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Open client connections, all workers together.
     pub connections: usize,
@@ -205,7 +261,7 @@ pub struct Route {
 }
 
 /// `[route.cache]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteCache {
     /// What the key is made of.
     pub key: KeyPolicy,
@@ -245,7 +301,7 @@ pub enum HostPattern {
 }
 
 /// `request_headers` and `response_headers`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edits {
     /// Removed first.
     pub remove: Vec<HeaderName>,

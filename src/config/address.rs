@@ -1,0 +1,349 @@
+//! Addresses as they are written: listeners, servers, Redis.
+//!
+//! Knows the shapes of `ip:port`, `http://host[:port]` and `redis://…`, and says of any
+//! other shape what to write. Resolves nothing.
+//! Must not know: where the text stands, or the clients that will use it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::Server;
+use super::units::Mistake;
+
+pub(super) fn mistake<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, Mistake> {
+    Err(Mistake { message: message.into(), help: help.into() })
+}
+
+/// Reads `ip:port`; `port` is the one to offer where none was written.
+pub(super) fn socket(text: &str, port: u16) -> Result<SocketAddr, Mistake> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let better = socket_meant(text, port);
+    let help =
+        better.map_or_else(|| format!("write such as \"127.0.0.1:{port}\""), |a| format!("write \"{a}\""));
+    mistake("not an address with a port", help)
+}
+
+/// `8080`, `:8080`, `localhost:8080`, `*:8080` and a bare address, as people write them elsewhere.
+fn socket_meant(text: &str, port: u16) -> Option<SocketAddr> {
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Some(SocketAddr::new(ip, port));
+    }
+    let (host, port_text) = text.rsplit_once(':').unwrap_or(("localhost", text));
+    let ip = match host {
+        "localhost" => Ipv4Addr::LOCALHOST,
+        "" | "*" => Ipv4Addr::UNSPECIFIED,
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip.into(), port_text.parse().ok()?))
+}
+
+/// Reads `http://host[:port]`.
+pub(super) fn server(text: &str) -> Result<Server, Mistake> {
+    let example = "write such as \"http://127.0.0.1:3000\"";
+    let Some((scheme, rest)) = text.split_once("://") else {
+        let help = match host_and_port(text) {
+            Ok(_) => format!("write \"http://{text}\""),
+            Err(_) => example.to_owned(),
+        };
+        return mistake("a server is written as a URL", help);
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" => {}
+        "https" => {
+            let help = "write http://, or put something that speaks TLS between";
+            return mistake("Larder does not yet speak TLS to upstreams", help);
+        }
+        _ => return mistake(format!("`{scheme}` is not a scheme that Larder speaks"), example),
+    }
+    let authority = authority(rest)?;
+    let (host, port) = host_and_port(authority)?;
+    Ok(Server { host, port: port.unwrap_or(80) })
+}
+
+/// What stands before the path, which may only be a `/`.
+fn authority(rest: &str) -> Result<&str, Mistake> {
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, behind) = rest.split_at_checked(end).unwrap_or((rest, ""));
+    if let Some((_, host)) = authority.rsplit_once('@') {
+        let help = format!("write \"http://{host}\", and set Authorization by `request_headers`");
+        return mistake("a server's URL carries no user or password", help);
+    }
+    if behind.is_empty() || behind == "/" {
+        return Ok(authority);
+    }
+    let help = format!("write \"http://{authority}\"; the request's own path and query are forwarded");
+    mistake("a server's URL has no path or query", help)
+}
+
+/// A host in lower case without brackets, and a port.
+fn host_and_port(authority: &str) -> Result<(String, Option<u16>), Mistake> {
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, after)) => match v6.parse::<Ipv6Addr>() {
+            Ok(ip) => (ip.to_string(), after),
+            Err(_) => return mistake(format!("`{v6}` is not an IPv6 address"), ""),
+        },
+        None => {
+            let end = authority.find(':').unwrap_or(authority.len());
+            let (host, port) = authority.split_at_checked(end).unwrap_or((authority, ""));
+            (host.to_ascii_lowercase(), port)
+        }
+    };
+    check_host(&host)?;
+    Ok((host, port_of(port)?))
+}
+
+fn port_of(text: &str) -> Result<Option<u16>, Mistake> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let port = text.strip_prefix(':').filter(|p| p.bytes().all(|b| b.is_ascii_digit()));
+    match port.and_then(|p| p.parse().ok()) {
+        Some(0) | None => mistake("not a port", "write a number from 1 to 65535 after the host"),
+        port => Ok(port),
+    }
+}
+
+/// A name of DNS's characters, or an address.
+fn check_host(host: &str) -> Result<(), Mistake> {
+    if host.is_empty() {
+        return mistake("the host is missing", "write a name or an address");
+    }
+    if host.parse::<IpAddr>().is_ok() || is_host_name(host) {
+        return Ok(());
+    }
+    mistake(format!("`{host}` is not a host"), "write a name of letters, digits, - and ., or an address")
+}
+
+/// Whether it is a name that DNS could know. Labels of more than 63 bytes it could not.
+pub(super) fn is_host_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    let label = |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(allowed);
+    // A name whose last label is a number is a mistyped address (as browsers see it).
+    let last_is_number = name.rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
+    name.len() <= 253 && name.split('.').all(label) && !last_is_number
+}
+
+/// Checks `redis://[user:password@]host[:port][/database]` or `unix:///path`. Says nothing of the
+/// value itself: it may hold a password.
+pub(super) fn redis(text: &str) -> Result<(), Mistake> {
+    let example = "write such as \"redis://127.0.0.1:6379\"";
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return mistake("Redis is given as a URL", example);
+    };
+    match scheme {
+        "redis" | "valkey" => redis_tcp(rest),
+        "unix" | "redis+unix" | "valkey+unix" if rest.starts_with('/') && rest.len() > 1 => {
+            if rest.contains(['?', '#']) {
+                mistake("only a path stands here", "leave out ? and #")
+            } else {
+                Ok(())
+            }
+        }
+        "unix" | "redis+unix" | "valkey+unix" => {
+            mistake("a socket is given by its whole path", "write such as \"unix:///run/redis/redis.sock\"")
+        }
+        "rediss" | "valkeys" => mistake("Larder does not yet speak TLS to Redis", "write redis://"),
+        s if s.contains("sentinel") => {
+            mistake("Redis Sentinel is not supported yet", "write the primary's redis://")
+        }
+        s if s.contains("cluster") => {
+            mistake("Redis Cluster is not supported yet", "write one server's redis://")
+        }
+        _ => mistake("not a scheme of Redis", example),
+    }
+}
+
+fn redis_tcp(rest: &str) -> Result<(), Mistake> {
+    if rest.contains(['?', '#']) {
+        return mistake(
+            "a Redis URL ends with its database",
+            "leave out ? and #; in a password write %3F and %23",
+        );
+    }
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let (user, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+    if address.contains(',') {
+        return mistake("only one Redis server can be named", "Redis Cluster is not supported yet");
+    }
+    if user.contains('@') || !percent_decodes(user) {
+        return mistake(
+            "the password cannot be read",
+            "percent-encode it: @ is %40, / is %2F, : is %3A, % is %25",
+        );
+    }
+    // With a stray / or @ in it, a password can end up where the host should be: not repeated.
+    let unshown = |m: Mistake| Mistake { message: "not a Redis server's host and port".into(), ..m };
+    let (host, _) = host_and_port(address).map_err(unshown)?;
+    if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+        return mistake(
+            "nothing can connect to a wildcard address",
+            "write the server's own, such as 127.0.0.1",
+        );
+    }
+    let digits = database.len() <= 9 && database.bytes().all(|b| b.is_ascii_digit());
+    if digits {
+        Ok(())
+    } else {
+        mistake("a Redis database is a number", "write such as /0 at the end, or nothing")
+    }
+}
+
+/// Whether text without stray `%` or control characters remains UTF-8 once decoded.
+fn percent_decodes(text: &str) -> bool {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit =
+            || bytes.next().and_then(|b| char::from(b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+        let (Some(high), Some(low)) = (digit(), digit()) else { return false };
+        decoded.push(high * 16 + low);
+    }
+    !text.contains(char::is_control) && std::str::from_utf8(&decoded).is_ok()
+}
+
+/// A Redis URL as it may be shown: without its password.
+pub fn without_password(url: &str) -> String {
+    let parts = url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+    parts.map_or_else(|| url.to_owned(), |(scheme, host)| format!("{scheme}://…@{host}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn help<T: std::fmt::Debug>(result: Result<T, Mistake>) -> String {
+        result.unwrap_err().help
+    }
+
+    #[test]
+    fn an_address_that_is_nearly_one_is_offered_whole() {
+        assert_eq!(socket("[::1]:80", 8080), Ok("[::1]:80".parse().unwrap()));
+        let rows = [
+            ("8081", "write \"127.0.0.1:8081\""),
+            (":8081", "write \"0.0.0.0:8081\""),
+            ("*:8081", "write \"0.0.0.0:8081\""),
+            ("localhost:8081", "write \"127.0.0.1:8081\""),
+            ("10.0.0.1", "write \"10.0.0.1:8080\""),
+            ("::1", "write \"[::1]:8080\""),
+            ("example.com:80", "write such as \"127.0.0.1:8080\""),
+            ("", "write such as \"127.0.0.1:8080\""),
+        ];
+        for (text, want) in rows {
+            assert_eq!(help(socket(text, 8080)), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn servers_are_plain_http_urls() {
+        let good = [
+            ("http://127.0.0.1:3000", "127.0.0.1", 3000),
+            ("http://API.internal", "api.internal", 80),
+            ("HTTP://api:1/", "api", 1),
+            ("http://[::1]:9", "::1", 9),
+            ("http://my_service:80", "my_service", 80),
+        ];
+        for (text, host, port) in good {
+            assert_eq!(server(text), Ok(Server { host: host.into(), port }), "{text}");
+        }
+        let bad = [
+            ("127.0.0.1:3000", "a server is written as a URL", "write \"http://127.0.0.1:3000\""),
+            (
+                "https://api",
+                "Larder does not yet speak TLS to upstreams",
+                "write http://, or put something that speaks TLS between",
+            ),
+            (
+                "http://api/v1?x",
+                "a server's URL has no path or query",
+                "write \"http://api\"; the request's own path and query are forwarded",
+            ),
+            (
+                "http://u:p@api",
+                "a server's URL carries no user or password",
+                "write \"http://api\", and set Authorization by `request_headers`",
+            ),
+            ("http://", "the host is missing", "write a name or an address"),
+            ("http://api:0", "not a port", "write a number from 1 to 65535 after the host"),
+            ("http://api:+1", "not a port", "write a number from 1 to 65535 after the host"),
+            ("http://[::1]x", "not a port", "write a number from 1 to 65535 after the host"),
+            ("http://[::g]", "`::g` is not an IPv6 address", ""),
+            ("http://a b", "`a b` is not a host", "write a name of letters, digits, - and ., or an address"),
+            (
+                "http://1.2.3",
+                "`1.2.3` is not a host",
+                "write a name of letters, digits, - and ., or an address",
+            ),
+            (
+                "ftp://api",
+                "`ftp` is not a scheme that Larder speaks",
+                "write such as \"http://127.0.0.1:3000\"",
+            ),
+        ];
+        for (text, message, help) in bad {
+            let want = Mistake { message: message.into(), help: help.into() };
+            assert_eq!(server(text), Err(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn redis_urls_are_checked_and_never_repeated() {
+        let good = [
+            "redis://127.0.0.1:6379",
+            "redis://db",
+            "redis://:p%40ss@db/3",
+            "redis://user:pass@[::1]:6379/",
+            "valkey://db:1",
+            "unix:///run/redis.sock",
+        ];
+        for text in good {
+            assert_eq!(redis(text), Ok(()), "{text}");
+        }
+        let bad = [
+            ("127.0.0.1:6379", "Redis is given as a URL"),
+            ("rediss://db", "Larder does not yet speak TLS to Redis"),
+            ("redis+sentinel://db", "Redis Sentinel is not supported yet"),
+            ("redis-cluster://db", "Redis Cluster is not supported yet"),
+            ("redis://a:1,b:1", "only one Redis server can be named"),
+            ("http://db", "not a scheme of Redis"),
+            ("redis://db/x", "a Redis database is a number"),
+            ("redis://db/0?protocol=resp3", "a Redis URL ends with its database"),
+            ("redis://:p@ss@db", "the password cannot be read"),
+            ("redis://:100%@db", "the password cannot be read"),
+            ("redis://:%ff@db", "the password cannot be read"),
+            ("redis://0.0.0.0", "nothing can connect to a wildcard address"),
+            ("redis://", "not a Redis server's host and port"),
+            ("redis://pass!word/@db", "not a Redis server's host and port"),
+            ("unix://run/redis.sock", "a socket is given by its whole path"),
+        ];
+        for (text, want) in bad {
+            assert_eq!(redis(text).unwrap_err().message, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        assert_eq!(without_password("redis://u:secret@db:1/2"), "redis://…@db:1/2");
+        assert_eq!(without_password("redis://db:1"), "redis://db:1");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "(http|redis|unix)?(://)?[\\[\\]@:/%a-f0-9.,]{0,16}|.{0,24}") {
+            let _ = (socket(&text, 1), server(&text), redis(&text), without_password(&text));
+        }
+
+        #[test]
+        fn a_server_reads_back_from_what_it_means(host in "[a-z][a-z0-9-]{0,10}", port in 1u16..) {
+            let read = server(&format!("http://{host}:{port}"));
+            prop_assert_eq!(read, Ok(Server { host, port }));
+        }
+    }
+}

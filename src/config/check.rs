@@ -1,0 +1,267 @@
+//! The whole file, section by section: the settings outside upstreams and routes.
+//!
+//! Knows each section's keys, and what two settings mean for each other.
+//! Must not know: how a mistake is shown, or TOML's types.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::problems::Found;
+use super::reader::{Reader, Span, Text, Zero, one_of};
+use super::section::Section;
+use super::{Access, Cache, Config, Limits, Log, LogFormat, Network, Timing};
+use super::{address, defaults, network, routes, upstreams};
+
+/// Reads the whole file. What is wrong is noted in `reader`, and only where nothing was is the
+/// result a configuration.
+pub(super) fn config<'a>(reader: &'a Reader<'a>, file: &'a DeTable<'a>, end: usize) -> Config {
+    let mut top = Section::new(reader, file, end..end, "");
+    let listen = listen(&mut top);
+    let (admin, admin_token) = admin(&mut top, &listen);
+    let upstreams = upstreams::read(&mut top, &listen);
+    let config = Config {
+        admin,
+        admin_token,
+        workers: workers(&mut top),
+        trusted_proxies: trusted_proxies(&mut top),
+        log: top.section("log").map_or_else(Log::default, log),
+        cache: top.section("cache").map_or_else(Cache::default, cache),
+        timing: top.section("timing").map_or_else(Timing::default, timing),
+        limits: top.section("limits").map_or_else(Limits::default, limits),
+        routes: routes::read(&mut top, &upstreams),
+        upstreams,
+        listen,
+    };
+    top.finish();
+    config
+}
+
+fn listen(top: &mut Section<'_>) -> Vec<SocketAddr> {
+    let Some(texts) = top.texts("listen") else { return vec![defaults::LISTEN] };
+    let mut seen: Vec<SocketAddr> = Vec::new();
+    for text in &texts {
+        let Some(address) = socket(top.reader, text, defaults::LISTEN.port()) else { continue };
+        // Two listeners at port 0 are two different ports.
+        if address.port() != 0 && seen.contains(&address) {
+            top.reader.refuse(text, "this address is already listed", "leave it out");
+        }
+        seen.push(address);
+    }
+    if let Some(span) = top.span_of("listen").filter(|_| top.is_empty_list("listen")) {
+        top.reader.report(Found::new(span, "no address to listen on").help("write \"127.0.0.1:8080\""));
+    }
+    seen
+}
+
+fn socket(reader: &Reader<'_>, text: &Text, port: u16) -> Option<SocketAddr> {
+    let read = address::socket(&text.value, port);
+    read.map_err(|mistake| reader.refuse(text, mistake.message, mistake.help)).ok()
+}
+
+fn admin(top: &mut Section<'_>, listen: &[SocketAddr]) -> (Option<SocketAddr>, Option<String>) {
+    let token = admin_token(top);
+    let Some(text) = top.text("admin") else {
+        let default = top.span_of("admin").is_none().then_some(defaults::ADMIN);
+        if let Some(span) = top.span_of("listen").filter(|_| default.is_some_and(|a| taken(a, listen))) {
+            let found = Found::new(span, "this is where the admin listener stands by default");
+            top.reader.report(found.help("set `admin` to another address, or to \"off\""));
+        }
+        return (default, token);
+    };
+    if text.value == "off" {
+        return (None, token);
+    }
+    let address = socket(top.reader, &text, defaults::ADMIN.port());
+    if let Some(why) =
+        address.and_then(|a| admin_refused(a, token.is_some() || top.span_of("admin_token").is_some()))
+    {
+        top.reader.refuse(&text, why, "write \"127.0.0.1:9900\", or set `admin_token`");
+    } else if address.is_some_and(|a| taken(a, listen)) {
+        top.reader.refuse(&text, "the public listener has this address already", "write another port");
+    }
+    (address, token)
+}
+
+/// Why an admin listener may not stand there: whoever reaches it can read and purge the cache.
+pub(super) fn admin_refused(address: SocketAddr, has_token: bool) -> Option<&'static str> {
+    let open = !address.ip().to_canonical().is_loopback() && !has_token;
+    open.then_some("an admin listener that others can reach needs a token")
+}
+
+/// Whether a public listener leaves no room at an address.
+pub(super) fn taken(admin: SocketAddr, listen: &[SocketAddr]) -> bool {
+    let all = |ip: IpAddr| ip.is_unspecified() && ip.is_ipv4() == admin.is_ipv4();
+    listen.iter().any(|l| l.port() != 0 && l.port() == admin.port() && (l.ip() == admin.ip() || all(l.ip())))
+}
+
+/// Its value is never repeated in a message.
+fn admin_token(top: &mut Section<'_>) -> Option<String> {
+    let text = top.text("admin_token")?;
+    if !text.value.is_empty() && text.value.bytes().all(|b| b.is_ascii_graphic()) {
+        return Some(text.value);
+    }
+    let found = Found::new(text.span, "a token is visible ASCII without spaces, and not empty");
+    top.reader.report(found.help("write a long random one, best as \"${LARDER_TOKEN}\""));
+    None
+}
+
+fn workers(top: &mut Section<'_>) -> usize {
+    let Some(value) = top.value("workers") else { return defaults::workers() };
+    if value.get_ref().as_str() == Some("auto") {
+        return defaults::workers();
+    }
+    if let Some(word) = value.get_ref().as_str().filter(|word| !word.contains("${")) {
+        let found = Found::new(value.span(), format!("`{word}` is not a number of threads"));
+        top.reader.report(found.help("write \"auto\", or a number without quotes"));
+        return defaults::workers();
+    }
+    top.number(value, 1..=1024).unwrap_or_else(defaults::workers)
+}
+
+fn trusted_proxies(top: &mut Section<'_>) -> Vec<Network> {
+    let texts = top.texts("trusted_proxies").unwrap_or_default();
+    let network = |text: &Text| {
+        let read = network::read(&text.value);
+        read.map_err(|mistake| top.reader.refuse(text, mistake.message, mistake.help)).ok()
+    };
+    texts.iter().filter_map(network).collect()
+}
+
+fn log(mut section: Section<'_>) -> Log {
+    let default = Log::default();
+    let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let accesses = [("text", Access::Text), ("json", Access::Json), ("off", Access::Off)];
+    let log = Log {
+        level: level(&mut section).unwrap_or(default.level),
+        format: section.word("format", default.format, &formats),
+        access: section.word("access", default.access, &accesses),
+        access_queue: section.count("access_queue", default.access_queue, 1..=1_000_000),
+    };
+    section.finish();
+    log
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// `info`, or a list such as `info,larder::slow=off`.
+fn level(section: &mut Section<'_>) -> Option<String> {
+    let text = section.text("level")?;
+    for part in text.value.split(',') {
+        let word = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();
+        if !LEVELS.contains(&word) {
+            let message = format!("`{word}` is not a level");
+            section.reader.refuse(&text, message, one_of(word, LEVELS.into_iter()));
+            return None;
+        }
+    }
+    Some(text.value)
+}
+
+fn cache(mut section: Section<'_>) -> Cache {
+    let (s, d) = (&mut section, Cache::default());
+    let off = "to store nothing, write cache = false on each route";
+    let memory = s.size("memory", d.memory, off);
+    let in_flight = s.size("in_flight", d.in_flight, off);
+    // A default gives way to what was written; only two written values can contradict each other.
+    let max_object = s.size("max_object", d.max_object.min(memory).min(in_flight), off);
+    let redis_queue = s.size("redis_queue", d.redis_queue, "to write nothing to Redis, leave out `redis`");
+    let least = "to write nothing to Redis, leave out `redis`";
+    let redis_max_object = s.size("redis_max_object", d.redis_max_object.min(redis_queue), least);
+    let cache = Cache {
+        redis: redis(s),
+        redis_deadline: s.duration(
+            "redis_deadline",
+            d.redis_deadline,
+            Zero::Refused("leave out `redis` instead"),
+        ),
+        lag: s.size("lag", d.lag, "write at least \"64KiB\""),
+        lag_timeout: s.duration("lag_timeout", d.lag_timeout, Zero::Fine),
+        variants: s.count("variants", d.variants, 1..=4096),
+        hit_for_miss: s.duration("hit_for_miss", d.hit_for_miss, Zero::Fine),
+        memory,
+        redis_max_object,
+        redis_queue,
+        max_object,
+        in_flight,
+    };
+    not_beyond(s, ("max_object", max_object), ("memory", memory));
+    not_beyond(s, ("max_object", max_object), ("in_flight", in_flight));
+    not_beyond(s, ("redis_max_object", redis_max_object), ("redis_queue", redis_queue));
+    section.finish();
+    cache
+}
+
+/// Refuses a value that could never be reached because another is smaller.
+pub(super) fn not_beyond<N: PartialOrd>(
+    section: &Section<'_>,
+    small: (&'static str, N),
+    large: (&'static str, N),
+) {
+    let Some(span) = section.span_of(small.0).filter(|_| small.1 > large.1) else { return };
+    let found = Found::new(span, format!("`{}` is more than `{}`", small.0, large.0));
+    let found = found.help(format!("write at most what `{}` is", large.0));
+    section.reader.report(match section.span_of(large.0) {
+        Some(other) => found.also(other, "the smaller one"),
+        None => found,
+    });
+}
+
+/// Its value may hold a password and is never repeated in a message.
+fn redis(section: &mut Section<'_>) -> Option<String> {
+    let text = section.text("redis")?;
+    if let Err(mistake) = address::redis(&text.value) {
+        section.reader.report(Found::new(text.span, mistake.message).help(mistake.help));
+        return None;
+    }
+    Some(text.value)
+}
+
+fn timing(mut section: Section<'_>) -> Timing {
+    let default = Timing::default();
+    let timing = Timing {
+        process_time: section.flag("process_time", default.process_time),
+        server_timing: section.flag("server_timing", default.server_timing),
+        slow_request: slow_request(&mut section, default.slow_request),
+    };
+    section.finish();
+    timing
+}
+
+fn slow_request(section: &mut Section<'_>, default: Option<Duration>) -> Option<Duration> {
+    let Some(text) = section.measure("slow_request") else { return default };
+    if text.value == "off" {
+        return None;
+    }
+    section.reader.duration(&text, "s", Zero::Fine)
+}
+
+fn limits(mut section: Section<'_>) -> Limits {
+    let (s, d) = (&mut section, Limits::default());
+    let head = s.size("head_size", u64::try_from(d.head_size).unwrap_or(u64::MAX), "write at least \"8KiB\"");
+    let head_span = s.span_of("head_size");
+    check_head_size(s.reader, head, head_span);
+    let limits = Limits {
+        connections: s.count("connections", d.connections, 1..=10_000_000),
+        header_time: s.duration("header_time", d.header_time, Zero::Refused("write such as \"30s\"")),
+        head_size: usize::try_from(head).unwrap_or(d.head_size),
+        // The header map refuses more than some 24,000.
+        fields: s.count("fields", d.fields, 1..=10_000),
+        streams: s.count("streams", d.streams, 1..=65_535),
+        drain: s.duration("drain", d.drain, Zero::Fine),
+        admin_time: s.duration("admin_time", d.admin_time, Zero::Refused("write such as \"10s\"")),
+    };
+    section.finish();
+    limits
+}
+
+/// Less than hyper's own buffer is not possible, and more than 16 MiB is nobody's request.
+fn check_head_size(reader: &Reader<'_>, size: u64, span: Option<Span>) {
+    if (defaults::LEAST_HEAD..=16 << 20).contains(&size) {
+        return;
+    }
+    if let Some(span) = span {
+        reader.report(Found::new(span, "out of range").help("write a size from \"8KiB\" to \"16MiB\""));
+    }
+}

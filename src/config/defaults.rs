@@ -1,0 +1,140 @@
+//! Every default, in one place, each with its reason.
+//!
+//! The shipped `proxy.toml` shows the same values with the same reasons in plain words, and a test
+//! compares the two. A route's cache defaults are [`crate::rules::Policy`]'s.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::{Access, Cache, Limits, Log, LogFormat, Pool, Timeouts, Timing};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// Loopback, so that nothing is public before somebody says so; 8080 needs no privilege.
+pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// Loopback: who can reach it can purge.
+pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
+
+/// One thread per core: they share little, so more of them would only take turns.
+pub(super) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            // What an operator wants to know without asking.
+            level: "info".into(),
+            // People read text, machines JSON.
+            format: LogFormat::Auto,
+            // Metrics and the slow-request log tell most of it for less.
+            access: Access::Off,
+            // About 2 MiB of lines: a pause of the reader, not a lasting one.
+            access_queue: 8192,
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            // Fits beside an API on a small machine.
+            memory: 256 * MIB,
+            // The shared tier needs a server, so it is asked for by name.
+            redis: None,
+            // Beyond this, most origins answer as fast as a Redis in trouble.
+            redis_deadline: Duration::from_millis(20),
+            // Larger values hold up the small ones behind them on the same connection.
+            redis_max_object: MIB,
+            // A burst of 16 of the largest; further writes are dropped and counted.
+            redis_queue: 16 * MIB,
+            // Larger ones would push out too much else.
+            max_object: 16 * MIB,
+            // As much again as the default memory tier, at the very most.
+            in_flight: 256 * MIB,
+            // About what sockets on the way hold anyway.
+            lag: MIB,
+            // Time for a stalled network to come back, not for a client that reads nothing.
+            lag_timeout: Duration::from_secs(5),
+            // Languages times encodings; more of them means that the origin varies on a person.
+            variants: 64,
+            // Long enough to spare a burst from waiting in line, short enough that a response
+            // that becomes cacheable is soon noticed.
+            hit_for_miss: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            // A number on each response costs nothing and answers the first question.
+            process_time: true,
+            // Browsers show it beside each request.
+            server_timing: true,
+            // The point at which people notice that they are waiting.
+            slow_request: Some(Duration::from_secs(1)),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Some 100 KiB each at worst: about 1 GiB.
+            connections: 10_000,
+            // Enough for the slowest honest client; also the usual keep-alive of peers.
+            header_time: Duration::from_secs(30),
+            // Room for large cookies and tokens; servers behind often take less.
+            head_size: 64 * 1024,
+            // Twice what large sites send.
+            fields: 100,
+            // What browsers and other servers use.
+            streams: 128,
+            // What service managers grant before they kill.
+            drain: Duration::from_secs(30),
+            // Every admin answer is small and made at once.
+            admin_time: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            // A server of one's own network answers in milliseconds, or is down.
+            connect: Duration::from_secs(1),
+            // Slower than this, a client has given up already.
+            first_byte: Duration::from_secs(10),
+            // Bounds a body that trickles.
+            total: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            // The first requests open what they need.
+            min_idle: 0,
+            // Enough to ride out a lull without opening all again.
+            max_idle: 64,
+            // Protects the server from all of us at once.
+            max_connections: 256,
+            // Below the 5 s after which the common API servers (Node, uvicorn) close theirs, so
+            // that we close first and no request meets a closing connection.
+            idle_timeout: Duration::from_secs(4),
+            // So that a changed DNS answer or a new server is used within minutes.
+            max_age: Duration::from_secs(5 * 60),
+            // A queue that is longer than this does not get shorter.
+            queue_timeout: Duration::from_secs(1),
+            // Four for each connection: what a server at 4 ms a request works off in 16 ms.
+            queue: 1024,
+        }
+    }
+}
+
+/// The least that hyper takes for a request's head.
+pub(super) const LEAST_HEAD: u64 = 8 * KIB;

@@ -1,0 +1,100 @@
+//! Configurations without a file of one's own: one line of arguments, and the demo.
+//!
+//! Knows how to write a small `proxy.toml`, and how to change a [`Config`] without breaking what
+//! the checks promise of it.
+//! Must not know: the command line, or which port is free.
+
+use std::net::SocketAddr;
+
+use super::environment::escape;
+use super::{Access, Config, Server, address, check};
+
+/// The `proxy.toml` that `larder run --to …` amounts to. The arguments are put in as they are, so
+/// a mistake in one is found by [`Config::parse`] like any other.
+pub fn one_line(
+    to: &str,
+    listen: Option<&str>,
+    admin: Option<&str>,
+    ttl: Option<&str>,
+    redis: Option<&str>,
+) -> String {
+    let mut lines = Vec::new();
+    lines.extend(listen.map(|v| format!("listen = {}", quoted(v))));
+    lines.extend(admin.map(|v| format!("admin = {}", quoted(v))));
+    lines.extend(redis.map(|v| format!("\n[cache]\nredis = {}", quoted(v))));
+    lines.push(format!("\n[upstream.origin]\nservers = [{}]", quoted(to)));
+    lines.push("\n[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"origin\"".into());
+    lines.extend(ttl.map(|v| format!("\n[route.cache]\nttl.default = {}", quoted(v))));
+    let text = lines.join("\n");
+    format!("{}\n", text.trim_start())
+}
+
+/// A TOML basic string that reads back as `text`, also where that holds `${`.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in escape(text).chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+impl Config {
+    /// Listens at this one address instead.
+    pub fn with_listen(mut self, listen: SocketAddr) -> Self {
+        self.listen = vec![listen];
+        self
+    }
+
+    /// The admin listener at this address instead, or off.
+    ///
+    /// # Errors
+    /// A plain sentence where the address is not loopback and there is no token, or where the
+    /// public listener has it.
+    pub fn with_admin(mut self, admin: Option<SocketAddr>) -> Result<Self, String> {
+        if let Some(why) = admin.and_then(|a| check::admin_refused(a, self.admin_token.is_some())) {
+            return Err(why.to_owned());
+        }
+        if admin.is_some_and(|a| check::taken(a, &self.listen)) {
+            return Err("the public listener has this address already".to_owned());
+        }
+        self.admin = admin;
+        Ok(self)
+    }
+
+    /// This Redis instead, or none.
+    ///
+    /// # Errors
+    /// A plain sentence where it is not a Redis URL.
+    pub fn with_redis(mut self, redis: Option<&str>) -> Result<Self, String> {
+        if let Some(Err(mistake)) = redis.map(address::redis) {
+            return Err(format!("{}: {}", mistake.message, mistake.help));
+        }
+        self.cache.redis = redis.map(str::to_owned);
+        Ok(self)
+    }
+
+    /// These servers instead for the upstream of this name.
+    ///
+    /// # Errors
+    /// A plain sentence where there is no such upstream or no server.
+    pub fn with_servers(mut self, name: &str, servers: Vec<Server>) -> Result<Self, String> {
+        if servers.is_empty() {
+            return Err("an upstream has at least one server".to_owned());
+        }
+        let upstream = self.upstreams.iter_mut().find(|u| u.name == name);
+        let upstream = upstream.ok_or_else(|| format!("there is no upstream `{name}`"))?;
+        upstream.servers = servers;
+        Ok(self)
+    }
+
+    /// This form of access log instead.
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.log.access = access;
+        self
+    }
+}

@@ -1,0 +1,215 @@
+//! Typed values with their places, and every mistake noted rather than the first one returned.
+//!
+//! Knows TOML's types, units and `${NAME}`. What finds a mistake notes it here and goes on.
+//! Must not know: tables, or what any setting means.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::environment::{Unexpanded, expand};
+use super::nearest::nearest;
+use super::problems::Found;
+use super::units::{self, Mistake};
+
+/// A value of the file with its place.
+pub(super) type Value<'a> = Spanned<DeValue<'a>>;
+
+/// A place in the file, in bytes.
+pub(super) type Span = Range<usize>;
+
+/// What every part of the walk shares.
+pub(super) struct Reader<'a> {
+    text: &'a str,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    found: RefCell<Vec<Found>>,
+    /// Every setting that was asked for, and whether the file has it: for the test that holds the
+    /// shipped file complete.
+    #[cfg(test)]
+    asked: RefCell<Vec<(String, bool)>>,
+}
+
+/// A string value after `${NAME}`.
+#[derive(Clone, Debug)]
+pub(super) struct Text {
+    /// The value.
+    pub(super) value: String,
+    /// Where it stands.
+    pub(super) span: Span,
+    /// Whether it is other than what the file shows.
+    pub(super) from_env: bool,
+}
+
+/// Whether zero is a value like any other, or what to write instead.
+#[derive(Clone, Copy)]
+pub(super) enum Zero {
+    /// It is.
+    Fine,
+    /// It makes no sense.
+    Refused(&'static str),
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a str, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self {
+            text,
+            env,
+            found: RefCell::default(),
+            #[cfg(test)]
+            asked: RefCell::default(),
+        }
+    }
+
+    /// Notes a mistake.
+    pub(super) fn report(&self, found: Found) {
+        self.found.borrow_mut().push(found);
+    }
+
+    /// Notes a mistake in `text`. Where the file does not show the value, it is added, so it is
+    /// not for values that may be secret.
+    pub(super) fn refuse(&self, text: &Text, message: impl Into<String>, help: impl Into<String>) {
+        let found = Found::new(text.span.clone(), message).help(help);
+        self.report(match text.from_env {
+            true => found.note(format!("with the environment's values this reads \"{}\"", text.value)),
+            false => found,
+        });
+    }
+
+    /// How many mistakes were noted so far.
+    pub(super) fn count(&self) -> usize {
+        self.found.borrow().len()
+    }
+
+    /// Everything noted.
+    pub(super) fn into_found(self) -> Vec<Found> {
+        self.found.into_inner()
+    }
+
+    #[cfg(test)]
+    pub(super) fn note_asked(&self, path: String, is_there: bool) {
+        self.asked.borrow_mut().push((path, is_there));
+    }
+
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> Vec<(String, bool)> {
+        self.asked.borrow().clone()
+    }
+
+    /// Line of a place, from 1.
+    pub(super) fn line(&self, span: &Span) -> usize {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        1 + before.bytes().filter(|b| *b == b'\n').count()
+    }
+
+    /// What the file says at a place.
+    pub(super) fn written(&self, span: &Span) -> &'a str {
+        self.text.get(span.clone()).unwrap_or("")
+    }
+
+    /// A string, expanded.
+    pub(super) fn text(&self, value: &Value<'_>) -> Option<Text> {
+        let Some(raw) = value.get_ref().as_str() else {
+            self.wrong_type(value, "a string");
+            return None;
+        };
+        match expand(raw, self.env) {
+            Ok((value_text, from_env)) => Some(Text { value: value_text, span: value.span(), from_env }),
+            Err(why) => {
+                self.unexpanded(&value.span(), why);
+                None
+            }
+        }
+    }
+
+    /// A string, or a number as it is written: for values with a unit, so that a bare number is
+    /// told about its unit and not about its type.
+    pub(super) fn measure(&self, value: &Value<'_>) -> Option<Text> {
+        let number = match value.get_ref() {
+            DeValue::Integer(_) | DeValue::Float(_) => self.written(&value.span()).replace('_', ""),
+            _ => return self.text(value),
+        };
+        Some(Text { value: number, span: value.span(), from_env: false })
+    }
+
+    /// A string or a list of them.
+    pub(super) fn texts(&self, value: &Value<'_>) -> Vec<Text> {
+        match value.get_ref() {
+            DeValue::Array(list) => list.iter().filter_map(|v| self.text(v)).collect(),
+            DeValue::String(_) => self.text(value).into_iter().collect(),
+            _ => {
+                self.wrong_type(value, "a string or a list of strings");
+                Vec::new()
+            }
+        }
+    }
+
+    /// A duration; a bare number is offered the unit `typical`.
+    pub(super) fn duration(&self, text: &Text, typical: &str, zero: Zero) -> Option<Duration> {
+        let duration = self.or_refuse(text, units::duration(&text.value, typical))?;
+        self.allow_zero(text, duration.is_zero(), zero).then_some(duration)
+    }
+
+    pub(super) fn or_refuse<T>(&self, text: &Text, read: Result<T, Mistake>) -> Option<T> {
+        read.map_err(|mistake| self.refuse(text, mistake.message, mistake.help)).ok()
+    }
+
+    pub(super) fn allow_zero(&self, text: &Text, is_zero: bool, zero: Zero) -> bool {
+        match zero {
+            Zero::Refused(help) if is_zero => self.refuse(text, "zero makes no sense here", help),
+            _ => return true,
+        }
+        false
+    }
+
+    /// Notes a value of the wrong type.
+    pub(super) fn wrong_type(&self, value: &Value<'_>, wanted: &str) {
+        let kind = value.get_ref().type_str();
+        let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
+        let found = Found::new(value.span(), format!("expected {wanted}, found {article} {kind}"));
+        let scalar = matches!(kind, "integer" | "float" | "boolean");
+        let help = match wanted.starts_with("a string") && scalar {
+            true => format!("write \"{}\"", self.written(&value.span())),
+            false => String::new(),
+        };
+        self.report(found.help(help));
+    }
+
+    fn unexpanded(&self, span: &Span, why: Unexpanded) {
+        let (mark, message, help) = match why {
+            Unexpanded::Unset(name) => (
+                format!("${{{name}}}"),
+                format!("the environment has no `{name}`"),
+                format!("set {name}, or write $${{ for a plain ${{"),
+            ),
+            Unexpanded::Open => {
+                ("${".into(), "`${` without `}`".into(), "close it, or write $${ for a plain ${".into())
+            }
+            Unexpanded::NotAName(name) => (
+                format!("${{{name}}}"),
+                format!("`{name}` is not the name of an environment variable"),
+                "letters, digits and _ only, or write $${ for a plain ${".into(),
+            ),
+        };
+        self.report(Found::new(self.part(span, &mark), message).help(help));
+    }
+
+    /// Where `part` stands within a value, else the whole value.
+    fn part(&self, span: &Span, part: &str) -> Span {
+        match self.written(span).find(part) {
+            Some(at) => span.start + at..span.start + at + part.len(),
+            None => span.clone(),
+        }
+    }
+}
+
+/// Which words may be written, the nearest alone if there is one.
+pub(super) fn one_of<'w>(written: &str, words: impl Iterator<Item = &'w str> + Clone) -> String {
+    if let Some(meant) = nearest(written, words.clone()) {
+        return format!("did you mean \"{meant}\"?");
+    }
+    let words: Vec<String> = words.map(|word| format!("\"{word}\"")).collect();
+    format!("write {}", words.join(" or "))
+}

@@ -1,0 +1,174 @@
+//! `[route.cache]`: lifetimes, grace, key, cookies, credentials.
+//!
+//! Knows these keys and their words, and that one `ttl` alone is ambiguous. The defaults are
+//! [`Policy`]'s.
+//! Must not know: the caching rules.
+
+use http::HeaderName;
+use http::header::{AUTHORIZATION, COOKIE};
+
+use super::RouteCache;
+use super::problems::Found;
+use super::reader::{Reader, Text, Value, Zero, one_of};
+use super::section::Section;
+use crate::rules::{Authorization, Cookies, Policy, SetCookie, Ttl};
+use crate::stored::{Glob, KeyPolicy};
+
+/// Reads a route's caching. Without a word about it, caching is on with the defaults.
+pub(super) fn read(route: &mut Section<'_>) -> Option<RouteCache> {
+    let Some(value) = route.value("cache") else { return Some(RouteCache::default()) };
+    if let Some(on) = value.get_ref().as_bool() {
+        return on.then(RouteCache::default);
+    }
+    if value.get_ref().as_table().is_none() {
+        route.reader.wrong_type(value, "false, or a table, [route.cache]");
+        return None;
+    }
+    route.section_of("cache", value).map(cache)
+}
+
+fn cache(mut section: Section<'_>) -> RouteCache {
+    let (s, d) = (&mut section, Policy::default());
+    let mut key = s.section("key").map(key).unwrap_or_default();
+    let cookies = cookies(s).unwrap_or(d.cookies);
+    let authorization = authorization(s, d.authorization);
+    if let Cookies::Key(names) = &cookies {
+        key.cookies.clone_from(names);
+    }
+    key.per_credential = authorization == Authorization::PerCredential;
+    let policy = Policy {
+        ttl: s.value("ttl").map(|value| ttl(s, value)).unwrap_or(d.ttl),
+        stale_while_revalidate: s.optional_duration("stale_while_revalidate"),
+        stale_if_error: s.optional_duration("stale_if_error"),
+        keep: s.duration("keep", d.keep, Zero::Fine),
+        cookies,
+        authorization,
+        set_cookie: set_cookie(s, d.set_cookie),
+    };
+    section.finish();
+    RouteCache { key, policy }
+}
+
+fn ttl<'a>(section: &Section<'a>, value: &'a Value<'a>) -> Ttl {
+    if value.get_ref().as_table().is_none() {
+        section.reader.report(ambiguous_ttl(section.reader, value));
+        return Ttl::default();
+    }
+    let Some(mut part) = section.section_of("ttl", value) else { return Ttl::default() };
+    let ttl = Ttl {
+        default: part.optional_duration("default"),
+        r#override: part.optional_duration("override"),
+        max: part.optional_duration("max"),
+    };
+    part.finish();
+    ttl
+}
+
+fn ambiguous_ttl(reader: &Reader<'_>, value: &Value<'_>) -> Found {
+    let wanted = reader.written(&value.span()).trim_matches(['"', '\'']);
+    let wanted = match super::units::duration(wanted, "s") {
+        Ok(_) => wanted.to_owned(),
+        Err(_) => "60s".into(),
+    };
+    Found::new(value.span(), "`ttl` alone does not say which lifetime is meant")
+        .help("name one of the three")
+        .note(format!("ttl.default = \"{wanted}\"   is for responses of which the origin gives no lifetime"))
+        .note(format!("ttl.override = \"{wanted}\"  is used in place of any lifetime that the origin gives"))
+        .note(format!("ttl.max = \"{wanted}\"       shortens any lifetime that is longer"))
+}
+
+fn key(mut section: Section<'_>) -> KeyPolicy {
+    let globs = section.texts("ignore_query").unwrap_or_default();
+    let names = section.texts("headers").unwrap_or_default();
+    let reader = section.reader;
+    let mut headers: Vec<HeaderName> = Vec::new();
+    for name in names.iter().filter_map(|text| key_header(reader, text)) {
+        if !headers.contains(&name) {
+            headers.push(name);
+        }
+    }
+    section.finish();
+    let ignore_query = globs.iter().filter_map(|text| glob(reader, text)).collect();
+    KeyPolicy { ignore_query, headers, ..KeyPolicy::default() }
+}
+
+fn glob(reader: &Reader<'_>, text: &Text) -> Option<Glob> {
+    if text.value.is_empty() || text.value.contains(['&', '=']) {
+        reader.refuse(text, "not the name of a query argument", "write such as \"utm_*\" or \"gclid\"");
+        return None;
+    }
+    Some(Glob::new(&text.value))
+}
+
+/// Cookies and credentials have settings of their own: as a whole, they would make a key of every
+/// visitor without anything being decided about privacy.
+fn key_header(reader: &Reader<'_>, text: &Text) -> Option<HeaderName> {
+    let name = HeaderName::from_bytes(text.value.as_bytes()).ok();
+    let (message, help) = match &name {
+        Some(name) if *name == COOKIE => {
+            ("cookies have their own setting", "write cookies = [\"…\"] beside `key`")
+        }
+        Some(name) if *name == AUTHORIZATION => {
+            ("credentials have their own setting", "write authorization = \"per-credential\" beside `key`")
+        }
+        Some(_) => return name,
+        None => ("not a field name", "write such as \"Accept-Language\""),
+    };
+    reader.refuse(text, message, help);
+    None
+}
+
+const COOKIE_WORDS: [&str; 3] = ["origin", "bypass", "ignore"];
+
+fn cookies(section: &mut Section<'_>) -> Option<Cookies> {
+    let value = section.value("cookies")?;
+    if value.get_ref().as_array().is_some() {
+        return cookie_list(section.reader, value);
+    }
+    let text = section.reader.text(value)?;
+    match text.value.as_str() {
+        "origin" => return Some(Cookies::Origin),
+        "bypass" => return Some(Cookies::Bypass),
+        "ignore" => return Some(Cookies::Ignore),
+        _ => {}
+    }
+    let help = one_of(&text.value, COOKIE_WORDS.into_iter());
+    let or_list = if help.starts_with("write") { " or a list of names" } else { "" };
+    section.reader.refuse(&text, "unknown word", help + or_list);
+    None
+}
+
+fn cookie_list(reader: &Reader<'_>, value: &Value<'_>) -> Option<Cookies> {
+    let mut names: Vec<String> = Vec::new();
+    for text in reader.texts(value) {
+        // RFC 6265 §4.1.1: a cookie's name is a token, as a method is.
+        if http::Method::from_bytes(text.value.as_bytes()).is_err() {
+            reader.refuse(&text, "not the name of a cookie", "write such as \"lang\"");
+        } else if !names.contains(&text.value) {
+            names.push(text.value);
+        }
+    }
+    if value.get_ref().as_array().is_some_and(|list| list.is_empty()) {
+        reader.report(Found::new(value.span(), "an empty list of cookies").help("write \"ignore\""));
+    }
+    (!names.is_empty()).then_some(Cookies::Key(names))
+}
+
+fn authorization(section: &mut Section<'_>, default: Authorization) -> Authorization {
+    let words = [
+        ("bypass", Authorization::Bypass),
+        ("per-credential", Authorization::PerCredential),
+        ("share", Authorization::Share),
+    ];
+    section.word("authorization", default, &words)
+}
+
+fn set_cookie(section: &mut Section<'_>, default: SetCookie) -> SetCookie {
+    let words = [
+        ("origin", SetCookie::Origin),
+        ("never", SetCookie::Never),
+        ("strip", SetCookie::Strip),
+        ("keep", SetCookie::Keep),
+    ];
+    section.word("set_cookie", default, &words)
+}

@@ -1,0 +1,490 @@
+//! Every mistake that the checks know, with its place and its words.
+
+use super::{REST, parse, told, with_rest, with_route};
+
+/// Every row is one mistake, told once, at this place and in these words.
+fn check_rows(rows: &[(&str, usize, usize, &str, &str)], file: fn(&str) -> String, first_line: usize) {
+    for (text, line, column, message, help) in rows {
+        let want = vec![(line + first_line - 1, *column, message.to_string(), help.to_string())];
+        assert_eq!(told(&file(text)), want, "{text}");
+    }
+}
+
+#[test]
+fn a_mistake_at_the_top_is_told_once_where_it_stands() {
+    let token = "an admin listener that others can reach needs a token";
+    let token_help = "write \"127.0.0.1:9900\", or set `admin_token`";
+    let visible = "a token is visible ASCII without spaces, and not empty";
+    let visible_help = "write a long random one, best as \"${LARDER_TOKEN}\"";
+    let rows = [
+        (
+            "listen = 8080",
+            1,
+            10,
+            "expected a string or a list of strings, found an integer",
+            "write \"8080\"",
+        ),
+        ("listen = \":8080\"", 1, 10, "not an address with a port", "write \"0.0.0.0:8080\""),
+        ("listen = []", 1, 10, "no address to listen on", "write \"127.0.0.1:8080\""),
+        ("listen = [\"[::1]:1\", \"[::1]:1\"]", 1, 22, "this address is already listed", "leave it out"),
+        (
+            "listen = [\n  \"1.1.1.1:1\",\n  true,\n]",
+            3,
+            3,
+            "expected a string, found a boolean",
+            "write \"true\"",
+        ),
+        (
+            "listen = \"127.0.0.1:9900\"",
+            1,
+            10,
+            "this is where the admin listener stands by default",
+            "set `admin` to another address, or to \"off\"",
+        ),
+        (
+            "listen = \"0.0.0.0:7\"\nadmin = \"127.0.0.1:7\"",
+            2,
+            9,
+            "the public listener has this address already",
+            "write another port",
+        ),
+        ("admin = \"0.0.0.0:9900\"", 1, 9, token, token_help),
+        ("admin = \"[::ffff:10.0.0.1]:9900\"", 1, 9, token, token_help),
+        ("admin = \"of\"", 1, 9, "not an address with a port", "write such as \"127.0.0.1:9900\""),
+        ("admin_token = \"\"", 1, 15, visible, visible_help),
+        ("admin_token = \"a b\"", 1, 15, visible, visible_help),
+        ("workers = 0", 1, 11, "out of range", "write a number from 1 to 1024"),
+        ("workers = -1", 1, 11, "out of range", "write a number from 1 to 1024"),
+        ("workers = 1.5", 1, 11, "expected a whole number, found a float", ""),
+        (
+            "workers = \"4\"",
+            1,
+            11,
+            "`4` is not a number of threads",
+            "write \"auto\", or a number without quotes",
+        ),
+        ("\u{feff}worker = 4", 1, 1, "unknown key `worker`", "did you mean `workers`?"),
+        ("worker = 4", 1, 1, "unknown key `worker`", "did you mean `workers`?"),
+        (
+            "trusted_proxies = [\"10.0.0.1/8\"]",
+            1,
+            20,
+            "the address has bits beyond its prefix",
+            "write \"10.0.0.0/8\" for the network, or \"10.0.0.1\" for the one address",
+        ),
+        ("log = 1", 1, 7, "expected a table, such as [log], found an integer", ""),
+        ("[log]\nlevel = \"inof\"", 2, 9, "`inof` is not a level", "did you mean \"info\"?"),
+        (
+            "[log]\nlevel = \"info,larder::slow=x\"",
+            2,
+            9,
+            "`x` is not a level",
+            "write \"off\" or \"error\" or \"warn\" or \"info\" or \"debug\" or \"trace\"",
+        ),
+        ("[log]\naccess = \"jsn\"", 2, 10, "unknown word", "did you mean \"json\"?"),
+        ("[log]\naccess_queue = 0", 2, 16, "out of range", "write a number from 1 to 1000000"),
+        (
+            "[cache]\nmemory = 256",
+            2,
+            10,
+            "a size needs a unit",
+            "write \"256MiB\", or \"256B\" if bytes are meant",
+        ),
+        (
+            "[cache]\nmemory = 268_435_456",
+            2,
+            10,
+            "a size needs a unit",
+            "write \"268435456MiB\", or \"268435456B\" if bytes are meant",
+        ),
+        (
+            "[cache]\nmemory = \"0B\"",
+            2,
+            10,
+            "zero makes no sense here",
+            "to store nothing, write cache = false on each route",
+        ),
+        (
+            "[cache]\nmemory = \"8MiB\"\nmax_object = \"9MiB\"",
+            3,
+            14,
+            "`max_object` is more than `memory`",
+            "write at most what `memory` is",
+        ),
+        ("[cache]\nredis_deadline = 20", 2, 18, "a duration needs a unit", "write \"20ms\""),
+        ("[cache]\nredis_deadline = \"0ms\"", 2, 18, "zero makes no sense here", "leave out `redis` instead"),
+        (
+            "[cache]\nredis = \"rediss://db\"",
+            2,
+            9,
+            "Larder does not yet speak TLS to Redis",
+            "write redis://",
+        ),
+        ("[cache]\nvariants = 0", 2, 12, "out of range", "write a number from 1 to 4096"),
+        (
+            "[cache]\nmax_objekt = \"1MiB\"",
+            2,
+            1,
+            "unknown key `max_objekt` in `cache`",
+            "did you mean `max_object`?",
+        ),
+        ("[timing]\nslow_request = 1", 2, 16, "a duration needs a unit", "write \"1s\""),
+        ("[timing]\nprocess_time = \"yes\"", 2, 16, "expected true or false, found a string", ""),
+        ("[limits]\nhead_size = \"4KiB\"", 2, 13, "out of range", "write a size from \"8KiB\" to \"16MiB\""),
+        ("[limits]\nfields = 100000", 2, 10, "out of range", "write a number from 1 to 10000"),
+        ("[limit]\nfields = 10", 1, 2, "unknown key `limit`", "did you mean `limits`?"),
+        (
+            "[upstream.\"a b\"]\nservers = [\"http://a\"]",
+            1,
+            11,
+            "a name is 1 to 64 letters, digits, _, . or -",
+            "write such as \"a-b\"",
+        ),
+        (
+            "[upstream.b]\n",
+            1,
+            1,
+            "`upstream.b.servers` is missing",
+            "write servers = [\"http://127.0.0.1:3000\"]",
+        ),
+        (
+            "[upstream.b]\nservers = []",
+            2,
+            11,
+            "an upstream has at least one server",
+            "write servers = [\"http://127.0.0.1:3000\"]",
+        ),
+        (
+            "[upstream.b]\nservers = [\"https://a\"]",
+            2,
+            12,
+            "Larder does not yet speak TLS to upstreams",
+            "write http://, or put something that speaks TLS between",
+        ),
+        (
+            "[upstream.b]\nservers = [\"http://A\", \"http://a:80/\"]",
+            2,
+            24,
+            "this server is already listed",
+            "leave it out",
+        ),
+        (
+            "[upstream.b]\nservers = \"http://127.0.0.1:8080\"",
+            2,
+            11,
+            "this is Larder's own `listen` address",
+            "write where the API is",
+        ),
+        (
+            "[upstream.b]\nservers = \"http://a\"\ntimeout = { conect = \"1s\" }",
+            3,
+            13,
+            "unknown key `conect` in `upstream.b.timeout`",
+            "did you mean `connect`?",
+        ),
+        (
+            "[upstream.b]\nservers = \"http://a\"\ntimeout.total = \"0s\"",
+            3,
+            17,
+            "zero makes no sense here",
+            "a server that is given no time cannot answer",
+        ),
+        (
+            "[upstream.b]\nservers = \"http://a\"\npool = { max_connections = 4, max_idle = 5 }",
+            3,
+            42,
+            "`max_idle` is more than `max_connections`",
+            "write at most what `max_connections` is",
+        ),
+        (
+            "[upstream.b]\nservers = \"http://a\"\npool.min_idle = 65",
+            3,
+            17,
+            "`min_idle` is more than `max_idle`",
+            "write at most what `max_idle` is",
+        ),
+        (
+            "[upstream.b]\nservers = \"http://a\"\npool.idle_timeout = \"0s\"",
+            3,
+            21,
+            "zero makes no sense here",
+            "to keep no connections, write max_idle = 0",
+        ),
+    ];
+    check_rows(&rows, with_rest, 1);
+}
+
+#[test]
+fn a_mistake_in_a_route_is_told_once_where_it_stands() {
+    // The route's own lines stand from line 8.
+    let rows = [
+        ("nme = 1", 1, 1, "unknown key `nme` in `route`", "did you mean `name`?"),
+        ("cache = 1", 1, 9, "expected false, or a table, [route.cache], found an integer", ""),
+        (
+            "cache.ttl = \"60s\"",
+            1,
+            13,
+            "`ttl` alone does not say which lifetime is meant",
+            "name one of the three",
+        ),
+        ("cache.ttl.default = \"60\"", 1, 21, "a duration needs a unit", "write \"60s\""),
+        (
+            "cache.ttl.defualt = \"60s\"",
+            1,
+            11,
+            "unknown key `defualt` in `route.cache.ttl`",
+            "did you mean `default`?",
+        ),
+        ("cache.stale_if_error = 600", 1, 24, "a duration needs a unit", "write \"600s\""),
+        ("[route.cache]\ncookies = \"orign\"", 2, 11, "unknown word", "did you mean \"origin\"?"),
+        ("[route.cache]\ncookies = []", 2, 11, "an empty list of cookies", "write \"ignore\""),
+        ("[route.cache]\ncookies = [\"a=b\"]", 2, 12, "not the name of a cookie", "write such as \"lang\""),
+        (
+            "[route.cache]\nauthorization = \"per_credential\"",
+            2,
+            17,
+            "unknown word",
+            "did you mean \"per-credential\"?",
+        ),
+        (
+            "[route.cache]\nset_cookie = \"drop\"",
+            2,
+            14,
+            "unknown word",
+            "write \"origin\" or \"never\" or \"strip\" or \"keep\"",
+        ),
+        (
+            "[route.cache]\nkey.headers = [\"Cookie\"]",
+            2,
+            16,
+            "cookies have their own setting",
+            "write cookies = [\"…\"] beside `key`",
+        ),
+        (
+            "[route.cache]\nkey.headers = \"authorization\"",
+            2,
+            15,
+            "credentials have their own setting",
+            "write authorization = \"per-credential\" beside `key`",
+        ),
+        (
+            "[route.cache]\nkey.headers = [\"a b\"]",
+            2,
+            16,
+            "not a field name",
+            "write such as \"Accept-Language\"",
+        ),
+        (
+            "[route.cache]\nkey.ignore_query = [\"a=1\"]",
+            2,
+            21,
+            "not the name of a query argument",
+            "write such as \"utm_*\" or \"gclid\"",
+        ),
+        (
+            "request_headers.set.Connection = \"close\"",
+            1,
+            21,
+            "`connection` cannot be edited",
+            "it belongs to one connection, and Larder makes its own for each (RFC 9110 §7.6.1)",
+        ),
+        (
+            "request_headers.remove = \"content-length\"",
+            1,
+            26,
+            "`content-length` cannot be edited",
+            "it says where the body ends, so a wrong one corrupts what follows",
+        ),
+        (
+            "request_headers = { set = { \"X-A\" = \" a\" } }",
+            1,
+            37,
+            "space around a field value is lost",
+            "leave it out",
+        ),
+        (
+            "request_headers = { set = { \"X-A\" = \"a\\r\\nb: c\" } }",
+            1,
+            37,
+            "not a field value",
+            "write visible ASCII",
+        ),
+        (
+            "request_headers = { set = { \"X-A\" = \"a\", x-a = \"b\" } }",
+            1,
+            42,
+            "`x-a` is set twice",
+            "leave one out; case plays no part in field names",
+        ),
+        ("response_headers = { add = {} }", 1, 22, "unknown key `add` in `route.response_headers`", ""),
+    ];
+    check_rows(&rows, with_route, 8);
+}
+
+#[test]
+fn a_mistake_in_a_match_is_told_once_where_it_stands() {
+    let file = |m: &str| with_rest("").replace("{ path = \"/*\" }", m);
+    let rows = [
+        ("\"/*\"", 9, "expected a table, such as [route.match], found a string", ""),
+        ("{}", 9, "`match` says nothing", "write match = { path = \"/*\" } for everything"),
+        ("{ path = \"users\" }", 18, "a path starts with /", "write \"/users\""),
+        (
+            "{ path = \"/users*\" }",
+            18,
+            "* cannot stand here",
+            "* stands only in a final /*; for more write regex = \"…\" instead of path",
+        ),
+        (
+            "{ path = \"/*/x\" }",
+            18,
+            "* cannot stand here",
+            "* stands only in a final /*; for more write regex = \"…\" instead of path",
+        ),
+        ("{ path = \"/a?b=c\" }", 18, "only the path is matched, not the query", "write \"/a\""),
+        ("{ path = \"/é x\" }", 18, "paths arrive percent-encoded", "write \"/%C3%A9%20x\""),
+        ("{ path = [] }", 18, "an empty `path` would match nothing", "leave it out for any"),
+        (
+            "{ path = \"/a\", regex = \"x\" }",
+            32,
+            "a route has either `path` or `regex`",
+            "leave out one of them",
+        ),
+        ("{ regex = \"(\" }", 19, "not a regular expression", "found open group without closing ')'"),
+        ("{ host = \"a:80\" }", 18, "not a host", "write \"a\"; the port plays no part"),
+        (
+            "{ host = \"*\" }",
+            18,
+            "not a host",
+            "write a name such as \"api.example.com\" or \"*.example.com\"",
+        ),
+        (
+            "{ host = \"a.*.com\" }",
+            18,
+            "not a host",
+            "write a name such as \"api.example.com\" or \"*.example.com\"",
+        ),
+        ("{ method = \"get\" }", 20, "methods are in upper case", "write \"GET\""),
+        ("{ method = [\"GET\", \"A B\"] }", 28, "not a method", "write such as \"GET\""),
+        ("{ pth = \"/a\" }", 11, "unknown key `pth` in `route.match`", "did you mean `path`?"),
+    ];
+    for (m, column, message, help) in rows {
+        let want = vec![(6, column, message.to_string(), help.to_string())];
+        assert_eq!(told(&file(m)), want, "{m}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_told_at_the_table_that_lacks_it() {
+    let api = "[upstream.api]\nservers = [\"http://a\"]\n";
+    let rows = [
+        (api.to_owned(), 3, "`route` is missing"),
+        (format!("{api}route = []\n").replace(api, "") + api, 1, "`route` is missing"),
+        (format!("{api}[[route]]\nmatch.path = \"/*\"\nupstream = \"api\""), 3, "`route.name` is missing"),
+        (format!("{api}[[route]]\nname = \"a\"\nupstream = \"api\""), 3, "`route.match` is missing"),
+        (format!("{api}[[route]]\nname = \"a\"\nmatch.path = \"/*\""), 3, "`route.upstream` is missing"),
+        (format!("{api}[route]\nname = \"a\""), 3, "routes are a list"),
+        (format!("{api}[[rout]]\nname = \"a\""), 3, "unknown key `rout`"),
+    ];
+    for (text, line, message) in rows {
+        let told: Vec<_> = told(&text).into_iter().map(|p| p.2).collect();
+        assert_eq!(told, [message], "{text}");
+        let at = parse(&text).unwrap_err().iter().next().unwrap().line;
+        assert!(at == line || message == "`route` is missing", "{text}: {at}");
+    }
+}
+
+#[test]
+fn a_dangling_upstream_offers_the_nearest() {
+    let dangling = "there is no upstream `apj`".to_owned();
+    let text = REST.replace("upstream = \"api\"", "upstream = \"apj\"");
+    assert_eq!(told(&text), [(7, 12, dangling.clone(), "did you mean \"api\"?".into())]);
+    let none = "[[route]]\nname = \"a\"\nmatch.path = \"/*\"\nupstream = \"apj\"\n";
+    assert_eq!(told(none), [(4, 12, dangling, "write [upstream.apj] with its servers".into())]);
+}
+
+#[test]
+fn two_routes_of_one_name_are_both_shown() {
+    let text =
+        with_route("[[route]]\nname = \"all\"\nmatch.host = \"x\"\nupstream = \"api\"\n").replace("/*", "/a");
+    assert_eq!(told(&text), [(9, 8, "two routes are named `all`".into(), "write another name".into())]);
+    let shown = parse(&text).unwrap_err().to_string();
+    assert!(
+        shown.contains("5 | name = \"all\"\n  |        ----- the first\n...\n9 | name = \"all\"\n"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_route_that_can_never_match_shows_both_places() {
+    let text = with_route("[[route]]\nname = \"late\"\nmatch = { path = \"/users\" }\nupstream = \"api\"\n");
+    let want = "error: route `late` can never match
+  --> proxy.toml:10:9
+   |
+ 6 | match = { path = \"/*\" }
+   |         --------------- `all` stands earlier and takes all that it would take
+...
+10 | match = { path = \"/users\" }
+   |         ^^^^^^^^^^^^^^^^^^^ move it before `all`
+   = help: the first matching route wins
+
+1 problem in proxy.toml";
+    assert_eq!(parse(&text).unwrap_err().to_string(), want);
+}
+
+#[test]
+fn a_route_with_a_wrong_match_shadows_nothing() {
+    let text = with_route("[[route]]\nname = \"late\"\nmatch = { path = \"users\" }\nupstream = \"api\"\n");
+    assert_eq!(told(&text).len(), 1, "{}", parse(&text).unwrap_err());
+}
+
+#[test]
+fn a_bare_ttl_offers_the_three_names() {
+    let shown = parse(&with_route("[route.cache]\nttl = \"90s\"\n")).unwrap_err().to_string();
+    let want = "error: `ttl` alone does not say which lifetime is meant
+ --> proxy.toml:9:7
+  |
+9 | ttl = \"90s\"
+  |       ^^^^^ name one of the three
+  = help: ttl.default = \"90s\"   is for responses of which the origin gives no lifetime
+  = help: ttl.override = \"90s\"  is used in place of any lifetime that the origin gives
+  = help: ttl.max = \"90s\"       shortens any lifetime that is longer
+
+1 problem in proxy.toml";
+    assert_eq!(shown, want);
+}
+
+#[test]
+fn five_different_mistakes_are_five_problems_in_the_order_of_the_file() {
+    let text = "listen = \"localhost:8080\"
+[cache]
+memory = 256
+redis_dedline = \"20ms\"
+[upstream.api]
+servers = [\"http://127.0.0.1:3000\"]
+[[route]]
+name = \"users\"
+match = { path = \"/users/*\" }
+upstream = \"apii\"
+[route.cache]
+ttl = \"60s\"
+";
+    let places: Vec<_> = told(text).into_iter().map(|p| (p.0, p.1)).collect();
+    assert_eq!(places, [(1, 10), (3, 10), (4, 1), (10, 12), (12, 7)]);
+    assert!(parse(text).unwrap_err().to_string().ends_with("\n5 problems in proxy.toml"));
+}
+
+#[test]
+fn a_mistake_in_tomls_syntax_is_told_alone_and_in_place() {
+    let rows = [
+        ("listen = \"a", 1, "not TOML"),
+        ("a = 1\na = 2", 2, "this key is written twice"),
+        ("[cache\nmemory = 1", 1, "not TOML"),
+        ("listen = 127.0.0.1:80", 1, "not TOML"),
+        ("workers =", 1, "not TOML"),
+    ];
+    for (text, line, message) in rows {
+        let told = told(text);
+        assert_eq!((told.len(), told[0].0), (1, line), "{text}");
+        assert!(told[0].2.starts_with(message), "{text}: {}", told[0].2);
+    }
+}

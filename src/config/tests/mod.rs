@@ -1,0 +1,227 @@
+//! The room's tests as a whole: files in, configurations or problems out.
+
+mod mistakes;
+mod shipped;
+
+use std::time::Duration;
+
+use http::Method;
+use proptest::prelude::*;
+
+use super::*;
+use crate::rules::{Authorization, Cookies, SetCookie, Ttl};
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "LARDER_TOKEN" => Some("a-long-secret".into()),
+        "PORT" => Some("3001".into()),
+        "THREADS" => Some("3".into()),
+        "ON" => Some("false".into()),
+        "BAD" => Some("nonsense".into()),
+        "PASSWORD" => Some("hunter@2".into()),
+        _ => None,
+    }
+}
+
+fn parse(text: &str) -> Result<Config, Problems> {
+    Config::parse(text, "proxy.toml", &env)
+}
+
+const REST: &str = "\n[upstream.api]\nservers = [\"http://127.0.0.1:3000\"]\n\
+                    [[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n";
+
+/// A file that is good but for `top`, which stands first.
+fn with_rest(top: &str) -> String {
+    format!("{top}{REST}")
+}
+
+/// A file that is good but for `lines` at the end of its only route.
+fn with_route(lines: &str) -> String {
+    format!("{REST}{lines}")
+}
+
+/// `(line, column, message, help)` of every problem.
+fn told(text: &str) -> Vec<(usize, usize, String, String)> {
+    let problems = parse(text).err().unwrap_or_else(|| panic!("no problem in:\n{text}"));
+    problems.iter().map(|p| (p.line, p.column, p.message.clone(), p.help.clone())).collect()
+}
+
+#[test]
+fn the_environment_fills_strings_numbers_and_flags() {
+    let text = with_rest("workers = \"${THREADS}\"\nadmin = \"0.0.0.0:1\"\nadmin_token = \"${LARDER_TOKEN}\"\n[timing]\nprocess_time = \"${ON}\"\n")
+        .replace("3000", "${PORT}");
+    let config = parse(&text).unwrap();
+    assert_eq!((config.workers, config.timing.process_time), (3, false));
+    assert_eq!(config.admin_token.as_deref(), Some("a-long-secret"));
+    assert_eq!(config.upstreams[0].servers[0].port, 3001);
+}
+
+#[test]
+fn what_the_environment_lacks_is_told_at_its_name() {
+    let text = with_rest("admin_token = \"${NOPE}\"");
+    let help = "set NOPE, or write $${ for a plain ${";
+    assert_eq!(told(&text), [(1, 16, "the environment has no `NOPE`".into(), help.into())]);
+    assert_eq!(told(&with_rest("admin_token = \"x${NOPE\""))[0].1, 17);
+}
+
+#[test]
+fn a_value_from_the_environment_is_shown_unless_it_may_be_secret() {
+    let shown = |top: &str| parse(&with_rest(top)).unwrap_err().to_string();
+    let plain = shown("listen = \"${BAD}\"");
+    assert!(plain.contains("= help: with the environment's values this reads \"nonsense\""), "{plain}");
+    let secret = shown("[cache]\nredis = \"redis://:${PASSWORD}@db\"\n");
+    assert!(secret.contains("the password cannot be read") && !secret.contains("hunter"), "{secret}");
+    let server = REST.replace("http://", "http://u:${PASSWORD}@");
+    let secret = parse(&server).unwrap_err().to_string();
+    assert!(secret.contains("carries no user or password") && !secret.contains("hunter"), "{secret}");
+}
+
+#[test]
+fn a_written_value_makes_the_defaults_give_way() {
+    let config = parse(&with_rest("[cache]\nmemory = \"8MiB\"\nredis_queue = \"64KiB\"\n")).unwrap();
+    assert_eq!((config.cache.max_object, config.cache.redis_max_object), (8 << 20, 64 << 10));
+    let config = parse(&REST.replace("[[route]]", "pool.max_connections = 4\n[[route]]")).unwrap();
+    assert_eq!((config.upstreams[0].pool.max_idle, config.upstreams[0].pool.max_connections), (4, 4));
+}
+
+#[test]
+fn words_stand_for_their_values() {
+    let top = "admin = \"off\"\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n\
+               [timing]\nslow_request = \"off\"\n[log]\nformat = \"json\"\naccess = \"text\"\nlevel = \"warn, larder::slow=off\"\n";
+    let config = parse(&with_rest(top)).unwrap();
+    assert_eq!((config.admin, config.timing.slow_request), (None, None));
+    assert_eq!((config.listen.len(), config.trusted_proxies.len()), (2, 2));
+    assert_eq!((config.log.format, config.log.access), (LogFormat::Json, Access::Text));
+}
+
+#[test]
+fn a_routes_cache_is_read_into_policy_and_key() {
+    let lines = "[route.cache]\nttl = { default = \"1s\", override = \"2s\", max = \"3s\" }\nstale_while_revalidate = \"4s\"\n\
+                 stale_if_error = \"0s\"\nkeep = \"5s\"\ncookies = [\"lang\", \"lang\", \"ab\"]\nauthorization = \"per-credential\"\n\
+                 set_cookie = \"strip\"\n[route.cache.key]\nignore_query = [\"utm_*\"]\nheaders = [\"Accept-Language\", \"accept-language\"]\n";
+    let cache = parse(&with_route(lines)).unwrap().routes[0].cache.clone().unwrap();
+    let secs = |s| Some(Duration::from_secs(s));
+    let names = vec!["lang".to_owned(), "ab".to_owned()];
+    assert_eq!(cache.policy.ttl, Ttl { default: secs(1), r#override: secs(2), max: secs(3) });
+    assert_eq!((cache.policy.stale_while_revalidate, cache.policy.stale_if_error), (secs(4), secs(0)));
+    assert_eq!((cache.policy.keep, cache.policy.set_cookie), (Duration::from_secs(5), SetCookie::Strip));
+    assert_eq!(cache.policy.cookies, Cookies::Key(names.clone()));
+    assert_eq!(cache.policy.authorization, Authorization::PerCredential);
+    assert_eq!((cache.key.cookies, cache.key.per_credential), (names, true));
+    assert_eq!(cache.key.headers, ["accept-language"]);
+    assert_eq!(cache.key.ignore_query[0].as_str(), "utm_*");
+}
+
+#[test]
+fn caching_is_on_unless_a_route_says_false() {
+    let cache = |lines| parse(&with_route(lines)).unwrap().routes[0].cache.clone();
+    assert_eq!(cache(""), Some(RouteCache::default()));
+    assert_eq!(cache("cache = true"), Some(RouteCache::default()));
+    assert_eq!(cache("cache = false"), None);
+}
+
+#[test]
+fn header_edits_and_match_are_read() {
+    let text = with_route(
+        "request_headers = { set = { X-A = \"1\" }, remove = [\"X-Debug\"] }\nresponse_headers.remove = \"Server\"\n",
+    )
+    .replace("path = \"/*\"", "path = [\"/a\", \"/b/*\"], host = [\"A.com\", \"*.B.com\", \"[::1]\"], method = [\"GET\", \"PURGE\"]");
+    let route = parse(&text).unwrap().routes[0].clone();
+    assert_eq!(route.request_headers.set, [("x-a".parse().unwrap(), "1".parse().unwrap())]);
+    assert_eq!(route.request_headers.remove, ["x-debug"]);
+    assert_eq!(route.response_headers.remove, ["server"]);
+    assert_eq!(route.matcher.paths, [PathPattern::Exact("/a".into()), PathPattern::Prefix("/b/".into())]);
+    let hosts = [
+        HostPattern::Exact("a.com".into()),
+        HostPattern::Suffix(".b.com".into()),
+        HostPattern::Exact("::1".into()),
+    ];
+    assert_eq!(route.matcher.hosts, hosts);
+    assert_eq!(route.matcher.methods, [Method::GET, Method::from_bytes(b"PURGE").unwrap()]);
+    assert_eq!(route.line, 4);
+}
+
+#[test]
+fn no_route_is_an_index_and_the_first_match_wins() {
+    let text = with_route("[[route]]\nname = \"b\"\nmatch.path = [\"/a\", \"/b\"]\nupstream = \"api\"\n")
+        .replace("/*", "/a");
+    let config = parse(&text).unwrap();
+    let route = |path| config.route(&Method::GET, "h", path);
+    assert_eq!((route("/a"), route("/b"), route("/c")), (Some(0), Some(1), None));
+}
+
+#[test]
+fn one_line_is_a_file_that_reads_back() {
+    let text = one_line(
+        "http://127.0.0.1:3000",
+        Some("127.0.0.1:1"),
+        Some("off"),
+        Some("60s"),
+        Some("redis://:a\"b\\@db"),
+    );
+    let config = parse(&text).unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!((config.listen, config.admin), (vec!["127.0.0.1:1".parse().unwrap()], None));
+    assert_eq!(config.cache.redis.as_deref(), Some("redis://:a\"b\\@db"));
+    assert_eq!(config.upstreams[0].servers, [Server { host: "127.0.0.1".into(), port: 3000 }]);
+    assert_eq!(config.routes[0].cache.clone().unwrap().policy.ttl.default, Some(Duration::from_secs(60)));
+    let least = one_line("http://a", None, None, None, None);
+    assert_eq!(parse(&least).unwrap().routes[0].cache, Some(RouteCache::default()));
+    assert!(least.starts_with("[upstream.origin]\nservers = [\"http://a\"]\n"), "{least}");
+}
+
+#[test]
+fn a_wrong_argument_is_a_located_problem() {
+    let text = one_line("http://a", None, None, Some("60"), None);
+    let shown = Config::parse(&text, "<command line>", &env).unwrap_err().to_string();
+    assert!(shown.contains("--> <command line>:10:15\n"), "{shown}");
+    assert!(shown.contains("ttl.default = \"60\"\n   |               ^^^^ write \"60s\""), "{shown}");
+}
+
+#[test]
+fn the_demos_changes_keep_what_the_checks_promise() {
+    let at = |text: &str| text.parse().unwrap();
+    let demo = || parse(REST).unwrap().with_listen(at("127.0.0.1:18080")).with_access(Access::Text);
+    assert_eq!((demo().listen, demo().log.access), (vec![at("127.0.0.1:18080")], Access::Text));
+    assert_eq!(demo().with_admin(Some(at("[::1]:0"))).unwrap().admin, Some(at("[::1]:0")));
+    assert!(demo().with_admin(Some(at("0.0.0.0:1"))).is_err());
+    assert!(demo().with_admin(Some(at("127.0.0.1:18080"))).is_err());
+    assert_eq!(demo().with_redis(Some("redis://db")).unwrap().cache.redis.as_deref(), Some("redis://db"));
+    assert!(demo().with_redis(Some("db")).is_err());
+    let server = Server { host: "127.0.0.1".into(), port: 5 };
+    let changed = demo().with_servers("api", vec![server.clone()]).unwrap();
+    assert_eq!(changed.upstreams[0].servers, std::slice::from_ref(&server));
+    assert!(demo().with_servers("api", vec![]).is_err() && demo().with_servers("x", vec![server]).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_configuration_or_problems_that_can_be_shown(text in ".{0,200}") {
+        if let Err(problems) = parse(&text) {
+            prop_assert!(!problems.is_empty() && !problems.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn the_shipped_file_with_any_part_replaced_is_read_or_refused(
+        at in 0usize..7000, len in 0usize..40, with in "[\\[\\]{}\"=.#\n\t a-z0-9é$]{0,8}",
+    ) {
+        let chars: Vec<char> = shipped::uncommented().chars().collect();
+        let (start, end) = (at.min(chars.len()), (at + len).min(chars.len()));
+        let text: String = chars[..start].iter().chain(with.chars().collect::<Vec<_>>().iter()).chain(&chars[end..]).collect();
+        if let Err(problems) = parse(&text) {
+            for p in &problems {
+                prop_assert!(p.line >= 1 && p.column >= 1 && p.line <= text.split('\n').count());
+            }
+            prop_assert!(problems.to_string().ends_with(" in proxy.toml"));
+        }
+    }
+
+    #[test]
+    fn any_arguments_make_toml_that_holds_them(to in ".{0,30}", ttl in ".{0,30}") {
+        let text = one_line(&to, None, None, Some(&ttl), None);
+        let file: toml::Table = toml::from_str(&text).unwrap();
+        let read = |s: &str| environment::expand(s, &|_| None).unwrap().0;
+        prop_assert_eq!(read(file["upstream"]["origin"]["servers"][0].as_str().unwrap()), to);
+        prop_assert_eq!(read(file["route"][0]["cache"]["ttl"]["default"].as_str().unwrap()), ttl);
+    }
+}

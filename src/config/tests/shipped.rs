@@ -1,0 +1,96 @@
+//! The shipped `proxy.toml` against the code: complete, right, and with the same defaults.
+
+use std::time::Duration;
+
+use super::super::{Config, Policy, RouteCache, SHIPPED, check, reader};
+use super::{REST, env, parse};
+use crate::rules::Ttl;
+
+/// The shipped file with every setting that is commented out made active.
+pub(super) fn uncommented() -> String {
+    let setting = |line: &str| {
+        let key = line.split(" = ").next().unwrap_or("");
+        line.contains(" = ") && key.chars().all(|c| c.is_ascii_alphanumeric() || "_.".contains(c))
+    };
+    let line = |line: &str| match line.strip_prefix("# ") {
+        Some(rest) if setting(rest) || rest.starts_with("[[") => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    SHIPPED.lines().map(line).collect()
+}
+
+fn defaults() -> Config {
+    parse(REST).unwrap()
+}
+
+#[test]
+fn the_shipped_file_has_no_problem_and_shows_every_default() {
+    let (shipped, default) = (parse(SHIPPED).unwrap_or_else(|p| panic!("{p}")), defaults());
+    assert_eq!((&shipped.listen, shipped.admin), (&default.listen, default.admin));
+    assert_eq!((shipped.workers, &shipped.trusted_proxies), (default.workers, &default.trusted_proxies));
+    assert_eq!(shipped.log, default.log);
+    assert_eq!(shipped.cache, default.cache);
+    assert_eq!(shipped.timing, default.timing);
+    assert_eq!(shipped.limits, default.limits);
+    assert_eq!(shipped.upstreams[0].servers, default.upstreams[0].servers);
+    assert_eq!(shipped.upstreams[0].timeout, default.upstreams[0].timeout);
+    assert_eq!(shipped.upstreams[0].pool, default.upstreams[0].pool);
+    assert_eq!(shipped.routes.last().unwrap().cache, Some(RouteCache::default()));
+}
+
+#[test]
+fn the_shipped_files_commented_settings_are_right_too() {
+    let config = parse(&uncommented()).unwrap_or_else(|p| panic!("{p}"));
+    let (policy, default) = (config.routes[0].cache.clone().unwrap().policy, Policy::default());
+    assert_eq!((policy.keep, policy.cookies), (default.keep, default.cookies));
+    assert_eq!((policy.authorization, policy.set_cookie), (default.authorization, default.set_cookie));
+    assert!(config.cache.redis.is_some() && config.admin_token.is_some());
+    assert!(config.routes.iter().any(|r| r.matcher.regex.is_some() && r.cache.is_none()));
+}
+
+#[test]
+fn the_shipped_file_names_every_setting_there_is() {
+    let text = uncommented();
+    let file = toml::de::DeTable::parse(&text).unwrap();
+    let reader = reader::Reader::new(&text, &env);
+    check::config(&reader, file.get_ref(), text.len());
+    let asked = reader.asked();
+    assert!(asked.len() > 50, "{asked:?}");
+    for (path, _) in &asked {
+        assert!(asked.contains(&(path.clone(), true)), "`{path}` is not in proxy.toml");
+    }
+}
+
+#[test]
+fn every_line_of_the_shipped_file_that_sets_something_says_why() {
+    // Route and upstream names, and what repeats an earlier line, need no reason of their own.
+    let plain = ["name", "upstream", "match", "servers", "ttl.default", "cache"];
+    for line in uncommented().lines().filter(|l| l.contains(" = ") && !l.starts_with('#')) {
+        let key = line.split(" = ").next().unwrap();
+        assert!(line.contains(" # ") || plain.contains(&key), "{line}");
+        assert!(line.chars().count() <= 120, "{line}");
+    }
+}
+
+#[test]
+fn the_demo_sends_each_of_its_requests_to_the_route_made_for_it() {
+    let config = parse(SHIPPED).unwrap();
+    let rows = [
+        ("GET", "/users/1", "user"),
+        ("POST", "/users/batch-create", "user"),
+        ("GET", "/users", "users"),
+        ("POST", "/users", "users"),
+        ("GET", "/slow", "slow"),
+        ("GET", "/flaky", "flaky"),
+        ("GET", "/", "everything"),
+        ("GET", "/other", "everything"),
+    ];
+    for (method, path, want) in rows {
+        let index = config.route(&method.parse().unwrap(), "127.0.0.1", path).unwrap();
+        assert_eq!(config.routes[index].name, want, "{method} {path}");
+    }
+    let user = config.routes[0].cache.clone().unwrap();
+    let secs = |s| Some(Duration::from_secs(s));
+    assert_eq!(user.policy.ttl, Ttl { default: secs(60), ..Ttl::default() });
+    assert_eq!((user.policy.stale_while_revalidate, user.policy.stale_if_error), (secs(30), secs(600)));
+}

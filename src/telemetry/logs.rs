@@ -11,7 +11,7 @@ use serde::ser::{SerializeMap, Serializer as _};
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, Layer, MakeWriter};
@@ -30,19 +30,26 @@ use crate::clock::Clock;
 /// A `level` that cannot be read falls back to `info` and says so. Says whether it took effect: it
 /// does so once in a process, and later calls change nothing.
 pub fn init(level: &str, json: bool, ansi: bool) -> bool {
-    let targets = level.parse::<Targets>();
-    let understood = targets.is_ok();
-    let targets = targets.unwrap_or_else(|_| Targets::new().with_default(Level::INFO));
+    let understood = targets(level);
+    let targets = understood.clone().unwrap_or_else(|| Targets::new().with_default(Level::INFO));
     let registry = tracing_subscriber::registry();
     let installed = if json {
         registry.with(json_layer(io::stderr).with_filter(targets)).try_init()
     } else {
         registry.with(text_layer(io::stderr, ansi).with_filter(targets)).try_init()
     };
-    if installed.is_ok() && !understood {
+    if installed.is_ok() && understood.is_none() {
         tracing::warn!(given = level, "log level not understood, using info");
     }
     installed.is_ok()
+}
+
+/// `Targets` takes a lone word for a target, all of whose messages are wanted; a mistyped level would
+/// silence everything else. Here a lone word is a level or nothing.
+fn targets(level: &str) -> Option<Targets> {
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    let lone_words_are_levels = level.split(',').all(|part| part.contains('=') || is_level(part.trim()));
+    level.parse().ok().filter(|_| lone_words_are_levels)
 }
 
 /// Logs a slow request: one event, target `larder::slow`.
@@ -329,8 +336,21 @@ mod tests {
     }
 
     #[test]
-    fn setting_up_twice_is_harmless_and_so_is_a_level_that_makes_no_sense() {
-        assert!(init("error,larder::slow=verbose", true, false));
-        assert!(!init("info", false, true));
+    fn levels_are_read_by_target_and_nonsense_is_refused() {
+        let enabled = |level: &str, target| targets(level).map(|t| t.would_enable(target, &Level::WARN));
+        assert_eq!(enabled("info", "larder::slow"), Some(true));
+        assert_eq!(enabled("info,larder::slow=off", "larder::slow"), Some(false));
+        assert_eq!(enabled("info,larder::slow=off", "larder::fill"), Some(true));
+        assert_eq!(enabled("error", "larder::slow"), Some(false));
+        for nonsense in ["loud", "", "info,larder::slow", "info,larder::slow=verbose"] {
+            assert_eq!(enabled(nonsense, "larder::slow"), None, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn setting_up_again_changes_nothing_and_does_not_panic() {
+        init("off", true, false);
+        assert!(!init("trace", false, true));
+        assert!(!init("loud", false, true));
     }
 }

@@ -108,7 +108,7 @@ impl Shard {
     }
 
     /// A request is over: called once for each [`Shard::begin`], on any shard, by
-    /// [`finish`](super::finish).
+    /// [`finish()`](super::finish()).
     pub fn finish(&self, r: &Finished) {
         if let Some(route) = self.route(r.route) {
             route.finish(r);

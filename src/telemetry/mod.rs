@@ -1,6 +1,6 @@
 //! What happened, and how long it took: for headers, metrics and logs.
 //!
-//! The upper floors write marks into a [`Timeline`], set an [`Outcome`], and call [`finish`] once
+//! The upper floors write marks into a [`Timeline`], set an [`Outcome`], and call [`finish()`] once
 //! when the response's body ends. That one call feeds the metrics, the slow-request log and the
 //! access log, so the three cannot tell different stories.
 //! Knows the words and forms in which all of this is shown.

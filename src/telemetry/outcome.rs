@@ -13,6 +13,19 @@ pub enum Tier {
     Redis,
 }
 
+impl Tier {
+    /// Both tiers, in the order they are asked.
+    pub const ALL: [Self; 2] = [Self::Memory, Self::Redis];
+
+    /// The word for headers, labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+        }
+    }
+}
+
 /// Why a cacheable request was forwarded (RFC 9211 §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Miss {
@@ -25,6 +38,21 @@ pub enum Miss {
     /// The request asked for the origin's word (`no-cache`, `max-age`, `min-fresh`), or what is
     /// stored may not answer this request.
     Request,
+}
+
+impl Miss {
+    /// Every reason, for metrics and documentation.
+    pub const ALL: [Self; 4] = [Self::Uri, Self::Vary, Self::Stale, Self::Request];
+
+    /// The word of RFC 9211 §2.2, for headers, labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Uri => "uri-miss",
+            Self::Vary => "vary-miss",
+            Self::Stale => "stale",
+            Self::Request => "request",
+        }
+    }
 }
 
 /// Why a request never looked into the cache.
@@ -42,6 +70,24 @@ pub enum Bypass {
     Body,
     /// The request said `no-store`.
     RequestNoStore,
+}
+
+impl Bypass {
+    /// Every reason, for metrics and documentation.
+    pub const ALL: [Self; 6] =
+        [Self::Method, Self::Off, Self::Cookie, Self::Upgrade, Self::Body, Self::RequestNoStore];
+
+    /// The word for headers, labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Off => "off",
+            Self::Cookie => "cookie",
+            Self::Upgrade => "upgrade",
+            Self::Body => "body",
+            Self::RequestNoStore => "request-no-store",
+        }
+    }
 }
 
 /// Where the answer came from.
@@ -80,6 +126,55 @@ pub enum Detail {
     Word(&'static str),
 }
 
+/// [`Source`] without its particulars: the closed set behind the label `result`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Fresh from a tier.
+    Hit,
+    /// Stale from a tier, while it is refreshed.
+    Stale,
+    /// Stale from a tier, because the origin failed.
+    StaleIfError,
+    /// Stored, and confirmed by the origin.
+    Revalidated,
+    /// Looked up, and answered by the origin.
+    Miss,
+    /// Forwarded without looking.
+    Bypass,
+    /// Answered by Larder itself.
+    Local,
+    /// The origin failed and Larder answered in its place.
+    Failed,
+}
+
+impl Kind {
+    /// Every kind, for metrics and documentation.
+    pub const ALL: [Self; 8] = [
+        Self::Hit,
+        Self::Stale,
+        Self::StaleIfError,
+        Self::Revalidated,
+        Self::Miss,
+        Self::Bypass,
+        Self::Local,
+        Self::Failed,
+    ];
+
+    /// The word for labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::StaleIfError => "stale-if-error",
+            Self::Revalidated => "revalidated",
+            Self::Miss => "miss",
+            Self::Bypass => "bypass",
+            Self::Local => "local",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -95,4 +190,187 @@ pub struct Outcome {
     pub collapsed: bool,
     /// More, in one word.
     pub detail: Option<Detail>,
+}
+
+impl Outcome {
+    /// An outcome of which only the source is known yet.
+    pub const fn new(source: Source) -> Self {
+        Self { source, fwd_status: None, ttl: None, stored: false, collapsed: false, detail: None }
+    }
+
+    /// The source without its particulars.
+    pub const fn kind(&self) -> Kind {
+        match self.source {
+            Source::Hit(_) => Kind::Hit,
+            Source::StaleWhileRevalidate(_) => Kind::Stale,
+            Source::StaleIfError => Kind::StaleIfError,
+            Source::Revalidated(_) => Kind::Revalidated,
+            Source::Miss(_) => Kind::Miss,
+            Source::Bypass(_) => Kind::Bypass,
+            Source::Local => Kind::Local,
+            Source::Failed(_) => Kind::Failed,
+        }
+    }
+
+    /// The label `result`: `hit`, `stale`, `stale-if-error`, `revalidated`, `miss`, `bypass`,
+    /// `local` or `failed`.
+    pub const fn result(&self) -> &'static str {
+        self.kind().as_str()
+    }
+
+    /// The value of `X-Cache`; none where Larder itself answered, since no cache was in play.
+    pub const fn x_cache(&self) -> Option<&'static str> {
+        match self.kind() {
+            Kind::Hit => Some("HIT"),
+            Kind::Stale | Kind::StaleIfError => Some("STALE"),
+            Kind::Revalidated => Some("REVALIDATED"),
+            Kind::Miss => Some("MISS"),
+            Kind::Bypass => Some("BYPASS"),
+            Kind::Local | Kind::Failed => None,
+        }
+    }
+
+    /// The tier that answered without the origin.
+    pub const fn tier(&self) -> Option<Tier> {
+        match self.source {
+            Source::Hit(tier) | Source::StaleWhileRevalidate(tier) => Some(tier),
+            _ => None,
+        }
+    }
+
+    /// Why the cache was looked into and could not answer; none where it answered, stale-if-error
+    /// included, and where it was not asked.
+    pub const fn missed(&self) -> Option<Miss> {
+        match self.source {
+            Source::Miss(miss) | Source::Revalidated(miss) | Source::Failed(Some(miss)) => Some(miss),
+            _ => None,
+        }
+    }
+
+    /// Why the cache was not asked.
+    pub const fn bypassed(&self) -> Option<Bypass> {
+        match self.source {
+            Source::Bypass(bypass) => Some(bypass),
+            _ => None,
+        }
+    }
+
+    /// Why the request went forward, for labels and logs: the word of [`Miss`] or [`Bypass`].
+    pub fn reason(&self) -> Option<&'static str> {
+        match self.source {
+            Source::StaleIfError => Some(Miss::Stale.as_str()),
+            _ => self.missed().map(Miss::as_str).or(self.bypassed().map(Bypass::as_str)),
+        }
+    }
+
+    /// Why the response was not stored, remembered reasons included. Nothing when it is being
+    /// stored after all: a remembered "no" may have been overtaken by this response.
+    pub const fn not_stored(&self) -> Option<NotStored> {
+        match self.detail {
+            Some(Detail::NotStored(why) | Detail::HitForMiss(why)) if !self.stored => Some(why),
+            _ => None,
+        }
+    }
+
+    /// What [`Outcome::detail`] adds, in one word; nothing when it would only repeat the reason.
+    pub fn note(&self) -> Option<&'static str> {
+        match self.detail? {
+            Detail::NotStored(_) | Detail::HitForMiss(_) => self.not_stored().map(NotStored::as_str),
+            Detail::MustAsk(why) => Some(why.as_str()).filter(|word| self.reason() != Some(word)),
+            Detail::Purged => Some("purged"),
+            Detail::Word(word) => Some(word),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod any {
+    //! Any outcome at all, for property tests.
+
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(in crate::telemetry) fn any_outcome() -> impl Strategy<Value = Outcome> {
+        let rest = (any::<Option<u16>>(), any::<Option<i64>>(), any::<bool>(), any::<bool>(), any_detail());
+        (any_source(), rest).prop_map(|(source, (fwd_status, ttl, stored, collapsed, detail))| Outcome {
+            source,
+            fwd_status,
+            ttl,
+            stored,
+            collapsed,
+            detail,
+        })
+    }
+
+    fn any_detail() -> impl Strategy<Value = Option<Detail>> {
+        let words = vec!["no-route", "", "9lives", "two words", "a;b", "q\"", "\u{fc}", "line\nbreak"];
+        let must_ask = vec![MustAsk::Stale, MustAsk::NoCache, MustAsk::RequestMaxAge, MustAsk::Cookie];
+        prop_oneof![
+            Just(None),
+            Just(Some(Detail::Purged)),
+            prop::sample::select(NotStored::ALL.to_vec()).prop_map(|w| Some(Detail::NotStored(w))),
+            prop::sample::select(NotStored::ALL.to_vec()).prop_map(|w| Some(Detail::HitForMiss(w))),
+            prop::sample::select(must_ask).prop_map(|w| Some(Detail::MustAsk(w))),
+            prop::sample::select(words).prop_map(|w| Some(Detail::Word(w))),
+        ]
+    }
+
+    fn any_source() -> impl Strategy<Value = Source> {
+        let tier = || prop::sample::select(Tier::ALL.to_vec());
+        let miss = || prop::sample::select(Miss::ALL.to_vec());
+        prop_oneof![
+            tier().prop_map(Source::Hit),
+            tier().prop_map(Source::StaleWhileRevalidate),
+            Just(Source::StaleIfError),
+            miss().prop_map(Source::Revalidated),
+            miss().prop_map(Source::Miss),
+            prop::sample::select(Bypass::ALL.to_vec()).prop_map(Source::Bypass),
+            Just(Source::Local),
+            prop::option::of(miss()).prop_map(Source::Failed),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_closed_set_lists_its_members_in_the_order_of_their_numbers() {
+        assert!(Tier::ALL.iter().enumerate().all(|(i, x)| *x as usize == i));
+        assert!(Miss::ALL.iter().enumerate().all(|(i, x)| *x as usize == i));
+        assert!(Bypass::ALL.iter().enumerate().all(|(i, x)| *x as usize == i));
+        assert!(Kind::ALL.iter().enumerate().all(|(i, x)| *x as usize == i));
+        assert!(NotStored::ALL.iter().enumerate().all(|(i, x)| *x as usize == i));
+    }
+
+    #[test]
+    fn each_source_has_its_words() {
+        let rows = [
+            (Source::Hit(Tier::Memory), Some("HIT"), "hit", Some(Tier::Memory), None),
+            (Source::Hit(Tier::Redis), Some("HIT"), "hit", Some(Tier::Redis), None),
+            (Source::StaleWhileRevalidate(Tier::Redis), Some("STALE"), "stale", Some(Tier::Redis), None),
+            (Source::StaleIfError, Some("STALE"), "stale-if-error", None, Some("stale")),
+            (Source::Revalidated(Miss::Request), Some("REVALIDATED"), "revalidated", None, Some("request")),
+            (Source::Miss(Miss::Vary), Some("MISS"), "miss", None, Some("vary-miss")),
+            (Source::Bypass(Bypass::Cookie), Some("BYPASS"), "bypass", None, Some("cookie")),
+            (Source::Local, None, "local", None, None),
+            (Source::Failed(Some(Miss::Uri)), None, "failed", None, Some("uri-miss")),
+            (Source::Failed(None), None, "failed", None, None),
+        ];
+        for (source, x_cache, result, tier, reason) in rows {
+            let outcome = Outcome::new(source);
+            let seen = (outcome.x_cache(), outcome.result(), outcome.tier(), outcome.reason());
+            assert_eq!(seen, (x_cache, result, tier, reason), "{source:?}");
+        }
+    }
+
+    #[test]
+    fn a_remembered_no_is_silent_once_the_response_is_stored() {
+        let mut outcome = Outcome::new(Source::Miss(Miss::Uri));
+        outcome.detail = Some(Detail::HitForMiss(NotStored::NoStore));
+        assert_eq!((outcome.note(), outcome.not_stored()), (Some("no-store"), Some(NotStored::NoStore)));
+        outcome.stored = true;
+        assert_eq!((outcome.note(), outcome.not_stored()), (None, None));
+    }
 }

@@ -1,0 +1,424 @@
+//! `GET /metrics`: the counters and gauges as Prometheus text, version 0.0.4.
+//!
+//! Knows the format and which value belongs to which declaration of [`families`]. A counter that
+//! is still zero is shown: a series that first appears at 1 has no rate.
+//! Must not know: how anything is counted, or HTTP.
+//!
+//! [`families`]: super::families
+
+use std::fmt::{Display, Write};
+
+use super::families::{self as f, Family};
+use super::gauges::{BREAKER_STATES, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged};
+use super::histogram::Histogram;
+use super::metrics::{ANSWERS, NONE, RouteCounts, Snapshot};
+use super::outcome::{Kind, Tier};
+use super::timeline::Phase;
+
+pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> String {
+    let mut page = Page::default();
+    routes(&mut page, snapshot);
+    durations(&mut page, snapshot);
+    process(&mut page, snapshot, gauges);
+    tiers(&mut page, gauges);
+    memory(&mut page, &gauges.memory);
+    if let Some(redis) = &gauges.redis {
+        self::redis(&mut page, redis);
+    }
+    upstreams(&mut page, &merged(&gauges.upstreams));
+    page.one(&f::ACCESS_DROPPED, gauges.access_dropped);
+    page.one(&f::UPTIME, gauges.uptime.as_secs_f64());
+    page.family(&f::BUILD).put(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.one(&f::STARTED, gauges.started.as_millis() as f64 / 1000.0);
+    page.text
+}
+
+fn routes(page: &mut Page, snapshot: &Snapshot) {
+    let mut requests = page.family(&f::REQUESTS);
+    for (route, counts) in &snapshot.routes {
+        for (kind, tier) in ANSWERS {
+            let tier_label = tier.map_or(NONE, Tier::as_str);
+            let labels = [("route", *route), ("result", kind.as_str()), ("tier", tier_label)];
+            requests.put(&labels, counts.answered(kind, tier));
+        }
+    }
+    page.by_route(&f::MISSES, snapshot, "reason", |c| c.misses());
+    page.by_route(&f::BYPASSES, snapshot, "reason", |c| c.bypasses());
+    page.by_route(&f::NOT_STORED, snapshot, "reason", |c| c.not_stored());
+    page.per_route(&f::COLLAPSED, snapshot, |c| c.collapsed);
+    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+    page.by_route(&f::RESPONSES, snapshot, "status_class", |c| classes.into_iter().zip(c.status_classes));
+    page.per_route(&f::RESPONSE_BYTES, snapshot, |c| c.bytes);
+    page.per_route(&f::ORIGIN_FETCHES, snapshot, |c| c.origin_fetches);
+}
+
+fn durations(page: &mut Page, snapshot: &Snapshot) {
+    let mut requests = page.family(&f::REQUEST_DURATION);
+    for (kind, histogram) in Kind::ALL.iter().zip(&snapshot.process.durations) {
+        requests.histogram(Some(("result", kind.as_str())), histogram);
+    }
+    let mut phases = page.family(&f::PHASE_DURATION);
+    for (phase, histogram) in Phase::ALL.iter().zip(&snapshot.process.phases) {
+        phases.histogram(Some(("phase", phase.as_str())), histogram);
+    }
+    page.family(&f::ORIGIN_DURATION).histogram(None, &snapshot.process.origin_fetches);
+}
+
+fn process(page: &mut Page, snapshot: &Snapshot, gauges: &Gauges) {
+    let total = snapshot.total();
+    page.one(&f::ACTIVE, snapshot.process.active(total.requests()));
+    page.one(&f::FAILED, total.failed);
+    page.one(&f::CLIENT_CLOSED, total.client_closed);
+    page.one(&f::SLOW, snapshot.process.slow);
+    page.one(&f::CONNECTIONS, gauges.connections);
+}
+
+fn tiers(page: &mut Page, gauges: &Gauges) {
+    let memory = &gauges.memory;
+    let mut rows = vec![(Tier::Memory, [memory.lookups, memory.hits, memory.misses()])];
+    rows.extend(gauges.redis.map(|redis| (Tier::Redis, [redis.gets, redis.hits, redis.misses])));
+    for (i, family) in [f::TIER_LOOKUPS, f::TIER_HITS, f::TIER_MISSES].iter().enumerate() {
+        let mut samples = page.family(family);
+        for (tier, values) in &rows {
+            samples.put(&[("tier", tier.as_str())], values.get(i).copied().unwrap_or(0));
+        }
+    }
+}
+
+fn memory(page: &mut Page, memory: &MemoryGauges) {
+    page.one(&f::MEMORY_ENTRIES, memory.entries);
+    page.one(&f::MEMORY_BYTES, memory.bytes);
+    page.one(&f::MEMORY_BUDGET, memory.budget);
+    page.one(&f::MEMORY_IN_FLIGHT, memory.in_flight);
+    page.one(&f::MEMORY_INSERTS, memory.inserts);
+    page.one(&f::MEMORY_CAPPED, memory.variants_capped);
+}
+
+fn redis(page: &mut Page, redis: &RedisGauges) {
+    page.one(&f::REDIS_UP, u8::from(redis.up));
+    let mut breaker = page.family(&f::REDIS_BREAKER);
+    for state in BREAKER_STATES {
+        breaker.put(&[("state", state)], u8::from(state == redis.breaker));
+    }
+    page.one(&f::REDIS_ERRORS, redis.errors);
+    page.one(&f::REDIS_DEADLINE, redis.deadline_exceeded);
+    page.one(&f::REDIS_REFUSED, redis.refused);
+    page.one(&f::REDIS_DAMAGED, redis.damaged);
+    page.one(&f::REDIS_WRITES, redis.writes);
+    page.one(&f::REDIS_WRITTEN, redis.written_bytes);
+    page.one(&f::REDIS_WRITE_ERRORS, redis.write_errors);
+    page.one(&f::REDIS_DROPPED, redis.dropped_writes);
+    page.one(&f::REDIS_QUEUE, redis.queue_bytes);
+}
+
+fn upstreams(page: &mut Page, upstreams: &[UpstreamGauges]) {
+    if upstreams.is_empty() {
+        return;
+    }
+    let mut connections = page.family(&f::UPSTREAM_CONNECTIONS);
+    for up in upstreams {
+        for (state, n) in [("idle", up.idle), ("busy", up.open.saturating_sub(up.idle))] {
+            connections.put(&[("upstream", &up.upstream), ("server", &up.server), ("state", state)], n);
+        }
+    }
+    page.per_server(&f::UPSTREAM_WAITING, upstreams, |up| up.waiting);
+    page.per_server(&f::UPSTREAM_CONNECTS, upstreams, |up| up.connects);
+    page.per_server(&f::UPSTREAM_CONNECT_ERRORS, upstreams, |up| up.connect_errors);
+    page.per_server(&f::UPSTREAM_REUSED, upstreams, |up| up.reused);
+    page.per_server(&f::UPSTREAM_RETRIES, upstreams, |up| up.retries);
+}
+
+/// The text as it grows. Writing to a String cannot fail, so results of `write!` are dropped.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    /// Opens a family; its samples follow at once.
+    fn family(&mut self, family: &Family) -> Samples<'_> {
+        let Family { name, kind, help } = family;
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {}", kind.as_str());
+        Samples { text: &mut self.text, name }
+    }
+
+    /// A family of a single sample.
+    fn one(&mut self, family: &Family, value: impl Display) {
+        self.family(family).put(&[], value);
+    }
+
+    /// A sample per route.
+    fn per_route(&mut self, family: &Family, snapshot: &Snapshot, value: impl Fn(&RouteCounts<u64>) -> u64) {
+        let mut samples = self.family(family);
+        for (route, counts) in &snapshot.routes {
+            samples.put(&[("route", route)], value(counts));
+        }
+    }
+
+    /// A sample per server of each upstream.
+    fn per_server(
+        &mut self,
+        family: &Family,
+        upstreams: &[UpstreamGauges],
+        value: impl Fn(&UpstreamGauges) -> u64,
+    ) {
+        let mut samples = self.family(family);
+        for up in upstreams {
+            samples.put(&[("upstream", &up.upstream), ("server", &up.server)], value(up));
+        }
+    }
+
+    /// A sample per route and value of `label`.
+    fn by_route<I: Iterator<Item = (&'static str, u64)>>(
+        &mut self,
+        family: &Family,
+        snapshot: &Snapshot,
+        label: &str,
+        values: impl Fn(&RouteCounts<u64>) -> I,
+    ) {
+        let mut samples = self.family(family);
+        for (route, counts) in &snapshot.routes {
+            for (word, n) in values(counts) {
+                samples.put(&[("route", route), (label, word)], n);
+            }
+        }
+    }
+}
+
+struct Samples<'a> {
+    text: &'a mut String,
+    name: &'static str,
+}
+
+impl Samples<'_> {
+    fn put(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.line("", labels, value);
+    }
+
+    fn histogram(&mut self, label: Option<(&str, &str)>, histogram: &Histogram<u64>) {
+        for (le, n) in histogram.cumulative() {
+            let labels: Vec<_> = label.into_iter().chain([("le", le)]).collect();
+            self.line("_bucket", &labels, n);
+        }
+        self.line("_sum", label.as_slice(), histogram.sum().as_secs_f64());
+        self.line("_count", label.as_slice(), histogram.count());
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(self.name);
+        self.text.push_str(suffix);
+        let mut before = '{';
+        for (name, value) in labels {
+            let _ = write!(self.text, "{before}{name}=\"");
+            value.chars().for_each(|c| self.escaped(c));
+            self.text.push('"');
+            before = ',';
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+
+    /// A character of a label's value, as the format asks.
+    fn escaped(&mut self, c: char) {
+        match c {
+            '\\' => self.text.push_str(r"\\"),
+            '"' => self.text.push_str(r#"\""#),
+            '\n' => self.text.push_str(r"\n"),
+            other => self.text.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use super::super::families::{FAMILIES, MetricType};
+    use super::super::finish::{End, Finished, sample};
+    use super::super::metrics::Metrics;
+    use super::super::outcome::{Bypass, Detail, Miss, Outcome, Source};
+    use super::*;
+    use crate::clock::{Mono, Timestamp};
+    use crate::rules::NotStored;
+    use crate::telemetry::Timeline;
+
+    fn gauges() -> Gauges {
+        let upstream = |server: &str| UpstreamGauges {
+            upstream: "api".to_owned(),
+            server: server.to_owned(),
+            open: 3,
+            idle: 1,
+            connects: 4,
+            ..UpstreamGauges::default()
+        };
+        Gauges {
+            uptime: Duration::from_millis(12_500),
+            started: Timestamp::from_millis(1_709_210_096_789),
+            memory: MemoryGauges { entries: 2, lookups: 10, hits: 4, ..MemoryGauges::default() },
+            redis: Some(RedisGauges { up: true, breaker: "closed", gets: 6, ..RedisGauges::default() }),
+            upstreams: vec![upstream("http://a:1"), upstream("http://b:1"), upstream("http://a:1")],
+            connections: 5,
+            access_dropped: 1,
+        }
+    }
+
+    fn busy() -> Metrics {
+        let metrics = Metrics::new(&["users".to_owned(), "od\"d\\na\nme".to_owned()], 2);
+        let mut not_stored = Outcome::new(Source::Miss(Miss::Uri));
+        not_stored.detail = Some(Detail::NotStored(NotStored::NoStore));
+        let outcomes = [
+            Outcome::new(Source::Hit(Tier::Memory)),
+            Outcome::new(Source::Hit(Tier::Redis)),
+            not_stored,
+            Outcome::new(Source::Bypass(Bypass::Cookie)),
+        ];
+        let mut timeline = Timeline::new(Mono::default());
+        timeline.add(Phase::Redis, Duration::from_micros(300));
+        for (i, outcome) in outcomes.iter().enumerate() {
+            metrics.shard(i).begin();
+            sample::with(outcome, |r| {
+                metrics.shard(i).finish(&Finished { timeline: &timeline, end: End::ClientGone, ..r });
+            });
+        }
+        metrics.shard(1).origin_fetch(Some(0), Duration::from_millis(3));
+        metrics
+    }
+
+    fn samples(text: &str) -> BTreeMap<&str, f64> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.rsplit_once(' ').unwrap()).map(|(k, v)| (k, v.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_happened_is_what_is_shown() {
+        let text = busy().exposition(&gauges());
+        let samples = samples(&text);
+        let rows = [
+            (r#"larder_requests_total{route="users",result="hit",tier="memory"}"#, 1.0),
+            (r#"larder_requests_total{route="users",result="hit",tier="redis"}"#, 1.0),
+            (r#"larder_requests_total{route="users",result="miss",tier="-"}"#, 1.0),
+            (r#"larder_requests_total{route="-",result="local",tier="-"}"#, 0.0),
+            (r#"larder_requests_total{route="od\"d\\na\nme",result="hit",tier="memory"}"#, 0.0),
+            (r#"larder_misses_total{route="users",reason="uri-miss"}"#, 1.0),
+            (r#"larder_bypasses_total{route="users",reason="cookie"}"#, 1.0),
+            (r#"larder_not_stored_total{route="users",reason="no-store"}"#, 1.0),
+            (r#"larder_responses_total{route="users",status_class="2xx"}"#, 4.0),
+            (r#"larder_response_bytes_total{route="users"}"#, 148.0),
+            (r#"larder_origin_fetches_total{route="users"}"#, 1.0),
+            (r#"larder_request_duration_seconds_bucket{result="hit",le="0.0005"}"#, 0.0),
+            (r#"larder_request_duration_seconds_bucket{result="hit",le="0.001"}"#, 2.0),
+            (r#"larder_request_duration_seconds_sum{result="hit"}"#, 0.001624),
+            (r#"larder_phase_duration_seconds_count{phase="redis"}"#, 4.0),
+            (r#"larder_phase_duration_seconds_count{phase="wait"}"#, 0.0),
+            ("larder_origin_fetch_duration_seconds_count", 1.0),
+            ("larder_requests_active", 0.0),
+            ("larder_client_closed_total", 4.0),
+            ("larder_requests_failed_total", 0.0),
+            (r#"larder_tier_misses_total{tier="memory"}"#, 6.0),
+            (r#"larder_redis_breaker_state{state="closed"}"#, 1.0),
+            (r#"larder_redis_breaker_state{state="half-open"}"#, 0.0),
+            (r#"larder_upstream_connections{upstream="api",server="http://a:1",state="busy"}"#, 4.0),
+            (r#"larder_upstream_connects_total{upstream="api",server="http://b:1"}"#, 4.0),
+            ("process_start_time_seconds", 1_709_210_096.789),
+            ("larder_uptime_seconds", 12.5),
+        ];
+        for (name, value) in rows {
+            assert_eq!(samples.get(name), Some(&value), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_text_has_the_structure_that_prometheus_expects() {
+        let text = busy().exposition(&gauges());
+        let mut families = Vec::new();
+        let mut series = BTreeSet::new();
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, sentence) = help.split_once(' ').unwrap();
+                assert!(sentence.len() > 10 && !sentence.contains(['\\', '\n']), "{line}");
+                let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).unwrap();
+                families.push((name, kind));
+                continue;
+            }
+            let (name, kind) = families.last().unwrap();
+            let (sample, value) = line.rsplit_once(' ').unwrap();
+            assert!(series.insert(sample), "a series twice: {sample}");
+            assert!(value.parse::<f64>().is_ok_and(|v| v >= 0.0), "{line}");
+            let suffix = sample.split('{').next().unwrap().strip_prefix(name).unwrap();
+            let histogram = ["_bucket", "_sum", "_count"].contains(&suffix);
+            assert_eq!(*kind == "histogram", histogram, "{line}");
+            assert!(histogram || suffix.is_empty(), "{line}");
+        }
+        let declared: Vec<_> = FAMILIES.iter().map(|f| (f.name, f.kind.as_str())).collect();
+        let (mut seen, mut expected) = (families.clone(), declared);
+        seen.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(seen, expected, "each family is shown exactly once");
+        assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for family in FAMILIES {
+            let name = family.name;
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert_eq!(family.kind == MetricType::Counter, name.ends_with("_total"), "{name}");
+            assert!(!["_ms", "_millis", "_micros", "_kb"].iter().any(|unit| name.contains(unit)), "{name}");
+            assert!(family.kind != MetricType::Histogram || name.ends_with("_seconds"), "{name}");
+            assert!(family.help.ends_with('.') && !family.help.contains(['\n', '\\']), "{name}");
+        }
+    }
+
+    #[test]
+    fn histograms_are_complete() {
+        let text = busy().exposition(&gauges());
+        let samples = samples(&text);
+        let infinite: Vec<_> = samples.iter().filter(|(name, _)| name.contains(r#"le="+Inf""#)).collect();
+        assert_eq!(infinite.len(), Kind::ALL.len() + Phase::ALL.len() + 1);
+        for (name, value) in infinite {
+            let plain = name.replace(r#",le="+Inf""#, "").replace(r#"{le="+Inf"}"#, "");
+            assert_eq!(samples.get(plain.replace("_bucket", "_count").as_str()), Some(value), "{name}");
+            assert!(samples.contains_key(plain.replace("_bucket", "_sum").as_str()), "{name}");
+        }
+    }
+
+    #[test]
+    fn without_redis_and_upstreams_their_families_are_left_out() {
+        let text = Metrics::new(&[], 1).exposition(&Gauges::default());
+        assert!(!text.contains("redis_up") && !text.contains("upstream"));
+        assert!(text.contains(r#"larder_tier_hits_total{tier="memory"} 0"#));
+    }
+
+    /// What `promtool check metrics` says of a text; `None` where it is not installed.
+    fn promtool(text: &str) -> Option<String> {
+        let piped = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = match piped {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
+            other => other.unwrap(),
+        };
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let words = [output.stdout, output.stderr].concat();
+        Some(format!("{}{}", output.status, String::from_utf8_lossy(&words)))
+    }
+
+    #[test]
+    fn promtool_where_installed_has_nothing_to_say() {
+        for text in [busy().exposition(&gauges()), Metrics::new(&[], 1).exposition(&Gauges::default())] {
+            if let Some(said) = promtool(&text) {
+                assert_eq!(said, "exit status: 0");
+            }
+        }
+    }
+}

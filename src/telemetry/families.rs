@@ -1,0 +1,141 @@
+//! Every metric that Larder exposes, each declared once with its sentence.
+//!
+//! The exposition's `# HELP` comes from here, and so may a document or a dashboard.
+//! Must not know: the values.
+
+/// A metric's declaration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Its name in the exposition.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: MetricType,
+    /// What it says, in one sentence.
+    pub help: &'static str,
+}
+
+/// A metric's type, in Prometheus' sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricType {
+    /// Only grows.
+    Counter,
+    /// Comes and goes.
+    Gauge,
+    /// Observations in buckets.
+    Histogram,
+}
+
+impl MetricType {
+    /// The word of the exposition's `# TYPE`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+macro_rules! families {
+    ($($ident:ident: $kind:ident $name:literal $help:literal;)*) => {
+        $(pub(super) const $ident: Family =
+            Family { name: $name, kind: MetricType::$kind, help: $help };)*
+        /// Every metric, in the exposition's order.
+        pub const FAMILIES: &[Family] = &[$($ident),*];
+    };
+}
+
+families! {
+    REQUESTS: Counter "larder_requests_total"
+        "Finished requests by route, result and the tier that answered (- where none did).";
+    MISSES: Counter "larder_misses_total"
+        "Requests that looked into the cache and found nothing that could answer them, by reason (fwd of RFC 9211); revalidated and failed ones included.";
+    BYPASSES: Counter "larder_bypasses_total"
+        "Requests that were forwarded without looking into the cache, by reason.";
+    NOT_STORED: Counter "larder_not_stored_total"
+        "Requests whose response was not stored, by reason.";
+    COLLAPSED: Counter "larder_collapsed_total"
+        "Requests that shared another request's fetch.";
+    RESPONSES: Counter "larder_responses_total"
+        "Responses by route and class of status.";
+    RESPONSE_BYTES: Counter "larder_response_bytes_total"
+        "Bytes of response bodies delivered.";
+    ORIGIN_FETCHES: Counter "larder_origin_fetches_total"
+        "Times the origin was asked, refreshes in the background included.";
+    REQUEST_DURATION: Histogram "larder_request_duration_seconds"
+        "Time from a request's head to its response's last byte, by result.";
+    PHASE_DURATION: Histogram "larder_phase_duration_seconds"
+        "Time that requests spent in each phase, of those that went through it.";
+    ORIGIN_DURATION: Histogram "larder_origin_fetch_duration_seconds"
+        "Time from asking the origin to its response's head.";
+    ACTIVE: Gauge "larder_requests_active"
+        "Requests begun and not yet over.";
+    FAILED: Counter "larder_requests_failed_total"
+        "Requests answered with a status of 500 or above, or whose body could not be completed.";
+    CLIENT_CLOSED: Counter "larder_client_closed_total"
+        "Requests whose client left before the end of the response; they are not failures.";
+    SLOW: Counter "larder_slow_requests_total"
+        "Requests that took longer than timing.slow_request.";
+    CONNECTIONS: Gauge "larder_client_connections"
+        "Open connections of clients.";
+    TIER_LOOKUPS: Counter "larder_tier_lookups_total"
+        "Times a tier was to be asked for a response.";
+    TIER_HITS: Counter "larder_tier_hits_total"
+        "Times a tier held what it was asked for, fresh or not.";
+    TIER_MISSES: Counter "larder_tier_misses_total"
+        "Times a tier answered that it does not hold what it was asked for.";
+    MEMORY_ENTRIES: Gauge "larder_memory_entries"
+        "Keys stored in the memory tier.";
+    MEMORY_BYTES: Gauge "larder_memory_bytes"
+        "Weight of what the memory tier holds: bodies, headers, keys and overhead.";
+    MEMORY_BUDGET: Gauge "larder_memory_budget_bytes"
+        "The most that the memory tier may hold (cache.memory).";
+    MEMORY_IN_FLIGHT: Gauge "larder_memory_in_flight_bytes"
+        "Bytes of bodies on their way into the cache.";
+    MEMORY_INSERTS: Counter "larder_memory_inserts_total"
+        "Responses kept in the memory tier.";
+    MEMORY_CAPPED: Counter "larder_memory_variants_capped_total"
+        "Variants dropped from the memory tier because their key had more than cache.variants.";
+    REDIS_UP: Gauge "larder_redis_up"
+        "1 where every worker is connected to Redis, else 0.";
+    REDIS_BREAKER: Gauge "larder_redis_breaker_state"
+        "1 for the state in which the breaker before Redis is (the worst of all workers), 0 for the others.";
+    REDIS_ERRORS: Counter "larder_redis_errors_total"
+        "Times Redis, or the connection to it, failed.";
+    REDIS_DEADLINE: Counter "larder_redis_deadline_exceeded_total"
+        "Times Redis did not answer within cache.redis_deadline.";
+    REDIS_REFUSED: Counter "larder_redis_refused_total"
+        "Times Redis was not asked: the breaker was open, or too many calls were under way.";
+    REDIS_DAMAGED: Counter "larder_redis_damaged_total"
+        "Values read from Redis that were damaged, foreign, or of another version.";
+    REDIS_WRITES: Counter "larder_redis_writes_total"
+        "Values written to Redis.";
+    REDIS_WRITTEN: Counter "larder_redis_written_bytes_total"
+        "Bytes written to Redis.";
+    REDIS_WRITE_ERRORS: Counter "larder_redis_write_errors_total"
+        "Writes to Redis that failed.";
+    REDIS_DROPPED: Counter "larder_redis_dropped_writes_total"
+        "Writes to Redis that were not tried, such as for a full queue.";
+    REDIS_QUEUE: Gauge "larder_redis_queue_bytes"
+        "Bytes that wait to be written to Redis.";
+    UPSTREAM_CONNECTIONS: Gauge "larder_upstream_connections"
+        "Open connections to a server by state, idle or busy.";
+    UPSTREAM_WAITING: Gauge "larder_upstream_waiting_requests"
+        "Requests that wait for a connection to a server.";
+    UPSTREAM_CONNECTS: Counter "larder_upstream_connects_total"
+        "Connections made to a server.";
+    UPSTREAM_CONNECT_ERRORS: Counter "larder_upstream_connect_errors_total"
+        "Connections to a server that could not be made.";
+    UPSTREAM_REUSED: Counter "larder_upstream_reused_connections_total"
+        "Requests sent on a connection that had served another before.";
+    UPSTREAM_RETRIES: Counter "larder_upstream_retries_total"
+        "Requests sent again because a kept-alive connection turned out to be closed.";
+    ACCESS_DROPPED: Counter "larder_access_log_dropped_total"
+        "Access-log lines dropped because stdout was too slow.";
+    UPTIME: Gauge "larder_uptime_seconds"
+        "Time since the start of the process.";
+    BUILD: Gauge "larder_build_info"
+        "Always 1; the label says which version runs.";
+    STARTED: Gauge "process_start_time_seconds"
+        "When the process was started, in seconds since the Unix epoch.";
+}

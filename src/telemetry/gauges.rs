@@ -1,0 +1,184 @@
+//! What only the upper floors can count: the tiers, the upstreams, the listeners.
+//!
+//! Plain data that they fill in when somebody asks. Values are of the whole process; a worker's
+//! own are summed first. Fields not known yet may stay at their default.
+//! Must not know: where the values come from, or how they are shown.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// All that the counters do not know, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges {
+    /// How long the process has been running.
+    pub uptime: Duration,
+    /// When the process was started.
+    pub started: Timestamp,
+    /// The memory tier.
+    pub memory: MemoryGauges,
+    /// The Redis tier; `None` where none is configured.
+    pub redis: Option<RedisGauges>,
+    /// Each server of each upstream.
+    pub upstreams: Vec<UpstreamGauges>,
+    /// Open client connections.
+    pub connections: u64,
+    /// Access-log lines dropped, from [`AccessLog::dropped`](super::AccessLog::dropped).
+    pub access_dropped: u64,
+}
+
+/// The memory tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryGauges {
+    /// Stored keys.
+    pub entries: u64,
+    /// Their weight in bytes: bodies, headers, keys and overhead.
+    pub bytes: u64,
+    /// The most that they may weigh, bytes.
+    pub budget: u64,
+    /// Bytes of bodies on their way into the cache.
+    pub in_flight: u64,
+    /// Times it was asked.
+    pub lookups: u64,
+    /// Times it had the key.
+    pub hits: u64,
+    /// Responses kept.
+    pub inserts: u64,
+    /// Variants dropped because a key had too many.
+    pub variants_capped: u64,
+}
+
+impl MemoryGauges {
+    /// Times it did not have the key.
+    pub const fn misses(&self) -> u64 {
+        self.lookups.saturating_sub(self.hits)
+    }
+}
+
+/// The states of the breaker before Redis, from well to ill.
+pub(super) const BREAKER_STATES: [&str; 3] = ["closed", "half-open", "open"];
+
+/// The Redis tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RedisGauges {
+    /// Connected.
+    pub up: bool,
+    /// The breaker's state: `closed`, `half-open` or `open`.
+    pub breaker: &'static str,
+    /// Lookups, those that were refused included.
+    pub gets: u64,
+    /// Lookups that found a response.
+    pub hits: u64,
+    /// Lookups that were answered, but found none.
+    pub misses: u64,
+    /// Calls that failed.
+    pub errors: u64,
+    /// Calls that were not answered within the deadline.
+    pub deadline_exceeded: u64,
+    /// Calls that were not made: the breaker was open, or too many were under way.
+    pub refused: u64,
+    /// Values that were damaged, foreign, or of another version.
+    pub damaged: u64,
+    /// Responses written.
+    pub writes: u64,
+    /// Their bytes.
+    pub written_bytes: u64,
+    /// Writes that failed.
+    pub write_errors: u64,
+    /// Writes that were not tried, such as for a full queue.
+    pub dropped_writes: u64,
+    /// Bytes that wait to be written.
+    pub queue_bytes: u64,
+}
+
+impl RedisGauges {
+    /// Several workers' tiers as one: up where all are, the breaker of the worst, all else summed.
+    /// `None` of none.
+    pub fn sum(workers: impl IntoIterator<Item = Self>) -> Option<Self> {
+        workers.into_iter().reduce(|a, b| Self {
+            up: a.up && b.up,
+            breaker: if illness(a.breaker) < illness(b.breaker) { b.breaker } else { a.breaker },
+            gets: a.gets + b.gets,
+            hits: a.hits + b.hits,
+            misses: a.misses + b.misses,
+            errors: a.errors + b.errors,
+            deadline_exceeded: a.deadline_exceeded + b.deadline_exceeded,
+            refused: a.refused + b.refused,
+            damaged: a.damaged + b.damaged,
+            writes: a.writes + b.writes,
+            written_bytes: a.written_bytes + b.written_bytes,
+            write_errors: a.write_errors + b.write_errors,
+            dropped_writes: a.dropped_writes + b.dropped_writes,
+            queue_bytes: a.queue_bytes + b.queue_bytes,
+        })
+    }
+}
+
+fn illness(breaker: &str) -> Option<usize> {
+    BREAKER_STATES.iter().position(|state| *state == breaker)
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamGauges {
+    /// The upstream's name in the configuration.
+    pub upstream: String,
+    /// The server, as configured.
+    pub server: String,
+    /// Open connections, idle ones included.
+    pub open: u64,
+    /// Connections that wait for a request.
+    pub idle: u64,
+    /// Requests that wait for a connection.
+    pub waiting: u64,
+    /// Connections made.
+    pub connects: u64,
+    /// Connections that could not be made.
+    pub connect_errors: u64,
+    /// Requests sent on a connection that had served another before.
+    pub reused: u64,
+    /// Requests sent again because a kept-alive connection turned out to be closed.
+    pub retries: u64,
+}
+
+/// A server that is listed twice becomes one: a label may not appear twice in an exposition.
+pub(super) fn merged(upstreams: &[UpstreamGauges]) -> Vec<UpstreamGauges> {
+    let mut merged: Vec<UpstreamGauges> = Vec::with_capacity(upstreams.len());
+    for one in upstreams {
+        match merged.iter_mut().find(|m| m.upstream == one.upstream && m.server == one.server) {
+            Some(first) => first.add(one),
+            None => merged.push(one.clone()),
+        }
+    }
+    merged
+}
+
+impl UpstreamGauges {
+    fn add(&mut self, other: &Self) {
+        self.open += other.open;
+        self.idle += other.idle;
+        self.waiting += other.waiting;
+        self.connects += other.connects;
+        self.connect_errors += other.connect_errors;
+        self.reused += other.reused;
+        self.retries += other.retries;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redis_is_as_well_as_its_worst_worker() {
+        let of = |up, breaker| RedisGauges { up, breaker, gets: 3, ..RedisGauges::default() };
+        let (well, half, ill) = (of(true, "closed"), of(true, "half-open"), of(false, "open"));
+        for workers in [[well, half, ill], [ill, half, well]] {
+            let sum = RedisGauges::sum(workers).unwrap();
+            assert_eq!((sum.up, sum.breaker, sum.gets), (false, "open", 9));
+        }
+        let sum = RedisGauges::sum([half, well]).unwrap();
+        assert_eq!((sum.up, sum.breaker, sum.gets), (true, "half-open", 6));
+        assert_eq!(RedisGauges::sum([]), None);
+    }
+}

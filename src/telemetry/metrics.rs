@@ -1,0 +1,436 @@
+//! Counters: one block per worker, summed when somebody asks.
+//!
+//! The set of metrics and labels is closed, so a counter is a field and an event is one relaxed
+//! addition to memory that no other worker writes; there is no map, no lock and no label on the
+//! way. A scrape sums all blocks into one [`Snapshot`], from which `/stats` and `/metrics` are both
+//! written.
+//! Knows what is counted, and what "failed" and "missed" mean. Must not know: how it is shown.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::finish::{End, Finished};
+use super::gauges::Gauges;
+use super::histogram::Histogram;
+use super::outcome::{Bypass, Kind, Miss, Outcome, Tier};
+use super::stats::hit_ratio;
+use super::timeline::Phase;
+use super::{exposition, stats};
+use crate::rules::NotStored;
+
+/// The label `route` of what no route matched; also the label `tier` where no tier answered.
+pub(super) const NONE: &str = "-";
+
+/// All counters of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    /// The routes' names, then [`NONE`].
+    names: Vec<String>,
+    first: Shard,
+    others: Box<[Shard]>,
+}
+
+impl Metrics {
+    /// Counters for these routes, in the configuration's order, with one shard per worker.
+    pub fn new(routes: &[String], shards: usize) -> Self {
+        let names: Vec<String> = routes.iter().cloned().chain([NONE.to_owned()]).collect();
+        let shard = || Shard::new(names.len());
+        let others = (1..shards).map(|_| shard()).collect();
+        Self { first: shard(), others, names }
+    }
+
+    /// A worker's shard; `worker` wraps around, so any number is right.
+    pub fn shard(&self, worker: usize) -> &Shard {
+        let i = worker % (self.others.len() + 1);
+        i.checked_sub(1).and_then(|i| self.others.get(i)).unwrap_or(&self.first)
+    }
+
+    /// What `GET /stats` answers.
+    pub fn stats(&self, gauges: &Gauges) -> serde_json::Value {
+        stats::render(&self.snapshot(), gauges)
+    }
+
+    /// What `GET /metrics` answers: Prometheus text, version 0.0.4.
+    pub fn exposition(&self, gauges: &Gauges) -> String {
+        exposition::render(&self.snapshot(), gauges)
+    }
+
+    /// The sum of all shards. Routes of one name become one, since names are what labels say.
+    pub(super) fn snapshot(&self) -> Snapshot<'_> {
+        let mut snapshot = Snapshot::default();
+        let mut places = HashMap::new();
+        let places: Vec<usize> = self
+            .names
+            .iter()
+            .map(|name| {
+                *places.entry(name.as_str()).or_insert_with(|| {
+                    snapshot.routes.push((name, RouteCounts::default()));
+                    snapshot.routes.len() - 1
+                })
+            })
+            .collect();
+        for shard in std::iter::once(&self.first).chain(&self.others) {
+            // Finished requests are read before begun ones, so that a request which ends meanwhile
+            // shows as active and not as begun less than it was finished.
+            for (route, place) in shard.routes.iter().zip(&places) {
+                if let Some((_, sum)) = snapshot.routes.get_mut(*place) {
+                    route.0.add_to(sum);
+                }
+            }
+            shard.process.0.add_to(&mut snapshot.process);
+        }
+        snapshot
+    }
+}
+
+/// Keeps what different workers write off one cache line; two lines, since processors fetch pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Padded<T>(T);
+
+/// One worker's counters.
+#[derive(Debug)]
+pub struct Shard {
+    process: Padded<ProcessCounts<AtomicU64>>,
+    /// One per route, and the last for what no route matched.
+    routes: Box<[Padded<RouteCounts<AtomicU64>>]>,
+}
+
+impl Shard {
+    fn new(routes: usize) -> Self {
+        Self { process: Padded::default(), routes: (0..routes).map(|_| Padded::default()).collect() }
+    }
+
+    /// A request's head has arrived.
+    pub fn begin(&self) {
+        self.process.0.begun.fetch_add(1, Relaxed);
+    }
+
+    /// A request is over: called once for each [`Shard::begin`], on any shard, by
+    /// [`finish()`](super::finish()).
+    pub fn finish(&self, r: &Finished) {
+        if let Some(route) = self.route(r.route) {
+            route.finish(r);
+        }
+        self.process.0.finish(r);
+    }
+
+    /// A request took longer than the configured limit.
+    pub(super) fn slow(&self) {
+        self.process.0.slow.fetch_add(1, Relaxed);
+    }
+
+    /// The origin was asked on behalf of a route, in the foreground or behind a client's back;
+    /// `took` is the time until its response's head, or until it failed.
+    pub fn origin_fetch(&self, route: Option<usize>, took: Duration) {
+        if let Some(route) = self.route(route) {
+            route.origin_fetches.fetch_add(1, Relaxed);
+        }
+        self.process.0.origin_fetches.observe(took);
+    }
+
+    fn route(&self, route: Option<usize>) -> Option<&RouteCounts<AtomicU64>> {
+        let known = route.filter(|i| *i < self.routes.len());
+        known.map_or(self.routes.last(), |i| self.routes.get(i)).map(|padded| &padded.0)
+    }
+}
+
+/// All shards together, at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot<'a> {
+    /// In the configuration's order, [`NONE`] last.
+    pub(super) routes: Vec<(&'a str, RouteCounts<u64>)>,
+    pub(super) process: ProcessCounts<u64>,
+}
+
+impl Snapshot<'_> {
+    /// All routes together.
+    pub(super) fn total(&self) -> RouteCounts<u64> {
+        let mut total = RouteCounts::default();
+        self.routes.iter().for_each(|(_, route)| route.add_to(&mut total));
+        total
+    }
+}
+
+/// What is counted of the process; `C` is `AtomicU64` where it is counted, `u64` where it is read.
+#[derive(Debug, Default)]
+pub(super) struct ProcessCounts<C> {
+    begun: C,
+    pub(super) slow: C,
+    /// By [`Kind`].
+    pub(super) durations: [Histogram<C>; Kind::ALL.len()],
+    /// By [`Phase`].
+    pub(super) phases: [Histogram<C>; Phase::ALL.len()],
+    pub(super) origin_fetches: Histogram<C>,
+}
+
+impl ProcessCounts<AtomicU64> {
+    fn finish(&self, r: &Finished) {
+        if let Some(durations) = self.durations.get(r.outcome.kind() as usize) {
+            durations.observe(r.total);
+        }
+        for (phase, histogram) in Phase::ALL.into_iter().zip(&self.phases) {
+            if let Some(took) = r.timeline.get(phase) {
+                histogram.observe(took);
+            }
+        }
+    }
+
+    fn add_to(&self, sum: &mut ProcessCounts<u64>) {
+        for (from, to) in self.durations.iter().zip(&mut sum.durations) {
+            from.add_to(to);
+        }
+        for (from, to) in self.phases.iter().zip(&mut sum.phases) {
+            from.add_to(to);
+        }
+        self.origin_fetches.add_to(&mut sum.origin_fetches);
+        sum.slow += self.slow.load(Relaxed);
+        sum.begun += self.begun.load(Relaxed);
+    }
+}
+
+impl ProcessCounts<u64> {
+    /// Requests begun and not yet over, when so many are `finished`.
+    pub(super) fn active(&self, finished: u64) -> u64 {
+        self.begun.saturating_sub(finished)
+    }
+
+    /// The time that all finished requests took together, in seconds.
+    pub(super) fn seconds(&self) -> f64 {
+        self.durations.iter().map(|histogram| histogram.sum().as_secs_f64()).sum()
+    }
+}
+
+/// What is counted of one route; `C` is `AtomicU64` where it is counted, `u64` where it is read.
+#[derive(Debug, Default)]
+pub(super) struct RouteCounts<C> {
+    /// By [`Kind`], then by tier: none, memory, Redis. See [`ANSWERS`].
+    answers: [C; Kind::ALL.len() * TIERS],
+    /// By [`Miss`].
+    misses: [C; Miss::ALL.len()],
+    /// By [`Bypass`].
+    bypasses: [C; Bypass::ALL.len()],
+    /// By [`NotStored`].
+    not_stored: [C; NotStored::ALL.len()],
+    /// By the status' first digit, 1 to 5.
+    pub(super) status_classes: [C; 5],
+    pub(super) collapsed: C,
+    pub(super) failed: C,
+    pub(super) client_closed: C,
+    pub(super) bytes: C,
+    pub(super) origin_fetches: C,
+}
+
+const TIERS: usize = Tier::ALL.len() + 1;
+
+/// The pairs of result and tier that can come about.
+pub(super) const ANSWERS: [(Kind, Option<Tier>); 10] = [
+    (Kind::Hit, Some(Tier::Memory)),
+    (Kind::Hit, Some(Tier::Redis)),
+    (Kind::Stale, Some(Tier::Memory)),
+    (Kind::Stale, Some(Tier::Redis)),
+    (Kind::StaleIfError, None),
+    (Kind::Revalidated, None),
+    (Kind::Miss, None),
+    (Kind::Bypass, None),
+    (Kind::Local, None),
+    (Kind::Failed, None),
+];
+
+const fn answer(kind: Kind, tier: Option<Tier>) -> usize {
+    let tier = match tier {
+        None => 0,
+        Some(tier) => tier as usize + 1,
+    };
+    kind as usize * TIERS + tier
+}
+
+impl RouteCounts<AtomicU64> {
+    fn finish(&self, r: &Finished) {
+        self.count_outcome(r.outcome);
+        // RFC 9110 §15: an unknown class is treated as the fifth, and no final status is below 200.
+        bump(&self.status_classes, usize::from(r.status / 100).clamp(1, 5) - 1);
+        self.bytes.fetch_add(r.bytes, Relaxed);
+        if r.failed() {
+            self.failed.fetch_add(1, Relaxed);
+        } else if r.end == End::ClientGone {
+            self.client_closed.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn count_outcome(&self, outcome: &Outcome) {
+        bump(&self.answers, answer(outcome.kind(), outcome.tier()));
+        if let Some(miss) = outcome.missed() {
+            bump(&self.misses, miss as usize);
+        }
+        if let Some(bypass) = outcome.bypassed() {
+            bump(&self.bypasses, bypass as usize);
+        }
+        if let Some(why) = outcome.not_stored() {
+            bump(&self.not_stored, why as usize);
+        }
+        if outcome.collapsed {
+            self.collapsed.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn add_to(&self, sum: &mut RouteCounts<u64>) {
+        sum.add(self, |cell| cell.load(Relaxed));
+    }
+}
+
+fn bump(cells: &[AtomicU64], i: usize) {
+    if let Some(cell) = cells.get(i) {
+        cell.fetch_add(1, Relaxed);
+    }
+}
+
+impl RouteCounts<u64> {
+    fn add_to(&self, sum: &mut Self) {
+        sum.add(self, |cell| *cell);
+    }
+
+    fn add<C>(&mut self, from: &RouteCounts<C>, read: impl Fn(&C) -> u64) {
+        let each = |to: &mut [u64], from: &[C]| {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = to.wrapping_add(read(from)))
+        };
+        each(&mut self.answers, &from.answers);
+        each(&mut self.misses, &from.misses);
+        each(&mut self.bypasses, &from.bypasses);
+        each(&mut self.not_stored, &from.not_stored);
+        each(&mut self.status_classes, &from.status_classes);
+        self.collapsed += read(&from.collapsed);
+        self.failed += read(&from.failed);
+        self.client_closed += read(&from.client_closed);
+        self.bytes += read(&from.bytes);
+        self.origin_fetches += read(&from.origin_fetches);
+    }
+
+    /// Finished requests.
+    pub(super) fn requests(&self) -> u64 {
+        self.answers.iter().sum()
+    }
+
+    pub(super) fn answered(&self, kind: Kind, tier: Option<Tier>) -> u64 {
+        self.answers.get(answer(kind, tier)).copied().unwrap_or(0)
+    }
+
+    /// Answers of a kind, from whichever tier.
+    pub(super) fn of_kind(&self, kind: Kind) -> u64 {
+        let tiers = Tier::ALL.into_iter().map(Some).chain([None]);
+        tiers.map(|tier| self.answered(kind, tier)).sum()
+    }
+
+    /// Requests that looked into the cache and found nothing that could answer them, by reason.
+    pub(super) fn misses(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        Miss::ALL.into_iter().map(Miss::as_str).zip(self.misses)
+    }
+
+    /// Requests that did not look into the cache, by reason.
+    pub(super) fn bypasses(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        Bypass::ALL.into_iter().map(Bypass::as_str).zip(self.bypasses)
+    }
+
+    /// Requests whose response was not stored, by reason.
+    pub(super) fn not_stored(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        NotStored::ALL.into_iter().map(NotStored::as_str).zip(self.not_stored)
+    }
+
+    /// See [`hit_ratio`].
+    pub(super) fn hit_ratio(&self) -> f64 {
+        let cached = [Kind::Hit, Kind::Stale, Kind::StaleIfError].map(|kind| self.of_kind(kind));
+        hit_ratio(cached.iter().sum(), self.misses.iter().sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finish::sample;
+    use super::super::outcome::Source;
+    use super::*;
+
+    fn finish(shard: &Shard, route: Option<usize>, source: Source) {
+        sample::with(&Outcome::new(source), |r| shard.finish(&Finished { route, ..r }));
+    }
+
+    #[test]
+    fn every_answer_has_a_place_of_its_own_in_the_list() {
+        let sources = Tier::ALL.into_iter().flat_map(|t| [Source::Hit(t), Source::StaleWhileRevalidate(t)]);
+        let others = [
+            Source::StaleIfError,
+            Source::Revalidated(Miss::Stale),
+            Source::Miss(Miss::Uri),
+            Source::Bypass(Bypass::Off),
+            Source::Local,
+            Source::Failed(None),
+        ];
+        let metrics = Metrics::new(&[], 1);
+        for source in sources.chain(others) {
+            finish(metrics.shard(0), None, source);
+        }
+        let total = metrics.snapshot().total();
+        assert!(ANSWERS.into_iter().all(|(kind, tier)| total.answered(kind, tier) == 1));
+        assert_eq!(total.requests(), ANSWERS.len() as u64);
+    }
+
+    #[test]
+    fn shards_are_summed_and_numbers_beyond_the_last_wrap_around() {
+        let metrics = Metrics::new(&["a".to_owned(), "b".to_owned()], 3);
+        for worker in 0..7 {
+            finish(metrics.shard(worker), Some(1), Source::Hit(Tier::Memory));
+        }
+        assert!(std::ptr::eq(metrics.shard(0), metrics.shard(3)));
+        assert!(!std::ptr::eq(metrics.shard(0), metrics.shard(1)));
+        let snapshot = metrics.snapshot();
+        let requests: Vec<_> = snapshot.routes.iter().map(|(name, c)| (*name, c.requests())).collect();
+        assert_eq!(requests, [("a", 0), ("b", 7), ("-", 0)]);
+    }
+
+    #[test]
+    fn what_no_route_matched_and_what_names_no_known_route_is_counted_as_such() {
+        let metrics = Metrics::new(&["a".to_owned()], 0);
+        finish(metrics.shard(0), None, Source::Local);
+        finish(metrics.shard(0), Some(9), Source::Local);
+        metrics.shard(0).origin_fetch(None, Duration::from_millis(1));
+        let snapshot = metrics.snapshot();
+        assert_eq!(snapshot.routes[1].1.requests(), 2);
+        assert_eq!(snapshot.routes[1].1.origin_fetches, 1);
+    }
+
+    #[test]
+    fn routes_of_one_name_are_shown_as_one() {
+        let metrics = Metrics::new(&["a".to_owned(), "-".to_owned(), "a".to_owned()], 1);
+        for route in [Some(0), Some(1), Some(2), None] {
+            finish(metrics.shard(0), route, Source::Local);
+        }
+        let snapshot = metrics.snapshot();
+        let requests: Vec<_> = snapshot.routes.iter().map(|(name, c)| (*name, c.requests())).collect();
+        assert_eq!(requests, [("a", 2), ("-", 2)]);
+    }
+
+    #[test]
+    fn blocks_of_different_workers_share_no_cache_line() {
+        assert_eq!(align_of::<Shard>() % 128, 0);
+        assert_eq!(align_of::<Padded<RouteCounts<AtomicU64>>>() % 128, 0);
+    }
+
+    #[test]
+    fn counting_from_many_threads_loses_nothing() {
+        let metrics = Metrics::new(&["a".to_owned()], 2);
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let metrics = &metrics;
+                scope.spawn(move || {
+                    for _ in 0..1000 {
+                        metrics.shard(worker).begin();
+                        finish(metrics.shard(worker), Some(0), Source::Miss(Miss::Uri));
+                    }
+                });
+            }
+        });
+        let snapshot = metrics.snapshot();
+        assert_eq!(snapshot.total().requests(), 4000);
+        assert_eq!(snapshot.process.active(4000), 0);
+    }
+}

@@ -1,0 +1,32 @@
+//! What happened, and how long it took: for headers, metrics and logs.
+//!
+//! The upper floors write marks into a [`Timeline`], set an [`Outcome`], and call [`finish()`] once
+//! when the response's body ends. That one call feeds the metrics, the slow-request log and the
+//! access log, so the three cannot tell different stories.
+//! Knows the words and forms in which all of this is shown.
+//! Must not know: how a response was made, the configuration, or who scrapes and reads.
+
+mod access;
+mod cache_status;
+mod exposition;
+mod families;
+mod finish;
+mod gauges;
+mod histogram;
+mod lines;
+mod logs;
+mod metrics;
+mod outcome;
+mod stamp;
+mod stats;
+mod timeline;
+
+pub use access::{AccessLog, Form};
+pub use families::{FAMILIES, Family, MetricType};
+pub use finish::{End, Finished, finish};
+pub use gauges::{Gauges, MemoryGauges, RedisGauges, UpstreamGauges};
+pub use logs::{init, slow};
+pub use metrics::{Metrics, Shard};
+pub use outcome::{Bypass, Detail, Kind, Miss, Outcome, Source, Tier};
+pub use stats::hit_ratio;
+pub use timeline::{Phase, Timeline, process_time};

@@ -1,0 +1,227 @@
+//! Where a request's time went: one mark per phase, and the two timing headers.
+//!
+//! Knows the phases and how durations are written. A mark is one array store, a header one pass
+//! over seven numbers; nothing here allocates but the header's value.
+//! Must not know: the clock (it is handed durations), or which headers are switched on.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::clock::Mono;
+
+/// A part of a request's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Waiting for a free connection to the upstream.
+    Queue,
+    /// Looking into the memory tier.
+    Memory,
+    /// Asking Redis.
+    Redis,
+    /// Waiting for a fetch that another request began.
+    Wait,
+    /// Connecting to the origin.
+    Connect,
+    /// From the request's last byte sent to the response's first byte.
+    FirstByte,
+    /// Delivering the body.
+    Body,
+}
+
+impl Phase {
+    /// Every phase, in the order in which logs show them.
+    pub const ALL: [Self; 7] =
+        [Self::Queue, Self::Memory, Self::Redis, Self::Wait, Self::Connect, Self::FirstByte, Self::Body];
+
+    /// The word for labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+            Self::Wait => "wait",
+            Self::Connect => "connect",
+            Self::FirstByte => "first_byte",
+            Self::Body => "body",
+        }
+    }
+}
+
+/// A phase that did not happen.
+const NEVER: u64 = u64::MAX;
+
+/// When a request began, and how long each phase took.
+#[derive(Clone, Debug)]
+pub struct Timeline {
+    start: Mono,
+    /// Nanoseconds, or [`NEVER`].
+    spans: [u64; Phase::ALL.len()],
+}
+
+impl Timeline {
+    /// A request that began at `start`.
+    pub const fn new(start: Mono) -> Self {
+        Self { start, spans: [NEVER; Phase::ALL.len()] }
+    }
+
+    /// When the request began.
+    pub const fn start(&self) -> Mono {
+        self.start
+    }
+
+    /// Adds to a phase; one that happens twice, such as a retried connect, takes the sum.
+    pub fn add(&mut self, phase: Phase, took: Duration) {
+        if let Some(span) = self.spans.get_mut(phase as usize) {
+            let before = if *span == NEVER { 0 } else { *span };
+            *span = before.saturating_add(nanos(took)).min(NEVER - 1);
+        }
+    }
+
+    /// How long a phase took; none when it did not happen.
+    pub fn get(&self, phase: Phase) -> Option<Duration> {
+        let span = self.spans.get(phase as usize).copied()?;
+        (span != NEVER).then(|| Duration::from_nanos(span))
+    }
+
+    /// Appends the value of `Server-Timing`: `memory;dur=0.012, redis;dur=0.610, wait;dur=…,
+    /// origin;dur=…`, in milliseconds, only what happened. `origin` is queue, connect and first
+    /// byte together. Appends nothing when nothing happened: an empty field is not sent.
+    pub fn write_server_timing(&self, out: &mut String) {
+        let origin = [Phase::Queue, Phase::Connect, Phase::FirstByte];
+        let origin = origin.into_iter().filter_map(|phase| self.get(phase)).reduce(Duration::saturating_add);
+        let entries = [
+            ("memory", self.get(Phase::Memory)),
+            ("redis", self.get(Phase::Redis)),
+            ("wait", self.get(Phase::Wait)),
+            ("origin", origin),
+        ];
+        let mut separator = "";
+        for (name, took) in entries {
+            if let Some(took) = took {
+                let micros = rounded_micros(took);
+                // Writing to a String cannot fail.
+                let _ = write!(out, "{separator}{name};dur={}.{:03}", micros / 1000, micros % 1000);
+                separator = ", ";
+            }
+        }
+    }
+}
+
+/// The value of `X-Process-Time`: seconds with 6 decimals, such as `0.000812`.
+pub fn process_time(took: Duration) -> HeaderValue {
+    let micros = rounded_micros(took);
+    let mut text = Stack::default();
+    // The longest value has 20 digits and a point: it fits, and digits make a legal header.
+    let _ = write!(text, "{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+    HeaderValue::from_bytes(text.as_bytes()).unwrap_or(HeaderValue::from_static("0.000000"))
+}
+
+/// Nanoseconds; 584 years and more read as 584 years.
+pub(super) fn nanos(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn rounded_micros(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos().saturating_add(500) / 1000).unwrap_or(u64::MAX)
+}
+
+/// Text on the stack, so that a header's value is one allocation and not two.
+#[derive(Default)]
+struct Stack {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl Stack {
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl Write for Stack {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.len.saturating_add(text.len());
+        let room = self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn server_timing(marks: &[(Phase, u64)]) -> String {
+        let mut timeline = Timeline::new(Mono::default());
+        for (phase, micros) in marks {
+            timeline.add(*phase, Duration::from_micros(*micros));
+        }
+        let mut out = String::new();
+        timeline.write_server_timing(&mut out);
+        out
+    }
+
+    #[test]
+    fn server_timing_shows_what_happened_in_milliseconds() {
+        let rows: [(&[(Phase, u64)], &str); 5] = [
+            (&[], ""),
+            (&[(Phase::Memory, 12)], "memory;dur=0.012"),
+            (
+                &[(Phase::FirstByte, 100_000), (Phase::Memory, 12), (Phase::Redis, 610)],
+                "memory;dur=0.012, redis;dur=0.610, origin;dur=100.000",
+            ),
+            (&[(Phase::Queue, 1), (Phase::Connect, 20), (Phase::FirstByte, 300)], "origin;dur=0.321"),
+            (&[(Phase::Wait, 1_500_000), (Phase::Body, 9)], "wait;dur=1500.000"),
+        ];
+        for (marks, expected) in rows {
+            assert_eq!(server_timing(marks), expected);
+        }
+    }
+
+    #[test]
+    fn process_time_is_seconds_with_six_decimals() {
+        let rows = [
+            (Duration::ZERO, "0.000000"),
+            (Duration::from_nanos(499), "0.000000"),
+            (Duration::from_nanos(500), "0.000001"),
+            (Duration::from_micros(812), "0.000812"),
+            (Duration::from_millis(100), "0.100000"),
+            (Duration::from_secs(90), "90.000000"),
+            (Duration::MAX, "18446744073709.551615"),
+        ];
+        for (took, expected) in rows {
+            assert_eq!(process_time(took), expected);
+        }
+    }
+
+    #[test]
+    fn a_phase_that_happens_twice_takes_the_sum_and_zero_is_not_never() {
+        let mut timeline = Timeline::new(Mono::default());
+        assert_eq!(timeline.get(Phase::Connect), None);
+        timeline.add(Phase::Connect, Duration::ZERO);
+        assert_eq!(timeline.get(Phase::Connect), Some(Duration::ZERO));
+        timeline.add(Phase::Connect, Duration::from_millis(2));
+        timeline.add(Phase::Connect, Duration::from_millis(3));
+        assert_eq!(timeline.get(Phase::Connect), Some(Duration::from_millis(5)));
+        timeline.add(Phase::Connect, Duration::MAX);
+        assert_eq!(timeline.get(Phase::Connect), Some(Duration::from_nanos(NEVER - 1)));
+    }
+
+    #[test]
+    fn phases_are_listed_in_the_order_of_their_numbers() {
+        assert!(Phase::ALL.iter().enumerate().all(|(i, x)| *x as usize == i));
+    }
+
+    proptest! {
+        #[test]
+        fn process_time_reads_back_as_the_duration_to_the_microsecond(micros in 0_u64..1 << 50) {
+            let text = process_time(Duration::from_micros(micros));
+            let digits = text.to_str().unwrap().replace('.', "");
+            prop_assert_eq!(digits.parse::<u64>().unwrap(), micros);
+        }
+    }
+}

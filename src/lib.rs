@@ -29,3 +29,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod rules;
+pub mod stored;
+pub mod telemetry;
+pub mod upstream;

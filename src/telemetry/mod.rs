@@ -1,0 +1,5 @@
+//! Stand-in: only what `upstream` names.
+
+mod gauges;
+
+pub use gauges::UpstreamGauges;

@@ -74,6 +74,12 @@ impl Conn {
         self.detached = true;
     }
 
+    /// Ends the task that drives the connection, as soon as it runs again.
+    #[cfg(test)]
+    pub(super) fn stop(&self) {
+        self.task.abort();
+    }
+
     /// Offers the connection to the next request, once hyper has seen the end of this exchange.
     ///
     /// Almost always it has already. Where not, a task waits a moment for it; the slot stays taken
@@ -138,6 +144,7 @@ fn timed_out() -> io::Error {
 
 fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(BUFFER).max_headers(FIELDS);
+    // The buffer may grow beyond its limit by one read, so the head has its own.
+    builder.max_buf_size(BUFFER).max_header_size(BUFFER).max_headers(FIELDS);
     builder
 }

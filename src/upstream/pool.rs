@@ -235,6 +235,12 @@ impl Pool {
         }
     }
 
+    /// Ends the tasks that drive the kept connections, as soon as they run again.
+    #[cfg(test)]
+    pub(super) fn stop_kept(&self) {
+        self.state.lock().idle.iter().for_each(|idle| idle.conn.stop());
+    }
+
     fn take(self: &Arc<Self>, worker: usize, want: Want) -> Taken {
         let now = self.clock.mono();
         // Declared before the guard, so dropped after it.

@@ -198,8 +198,8 @@ impl Answer {
     }
 }
 
-/// A request that may be sent once more: nothing of it was written, or the origin has not
-/// begun to act on anything that matters. Only this file makes one.
+/// A request that may be sent once more: nothing of it was written, or it is safe (RFC 9110
+/// §9.2.1), so that acting on it twice does no harm. Only this file makes one.
 struct SafeToRetry(Box<Request<RequestBody>>);
 
 struct Failed {

@@ -371,3 +371,14 @@ async fn a_name_is_resolved_and_all_its_addresses_are_tried() {
     origin.accept().await.answer(OK).await;
     whole(reply(asked).await).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_the_upper_floors_hold_can_move_between_threads_and_is_not_large() {
+    fn movable<T: Send + Unpin + 'static>() {}
+    movable::<crate::upstream::OriginBody>();
+    movable::<RequestBody>();
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let forwarding = up.forward(0, get("/"));
+    assert!(size_of_val(&forwarding) <= 2560, "{}", size_of_val(&forwarding));
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::upstream::pool::{Grant, Want};
 use crate::upstream::testing::*;
 
 #[tokio::test]
@@ -96,4 +97,45 @@ async fn a_waiter_that_leaves_is_passed_over() {
     let head = peer.answer(OK).await;
     assert!(head.starts_with("GET /stayer "), "{head}");
     whole(reply(stayer).await).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_attempt_goes_to_the_front_is_never_refused_and_gets_a_fresh_connection() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |cfg| {
+        cfg.pool.max_connections = 1;
+        cfg.pool.queue = 1;
+    });
+    let first = ask(&up, get("/"));
+    let mut peer = origin.accept().await;
+    peer.head().await;
+    let waits = ask(&up, get("/waits"));
+    until(|| gauges(&up).waiting == 1).await;
+    let pool = std::sync::Arc::clone(&up.pools[0]);
+    let again = tokio::spawn(async move { pool.checkout(0, Want::Fresh).await });
+    until(|| gauges(&up).waiting == 2).await;
+    peer.say(OK).await;
+    whole(reply(first).await).await.unwrap();
+    // The connection is sound, but used: it is closed to make room.
+    peer.until_closed().await;
+    let Ok(Grant::Open(slot)) = soon(again).await.unwrap() else { panic!("the right to open one") };
+    assert_eq!(gauges(&up).waiting, 1);
+    drop(slot);
+    origin.accept().await.answer(OK).await;
+    whole(reply(waits).await).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_attempt_closes_a_kept_connection_to_make_room() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |cfg| cfg.pool.max_connections = 1);
+    let first = ask(&up, get("/"));
+    let mut peer = origin.accept().await;
+    peer.answer(OK).await;
+    whole(reply(first).await).await.unwrap();
+    let granted = soon(up.pools[0].checkout(0, Want::Fresh)).await;
+    assert!(matches!(granted, Ok(Grant::Open(_))));
+    peer.until_closed().await;
+    drop(granted);
+    until(|| gauges(&up).open == 0).await;
 }

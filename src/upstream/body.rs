@@ -1,0 +1,260 @@
+//! The two bodies of an exchange: the request's, which marks its progress, and the response's,
+//! which holds the connection until its end.
+//!
+//! Knows when an exchange is over: the connection goes back to the pool then and only then.
+//! Must not know: retries, limits of the pool, what the bytes mean.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::connection::Conn;
+use super::error::{OriginError, Place};
+
+/// Any error of a request's body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request's body on its way to an origin.
+pub struct RequestBody {
+    source: Source,
+    sent: Option<Arc<Sent>>,
+}
+
+enum Source {
+    Empty,
+    Incoming(Incoming),
+    Other(Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>),
+}
+
+impl RequestBody {
+    /// No body.
+    pub fn empty() -> Self {
+        Self { source: Source::Empty, sent: None }
+    }
+
+    /// A client's body, passed on as it comes.
+    pub fn incoming(body: Incoming) -> Self {
+        match body.is_end_stream() {
+            true => Self::empty(),
+            false => Self { source: Source::Incoming(body), sent: None },
+        }
+    }
+
+    /// Another body, such as a client's with something done to it.
+    pub fn other(body: impl Body<Data = Bytes, Error = BoxError> + Send + 'static) -> Self {
+        match body.is_end_stream() {
+            true => Self::empty(),
+            false => Self { source: Source::Other(Box::pin(body)), sent: None },
+        }
+    }
+
+    /// There is no body: such a request can be sent again.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self.source, Source::Empty)
+    }
+
+    /// Begins to watch how the body is sent, from now.
+    pub(super) fn watch(&mut self) -> Arc<Sent> {
+        let sent = Arc::new(Sent {
+            begun: Instant::now(),
+            progress: AtomicU64::new(0),
+            ended: AtomicBool::new(self.is_empty()),
+            failed: AtomicBool::new(false),
+        });
+        self.sent = Some(Arc::clone(&sent));
+        sent
+    }
+
+    fn note(&self, frame: Option<&Result<Frame<Bytes>, BoxError>>) {
+        let Some(sent) = &self.sent else { return };
+        match frame {
+            Some(Err(_)) => sent.failed.store(true, Ordering::Release),
+            Some(Ok(frame)) if !frame.is_trailers() && !self.is_end_stream() => sent.mark(),
+            None | Some(Ok(_)) => {
+                sent.mark();
+                sent.ended.store(true, Ordering::Release);
+            }
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match &mut self.source {
+            Source::Empty => None,
+            Source::Incoming(body) => {
+                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(BoxError::from))
+            }
+            Source::Other(body) => ready!(body.as_mut().poll_frame(cx)),
+        };
+        self.note(frame.as_ref());
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::Incoming(body) => body.is_end_stream(),
+            Source::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Incoming(body) => body.size_hint(),
+            Source::Other(body) => body.size_hint(),
+        }
+    }
+}
+
+/// How far a request's body has been sent.
+pub(super) struct Sent {
+    begun: Instant,
+    /// When the last frame was taken, nanoseconds after `begun`.
+    progress: AtomicU64,
+    ended: AtomicBool,
+    failed: AtomicBool,
+}
+
+impl Sent {
+    /// The last frame has been taken.
+    pub(super) fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The body broke off.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Resolves when no frame has been taken for `limit`.
+    pub(super) async fn silent_for(&self, limit: Duration) {
+        let mut due = self.last() + limit;
+        loop {
+            sleep_until(due).await;
+            let later = self.last() + limit;
+            if later <= due {
+                return;
+            }
+            due = later;
+        }
+    }
+
+    fn last(&self) -> Instant {
+        self.begun + Duration::from_nanos(self.progress.load(Ordering::Acquire))
+    }
+
+    fn mark(&self) {
+        let since = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.progress.store(since, Ordering::Release);
+    }
+}
+
+/// A response's body on its way from an origin.
+///
+/// Read to its end, it gives the connection back; dropped before, it closes it.
+pub struct OriginBody {
+    incoming: Incoming,
+    open: Option<Exchange>,
+    failed: bool,
+}
+
+/// What a response's body holds until its end.
+pub(super) struct Exchange {
+    pub(super) conn: Conn,
+    pub(super) sent: Arc<Sent>,
+    pub(super) at: Place,
+    /// The end of `timeout.total`.
+    pub(super) deadline: Pin<Box<Sleep>>,
+    /// `timeout.total`.
+    pub(super) limit: Duration,
+}
+
+impl OriginBody {
+    pub(super) fn new(incoming: Incoming, exchange: Exchange) -> Self {
+        let mut body = Self { incoming, open: Some(exchange), failed: false };
+        // HEAD, 204, 304 and Content-Length: 0 end here.
+        body.end_if_ended();
+        body
+    }
+
+    /// The body of a 101: none, and no time limit for what follows.
+    pub(super) fn upgraded(incoming: Incoming, conn: Conn) -> Self {
+        conn.detach();
+        Self { incoming, open: None, failed: false }
+    }
+
+    fn end_if_ended(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.end();
+        }
+    }
+
+    /// The response is complete. An answer that comes before the request's end leaves the
+    /// connection in the middle of a message, so it is closed.
+    fn end(&mut self) {
+        if let Some(exchange) = self.open.take()
+            && exchange.sent.ended()
+        {
+            exchange.conn.give_back();
+        }
+    }
+
+    fn fail(
+        &mut self,
+        why: impl FnOnce(Exchange) -> OriginError,
+    ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
+        self.failed = true;
+        Poll::Ready(self.open.take().map(|exchange| Err(why(exchange))))
+    }
+}
+
+impl Body for OriginBody {
+    type Data = Bytes;
+    type Error = OriginError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
+        let this = &mut *self;
+        let Some(exchange) = &mut this.open else { return Poll::Ready(None) };
+        // First, so that an origin that never pauses is held to it too.
+        if exchange.deadline.as_mut().poll(cx).is_ready() {
+            return this.fail(|it| OriginError::TotalTimeout { at: it.at, limit: it.limit });
+        }
+        match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                this.end_if_ended();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => this.fail(|it| OriginError::of(&error, it.at)),
+            None => {
+                this.end();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.failed && (self.open.is_none() || self.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,150 @@
+//! One connection to an origin: how it is opened, and its sending end.
+//!
+//! Knows name resolution, TCP and hyper's HTTP/1 handshake. Each connection is driven by a task on
+//! the runtime that opened it; the sending end may be used from any.
+//! Must not know: limits, queues, servers to choose from, retries.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use hyper::client::conn::http1::{self, SendRequest};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::clock::Mono;
+
+use super::body::RequestBody;
+use super::pool::{Pool, Slot};
+
+/// Bytes of a response's head at most, and of the read and write buffers.
+const BUFFER: usize = 64 * 1024;
+/// Fields of a response's head at most.
+const FIELDS: usize = 256;
+/// How long after the end of a response hyper may take to be ready for the next request.
+const READY_WITHIN: Duration = Duration::from_millis(250);
+
+/// An open connection. Dropping it closes it.
+pub(super) struct Conn {
+    /// Its slot's number.
+    pub(super) id: u64,
+    /// The worker that opened it.
+    pub(super) worker: usize,
+    /// When.
+    pub(super) opened: Mono,
+    /// It has waited in the pool, so the origin may have closed it meanwhile.
+    pub(super) kept: bool,
+    pub(super) send: SendRequest<RequestBody>,
+    pool: Weak<Pool>,
+    gone: Arc<AtomicBool>,
+    task: AbortHandle,
+    detached: bool,
+}
+
+impl Conn {
+    /// Speaks HTTP/1 over `stream`, on a task of this runtime.
+    pub(super) async fn start(
+        stream: TcpStream,
+        slot: Slot,
+        worker: usize,
+        now: Mono,
+    ) -> hyper::Result<Self> {
+        let (id, pool, gone) = (slot.id, slot.pool.clone(), Arc::clone(&slot.gone));
+        let socket = super::socket::Socket::new(stream, slot);
+        let (send, connection) = builder().handshake(socket).await?;
+        let task = tokio::spawn(async move {
+            // How it ended is told to the request it carried, if any.
+            let _ = connection.with_upgrades().await;
+        });
+        let task = task.abort_handle();
+        Ok(Self { id, worker, opened: now, kept: false, send, pool, gone, task, detached: false })
+    }
+
+    /// The socket is closed, or is being closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.gone.load(Ordering::Acquire) || self.send.is_closed()
+    }
+
+    /// Leaves the socket to an upgraded protocol (RFC 9110 §7.8); it keeps its slot until it is
+    /// closed.
+    pub(super) fn detach(mut self) {
+        self.detached = true;
+    }
+
+    /// Ends the task that drives the connection, as soon as it runs again.
+    #[cfg(test)]
+    pub(super) fn stop(&self) {
+        self.task.abort();
+    }
+
+    /// Offers the connection to the next request, once hyper has seen the end of this exchange.
+    ///
+    /// Almost always it has already. Where not, a task waits a moment for it; the slot stays taken
+    /// meanwhile. If that task is dropped, the connection is closed.
+    pub(super) fn give_back(mut self) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        if self.send.is_ready() {
+            return pool.put(self);
+        }
+        if self.is_closed() {
+            return;
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                if let Ok(Ok(())) = timeout(READY_WITHIN, self.send.ready()).await {
+                    pool.put(self);
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        // Dropping the sending end alone would let hyper go on sending a request's body.
+        if !self.detached {
+            self.task.abort();
+        }
+    }
+}
+
+/// Resolves `host` anew, so that a change of DNS is followed, and tries all its addresses in turn
+/// within `limit`. Each gets an equal part of the time left, so that one that swallows packets
+/// does not keep the others from being tried.
+///
+/// # Errors
+/// `TimedOut` when the time is over, else the last address' error.
+pub(super) async fn connect(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+    let end = Instant::now() + limit;
+    let addresses: Vec<_> =
+        timeout_at(end, tokio::net::lookup_host((host, port))).await.map_err(|_| timed_out())??.collect();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (index, address) in addresses.iter().enumerate() {
+        let left = end.saturating_duration_since(Instant::now());
+        let part = left / u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+        match timeout(part, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // Small requests go out at once; failing to say so is no reason to fail.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = timed_out(),
+        }
+    }
+    Err(last)
+}
+
+fn timed_out() -> io::Error {
+    io::ErrorKind::TimedOut.into()
+}
+
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // The buffer may grow beyond its limit by one read, so the head has its own.
+    builder.max_buf_size(BUFFER).max_header_size(BUFFER).max_headers(FIELDS);
+    builder
+}

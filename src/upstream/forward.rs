@@ -1,0 +1,268 @@
+//! One exchange with an upstream: choose a server, get a connection, send, wait for the head; once
+//! more where that is safe.
+//!
+//! Knows the time limits and what may be sent twice. Must not know: caching, clients, which
+//! status an error becomes.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::{Sleep, sleep};
+
+use super::Upstream;
+use super::balance::choose;
+use super::body::{Exchange, OriginBody, RequestBody, Sent};
+use super::connection::Conn;
+use super::error::{ForwardError, Place, words};
+use super::pool::{Grant, Pool, Want};
+
+/// An origin's answer.
+pub struct Forwarded {
+    /// The response; of a 101, the extensions hold hyper's `OnUpgrade`.
+    pub response: Response<OriginBody>,
+    /// Where the time went.
+    pub times: ForwardTimes,
+    /// The server that answered, `host:port`.
+    pub server: Arc<str>,
+}
+
+/// Where the time went until the response's head, all attempts together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ForwardTimes {
+    /// Waiting for a connection or a slot.
+    pub queue: Duration,
+    /// Connecting; `None` where a kept connection was used.
+    pub connect: Option<Duration>,
+    /// From the request's being handed over to the response's head.
+    pub first_byte: Duration,
+}
+
+impl Upstream {
+    /// Sends `request` to a server of this upstream and waits for its response's head.
+    ///
+    /// The request has an origin-form URI and `Host`; its fields go out as they are, as HTTP/1.1.
+    /// `worker` is the calling thread's number. If the future is dropped, the connection is closed
+    /// and its slot goes to the next in line.
+    ///
+    /// # Errors
+    /// When no response head came; see [`ForwardError`].
+    pub async fn forward(
+        self: &Arc<Self>,
+        worker: usize,
+        request: Request<RequestBody>,
+    ) -> Result<Forwarded, ForwardError> {
+        let mut deadline = Box::pin(sleep(self.timeout.total));
+        let mut trip = Trip::new(worker, self.pools.len());
+        let asked = AtomicUsize::new(0);
+        let answer = tokio::select! {
+            biased;
+            answer = self.exchange(&mut trip, &asked, request) => answer?,
+            () = deadline.as_mut() => {
+                let at = self.place(asked.load(Ordering::Relaxed));
+                return Err(ForwardError::TotalTimeout { at, limit: self.timeout.total });
+            }
+        };
+        Ok(answer.into_forwarded(trip.times, deadline, self.timeout.total))
+    }
+
+    async fn exchange(
+        &self,
+        trip: &mut Trip,
+        asked: &AtomicUsize,
+        request: Request<RequestBody>,
+    ) -> Result<Answer, ForwardError> {
+        let (pool, conn) = self.connection(trip, asked, Want::Any).await?;
+        let request = match self.send(trip, pool, conn, request).await {
+            Ok(answer) => return Ok(answer),
+            Err(Failed { why, again: None }) => return Err(why),
+            Err(Failed { again: Some(SafeToRetry(request)), .. }) => request,
+        };
+        pool.count_retry();
+        let (pool, conn) = self.connection(trip, asked, Want::Fresh).await?;
+        self.send(trip, pool, conn, *request).await.map_err(|failed| failed.why)
+    }
+
+    /// A connection to the best server that can be connected to.
+    async fn connection(
+        &self,
+        trip: &mut Trip,
+        asked: &AtomicUsize,
+        want: Want,
+    ) -> Result<(&Arc<Pool>, Conn), ForwardError> {
+        let mut last = None;
+        while let Some((index, pool)) = self.pick(&trip.tried) {
+            asked.store(index, Ordering::Relaxed);
+            let begun = self.clock.mono();
+            let grant = pool.checkout(trip.worker, want).await;
+            trip.times.queue += self.clock.mono().since(begun);
+            let slot = match grant? {
+                Grant::Kept(conn) => return Ok((pool, conn)),
+                Grant::Open(slot) => slot,
+            };
+            let begun = self.clock.mono();
+            let opened = pool.open(slot, trip.worker).await;
+            *trip.times.connect.get_or_insert_default() += self.clock.mono().since(begun);
+            match opened {
+                Ok(conn) => return Ok((pool, conn)),
+                // Nothing has been sent, so the next server may be asked whatever the method.
+                Err(error) => last = Some(error),
+            }
+            if let Some(tried) = trip.tried.get_mut(index) {
+                *tried = true;
+            }
+        }
+        Err(last.unwrap_or_else(|| ForwardError::Connect {
+            at: self.place(0),
+            cause: "no server left to connect to".into(),
+        }))
+    }
+
+    fn pick(&self, tried: &[bool]) -> Option<(usize, &Arc<Pool>)> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let candidates: Vec<_> =
+            self.pools.iter().zip(tried).map(|(pool, tried)| pool.candidate(*tried)).collect();
+        let index = choose(&candidates, turn)?;
+        self.pools.get(index).map(|pool| (index, pool))
+    }
+
+    async fn send(
+        &self,
+        trip: &mut Trip,
+        pool: &Arc<Pool>,
+        mut conn: Conn,
+        mut request: Request<RequestBody>,
+    ) -> Result<Answer, Failed> {
+        // hyper takes no other for HTTP/1.
+        *request.version_mut() = Version::HTTP_11;
+        let sent = request.body_mut().watch();
+        let upgrade = request.headers().contains_key(header::UPGRADE);
+        let replay = replay(&request, conn.kept);
+        let begun = self.clock.mono();
+        // If this future is dropped at the await, so is `conn`, which closes the connection.
+        let reply = tokio::select! {
+            biased;
+            reply = conn.send.try_send_request(request) => reply,
+            () = sent.silent_for(self.timeout.first_byte) => {
+                let why = ForwardError::FirstByteTimeout { at: pool.place(), limit: self.timeout.first_byte };
+                return Err(Failed { why, again: None });
+            }
+        };
+        trip.times.first_byte += self.clock.mono().since(begun);
+        let response = reply.map_err(|error| Failed::of(error, replay, &sent, pool.place()))?;
+        check_upgrade(&response, upgrade, pool)?;
+        Ok(Answer { response, conn, sent, at: pool.place() })
+    }
+}
+
+/// What one request has met so far.
+struct Trip {
+    worker: usize,
+    /// Servers that could not be connected to.
+    tried: Vec<bool>,
+    times: ForwardTimes,
+}
+
+impl Trip {
+    fn new(worker: usize, servers: usize) -> Self {
+        Self { worker, tried: vec![false; servers], times: ForwardTimes::default() }
+    }
+}
+
+/// A response's head and what its body will need.
+struct Answer {
+    response: Response<Incoming>,
+    conn: Conn,
+    sent: Arc<Sent>,
+    at: Place,
+}
+
+impl Answer {
+    fn into_forwarded(self, times: ForwardTimes, deadline: Pin<Box<Sleep>>, limit: Duration) -> Forwarded {
+        let Self { response, conn, sent, at } = self;
+        let server = Arc::clone(&at.server);
+        let (mut head, incoming) = response.into_parts();
+        // RFC 9112 §6.3: Transfer-Encoding overrides Content-Length, which must not be passed on.
+        if head.headers.contains_key(header::TRANSFER_ENCODING) {
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
+        let body = match head.status {
+            StatusCode::SWITCHING_PROTOCOLS => OriginBody::upgraded(incoming, conn),
+            _ => OriginBody::new(incoming, Exchange { conn, sent, at, deadline, limit }),
+        };
+        Forwarded { response: Response::from_parts(head, body), times, server }
+    }
+}
+
+/// A request that may be sent once more: nothing of it was written, or it is safe (RFC 9110
+/// §9.2.1), so that acting on it twice does no harm. Only this file makes one.
+struct SafeToRetry(Box<Request<RequestBody>>);
+
+struct Failed {
+    why: ForwardError,
+    again: Option<SafeToRetry>,
+}
+
+impl Failed {
+    fn of(
+        mut error: TrySendError<Request<RequestBody>>,
+        replay: Option<Box<Request<RequestBody>>>,
+        sent: &Sent,
+        at: Place,
+    ) -> Self {
+        let unsent = error.take_message().map(Box::new);
+        let why = reason(error.error(), sent, at);
+        let again = match &why {
+            _ if unsent.is_some() => unsent,
+            ForwardError::Reset { .. } => replay,
+            _ => None,
+        };
+        Self { why, again: again.map(SafeToRetry) }
+    }
+}
+
+impl From<ForwardError> for Failed {
+    fn from(why: ForwardError) -> Self {
+        Self { why, again: None }
+    }
+}
+
+/// A copy to send if a kept connection turns out to have been closed by the origin just then:
+/// only of requests that ask for nothing but an answer (RFC 9110 §9.2.1, RFC 9112 §9.3.1).
+fn replay(request: &Request<RequestBody>, kept: bool) -> Option<Box<Request<RequestBody>>> {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+    if !kept || !safe || !request.body().is_empty() {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(Box::new(copy))
+}
+
+fn reason(error: &hyper::Error, sent: &Sent, at: Place) -> ForwardError {
+    let cause = words(error);
+    if sent.failed() || error.is_body_write_aborted() {
+        ForwardError::RequestBody { at, cause }
+    } else if error.is_parse() {
+        ForwardError::Protocol { at, cause }
+    } else {
+        ForwardError::Reset { at, cause }
+    }
+}
+
+/// RFC 9110 §15.2.2: nobody switches protocols unasked.
+fn check_upgrade(response: &Response<Incoming>, asked: bool, pool: &Pool) -> Result<(), ForwardError> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asked {
+        return Err(ForwardError::Protocol {
+            at: pool.place(),
+            cause: "a 101 that was not asked for".into(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! The room as a whole, over real sockets, against an origin that misbehaves as told.
+
+mod cancelling;
+mod connections;
+mod failures;
+mod queueing;
+mod retrying;

@@ -1,0 +1,285 @@
+//! Origins that break off, dawdle, or talk nonsense; clients that break off.
+
+use std::time::Duration;
+
+use http::Method;
+use http_body_util::BodyExt;
+
+use crate::clock::Clock;
+use crate::upstream::testing::*;
+use crate::upstream::{OriginError, Upstream};
+
+#[tokio::test]
+async fn no_server_answers() {
+    let cfg = settings(vec![Origin::absent().await, Origin::absent().await]);
+    let up = Upstream::new(&cfg, Clock::system(), 1);
+    let error = failure(ask(&up, get("/"))).await;
+    assert_eq!(error.as_str(), "connect-failed");
+    assert!(up.gauges().iter().all(|g| (g.open, g.connect_errors) == (0, 1)), "each was tried");
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_a_failure_to_connect() {
+    // Too long a label: known to be wrong without asking a name server.
+    let host = format!("{}.invalid", "x".repeat(64));
+    let cfg = settings(vec![crate::config::Server { host, port: 80 }]);
+    let up = Upstream::new(&cfg, Clock::system(), 1);
+    assert_eq!(failure(ask(&up, get("/"))).await.as_str(), "connect-failed");
+}
+
+#[tokio::test]
+async fn a_server_that_swallows_connections_is_given_up_within_the_connect_timeout() {
+    // A listener whose queue is full drops what comes.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap().as_socket().unwrap();
+    let _fills_it = std::net::TcpStream::connect(address).unwrap();
+
+    let origin = Origin::start().await;
+    let swallows = crate::config::Server { host: "127.0.0.1".into(), port: address.port() };
+    let mut cfg = settings(vec![swallows.clone()]);
+    cfg.timeout.connect = Duration::from_millis(100);
+    let up = Upstream::new(&cfg, Clock::system(), 1);
+    assert_eq!(failure(ask(&up, get("/"))).await.as_str(), "connect-timeout");
+
+    cfg.servers = vec![swallows, origin.server.clone()];
+    let up = Upstream::new(&cfg, Clock::system(), 1);
+    let asked = ask(&up, get("/"));
+    origin.accept().await.answer(OK).await;
+    whole(reply(asked).await).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_origin_that_does_not_speak_http_is_a_protocol_failure() {
+    let long = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(100_000));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(300));
+    for words in [
+        "SSH-2.0-OpenSSH_9.6\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+        "HTTP/1.1 2000 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        &long,
+        &many,
+    ] {
+        let origin = Origin::start().await;
+        let up = upstream(&origin, |_| ());
+        let asked = ask(&up, get("/"));
+        let mut peer = origin.accept().await;
+        peer.head().await;
+        // All of it may not be taken.
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut peer.stream, words.as_bytes()).await;
+        assert_eq!(failure(asked).await.as_str(), "protocol", "{words:.60}");
+        until(|| gauges(&up).open == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_shorter_than_promised_is_incomplete() {
+    for words in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nshort",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nshort\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nshort",
+    ] {
+        let origin = Origin::start().await;
+        let up = upstream(&origin, |_| ());
+        let asked = ask(&up, get("/"));
+        let mut peer = origin.accept().await;
+        peer.answer(words).await;
+        drop(peer);
+        let mut body = reply(asked).await.response.into_body();
+        let error = loop {
+            match soon(body.frame()).await {
+                Some(Ok(frame)) => assert_eq!(frame.into_data().unwrap(), "short"),
+                Some(Err(error)) => break error,
+                None => panic!("the body looks complete"),
+            }
+        };
+        assert_eq!(error.as_str(), "incomplete", "{words:?}");
+        assert!(!http_body::Body::is_end_stream(&body), "a failed body never looks complete");
+        until(|| gauges(&up).open == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_reset_within_the_body_is_an_error() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let asked = ask(&up, get("/"));
+    let mut peer = origin.accept().await;
+    peer.answer("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n").await;
+    let forwarded = reply(asked).await;
+    peer.reset();
+    assert_eq!(whole(forwarded).await.unwrap_err().as_str(), "reset");
+    until(|| gauges(&up).open == 0).await;
+}
+
+#[tokio::test]
+async fn chunks_that_make_no_sense_are_an_error_and_the_connection_is_closed() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let asked = ask(&up, get("/"));
+    let mut peer = origin.accept().await;
+    peer.answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n").await;
+    let error = whole(reply(asked).await).await.unwrap_err();
+    assert_eq!(error.as_str(), "protocol", "{error}");
+    peer.until_closed().await;
+    until(|| gauges(&up).open == 0).await;
+}
+
+#[tokio::test]
+async fn bytes_after_the_end_of_a_response_close_the_connection() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let asked = ask(&up, get("/"));
+    let mut peer = origin.accept().await;
+    peer.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok and more").await;
+    assert_eq!(whole(reply(asked).await).await.unwrap(), "ok");
+    peer.until_closed().await;
+    until(|| gauges(&up).open == 0).await;
+}
+
+#[tokio::test]
+async fn an_origin_that_does_not_begin_to_answer_is_too_slow() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |cfg| cfg.timeout.first_byte = Duration::from_millis(50));
+    let asked = ask(&up, get("/"));
+    let mut peer = origin.accept().await;
+    peer.head().await;
+    assert_eq!(failure(asked).await.as_str(), "first-byte-timeout");
+    peer.until_closed().await;
+    until(|| gauges(&up).open == 0).await;
+    assert_eq!(gauges(&up).retries, 0);
+}
+
+#[tokio::test]
+async fn an_upload_is_not_cut_while_it_makes_progress() {
+    let limit = Duration::from_millis(300);
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |cfg| cfg.timeout.first_byte = limit);
+    let (feeder, body) = fed();
+    let asked = ask(&up, request(Method::POST, "/", body));
+    let mut peer = origin.accept().await;
+    peer.head().await;
+    for _ in 0..8 {
+        tokio::time::sleep(limit / 6).await;
+        assert!(feeder.feed(b"piece").await);
+    }
+    // More than `first_byte` in all; now the upload stands still.
+    let clock = Clock::system();
+    let fed = clock.mono();
+    assert_eq!(failure(asked).await.as_str(), "first-byte-timeout");
+    // The last piece may have been taken a little before it was seen to be.
+    assert!(clock.mono().since(fed) >= limit / 2);
+}
+
+#[tokio::test]
+async fn the_total_timeout_ends_an_exchange_before_its_head() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |cfg| cfg.timeout.total = Duration::from_millis(50));
+    let asked = ask(&up, get("/"));
+    let mut peer = origin.accept().await;
+    peer.head().await;
+    assert_eq!(failure(asked).await.as_str(), "total-timeout");
+    peer.until_closed().await;
+}
+
+#[tokio::test]
+async fn the_total_timeout_ends_an_exchange_within_its_body() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |cfg| cfg.timeout.total = Duration::from_millis(300));
+    let asked = ask(&up, get("/"));
+    let mut peer = origin.accept().await;
+    peer.answer("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nsome").await;
+    let error = whole(reply(asked).await).await.unwrap_err();
+    assert!(matches!(error, OriginError::TotalTimeout { .. }), "{error}");
+    peer.until_closed().await;
+    until(|| gauges(&up).open == 0).await;
+}
+
+#[tokio::test]
+async fn an_early_answer_leaves_no_connection_in_the_pool() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let (feeder, body) = fed();
+    let asked = ask(&up, request(Method::POST, "/", body));
+    let mut peer = origin.accept().await;
+    assert!(feeder.feed(b"begin").await);
+    peer.answer(OK).await;
+    assert_eq!(whole(reply(asked).await).await.unwrap(), "ok");
+    // The client is not asked for the rest.
+    feeder.until_dropped().await;
+    peer.until_closed().await;
+    until(|| gauges(&up).open == 0).await;
+}
+
+#[tokio::test]
+async fn an_early_answer_leaves_none_there_even_when_the_upload_ends_soon_after() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let (feeder, body) = fed();
+    let asked = ask(&up, request(Method::POST, "/", body));
+    let mut peer = origin.accept().await;
+    peer.answer(OK).await;
+    assert_eq!(whole(reply(asked).await).await.unwrap(), "ok");
+    drop(feeder);
+    peer.until_closed().await;
+    until(|| gauges(&up).open == 0).await;
+}
+
+#[tokio::test]
+async fn an_early_answer_is_heard_even_when_the_origin_closes_on_the_upload() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let (feeder, body) = fed();
+    let asked = ask(&up, request(Method::POST, "/", body));
+    let mut peer = origin.accept().await;
+    peer.head().await;
+    assert!(feeder.feed(b"unread").await);
+    let text = "big".repeat(10_000);
+    peer.say(&format!("HTTP/1.1 413 Content Too Large\r\ncontent-length: 30000\r\n\r\n{text}")).await;
+    let forwarded = reply(asked).await;
+    // Closing with unread bytes resets the connection under the upload, and writing fails while
+    // most of the answer has not been read yet.
+    peer.stream.readable().await.unwrap();
+    drop(peer);
+    for _ in 0..8 {
+        feeder.feed(b"more").await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(whole(forwarded).await.unwrap(), text);
+    until(|| gauges(&up).open == 0).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_is_the_clients_failure() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let (feeder, body) = fed();
+    let asked = ask(&up, request(Method::POST, "/", body));
+    let mut peer = origin.accept().await;
+    peer.head().await;
+    assert!(feeder.feed(b"begin").await);
+    feeder.fail().await;
+    let error = failure(asked).await;
+    assert_eq!(error.as_str(), "request-body", "{error}");
+    peer.until_closed().await;
+    until(|| gauges(&up).open == 0).await;
+}
+
+#[tokio::test]
+async fn an_upload_shorter_than_its_length_is_the_clients_failure() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let (feeder, body) = fed();
+    let mut request = request(Method::POST, "/", body);
+    request.headers_mut().insert("content-length", "10".parse().unwrap());
+    let asked = ask(&up, request);
+    let mut peer = origin.accept().await;
+    peer.head().await;
+    assert!(feeder.feed(b"begin").await);
+    drop(feeder);
+    assert_eq!(failure(asked).await.as_str(), "request-body");
+    peer.until_closed().await;
+}

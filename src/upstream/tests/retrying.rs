@@ -1,0 +1,133 @@
+//! What is sent a second time, and what never is.
+
+use http::Method;
+
+use crate::upstream::testing::*;
+use crate::upstream::{RequestBody, Upstream};
+
+/// An upstream with one kept connection, and the origin's end of it.
+async fn kept(
+    origin: &Origin,
+    change: impl FnOnce(&mut crate::config::Upstream),
+) -> (std::sync::Arc<Upstream>, Peer) {
+    let up = upstream(origin, change);
+    let asked = ask(&up, get("/"));
+    let mut peer = origin.accept().await;
+    peer.answer(OK).await;
+    whole(reply(asked).await).await.unwrap();
+    assert_eq!(gauges(&up).idle, 1);
+    (up, peer)
+}
+
+/// RFC 9112 §9.3.1: the origin closes a kept connection just as the next request is on its way.
+#[tokio::test]
+async fn a_get_on_a_connection_closed_just_then_is_sent_once_more() {
+    for (method, reset) in
+        [(Method::GET, false), (Method::GET, true), (Method::HEAD, false), (Method::OPTIONS, true)]
+    {
+        let origin = Origin::start().await;
+        let (up, mut peer) = kept(&origin, |_| ()).await;
+        let asked = ask(&up, request(method, "/again", RequestBody::empty()));
+        let before = peer.head().await;
+        if reset {
+            peer.reset();
+        } else {
+            drop(peer);
+        }
+        let mut fresh = origin.accept().await;
+        let after = fresh.answer("HTTP/1.1 204 No Content\r\n\r\n").await;
+        assert_eq!(before, after);
+        whole(reply(asked).await).await.unwrap();
+        let g = gauges(&up);
+        assert_eq!((g.connects, g.reused, g.retries), (2, 1, 1));
+    }
+}
+
+#[tokio::test]
+async fn the_second_attempt_is_the_last() {
+    let origin = Origin::start().await;
+    let (up, mut peer) = kept(&origin, |_| ()).await;
+    let asked = ask(&up, get("/again"));
+    peer.head().await;
+    drop(peer);
+    let mut fresh = origin.accept().await;
+    fresh.head().await;
+    drop(fresh);
+    assert_eq!(failure(asked).await.as_str(), "reset");
+    assert_eq!(gauges(&up).retries, 1);
+    until(|| gauges(&up).open == 0).await;
+}
+
+#[tokio::test]
+async fn the_second_attempt_needs_no_place_in_a_full_queue() {
+    let origin = Origin::start().await;
+    let change = |cfg: &mut crate::config::Upstream| {
+        cfg.pool.max_connections = 1;
+        cfg.pool.queue = 0;
+    };
+    let (up, mut peer) = kept(&origin, change).await;
+    let asked = ask(&up, get("/again"));
+    peer.head().await;
+    drop(peer);
+    origin.accept().await.answer(OK).await;
+    whole(reply(asked).await).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_may_have_been_acted_upon_is_not_sent_again() {
+    let delete = request(Method::DELETE, "/", RequestBody::empty());
+    let unknown = request(Method::from_bytes(b"FROB").unwrap(), "/", RequestBody::empty());
+    let (feeder, body) = fed();
+    for asking in [post("/", "data"), delete, unknown, request(Method::GET, "/", body)] {
+        let origin = Origin::start().await;
+        let (up, mut peer) = kept(&origin, |_| ()).await;
+        let asked = ask(&up, asking);
+        peer.head().await;
+        drop(peer);
+        assert_eq!(failure(asked).await.as_str(), "reset");
+        assert_eq!((gauges(&up).connects, gauges(&up).retries), (1, 0));
+    }
+    drop(feeder);
+}
+
+#[tokio::test]
+async fn a_get_on_a_fresh_connection_is_not_sent_again() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let asked = ask(&up, get("/"));
+    let mut peer = origin.accept().await;
+    peer.head().await;
+    drop(peer);
+    assert_eq!(failure(asked).await.as_str(), "reset");
+    assert_eq!(gauges(&up).retries, 0);
+}
+
+#[tokio::test]
+async fn nonsense_is_not_asked_for_again() {
+    let origin = Origin::start().await;
+    let (up, mut peer) = kept(&origin, |_| ()).await;
+    let asked = ask(&up, get("/"));
+    peer.answer("HTTP/1.1 what\r\n\r\n").await;
+    assert_eq!(failure(asked).await.as_str(), "protocol");
+    assert_eq!(gauges(&up).retries, 0);
+}
+
+/// hyper gives a request back that it has not begun to write.
+#[tokio::test]
+async fn a_request_of_which_nothing_was_written_is_sent_again_whatever_its_method() {
+    let origin = Origin::start().await;
+    let (up, _peer) = kept(&origin, |_| ()).await;
+    // The task that drives the connection will end before it looks at the next request.
+    up.pools[0].stop_kept();
+    let answered = async {
+        let mut fresh = origin.accept().await;
+        let head = fresh.answer(OK).await;
+        assert!(head.starts_with("POST / "), "{head}");
+        assert_eq!(fresh.bytes(4).await, b"data");
+        fresh
+    };
+    let (forwarded, _fresh) = tokio::join!(soon(up.forward(0, post("/", "data"))), answered);
+    whole(forwarded.unwrap()).await.unwrap();
+    let g = gauges(&up);
+    assert_eq!((g.connects, g.reused, g.retries), (2, 1, 1));
+}

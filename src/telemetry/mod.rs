@@ -1,0 +1,4 @@
+//! What Larder says about itself.
+
+pub mod gauges;
+pub mod outcome;

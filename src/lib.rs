@@ -29,3 +29,5 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub mod cli;
 pub mod clock;
+pub mod fields;
+pub mod rules;

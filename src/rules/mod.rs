@@ -1,9 +1,32 @@
 //! RFC 9111 as total functions.
 //!
-//! One file per chapter; nothing here reads a clock or does I/O.
+//! One file per chapter: facts (parsed once), storing (§3), selecting (§4.1), freshness (§4.2),
+//! reuse (§4, §4.2.4, RFC 5861), validation (§4.3), invalidation (§4.4). Nothing here reads a
+//! clock or does I/O: time is an argument.
+//!
+//! Two permits make forgetting a check a compile error: only [`storing::judge`] makes a
+//! [`Storable`], only `reuse` makes a [`Reusable`].
+//! Must not know: where responses are kept, how they are fetched, who is told.
 
+mod facts;
+mod freshness;
+mod invalidation;
 mod policy;
 mod reasons;
+pub mod reuse;
+mod selecting;
+pub mod storing;
+mod validation;
 
+pub use facts::{Expires, RequestFacts, ResponseFacts, is_safe};
+pub use freshness::{Lifetime, LifetimeSource, current_age, lifetime, usable_for};
+pub use invalidation::{invalidates, targets};
 pub use policy::{Authorization, Cookies, Policy, SetCookie, Ttl};
 pub use reasons::{MustAsk, NotStored};
+pub use reuse::{Reusable, Reuse, after_validation, on_error};
+pub use selecting::{SelectingFields, selecting_fields};
+pub use storing::{Storable, stored_fields};
+pub use validation::{
+    ClientCondition, client_condition, confirms, freshen, has_precondition, if_range_holds,
+    not_modified_fields, origin_conditions, strip_conditions,
+};

@@ -1,0 +1,185 @@
+//! Comma lists, the shape of most fields (RFC 9110 §5.6.1).
+//!
+//! Knows commas, optional whitespace and quoted strings, over one line or all lines of a field.
+//! Must not know: what the members mean.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName};
+
+/// The members of one line of a comma list: trimmed, empty ones left out (§5.6.1.2).
+///
+/// A comma inside a quoted string does not divide. A quote that is never closed opens no string;
+/// from its member on the line is divided at every comma, so that nothing can hide behind it.
+pub fn members(line: &[u8]) -> Members<'_> {
+    Members { rest: line, quotes: true }
+}
+
+/// The members of a comma list over all lines of the field, in order (§5.3).
+pub fn all<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    headers.get_all(name).into_iter().flat_map(|line| members(line.as_bytes()))
+}
+
+/// Whether one of the field's members is this token, in any case.
+pub fn contains(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    all(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// Without the optional whitespace around it: spaces and tabs (§5.6.3).
+pub fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// What a quoted string says (§5.6.4); `None` where `value` is not exactly one quoted string.
+pub fn unquote(value: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if !inner.iter().any(|b| matches!(b, b'"' | b'\\')) {
+        return Some(Cow::Borrowed(inner));
+    }
+    let mut said = Vec::with_capacity(inner.len());
+    let mut bytes = inner.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'"' => return None,
+            b'\\' => said.push(*bytes.next()?),
+            _ => said.push(byte),
+        }
+    }
+    Some(Cow::Owned(said))
+}
+
+/// Made by [`members`].
+#[derive(Clone, Debug)]
+pub struct Members<'a> {
+    rest: &'a [u8],
+    quotes: bool,
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while !self.rest.is_empty() {
+            let end = self.end();
+            let (member, rest) = self.rest.split_at_checked(end)?;
+            self.rest = rest.strip_prefix(b",").unwrap_or(rest);
+            let member = trim(member);
+            if !member.is_empty() {
+                return Some(member);
+            }
+        }
+        None
+    }
+}
+
+impl Members<'_> {
+    fn end(&mut self) -> usize {
+        if self.quotes {
+            match end_with_quotes(self.rest) {
+                Some(end) => return end,
+                // Remembered, so that a line of open quotes is not scanned once for each of them.
+                None => self.quotes = false,
+            }
+        }
+        self.rest.iter().position(|&b| b == b',').unwrap_or(self.rest.len())
+    }
+}
+
+/// Where the first comma outside quoted strings is, or the end; `None` where a string stays open.
+fn end_with_quotes(bytes: &[u8]) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, &byte) in bytes.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' if !quoted => return Some(at),
+            _ => {}
+        }
+    }
+    (!quoted).then_some(bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn list(line: &str) -> Vec<&str> {
+        members(line.as_bytes()).map(|m| std::str::from_utf8(m).unwrap()).collect()
+    }
+
+    #[test]
+    fn members_are_divided_at_commas_outside_quoted_strings() {
+        for (clause, line, expected) in [
+            ("§5.6.1 plain", "a, b ,c", vec!["a", "b", "c"]),
+            ("§5.6.1.2 empty members", ", ,a,,\t,b,", vec!["a", "b"]),
+            ("§5.6.1 nothing", "", vec![]),
+            ("§5.6.4 quoted comma", r#"a="x, y", b"#, vec![r#"a="x, y""#, "b"]),
+            ("§5.6.4 quoted pair", r#"a="x\", y", b"#, vec![r#"a="x\", y""#, "b"]),
+            ("§5.6.4 a backslash before the end", r#"a="x\\", b"#, vec![r#"a="x\\""#, "b"]),
+            ("an open quote opens nothing", r#"a="x, b"#, vec![r#"a="x"#, "b"]),
+            ("open after a closed one", r#"a="1,2", b="3, c"#, vec![r#"a="1,2""#, r#"b="3"#, "c"]),
+        ] {
+            assert_eq!(list(line), expected, "{clause}");
+        }
+    }
+
+    #[test]
+    fn a_quoted_string_is_read_only_when_it_is_exactly_one() {
+        for (value, said) in [
+            (r#""abc""#, Some("abc")),
+            (r#""a\"b\\c""#, Some(r#"a"b\c"#)),
+            (r#""""#, Some("")),
+            ("abc", None),
+            (r#"""#, None),
+            (r#""abc"#, None),
+            (r#""a"b""#, None),
+            (r#""abc\""#, None),
+        ] {
+            assert_eq!(unquote(value.as_bytes()).as_deref(), said.map(str::as_bytes), "{value}");
+        }
+    }
+
+    #[test]
+    fn all_lines_of_a_field_are_one_list() {
+        let mut headers = HeaderMap::new();
+        headers.append("x", "a, b".parse().unwrap());
+        headers.append("x", "C".parse().unwrap());
+        let name = HeaderName::from_static("x");
+        assert_eq!(all(&headers, &name).collect::<Vec<_>>(), [&b"a"[..], b"b", b"C"]);
+        assert!(contains(&headers, &name, "c"));
+        assert!(!contains(&headers, &name, "d"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_trimmed_members_that_are_parts_of_the_line(line: Vec<u8>) {
+            let mut total = 0;
+            for member in members(&line) {
+                prop_assert!(!member.is_empty());
+                prop_assert_eq!(trim(member), member);
+                total += member.len();
+            }
+            prop_assert!(total <= line.len());
+            let _ = unquote(&line);
+        }
+
+        #[test]
+        fn what_is_quoted_comes_back(said: Vec<u8>) {
+            let mut quoted = vec![b'"'];
+            for &byte in &said {
+                if matches!(byte, b'"' | b'\\') {
+                    quoted.push(b'\\');
+                }
+                quoted.push(byte);
+            }
+            quoted.push(b'"');
+            prop_assert_eq!(unquote(&quoted).unwrap().into_owned(), said);
+            prop_assert_eq!(members(&quoted).collect::<Vec<_>>(), [&quoted[..]]);
+        }
+    }
+}

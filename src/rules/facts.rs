@@ -1,0 +1,162 @@
+//! What the rules need to know of a request and of a response, parsed once.
+//!
+//! Facts are what was said and when, never a decision: the route's policy is applied to them
+//! later, and may have changed by then.
+//! Must not know: policy, time now.
+
+use std::time::Duration;
+
+use http::header::{AGE, AUTHORIZATION, COOKIE, DATE, EXPIRES, LAST_MODIFIED, RANGE, SET_COOKIE};
+use http::{HeaderMap, HeaderName, Method, header};
+
+use crate::clock::Timestamp;
+use crate::fields::cache_control::{Reach, RequestDirectives, ResponseDirectives, delta_seconds};
+use crate::fields::validator::ETag;
+use crate::fields::vary::Vary;
+use crate::fields::{date, list};
+
+/// What the rules need to know of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestFacts {
+    /// Its method.
+    pub method: Method,
+    /// Its `Cache-Control` (or `Pragma`).
+    pub directives: RequestDirectives,
+    /// It carries `Authorization`.
+    pub has_authorization: bool,
+    /// It carries `Cookie`.
+    pub has_cookie: bool,
+    /// It carries `Range`.
+    pub range: bool,
+}
+
+/// What the rules need to know of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseFacts {
+    /// Its status.
+    pub status: u16,
+    /// Its `Cache-Control`.
+    pub directives: ResponseDirectives,
+    /// When the origin made it; `None` where it does not say or says nonsense.
+    pub date: Option<Timestamp>,
+    /// `Age`: how long it had been in other caches (§5.1); zero where it does not say.
+    pub age: Duration,
+    /// `Expires`
+    pub expires: Option<Expires>,
+    /// `Last-Modified`; `None` where it does not say or says nonsense.
+    pub last_modified: Option<Timestamp>,
+    /// `ETag`; `None` where it is no entity tag.
+    pub etag: Option<ETag>,
+    /// `Vary`
+    pub vary: Vary,
+    /// It carries `Set-Cookie`.
+    pub set_cookie: bool,
+    /// When the request for it was sent (§4.2.3).
+    pub request_time: Timestamp,
+    /// When its head arrived (§4.2.3).
+    pub response_time: Timestamp,
+}
+
+/// What `Expires` says (§5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expires {
+    /// Then.
+    At(Timestamp),
+    /// No date, or several: already expired.
+    Invalid,
+}
+
+impl RequestFacts {
+    /// Reads a request's fields.
+    pub fn of(method: &Method, headers: &HeaderMap) -> Self {
+        Self {
+            method: method.clone(),
+            directives: RequestDirectives::parse(headers),
+            has_authorization: headers.contains_key(AUTHORIZATION),
+            has_cookie: headers.contains_key(COOKIE),
+            range: headers.contains_key(RANGE),
+        }
+    }
+}
+
+impl ResponseFacts {
+    /// Reads a response's fields. Of a field that ought to stand once, the first line counts,
+    /// but for `Expires`.
+    pub fn of(status: u16, headers: &HeaderMap, request_time: Timestamp, response_time: Timestamp) -> Self {
+        let mut directives = ResponseDirectives::parse(headers);
+        whole_if_relied_on(&mut directives.no_cache);
+        whole_if_relied_on(&mut directives.private);
+        Self {
+            status,
+            directives,
+            date: date_of(headers, DATE, response_time),
+            age: age(headers),
+            expires: expires(headers, response_time),
+            last_modified: date_of(headers, LAST_MODIFIED, response_time),
+            etag: ETag::of(headers),
+            vary: Vary::parse(headers),
+            set_cookie: headers.contains_key(SET_COOKIE),
+            request_time,
+            response_time,
+        }
+    }
+
+    /// Whether the origin can be asked if it still holds (§4.3.1): it has a validator and a 2xx
+    /// status. Of other statuses an origin ignores preconditions (RFC 9110 §13.2.1), so a 304
+    /// would speak of something else than what is stored.
+    pub fn has_validator(&self) -> bool {
+        let validator = self.etag.is_some() || self.last_modified.is_some();
+        validator && (200..300).contains(&self.status)
+    }
+
+    /// When it was made, so far as can be told: `Date`, or the time of receipt (RFC 9110 §6.6.1).
+    pub(crate) fn made(&self) -> Timestamp {
+        self.date.unwrap_or(self.response_time)
+    }
+}
+
+/// Whether a method is defined to change nothing (RFC 9110 §9.2.1). Unknown ones are not.
+pub fn is_safe(method: &Method) -> bool {
+    // The last ones are registered by RFC 4918, 3253 and 5323.
+    matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "REPORT" | "SEARCH")
+}
+
+/// Fields that this cache itself goes by. Left out of what is stored (§5.2.2.4, §5.2.2.7), their
+/// word would be lost, so a directive that names one is taken to mean the whole response, as "is
+/// often handled by caches".
+const RELIED_ON: [HeaderName; 8] = [
+    header::CACHE_CONTROL,
+    header::VARY,
+    header::EXPIRES,
+    header::DATE,
+    header::AGE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::CONTENT_RANGE,
+];
+
+fn whole_if_relied_on(reach: &mut Reach) {
+    if reach.fields().iter().any(|name| RELIED_ON.contains(name)) {
+        *reach = Reach::All;
+    }
+}
+
+fn date_of(headers: &HeaderMap, name: HeaderName, now: Timestamp) -> Option<Timestamp> {
+    date::parse(headers.get(name)?.as_bytes(), now)
+}
+
+/// §5.1: of a list the first member; what is no number is ignored.
+fn age(headers: &HeaderMap) -> Duration {
+    let seconds = list::all(headers, &AGE).next().and_then(delta_seconds);
+    Duration::from_secs(seconds.unwrap_or(0).into())
+}
+
+/// §5.3: invalid dates are "in the past"; §4.2.1: of several, "the response should be considered
+/// stale".
+fn expires(headers: &HeaderMap, now: Timestamp) -> Option<Expires> {
+    let mut lines = headers.get_all(EXPIRES).iter();
+    let first = lines.next()?;
+    let one = lines.next().is_none();
+    let date = date::parse(first.as_bytes(), now).filter(|_| one);
+    Some(date.map_or(Expires::Invalid, Expires::At))
+}

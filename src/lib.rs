@@ -29,5 +29,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod fields;
 pub mod rules;
+pub mod store;
+pub mod stored;
+pub mod telemetry;

@@ -10,3 +10,6 @@ mod response;
 pub use codec::{Damaged, Record, decode, encode_names, encode_response};
 pub use key::{CacheKey, Glob, KeyPolicy};
 pub use response::{Born, Received, StoredResponse};
+
+#[cfg(test)]
+pub(crate) use response::samples;

@@ -255,7 +255,7 @@ impl Record {
         let base = keys::base(&response.key);
         let ttl = keys::record_ttl(write.ttl)?;
         let value = encode_response(response, generation);
-        let names = response.selecting.names();
+        let names: Vec<_> = response.selecting.names().cloned().collect();
         if names.is_empty() {
             return Some(Self { sets: vec![Set { key: base, value, ttl }] });
         }

@@ -1,0 +1,545 @@
+//! The memory tier: moka, bounded by what everything in it weighs.
+//!
+//! Knows resources (a key with its variants and marks), how one is changed by several workers at
+//! once, and what it weighs. There is no expiry and no eviction listener: freshness is decided when
+//! a response is read, by the route's policy of that moment, and a stale one is still worth having
+//! (to validate, or to serve while it is refreshed); the budget bounds them all, and TinyLFU gives
+//! up first what is asked for least. What the tier keeps is advice: it may drop a resource at any
+//! time, also one that was just put in.
+//! Must not know: freshness, routes, Redis.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::mem::size_of;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{HeaderMap, HeaderName};
+use moka::ops::compute::Op;
+use moka::sync::Cache;
+
+use super::{InFlight, Purges};
+use crate::clock::Timestamp;
+use crate::config;
+use crate::rules::NotStored;
+use crate::stored::{CacheKey, StoredResponse};
+use crate::telemetry::gauges::MemoryGauges;
+
+/// The memory tier, shared by all workers.
+#[derive(Debug)]
+pub struct Memory {
+    cache: Cache<u128, Arc<Resource>, Seed>,
+    budget: u64,
+    /// Variants per key.
+    variants: usize,
+    in_flight: InFlight,
+    lookups: Counter,
+    hits: Counter,
+    inserts: AtomicU64,
+    variants_capped: AtomicU64,
+}
+
+/// What is stored under one key. Never changed: a change makes a new one that shares the responses.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    /// The key; its hash led here, its text is what counts.
+    pub key: Arc<CacheKey>,
+    /// The responses, the most recent first.
+    pub variants: Vec<Arc<StoredResponse>>,
+    marks: [Option<Mark>; 2],
+    weight: u64,
+}
+
+/// Which requests a mark is for: what makes a response uncacheable for one may not for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Without credentials.
+    Plain,
+    /// With `Authorization`, or with a `Cookie` that the route neither keys on nor ignores.
+    Credentialed,
+}
+
+/// Hit-for-miss: the key is known to be uncacheable until then, so its requests do not wait in line
+/// for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    why: NotStored,
+    until: Timestamp,
+}
+
+impl Resource {
+    /// The response for a request with these fields: the most recent whose selecting fields match
+    /// (§4.1).
+    pub fn select(&self, headers: &HeaderMap) -> Option<&Arc<StoredResponse>> {
+        self.variants.iter().find(|variant| variant.selecting.matches(headers))
+    }
+
+    /// Why requests of this class are known not to be cacheable now, if they are.
+    pub fn marked(&self, class: Class, now: Timestamp) -> Option<NotStored> {
+        let [plain, credentialed] = &self.marks;
+        let mark = match class {
+            Class::Plain => plain,
+            Class::Credentialed => credentialed,
+        };
+        mark.filter(|mark| now < mark.until).map(|mark| mark.why)
+    }
+
+    /// The names by which the most recent response varies.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.variants.first().into_iter().flat_map(|variant| variant.selecting.names())
+    }
+
+    fn empty(key: &Arc<CacheKey>) -> Self {
+        Self { key: Arc::clone(key), variants: Vec::new(), marks: [None; 2], weight: 0 }
+    }
+
+    fn mark(&mut self, class: Class) -> &mut Option<Mark> {
+        let [plain, credentialed] = &mut self.marks;
+        match class {
+            Class::Plain => plain,
+            Class::Credentialed => credentialed,
+        }
+    }
+
+    fn is_void(&self) -> bool {
+        self.variants.is_empty() && self.marks == [None; 2]
+    }
+
+    fn weighed(mut self) -> Self {
+        let variants = self.variants.iter().map(|variant| weight(variant)).fold(0, u64::saturating_add);
+        let own = size_of::<Self>() + ENTRY + self.key.heap() + size_of::<CacheKey>();
+        self.weight = variants.saturating_add(u64::try_from(own).unwrap_or(u64::MAX));
+        self
+    }
+}
+
+/// What moka holds for an entry besides the value, from its sources: key, bucket, two queue nodes
+/// and their counters; an estimate on the high side.
+const ENTRY: usize = 320;
+
+fn weight(response: &StoredResponse) -> u64 {
+    u64::try_from(response.weight()).unwrap_or(u64::MAX)
+}
+
+impl Memory {
+    /// An empty tier of `cfg.memory` bytes.
+    pub fn new(cfg: &config::Cache) -> Self {
+        let cache = Cache::builder()
+            .name("larder")
+            .max_capacity(cfg.memory)
+            .weigher(|_, resource: &Arc<Resource>| u32::try_from(resource.weight).unwrap_or(u32::MAX))
+            .build_with_hasher(Seed::new());
+        Self {
+            cache,
+            budget: cfg.memory,
+            variants: cfg.variants.max(1),
+            in_flight: InFlight::new(cfg.in_flight),
+            lookups: Counter::default(),
+            hits: Counter::default(),
+            inserts: AtomicU64::new(0),
+            variants_capped: AtomicU64::new(0),
+        }
+    }
+
+    /// What is stored under the key. Compares the key's text: a resource with the same hash is not
+    /// found. Whether a response has been purged is for the reader to ask ([`Purges::is_purged`]).
+    pub fn find(&self, key: &CacheKey) -> Option<Arc<Resource>> {
+        self.lookups.add();
+        let found = self.cache.get(&key.hash()).filter(|resource| *resource.key == *key)?;
+        self.hits.add();
+        Some(found)
+    }
+
+    /// Adds a response to its key as the most recent variant, in place of one with the same
+    /// selecting fields, and clears the mark of this class; gives whether it was kept. It is not
+    /// kept when it has been purged, or weighs more than the whole tier may.
+    ///
+    /// May block for moments: other workers' changes of the same key wait for each other, and moka
+    /// sleeps 50 µs at a time while its log of 384 writes is full.
+    pub fn keep(&self, response: Arc<StoredResponse>, class: Class, purges: &Purges) -> bool {
+        let alone = Resource { variants: vec![Arc::clone(&response)], ..Resource::empty(&response.key) };
+        if alone.weighed().weight > self.largest() || purges.is_purged(&response) {
+            return false;
+        }
+        self.change(&response.key, |resource| {
+            *resource.mark(class) = None;
+            let same = |variant: &Arc<StoredResponse>| variant.selecting == response.selecting;
+            resource.variants.retain(|variant| !same(variant) && !purges.is_purged(variant));
+            // Asked here, where no other change of this key can come in between, and again below.
+            if !purges.is_purged(&response) {
+                resource.variants.insert(0, Arc::clone(&response));
+            }
+        });
+        if purges.is_purged(&response) {
+            // A purge that came meanwhile has looked for it too early: what it missed goes now.
+            self.change(&response.key, |resource| resource.variants.retain(|variant| !purges.is_purged(variant)));
+            return false;
+        }
+        self.inserts.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Remembers that requests of this class to this key are not cacheable, and why. The variants
+    /// stay.
+    pub fn mark(&self, key: &Arc<CacheKey>, class: Class, why: NotStored, until: Timestamp) {
+        self.change(key, |resource| *resource.mark(class) = Some(Mark { why, until }));
+    }
+
+    /// Drops what is stored under the key, marks included.
+    pub fn remove(&self, key: &CacheKey) {
+        self.cache.invalidate(&key.hash());
+    }
+
+    /// The budget of bodies on their way in.
+    pub fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+
+    /// The tier's figures; `entries` and `bytes` may lag by the writes that moka has in its log.
+    pub fn gauges(&self) -> MemoryGauges {
+        MemoryGauges {
+            entries: self.cache.entry_count(),
+            bytes: self.cache.weighted_size(),
+            budget: self.budget,
+            in_flight: self.in_flight.used(),
+            lookups: self.lookups.sum(),
+            hits: self.hits.sum(),
+            inserts: self.inserts.load(Ordering::Relaxed),
+            variants_capped: self.variants_capped.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Copies what is stored under the key (or an empty resource), changes the copy, and puts it in
+    /// place of the other, all under moka's lock for this key, which covers nothing else.
+    fn change(&self, key: &Arc<CacheKey>, change: impl FnOnce(&mut Resource)) {
+        self.cache.entry(key.hash()).and_compute_with(|entry| {
+            let existed = entry.is_some();
+            let stored = entry.map(|entry| entry.into_value()).filter(|stored| *stored.key == **key);
+            let mut resource = stored.map_or_else(|| Resource::empty(key), |stored| (*stored).clone());
+            change(&mut resource);
+            let resource = self.bounded(resource);
+            match (resource.is_void(), existed) {
+                (false, _) => Op::Put(Arc::new(resource)),
+                (true, true) => Op::Remove,
+                (true, false) => Op::Nop,
+            }
+        });
+    }
+
+    /// Drops the oldest variants above the number, or above what the tier can hold of one key.
+    fn bounded(&self, resource: Resource) -> Resource {
+        let before = resource.variants.len();
+        let mut resource = resource;
+        resource.variants.truncate(self.variants);
+        let mut resource = resource.weighed();
+        while resource.weight > self.largest() && resource.variants.pop().is_some() {
+            resource = resource.weighed();
+        }
+        let dropped = before.saturating_sub(resource.variants.len());
+        self.variants_capped.fetch_add(u64::try_from(dropped).unwrap_or(u64::MAX), Ordering::Relaxed);
+        resource
+    }
+
+    /// The most that one resource may weigh: the whole tier, and what can be said in the 32 bits of
+    /// moka's weigher, so that nothing weighs more than it seems.
+    fn largest(&self) -> u64 {
+        self.budget.min(u64::from(u32::MAX) - 1)
+    }
+}
+
+/// Hashes keys that are hashes already: no second pass over the text, only a mixing with a seed of
+/// this process, so that nobody outside can tell which keys fall together in moka.
+#[derive(Clone, Copy)]
+struct Seed(u64, u64);
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not shown: it is what an attacker would need.
+        out.write_str("Seed")
+    }
+}
+
+impl Seed {
+    fn new() -> Self {
+        Self(RandomState::new().hash_one(0), RandomState::new().hash_one(1))
+    }
+}
+
+impl BuildHasher for Seed {
+    type Hasher = Mixer;
+
+    fn build_hasher(&self) -> Mixer {
+        Mixer { state: self.0, seed: self.1 }
+    }
+}
+
+/// A folded multiplication for each 64 bits.
+struct Mixer {
+    state: u64,
+    seed: u64,
+}
+
+impl Mixer {
+    fn mix(&mut self, word: u64) {
+        let product = u128::from(self.state ^ word).wrapping_mul(u128::from(self.seed | 1));
+        self.state = (product as u64) ^ ((product >> 64) as u64);
+        self.state = self.state.wrapping_add(self.seed.rotate_left(17));
+    }
+}
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        let product = u128::from(self.state).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (product as u64) ^ ((product >> 64) as u64)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            self.mix(chunk.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte)));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.mix(word);
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        self.mix(hash as u64);
+        self.mix((hash >> 64) as u64);
+    }
+}
+
+/// A count that many threads raise on every request, each on a cache line of its own.
+#[derive(Debug, Default)]
+struct Counter([Line; 8]);
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Line(AtomicU64);
+
+impl Counter {
+    fn add(&self) {
+        if let Some(line) = LINE.with(|nth| self.0.get(*nth)) {
+            line.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        self.0.iter().map(|line| line.0.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+}
+
+static THREADS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// Which line this thread raises.
+    static LINE: usize = usize::try_from(THREADS.fetch_add(1, Ordering::Relaxed) % 8).unwrap_or(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::thread;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::{PURGES, samples};
+    use crate::stored::Born;
+    use crate::stored::samples::{fields, key, plain, stored};
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000);
+    const BORN: Born = Born::Here(0);
+
+    fn memory(bytes: u64) -> (Memory, Purges) {
+        let cfg = config::Cache { memory: bytes, variants: 3, ..samples::cache(None) };
+        (Memory::new(&cfg), Purges::new(PURGES))
+    }
+
+    fn varying(path: &str, accept: &str, body: &[u8]) -> Arc<StoredResponse> {
+        let response = [("cache-control", "max-age=60"), ("vary", "accept")];
+        stored(&key(path), &[("accept", accept)], &response, body, BORN)
+    }
+
+    fn bodies(memory: &Memory, path: &str) -> Vec<String> {
+        let resource = memory.find(&key(path));
+        let variants = resource.iter().flat_map(|resource| &resource.variants);
+        variants.map(|variant| String::from_utf8_lossy(&variant.body).into_owned()).collect()
+    }
+
+    #[test]
+    fn what_is_kept_is_found_under_its_key_alone() {
+        let (memory, purges) = memory(1 << 20);
+        assert!(memory.keep(plain("/a", b"a", BORN), Class::Plain, &purges));
+        assert_eq!(bodies(&memory, "/a"), ["a"]);
+        assert!(memory.find(&key("/b")).is_none());
+        memory.remove(&key("/a"));
+        assert!(memory.find(&key("/a")).is_none());
+        let gauges = memory.gauges();
+        assert_eq!((gauges.lookups, gauges.hits, gauges.inserts), (3, 1, 1));
+    }
+
+    #[test]
+    fn a_key_with_the_same_hash_is_a_miss() {
+        let (memory, purges) = memory(1 << 20);
+        let other = plain("/other", b"other", BORN);
+        memory.cache.insert(
+            key("/a").hash(),
+            Arc::new(Resource { variants: vec![Arc::clone(&other)], ..Resource::empty(&other.key) }.weighed()),
+        );
+        assert!(memory.find(&key("/a")).is_none());
+        memory.keep(plain("/a", b"a", BORN), Class::Plain, &purges);
+        assert_eq!(bodies(&memory, "/a"), ["a"], "the other's variants are not taken over");
+    }
+
+    #[test]
+    fn variants_stand_side_by_side_the_most_recent_first_up_to_the_cap() {
+        let (memory, purges) = memory(1 << 20);
+        for (accept, body) in [("a", "1"), ("b", "2"), ("a", "3")] {
+            memory.keep(varying("/", accept, body.as_bytes()), Class::Plain, &purges);
+        }
+        assert_eq!(bodies(&memory, "/"), ["3", "2"], "§4.1: the same selecting fields replace");
+        memory.keep(varying("/", "c", b"4"), Class::Plain, &purges);
+        memory.keep(varying("/", "d", b"5"), Class::Plain, &purges);
+        assert_eq!(bodies(&memory, "/"), ["5", "4", "3"]);
+        assert_eq!(memory.gauges().variants_capped, 1);
+
+        let resource = memory.find(&key("/")).unwrap();
+        assert_eq!(resource.names().collect::<Vec<_>>(), ["accept"]);
+        let select = |accept: &str| resource.select(&fields(&[("accept", accept)])).map(|found| found.body.clone());
+        assert_eq!(select("c").unwrap(), "4");
+        assert_eq!(select("b"), None);
+        assert!(resource.select(&HeaderMap::new()).is_none(), "§4.1: absence is a value");
+    }
+
+    #[test]
+    fn what_is_larger_than_the_tier_is_not_kept() {
+        let (memory, purges) = memory(4_000);
+        assert!(!memory.keep(plain("/", &[0; 4_000], BORN), Class::Plain, &purges));
+        assert!(memory.find(&key("/")).is_none());
+        // Each fits, but not both: the older goes.
+        assert!(memory.keep(varying("/v", "a", &[b'1'; 1_500]), Class::Plain, &purges));
+        assert!(memory.keep(varying("/v", "b", &[b'2'; 1_500]), Class::Plain, &purges));
+        assert_eq!(bodies(&memory, "/v"), ["2".repeat(1_500)]);
+    }
+
+    #[test]
+    fn the_tier_stays_within_its_budget() {
+        let (memory, purges) = memory(200_000);
+        for nth in 0..500 {
+            memory.keep(plain(&format!("/{nth}"), &[0; 2_000], BORN), Class::Plain, &purges);
+        }
+        memory.cache.run_pending_tasks();
+        let gauges = memory.gauges();
+        assert!(gauges.bytes <= 200_000, "{gauges:?}");
+        let found: Vec<_> = memory.cache.iter().collect();
+        let held: u64 = found.iter().map(|(_, resource)| resource.weight).sum();
+        assert!(held <= 200_000 && found.len() > 20, "{held} in {}", found.len());
+        let bodies: u64 = found.iter().flat_map(|(_, resource)| &resource.variants).map(|v| v.body.len() as u64).sum();
+        assert!(held > bodies);
+    }
+
+    #[test]
+    fn marks_are_per_class_end_by_themselves_and_leave_the_variants() {
+        let (memory, purges) = memory(1 << 20);
+        let until = NOW.saturating_add(Duration::from_secs(10));
+        memory.keep(plain("/", b"1", BORN), Class::Plain, &purges);
+        memory.mark(&key("/"), Class::Credentialed, NotStored::Private, until);
+        memory.mark(&key("/"), Class::Plain, NotStored::NoStore, until);
+        let marked = |class, now| memory.find(&key("/")).unwrap().marked(class, now);
+        assert_eq!(marked(Class::Credentialed, NOW), Some(NotStored::Private));
+        assert_eq!(marked(Class::Plain, NOW), Some(NotStored::NoStore));
+        assert_eq!(marked(Class::Plain, until), None, "over");
+        assert_eq!(bodies(&memory, "/"), ["1"]);
+        memory.keep(plain("/", b"2", BORN), Class::Plain, &purges);
+        assert_eq!(marked(Class::Plain, NOW), None, "stored: no longer uncacheable");
+        assert_eq!(marked(Class::Credentialed, NOW), Some(NotStored::Private), "the other class is");
+    }
+
+    #[test]
+    fn a_mark_alone_has_weight() {
+        let (memory, _) = memory(1 << 20);
+        memory.mark(&key("/"), Class::Plain, NotStored::NoStore, NOW);
+        memory.cache.run_pending_tasks();
+        assert!(memory.gauges().bytes >= ENTRY as u64);
+    }
+
+    #[test]
+    fn what_was_purged_during_its_fetch_is_not_kept() {
+        let (memory, purges) = memory(1 << 20);
+        let before = Born::Here(purges.seq());
+        let fetched = plain("/", b"old", before);
+        purges.purge(key("/").url_hash(), NOW);
+        assert!(!memory.keep(fetched, Class::Plain, &purges));
+        assert!(memory.find(&key("/")).is_none());
+        assert!(memory.keep(plain("/", b"new", Born::Here(purges.seq())), Class::Plain, &purges));
+        assert_eq!(bodies(&memory, "/"), ["new"]);
+    }
+
+    #[test]
+    fn keeping_a_variant_drops_the_purged_ones_beside_it() {
+        let (memory, purges) = memory(1 << 20);
+        memory.keep(varying("/", "a", b"old"), Class::Plain, &purges);
+        let seq = purges.purge(key("/").url_hash(), NOW);
+        let response = [("cache-control", "max-age=60"), ("vary", "accept")];
+        let new = stored(&key("/"), &[("accept", "b")], &response, b"new", Born::Here(seq));
+        memory.keep(new, Class::Plain, &purges);
+        assert_eq!(bodies(&memory, "/"), ["new"]);
+    }
+
+    #[test]
+    fn a_racing_purge_wins_over_every_keep() {
+        let (memory, purges) = memory(8 << 20);
+        for round in 0..200 {
+            let path = format!("/{round}");
+            let old = plain(&path, b"old", Born::Here(purges.seq()));
+            let barrier = std::sync::Barrier::new(2);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    memory.keep(Arc::clone(&old), Class::Plain, &purges);
+                });
+                barrier.wait();
+                purges.purge(old.key.url_hash(), NOW);
+                memory.remove(&old.key);
+            });
+            assert!(memory.find(&old.key).is_none(), "round {round}: it came back");
+        }
+    }
+
+    #[test]
+    fn no_variant_is_lost_between_workers() {
+        let (memory, purges) = memory(1 << 20);
+        thread::scope(|scope| {
+            for accept in ["a", "b", "c"] {
+                let (memory, purges) = (&memory, &purges);
+                scope.spawn(move || {
+                    for _ in 0..200 {
+                        memory.keep(varying("/", accept, accept.as_bytes()), Class::Plain, purges);
+                    }
+                });
+            }
+        });
+        assert_eq!(bodies(&memory, "/").into_iter().collect::<HashSet<_>>().len(), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn the_mixer_keeps_different_keys_apart(one: u128, two: u128) {
+            let seed = Seed(3, 5);
+            prop_assert_eq!(seed.hash_one(one), seed.hash_one(one));
+            prop_assume!(one != two);
+            prop_assert_ne!(seed.hash_one(one), seed.hash_one(two));
+            prop_assert_ne!(seed.hash_one(one), Seed(4, 5).hash_one(one));
+        }
+    }
+
+    #[test]
+    fn the_mixer_spreads_near_keys_over_all_bits() {
+        let seed = Seed::new();
+        for shift in [0, 8, 58] {
+            let slots: HashSet<u64> = (0..1024u128).map(|key| (seed.hash_one(key) >> shift) & 63).collect();
+            assert_eq!(slots.len(), 64, "shift {shift}");
+        }
+    }
+}

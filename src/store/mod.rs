@@ -1,0 +1,40 @@
+//! Two tiers as one room: memory in this process, Redis for the fleet, and what has been purged.
+//!
+//! Knows how responses are kept, found and voided, and that a tier is advice: whatever it does not
+//! give is fetched again. Freshness is judged by whoever reads ("store facts, decide at reading").
+//! Must not know: the origin, routes, requests in flight, or what is delivered.
+
+mod in_flight;
+mod memory;
+mod purge;
+mod redis;
+
+pub use in_flight::{InFlight, Reserved};
+pub use memory::{Class, Memory, Resource};
+pub use purge::{PURGES, Purges};
+pub use redis::{Absent, Answer, Redis};
+
+/// What the tests of this room share.
+#[cfg(test)]
+mod samples {
+    use std::time::Duration;
+
+    use crate::config::Cache;
+
+    /// A `[cache]` with the usual figures.
+    pub(super) fn cache(redis: Option<String>) -> Cache {
+        Cache {
+            memory: 1 << 20,
+            redis,
+            redis_deadline: Duration::from_secs(5),
+            redis_max_object: 1 << 20,
+            redis_queue: 8 << 20,
+            max_object: 16 << 20,
+            in_flight: 64 << 20,
+            lag: 1 << 20,
+            lag_timeout: Duration::from_secs(5),
+            variants: 8,
+            hit_for_miss: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What has been purged, and since when.
+//!
+//! A purge gets a number and is noted under its URL's hash; a stored response carries the number
+//! that stood before its fetch began ([`Born::Here`]). So a lookup knows in O(1) whether a purge
+//! came in between, a fetch under way cannot bring back what was purged meanwhile, and nothing has
+//! to be sought and deleted. The same notes judge what is read from Redis, by time.
+//! The table is bounded: when a shard is full, the older half is dropped and everything of that
+//! shard born before what was dropped counts as purged. That is the safe direction: too much is
+//! fetched again, nothing purged is served.
+//! Must not know: the tiers, or who asks for a purge.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::clock::Timestamp;
+use crate::stored::{Born, StoredResponse};
+
+/// Purged URLs that are remembered one by one, unless said otherwise.
+pub const PURGES: usize = 65_536;
+
+const SHARDS: usize = 16;
+
+/// The purges of this process, shared by all workers.
+#[derive(Debug)]
+pub struct Purges {
+    /// Number of the latest purge; 0 = none yet.
+    latest: AtomicU64,
+    shards: [RwLock<Shard>; SHARDS],
+    /// Notes per shard, at least 2.
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    notes: HashMap<u128, Note, BuildHasherDefault<Ready>>,
+    /// The latest of the notes that were dropped.
+    floor: Option<Note>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Note {
+    seq: u64,
+    at: Timestamp,
+}
+
+impl Purges {
+    /// Remembers about `capacity` purged URLs one by one.
+    pub fn new(capacity: usize) -> Self {
+        let capacity = (capacity / SHARDS).max(2);
+        Self { latest: AtomicU64::new(0), shards: Default::default(), capacity }
+    }
+
+    /// The number of the latest purge. Read it before a fetch begins, for [`Born::Here`].
+    pub fn seq(&self) -> u64 {
+        self.latest.load(Ordering::Acquire)
+    }
+
+    /// Purges a URL ([`CacheKey::url_hash`](crate::stored::CacheKey::url_hash)), with all that is
+    /// stored or being fetched under it; gives the purge's number.
+    pub fn purge(&self, url_hash: u128, now: Timestamp) -> u64 {
+        let Some(shard) = self.shard(url_hash) else { return self.seq() };
+        let mut shard = shard.write();
+        // Numbered while the shard is held: whoever sees the number and then asks the shard has to
+        // wait here for the note.
+        let seq = self.latest.fetch_add(1, Ordering::AcqRel).saturating_add(1);
+        if shard.notes.len() >= self.capacity && !shard.notes.contains_key(&url_hash) {
+            shard.drop_older_half();
+        }
+        let at = shard.notes.get(&url_hash).map_or(now, |note| note.at.max(now));
+        shard.notes.insert(url_hash, Note { seq, at });
+        seq
+    }
+
+    /// Whether a purge makes this response void.
+    pub fn is_purged(&self, response: &StoredResponse) -> bool {
+        self.covers(response.key.url_hash(), response.born, response.facts.request_time)
+    }
+
+    /// Whether a purge voids what was fetched for this URL at `born`, asked for at `request_time`.
+    /// Cheap while nothing was purged since.
+    pub fn covers(&self, url_hash: u128, born: Born, request_time: Timestamp) -> bool {
+        let seen = match born {
+            Born::Here(seen) => seen,
+            Born::Elsewhere => 0,
+        };
+        if self.seq() <= seen {
+            return false;
+        }
+        let Some(shard) = self.shard(url_hash) else { return false };
+        let shard = shard.read();
+        let voids = |note: &Note| match born {
+            Born::Here(seen) => note.seq > seen,
+            // Another node's fetch has no number of ours. At the same millisecond the order is not
+            // known: counted as purged.
+            Born::Elsewhere => request_time <= note.at,
+        };
+        shard.floor.as_ref().is_some_and(voids) || shard.notes.get(&url_hash).is_some_and(voids)
+    }
+
+    fn shard(&self, url_hash: u128) -> Option<&RwLock<Shard>> {
+        let nth = usize::try_from(url_hash % (SHARDS as u128)).unwrap_or(0);
+        self.shards.get(nth)
+    }
+}
+
+impl Shard {
+    fn drop_older_half(&mut self) {
+        let mut numbers: Vec<u64> = self.notes.values().map(|note| note.seq).collect();
+        let middle = numbers.len() / 2;
+        if middle == 0 {
+            return;
+        }
+        let (_, first_kept, _) = numbers.select_nth_unstable(middle);
+        let first_kept = *first_kept;
+        let floor = &mut self.floor;
+        self.notes.retain(|_, note| {
+            let keep = note.seq >= first_kept;
+            if !keep {
+                *floor = Some(floor.map_or(*note, |floor| floor.max(*note)));
+            }
+            keep
+        });
+    }
+}
+
+impl Note {
+    fn max(self, other: Self) -> Self {
+        Self { seq: self.seq.max(other.seq), at: self.at.max(other.at) }
+    }
+}
+
+/// The keys are hashes already. Somebody who seeks collisions of them only lengthens one bucket of
+/// a table that few may write to (the admin's purges, and unsafe requests that the origin accepts).
+#[derive(Debug, Default)]
+struct Ready(u64);
+
+impl Hasher for Ready {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        // The low bits choose the shard, so the high half is used here.
+        self.0 = (hash >> 64) as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000);
+
+    #[test]
+    fn a_purge_voids_what_was_born_before_it_and_nothing_later() {
+        let purges = Purges::new(PURGES);
+        let before = Born::Here(purges.seq());
+        assert!(!purges.covers(1, before, NOW));
+        assert_eq!(purges.purge(1, NOW), 1);
+        let after = Born::Here(purges.seq());
+        assert!(purges.covers(1, before, NOW), "stored before, or being fetched when it was purged");
+        assert!(!purges.covers(2, before, NOW), "another URL");
+        assert!(!purges.covers(1, after, NOW), "fetched after the purge");
+    }
+
+    #[test]
+    fn what_another_node_fetched_is_judged_by_time() {
+        let purges = Purges::new(PURGES);
+        assert!(!purges.covers(1, Born::Elsewhere, Timestamp::from_millis(0)));
+        purges.purge(1, NOW);
+        let (earlier, later) = (Timestamp::from_secs(999), Timestamp::from_millis(1_000_001));
+        assert!(purges.covers(1, Born::Elsewhere, earlier));
+        assert!(purges.covers(1, Born::Elsewhere, NOW), "the same millisecond: not known, so purged");
+        assert!(!purges.covers(1, Born::Elsewhere, later));
+        assert!(!purges.covers(2, Born::Elsewhere, earlier));
+    }
+
+    #[test]
+    fn a_full_table_forgets_in_the_safe_direction() {
+        let purges = Purges::new(4 * SHARDS);
+        let shard_mate = |nth: u128| (nth << 64) | 5;
+        let before = Born::Here(purges.seq());
+        for nth in 1..=5 {
+            purges.purge(shard_mate(nth), NOW);
+        }
+        let seen = |seq| Born::Here(seq);
+        assert!(purges.covers(shard_mate(1), before, NOW), "its note is dropped, the floor stands for it");
+        assert!(purges.covers(shard_mate(99), before, NOW), "never purged, but born before the floor");
+        assert!(purges.covers(shard_mate(99), Born::Elsewhere, NOW));
+        assert!(!purges.covers(shard_mate(99), seen(2), NOW), "born at the floor");
+        assert!(purges.covers(shard_mate(4), seen(3), NOW), "kept notes still speak for themselves");
+        assert!(!purges.covers(shard_mate(99) + 1, before, NOW), "the floor is that of one shard");
+    }
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Purge(u128),
+        Begin(u128),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        // Two shards, few URLs: overflow and repeats both happen.
+        let url = (0u128..6, 0u128..2).prop_map(|(high, low)| (high << 64) | low);
+        prop_oneof![url.clone().prop_map(Act::Purge), url.prop_map(Act::Begin)]
+    }
+
+    proptest! {
+        /// Against the plain list of all purges: nothing purged is ever missed, and with room for
+        /// all of them nothing else is touched.
+        #[test]
+        fn agrees_with_the_list_of_all_purges(acts in prop::collection::vec(act(), 1..80), roomy: bool) {
+            let purges = Purges::new(if roomy { PURGES } else { 2 * SHARDS });
+            let mut list: Vec<(u128, u64, Timestamp)> = Vec::new();
+            let mut begun: Vec<(u128, u64, Timestamp)> = Vec::new();
+            for (tick, act) in acts.into_iter().enumerate() {
+                let now = Timestamp::from_millis(u64::try_from(tick).unwrap() * 10 + 5);
+                match act {
+                    Act::Purge(url) => list.push((url, purges.purge(url, now), now)),
+                    Act::Begin(url) => begun.push((url, purges.seq(), now)),
+                }
+            }
+            for (url, seen, asked) in begun {
+                let truth = list.iter().any(|(purged, seq, _)| *purged == url && *seq > seen);
+                let elsewhere = list.iter().any(|(purged, _, at)| *purged == url && asked <= *at);
+                prop_assert!(purges.covers(url, Born::Here(seen), asked) || !truth);
+                prop_assert!(purges.covers(url, Born::Elsewhere, asked) || !elsewhere);
+                if roomy {
+                    prop_assert_eq!(purges.covers(url, Born::Here(seen), asked), truth);
+                    prop_assert_eq!(purges.covers(url, Born::Elsewhere, asked), elsewhere);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The shared tier: Redis, which can never fail or hold up a request.
+//!
+//! Knows how a response is found, kept and purged in Redis, all within a deadline. The only answers
+//! are a response, or absent and why ([`Absent`]); nothing here returns an error that a caller
+//! would have to handle, and nothing waits for longer than it says. Each worker has a handle of its
+//! own, with two connections: one for lookups, one for the writes behind.
+//! Must not know: the memory tier, freshness, or what is done with a response.
+
+mod keys;
+mod link;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use redis::aio::MultiplexedConnection;
+use redis::{Value, cmd};
+use tokio::time::timeout;
+
+use self::link::{AbortOnDrop, Fault, Link, Phase, ask};
+use self::queue::{Queue, Write, Writer, write_purge};
+use super::Purges;
+use crate::clock::Clock;
+use crate::config;
+use crate::fields::vary::Vary;
+use crate::rules::{SelectingFields, selecting_fields};
+use crate::stored::{CacheKey, Record, StoredResponse, decode};
+use crate::telemetry::gauges::RedisGauges;
+
+/// How long a start waits for the first connection.
+const FIRST_CONNECT: Duration = Duration::from_millis(500);
+
+/// One worker's handle to the Redis tier. Its tasks live on the runtime that started it, and end
+/// when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Redis(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    reader: Link,
+    writer: Arc<Link>,
+    queue: Arc<Queue>,
+    purges: Arc<Purges>,
+    counters: Arc<Counters>,
+    deadline: Duration,
+    max_object: u64,
+    _writing: AbortOnDrop<()>,
+}
+
+/// What a lookup gave.
+#[derive(Debug)]
+pub struct Answer {
+    /// The response, or why there is none.
+    pub found: Result<Arc<StoredResponse>, Absent>,
+    /// The URL's generation, to be handed to [`Redis::put`] after a fetch that begins now; `None`
+    /// when it could not be learned, and then nothing may be put.
+    pub generation: Option<u64>,
+}
+
+/// Why Redis gave no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Absent {
+    /// Nothing is stored, or not for this request, or it has been purged.
+    NotFound,
+    /// The breaker is open: Redis was not asked.
+    Open,
+    /// Too many calls were under way: Redis was not asked.
+    Full,
+    /// No answer within the deadline.
+    Deadline,
+    /// The connection broke, or Redis answered with an error.
+    Error,
+    /// What is stored cannot be read, or is not ours.
+    Damaged,
+}
+
+impl Absent {
+    /// The word for headers, labels and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::Open => "breaker-open",
+            Self::Full => "too-many-calls",
+            Self::Deadline => "deadline",
+            Self::Error => "error",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+impl From<Fault> for Absent {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Open => Self::Open,
+            Fault::Full => Self::Full,
+            Fault::Deadline => Self::Deadline,
+            Fault::Lost | Fault::Nonsense | Fault::Refused => Self::Error,
+        }
+    }
+}
+
+impl Redis {
+    /// Starts the tier, on the current runtime; `None` where no Redis is configured. The first
+    /// connection is waited for, but for half a second at most; without one the breaker is open and
+    /// the attempts go on in the background.
+    pub async fn start(cfg: &config::Cache, clock: Clock, purges: Arc<Purges>) -> Option<Self> {
+        let url = cfg.redis.as_deref()?;
+        let links = (|| Ok((Link::start("lookup", url, cfg.redis_deadline)?, Link::start("write", url, WRITE_PING)?)))();
+        let (reader, writer) = match links {
+            Ok((reader, writer)) => (reader, Arc::new(writer)),
+            Err(error) => {
+                let error: redis::RedisError = error;
+                tracing::error!(target: "larder::redis", %error, "cache.redis cannot be used: going on without Redis");
+                return None;
+            }
+        };
+        let mut phases = reader.phases();
+        // Its result says nothing more than the breaker does.
+        let _ = timeout(FIRST_CONNECT, phases.wait_for(|phase| *phase != Phase::Starting)).await.map(|_| ());
+        let (queue, counters) = (Arc::new(Queue::new(cfg.redis_queue)), Arc::new(Counters::default()));
+        let task = Writer {
+            queue: Arc::clone(&queue),
+            link: Arc::clone(&writer),
+            purges: Arc::clone(&purges),
+            counters: Arc::clone(&counters),
+            clock,
+        };
+        let writing = AbortOnDrop(tokio::spawn(task.run()));
+        let (deadline, max_object) = (cfg.redis_deadline, cfg.redis_max_object);
+        Some(Self(Arc::new(Inner { reader, writer, queue, purges, counters, deadline, max_object, _writing: writing })))
+    }
+
+    /// Seeks the response for a request with these header fields, all of it within the deadline.
+    ///
+    /// If the future is dropped (a fill that is no longer wanted), the answer is thrown away when it
+    /// comes; nothing is changed by a lookup.
+    pub async fn get(&self, key: &Arc<CacheKey>, headers: &HeaderMap) -> Answer {
+        let counters = &self.0.counters;
+        counters.gets.fetch_add(1, Ordering::Relaxed);
+        // Kept outside of the calls: learned by the first of two, it holds even if the second fails.
+        let mut generation = None;
+        let looked = self.0.reader.with(self.0.deadline, |connection| look(connection, key, headers, &mut generation));
+        let found = match looked.await {
+            Ok(Ok(response)) if self.0.purges.is_purged(&response) => Err(Absent::NotFound),
+            Ok(found) => found,
+            Err(fault) => Err(Absent::from(fault)),
+        };
+        counters.count(found.as_ref().err().copied());
+        Answer { found: found.map(Arc::new), generation }
+    }
+
+    /// Hands a response to the write-behind queue, to live for `ttl` (7 days at most). Never waits:
+    /// what does not fit is dropped and counted, as is a body larger than `redis_max_object`.
+    /// `generation` is the one that [`get`](Self::get) gave before the fetch began.
+    pub fn put(&self, response: Arc<StoredResponse>, generation: u64, ttl: Duration) {
+        let size = u64::try_from(response.body.len()).unwrap_or(u64::MAX);
+        let small = size <= self.0.max_object;
+        if small && self.0.queue.offer(Write { response, generation, ttl }) {
+            return;
+        }
+        self.0.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Voids everything stored for a URL, on every node that reads this Redis. Within the deadline;
+    /// what did not succeed is tried again in the background until it does.
+    pub async fn purge(&self, url_hash: u128) -> Result<(), Absent> {
+        // Until it is known to be taken it counts as failed: dropped here, it is tried again.
+        let mut unsure = Unsure { redis: &self.0, url_hash, taken: false };
+        let written = self.0.reader.with(self.0.deadline, |connection| write_purge(connection, url_hash)).await;
+        unsure.taken = written.is_ok();
+        written.map_err(|fault| {
+            let absent = Absent::from(fault);
+            self.0.counters.count_failure(absent);
+            absent
+        })
+    }
+
+    /// Waits until everything that was put is written or given up, `within` at most; for stopping.
+    /// Purges that wait for a Redis that is down are not waited for.
+    pub async fn flush(&self, within: Duration) {
+        // Nothing hangs on how it ended: what is left is lost with the process.
+        let _ = timeout(within, self.0.queue.emptied(|| self.0.writer.phase() == Phase::Closed)).await;
+    }
+
+    /// Where the lookups' breaker stands: `closed`, `open` or `half-open`.
+    pub fn state(&self) -> &'static str {
+        self.0.reader.phase().as_str()
+    }
+
+    /// The tier's figures.
+    pub fn gauges(&self) -> RedisGauges {
+        let phase = self.0.reader.phase();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.0.counters;
+        RedisGauges {
+            up: phase == Phase::Closed,
+            breaker: phase.as_str(),
+            gets: count(&counters.gets),
+            hits: count(&counters.hits),
+            misses: count(&counters.misses),
+            errors: count(&counters.errors),
+            deadline_exceeded: count(&counters.deadline_exceeded),
+            refused: count(&counters.refused),
+            damaged: count(&counters.damaged),
+            writes: count(&counters.writes),
+            written_bytes: count(&counters.written_bytes),
+            write_errors: count(&counters.write_errors),
+            dropped_writes: count(&counters.dropped_writes),
+            queue_bytes: self.0.queue.bytes(),
+        }
+    }
+}
+
+/// The usual bound of a write's `PING`, from which the link takes its own.
+const WRITE_PING: Duration = Duration::from_millis(500);
+
+/// A purge that Redis may not have taken.
+struct Unsure<'a> {
+    redis: &'a Inner,
+    url_hash: u128,
+    taken: bool,
+}
+
+impl Drop for Unsure<'_> {
+    fn drop(&mut self) {
+        if !self.taken && !self.redis.queue.keep_purge(self.url_hash) {
+            self.redis.counters.lost_purge();
+        }
+    }
+}
+
+/// One round trip for the record and the URL's generation; one more where the record only names
+/// what the response varies on.
+async fn look(
+    mut connection: MultiplexedConnection,
+    key: &Arc<CacheKey>,
+    headers: &HeaderMap,
+    generation: &mut Option<u64>,
+) -> Result<Result<StoredResponse, Absent>, Fault> {
+    let base = keys::base(key);
+    let (record, now) = match ask(&mut connection, cmd("MGET").arg(&base).arg(keys::marker(key.url_hash()))).await? {
+        Value::Array(values) => both(values).ok_or(Fault::Nonsense)?,
+        _ => return Err(Fault::Nonsense),
+    };
+    let Some(now) = read_generation(now) else { return Ok(Err(Absent::Damaged)) };
+    *generation = Some(now);
+    let names = match judge(record, key, now) {
+        Ok(Record::Response { response, .. }) => return Ok(matching(response, headers)),
+        Ok(Record::Names { names, .. }) => names,
+        Err(absent) => return Ok(Err(absent)),
+    };
+    let selecting: SelectingFields = selecting_fields(&Vary::Names(names), headers);
+    let variant = match ask(&mut connection, cmd("GET").arg(keys::variant(&base, selecting.hash()))).await? {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::Nil => None,
+        _ => return Err(Fault::Nonsense),
+    };
+    Ok(match judge(variant, key, now) {
+        Ok(Record::Response { response, .. }) => matching(response, headers),
+        Ok(Record::Names { .. }) => Err(Absent::Damaged),
+        Err(absent) => Err(absent),
+    })
+}
+
+/// Two values, each a string or nothing.
+fn both(values: Vec<Value>) -> Option<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+    let [first, second] = <[Value; 2]>::try_from(values).ok()?;
+    Some((string(first)?, string(second)?))
+}
+
+fn string(value: Value) -> Option<Option<Vec<u8>>> {
+    match value {
+        Value::BulkString(bytes) => Some(Some(bytes)),
+        Value::Nil => Some(None),
+        _ => None,
+    }
+}
+
+/// An absent marker is generation 0; one that is no number is not ours.
+fn read_generation(marker: Option<Vec<u8>>) -> Option<u64> {
+    match marker {
+        None => Some(0),
+        Some(bytes) => std::str::from_utf8(&bytes).ok()?.parse().ok(),
+    }
+}
+
+/// Decodes a value; a record of another generation has been purged.
+fn judge(value: Option<Vec<u8>>, key: &Arc<CacheKey>, now: u64) -> Result<Record, Absent> {
+    let record = decode(Bytes::from(value.ok_or(Absent::NotFound)?), key).map_err(|_| Absent::Damaged)?;
+    let (Record::Response { generation, .. } | Record::Names { generation, .. }) = &record;
+    if *generation == now { Ok(record) } else { Err(Absent::NotFound) }
+}
+
+/// §4.1: the selecting fields must match; the hash in the key's name only led here.
+fn matching(response: StoredResponse, headers: &HeaderMap) -> Result<StoredResponse, Absent> {
+    if response.selecting.matches(headers) { Ok(response) } else { Err(Absent::NotFound) }
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    gets: AtomicU64,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    errors: AtomicU64,
+    deadline_exceeded: AtomicU64,
+    refused: AtomicU64,
+    damaged: AtomicU64,
+    writes: AtomicU64,
+    written_bytes: AtomicU64,
+    write_errors: AtomicU64,
+    dropped_writes: AtomicU64,
+}
+
+impl Counters {
+    fn count(&self, absent: Option<Absent>) {
+        match absent {
+            None => {
+                self.hits.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(Absent::NotFound) => {
+                self.misses.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(failure) => self.count_failure(failure),
+        }
+    }
+
+    fn count_failure(&self, failure: Absent) {
+        let counter = match failure {
+            Absent::Open | Absent::Full => &self.refused,
+            Absent::Deadline => &self.deadline_exceeded,
+            Absent::Damaged => &self.damaged,
+            Absent::Error | Absent::NotFound => &self.errors,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Too many purges wait for Redis: the oldest was given up.
+    fn lost_purge(&self) {
+        self.write_errors.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(target: "larder::redis", "too many purges wait for Redis; one is given up, and what it voids may live in Redis until it expires");
+    }
+}

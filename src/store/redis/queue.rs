@@ -1,0 +1,305 @@
+//! Write-behind: what waits to be written to Redis, and the task that writes it.
+//!
+//! Knows that a response must never wait for Redis, so everything here is bounded and what does not
+//! fit is dropped and counted; that a write is tried once, within [`WRITE`]; and that a purge is
+//! never overtaken by a write: the local purges are asked just before a write and again after it.
+//! A purge that Redis did not take is kept, up to [`PURGES`] of them, and tried again until it did.
+//! Must not know: how a lookup works, or who fills the queue.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, Value, cmd, pipe};
+use tokio::sync::Notify;
+
+use super::Counters;
+use super::keys;
+use super::link::{Fault, Link, Phase, ask, ask_all};
+use crate::clock::{Clock, Mono};
+use crate::store::Purges;
+use crate::stored::{StoredResponse, encode_names, encode_response};
+
+/// The longest that one write may take.
+const WRITE: Duration = Duration::from_secs(1);
+/// Purges that may wait for Redis to come back.
+const PURGES: usize = 1024;
+/// Between two attempts at such a purge.
+const PURGE_AGAIN: Duration = Duration::from_secs(1);
+
+/// A response on its way to Redis.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) response: Arc<StoredResponse>,
+    /// The URL's generation when the fetch began.
+    pub(super) generation: u64,
+    pub(super) ttl: Duration,
+}
+
+/// What waits to be written; bounded in bytes.
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    limit: u64,
+    /// Something came in.
+    news: Notify,
+    /// Something was done, and no write waits any more.
+    drained: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    writes: VecDeque<Write>,
+    purges: VecDeque<u128>,
+    /// Bytes of `writes`, and of the one that is being written.
+    bytes: u64,
+    /// The task has taken something out and is not done with it.
+    busy: bool,
+}
+
+impl Queue {
+    pub(super) fn new(limit: u64) -> Self {
+        Self { waiting: Mutex::default(), limit, news: Notify::new(), drained: Notify::new() }
+    }
+
+    /// Puts a write into the queue; `false` when it does not fit.
+    pub(super) fn offer(&self, write: Write) -> bool {
+        let size = write.size();
+        {
+            let mut waiting = self.waiting.lock();
+            let bytes = waiting.bytes.saturating_add(size);
+            if bytes > self.limit {
+                return false;
+            }
+            waiting.bytes = bytes;
+            waiting.writes.push_back(write);
+        }
+        self.news.notify_one();
+        true
+    }
+
+    /// Keeps a purge until Redis has taken it. Gives `false` when another had to be given up for it.
+    pub(super) fn keep_purge(&self, url_hash: u128) -> bool {
+        let fits = {
+            let mut waiting = self.waiting.lock();
+            if waiting.purges.contains(&url_hash) {
+                return true;
+            }
+            let fits = waiting.purges.len() < PURGES;
+            if !fits {
+                waiting.purges.pop_front();
+            }
+            waiting.purges.push_back(url_hash);
+            fits
+        };
+        self.news.notify_one();
+        fits
+    }
+
+    /// Bytes that wait, or are being written.
+    pub(super) fn bytes(&self) -> u64 {
+        self.waiting.lock().bytes
+    }
+
+    /// Waits until no write waits any more, and no purge either while `up` says that Redis is there
+    /// to take it.
+    pub(super) async fn emptied(&self, up: impl Fn() -> bool) {
+        loop {
+            // Made before the look, so that what happens in between is not missed.
+            let drained = self.drained.notified();
+            let writes_done = { self.waiting.lock().no_writes() };
+            if writes_done && (!up() || !self.has_purges()) {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    fn take_purge(&self) -> Option<u128> {
+        let mut waiting = self.waiting.lock();
+        let purge = waiting.purges.pop_front();
+        waiting.busy |= purge.is_some();
+        purge
+    }
+
+    fn take_write(&self) -> Option<Write> {
+        let mut waiting = self.waiting.lock();
+        let write = waiting.writes.pop_front();
+        waiting.busy |= write.is_some();
+        write
+    }
+
+    fn has_purges(&self) -> bool {
+        !self.waiting.lock().purges.is_empty()
+    }
+
+    fn done(&self, size: u64) {
+        let drained = {
+            let mut waiting = self.waiting.lock();
+            waiting.busy = false;
+            waiting.bytes = waiting.bytes.saturating_sub(size);
+            waiting.no_writes()
+        };
+        if drained {
+            self.drained.notify_waiters();
+        }
+    }
+}
+
+impl Waiting {
+    fn no_writes(&self) -> bool {
+        !self.busy && self.writes.is_empty()
+    }
+}
+
+impl Write {
+    fn size(&self) -> u64 {
+        u64::try_from(self.response.weight()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The task that empties the queue, over a link of its own: large values never stand before a
+/// lookup. Dropped at any point, what waits is lost, as it is when the process ends.
+pub(super) struct Writer {
+    pub(super) queue: Arc<Queue>,
+    pub(super) link: Arc<Link>,
+    pub(super) purges: Arc<Purges>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) clock: Clock,
+}
+
+impl Writer {
+    pub(super) async fn run(self) {
+        let mut phases = self.link.phases();
+        let mut purge_failed: Option<Mono> = None;
+        loop {
+            let up = *phases.borrow_and_update() == Phase::Closed;
+            let rested = purge_failed.is_none_or(|at| self.clock.mono().since(at) >= PURGE_AGAIN);
+            if let Some(url_hash) = (up && rested).then(|| self.queue.take_purge()).flatten() {
+                purge_failed = (!self.purge_again(url_hash).await).then(|| self.clock.mono());
+            } else if let Some(write) = self.queue.take_write() {
+                self.write(&write).await;
+                self.queue.done(write.size());
+            } else {
+                tokio::select! {
+                    () = self.queue.news.notified() => {}
+                    changed = phases.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(PURGE_AGAIN), if up && self.queue.has_purges() => {}
+                }
+            }
+        }
+    }
+
+    async fn purge_again(&self, url_hash: u128) -> bool {
+        let taken = self.link.with(WRITE, |connection| write_purge(connection, url_hash)).await.is_ok();
+        if !taken && !self.queue.keep_purge(url_hash) {
+            self.counters.lost_purge();
+        }
+        self.queue.done(0);
+        taken
+    }
+
+    async fn write(&self, write: &Write) {
+        // Purged while it waited. (Its generation would make it count for nothing in any case, once
+        // Redis has taken that purge.)
+        if self.purges.is_purged(&write.response) {
+            self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let Some(record) = Record::of(write) else { return };
+        let written = self.link.with(WRITE, |connection| record.set(connection)).await;
+        self.count(written, record.bytes());
+        if written != Err(Fault::Open) && self.purges.is_purged(&write.response) {
+            // Purged while it was written: one of the two deletes it, whichever comes second. Should
+            // this fail as well, the purge's generation still voids it.
+            let _undone = self.link.with(WRITE, |connection| record.unlink(connection)).await;
+        }
+    }
+
+    fn count(&self, written: Result<(), Fault>, bytes: u64) {
+        let counters = &self.counters;
+        match written {
+            Ok(()) => {
+                counters.writes.fetch_add(1, Ordering::Relaxed);
+                counters.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Err(Fault::Open | Fault::Full) => {
+                counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(Fault::Deadline | Fault::Lost | Fault::Nonsense | Fault::Refused) => {
+                counters.write_errors.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// What is set for one response: itself, and the names it varies on, if any.
+struct Record {
+    sets: Vec<Set>,
+}
+
+struct Set {
+    key: String,
+    value: Vec<u8>,
+    ttl: u64,
+}
+
+impl Record {
+    /// `None` when it would expire at once.
+    fn of(write: &Write) -> Option<Self> {
+        let (response, generation) = (&write.response, write.generation);
+        let base = keys::base(&response.key);
+        let ttl = keys::record_ttl(write.ttl)?;
+        let value = encode_response(response, generation);
+        let names: Vec<_> = response.selecting.names().cloned().collect();
+        if names.is_empty() {
+            return Some(Self { sets: vec![Set { key: base, value, ttl }] });
+        }
+        let key = keys::variant(&base, response.selecting.hash());
+        let value_of_names = encode_names(&response.key, &names, generation);
+        // The variant first: whoever finds the names may then look for it.
+        let names = Set { key: base, value: value_of_names, ttl: keys::names_ttl(write.ttl) };
+        Some(Self { sets: vec![Set { key, value, ttl }, names] })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.sets.iter().map(|set| u64::try_from(set.value.len()).unwrap_or(u64::MAX)).fold(0, u64::saturating_add)
+    }
+
+    fn set(&self, mut connection: MultiplexedConnection) -> impl Future<Output = Result<(), Fault>> + use<> {
+        let mut commands = Pipeline::with_capacity(self.sets.len());
+        for set in &self.sets {
+            commands.cmd("SET").arg(&set.key).arg(&set.value).arg("PX").arg(set.ttl);
+        }
+        let count = self.sets.len();
+        async move {
+            let answers = ask_all(&mut connection, &commands, count).await?;
+            if answers.iter().all(|answer| *answer == Value::Okay) { Ok(()) } else { Err(Fault::Nonsense) }
+        }
+    }
+
+    fn unlink(&self, mut connection: MultiplexedConnection) -> impl Future<Output = Result<(), Fault>> + use<> {
+        let mut command = cmd("UNLINK");
+        for set in &self.sets {
+            command.arg(&set.key);
+        }
+        async move { ask(&mut connection, &command).await.map(drop) }
+    }
+}
+
+/// Gives the URL a new generation, which voids everything recorded under any earlier one, and
+/// deletes the plain record, which mostly is all there is.
+pub(super) async fn write_purge(mut connection: MultiplexedConnection, url_hash: u128) -> Result<(), Fault> {
+    let marker_ttl = u64::try_from(keys::MARKER_TTL.as_millis()).unwrap_or(u64::MAX);
+    let mut commands = pipe();
+    commands.cmd("SET").arg(keys::marker(url_hash)).arg(keys::new_generation()).arg("PX").arg(marker_ttl);
+    commands.cmd("UNLINK").arg(keys::plain(url_hash));
+    match ask_all(&mut connection, &commands, 2).await?.first() {
+        Some(Value::Okay) => Ok(()),
+        _ => Err(Fault::Nonsense),
+    }
+}

@@ -1,0 +1,430 @@
+//! The bytes that a stored response becomes in the shared tier.
+//!
+//! Hand-laid and little-endian: `LRDR`, version, kind, then the fields in a fixed order, each text
+//! after its length, and an xxh3-64 of everything before it. The version is raised with any change;
+//! another version is a clean miss and is never migrated. Whatever the bytes are, decoding gives a
+//! record or says what is wrong with them, and nothing is reserved for a length that is not there.
+//! Must not know: where the bytes are kept, or for how long.
+//!
+//! ```text
+//! record    magic "LRDR" | version u16 = 1 | kind u8 | generation u64 | url | extras | rest | xxh3-64
+//! response  kind 1: request time u64 ms | response time u64 ms | status u16
+//!           | count u16, of selecting fields: name, present u8, value | count u16, of fields: name, value
+//!           | body length u64, body
+//! names     kind 2: count u16, of names
+//! text      length u32, bytes
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Born, CacheKey, StoredResponse};
+use crate::clock::Timestamp;
+use crate::rules::SelectingFields;
+
+const MAGIC: &[u8; 4] = b"LRDR";
+const VERSION: u16 = 1;
+const RESPONSE: u8 = 1;
+const NAMES: u8 = 2;
+/// Magic, version and checksum.
+const SHORTEST: usize = 4 + 2 + 8;
+
+/// What stands under a key of the shared tier.
+#[derive(Debug)]
+pub enum Record {
+    /// A response.
+    Response {
+        /// The URL's generation when its fetch began.
+        generation: u64,
+        /// The response, [`Born::Elsewhere`].
+        response: StoredResponse,
+    },
+    /// The resource varies: the fields by which, each variant standing under a key of its own.
+    Names {
+        /// The URL's generation when the fetch of the latest variant began.
+        generation: u64,
+        /// The request fields to select by.
+        names: Vec<HeaderName>,
+    },
+}
+
+/// Why bytes are not a record for this key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damaged {
+    /// Too short for any record.
+    TooShort,
+    /// It does not begin as a record does.
+    Magic,
+    /// A record of another version.
+    Version,
+    /// Bytes have changed.
+    Checksum,
+    /// A record of another key, with the same hash.
+    OtherKey,
+    /// The bytes are as they were written, but not as this version writes them.
+    Malformed,
+}
+
+/// A response's record.
+pub fn encode_response(response: &StoredResponse, generation: u64) -> Vec<u8> {
+    let room = response.body.len() + response.key.heap() + 256;
+    let fields: usize = response.headers.iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum();
+    let mut out = begin(RESPONSE, generation, &response.key, room + fields);
+    out.extend_from_slice(&response.facts.request_time.as_millis().to_le_bytes());
+    out.extend_from_slice(&response.facts.response_time.as_millis().to_le_bytes());
+    out.extend_from_slice(&response.status.as_u16().to_le_bytes());
+    put_count(&mut out, response.selecting.parts().len());
+    for (name, value) in response.selecting.parts() {
+        put_text(&mut out, name.as_str().as_bytes());
+        out.push(u8::from(value.is_some()));
+        put_text(&mut out, value.unwrap_or_default());
+    }
+    put_count(&mut out, response.headers.len());
+    for (name, value) in &response.headers {
+        put_text(&mut out, name.as_str().as_bytes());
+        put_text(&mut out, value.as_bytes());
+    }
+    out.extend_from_slice(&u64::try_from(response.body.len()).unwrap_or(u64::MAX).to_le_bytes());
+    out.extend_from_slice(&response.body);
+    finish(out)
+}
+
+/// The record that says by which request fields a resource varies.
+pub fn encode_names(key: &CacheKey, names: &[HeaderName], generation: u64) -> Vec<u8> {
+    let mut out = begin(NAMES, generation, key, 256);
+    put_count(&mut out, names.len());
+    names.iter().for_each(|name| put_text(&mut out, name.as_str().as_bytes()));
+    finish(out)
+}
+
+/// Reads a record that should be of this key. The response's body and field values are parts of
+/// `bytes`, not copies.
+pub fn decode(bytes: Bytes, key: &Arc<CacheKey>) -> Result<Record, Damaged> {
+    let (head, checksum) = checked(&bytes)?;
+    if xxh3_64(head) != checksum {
+        return Err(Damaged::Checksum);
+    }
+    let end = head.len();
+    let mut reader = Reader { bytes: bytes.slice(..end), at: MAGIC.len() + 2 };
+    let kind = reader.u8()?;
+    let generation = reader.u64()?;
+    if reader.text()? != key.url().as_bytes() || reader.text()? != key.extras().as_bytes() {
+        return Err(Damaged::OtherKey);
+    }
+    let record = match kind {
+        RESPONSE => Record::Response { generation, response: reader.response(key)? },
+        NAMES => Record::Names { generation, names: reader.names()? },
+        _ => return Err(Damaged::Malformed),
+    };
+    if reader.at == end { Ok(record) } else { Err(Damaged::Malformed) }
+}
+
+/// The bytes before the checksum, and the checksum.
+fn checked(bytes: &[u8]) -> Result<(&[u8], u64), Damaged> {
+    if bytes.len() < SHORTEST {
+        return Err(Damaged::TooShort);
+    }
+    let Some(rest) = bytes.strip_prefix(MAGIC) else { return Err(Damaged::Magic) };
+    if !rest.starts_with(&VERSION.to_le_bytes()) {
+        return Err(Damaged::Version);
+    }
+    let (head, checksum) = bytes.split_last_chunk::<8>().ok_or(Damaged::TooShort)?;
+    Ok((head, u64::from_le_bytes(*checksum)))
+}
+
+fn begin(kind: u8, generation: u64, key: &CacheKey, room: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(room);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.push(kind);
+    out.extend_from_slice(&generation.to_le_bytes());
+    put_text(&mut out, key.url().as_bytes());
+    put_text(&mut out, key.extras().as_bytes());
+    out
+}
+
+fn finish(mut out: Vec<u8>) -> Vec<u8> {
+    let checksum = xxh3_64(&out);
+    out.extend_from_slice(&checksum.to_le_bytes());
+    out
+}
+
+/// A count or length that does not fit (http allows 32,768 fields, and nobody holds a field of
+/// 4 GiB) makes a record that is read as malformed: a miss, never a wrong response.
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    out.extend_from_slice(&u16::try_from(count).unwrap_or(u16::MAX).to_le_bytes());
+}
+
+fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(text);
+}
+
+struct Reader {
+    bytes: Bytes,
+    at: usize,
+}
+
+impl Reader {
+    fn response(&mut self, key: &Arc<CacheKey>) -> Result<StoredResponse, Damaged> {
+        let times = (Timestamp::from_millis(self.u64()?), Timestamp::from_millis(self.u64()?));
+        let status = StatusCode::from_u16(self.u16()?).map_err(|_| Damaged::Malformed)?;
+        let selecting = self.selecting()?;
+        let headers = self.fields()?;
+        let length = usize::try_from(self.u64()?).map_err(|_| Damaged::Malformed)?;
+        let body = self.shared(length)?;
+        Ok(StoredResponse::from_record(status, headers, times, body, selecting, Arc::clone(key), Born::Elsewhere))
+    }
+
+    fn selecting(&mut self) -> Result<SelectingFields, Damaged> {
+        let mut parts = Vec::new();
+        for _ in 0..self.u16()? {
+            let name = self.name()?;
+            let present = self.u8()?;
+            let value = self.text()?;
+            match (present, value.is_empty()) {
+                (0, true) => parts.push((name, None)),
+                (1, _) => parts.push((name, Some(value.into()))),
+                _ => return Err(Damaged::Malformed),
+            }
+        }
+        Ok(SelectingFields::from_parts(parts))
+    }
+
+    fn fields(&mut self) -> Result<HeaderMap, Damaged> {
+        let count = self.u16()?;
+        // Each takes at least two lengths, so no more are made room for than there can be.
+        let room = usize::from(count).min(self.left() / 8);
+        let mut headers = HeaderMap::try_with_capacity(room).map_err(|_| Damaged::Malformed)?;
+        for _ in 0..count {
+            let name = self.name()?;
+            let length = self.length()?;
+            let value = HeaderValue::from_maybe_shared(self.shared(length)?).map_err(|_| Damaged::Malformed)?;
+            headers.try_append(name, value).map_err(|_| Damaged::Malformed)?;
+        }
+        Ok(headers)
+    }
+
+    fn names(&mut self) -> Result<Vec<HeaderName>, Damaged> {
+        (0..self.u16()?).map(|_| self.name()).collect()
+    }
+
+    fn name(&mut self) -> Result<HeaderName, Damaged> {
+        HeaderName::from_bytes(self.text()?).map_err(|_| Damaged::Malformed)
+    }
+
+    fn text(&mut self) -> Result<&[u8], Damaged> {
+        let length = self.length()?;
+        self.take(length)
+    }
+
+    fn length(&mut self) -> Result<usize, Damaged> {
+        self.array().map(u32::from_le_bytes).and_then(|length| usize::try_from(length).map_err(|_| Damaged::Malformed))
+    }
+
+    /// A part of the record itself, not a copy.
+    fn shared(&mut self, length: usize) -> Result<Bytes, Damaged> {
+        let start = self.at;
+        self.take(length)?;
+        Ok(self.bytes.slice(start..self.at))
+    }
+
+    fn u8(&mut self) -> Result<u8, Damaged> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    fn u16(&mut self) -> Result<u16, Damaged> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Damaged> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Damaged> {
+        self.take(N)?.try_into().map_err(|_| Damaged::Malformed)
+    }
+
+    fn take(&mut self, length: usize) -> Result<&[u8], Damaged> {
+        let end = self.at.checked_add(length).ok_or(Damaged::Malformed)?;
+        let taken = self.bytes.get(self.at..end).ok_or(Damaged::Malformed)?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn left(&self) -> usize {
+        self.bytes.len().saturating_sub(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::stored::samples::{fields, stored};
+
+    fn sample_key() -> Arc<CacheKey> {
+        Arc::new(CacheKey::from_parts("http://example.com/users/1?a=1".into(), "h:accept-language=en;".into()))
+    }
+
+    fn sample() -> Arc<StoredResponse> {
+        let response = [
+            ("content-type", "application/json"),
+            ("cache-control", "max-age=60"),
+            ("link", "</a>; rel=next"),
+            ("date", "Thu, 01 Jan 1970 00:16:41 GMT"),
+            ("vary", "accept, accept-encoding"),
+            ("link", "</b>; rel=prev"),
+        ];
+        stored(&sample_key(), &[("accept", "application/json")], &response, b"{\"id\":1}", Born::Here(7))
+    }
+
+    fn response(bytes: Vec<u8>, key: &Arc<CacheKey>) -> (u64, StoredResponse) {
+        match decode(Bytes::from(bytes), key) {
+            Ok(Record::Response { generation, response }) => (generation, response),
+            other => panic!("not a response: {other:?}"),
+        }
+    }
+
+    fn assert_same(read: &StoredResponse, written: &StoredResponse) {
+        assert_eq!((read.status, &read.body, &read.selecting), (written.status, &written.body, &written.selecting));
+        assert!(read.headers.iter().eq(written.headers.iter()), "order and repeats survive");
+        assert_eq!((&read.facts, &read.key), (&written.facts, &written.key));
+        assert_eq!(read.born, Born::Elsewhere);
+    }
+
+    const GOLDEN_RESPONSE: &[u8] = include_bytes!("../../tests/golden/record-v1-response.bin");
+    const GOLDEN_NAMES: &[u8] = include_bytes!("../../tests/golden/record-v1-names.bin");
+
+    /// These files are never changed. With a new version they stay, and this test says instead that
+    /// version 1 is `Damaged::Version`.
+    #[test]
+    fn version_1_is_written_and_read_as_ever() {
+        let written = sample();
+        assert_eq!(encode_response(&written, 42), GOLDEN_RESPONSE);
+        let (generation, read) = response(GOLDEN_RESPONSE.to_vec(), &sample_key());
+        assert_eq!(generation, 42);
+        assert_same(&read, &written);
+
+        let names = [http::header::ACCEPT, http::header::ACCEPT_ENCODING];
+        assert_eq!(encode_names(&sample_key(), &names, 42), GOLDEN_NAMES);
+        match decode(Bytes::from_static(GOLDEN_NAMES), &sample_key()) {
+            Ok(Record::Names { generation: 42, names: read }) => assert_eq!(read, names),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_body_and_the_values_are_parts_of_the_record() {
+        let record = Bytes::from(encode_response(&sample(), 0));
+        let whole = record.as_ptr_range();
+        let Ok(Record::Response { response, .. }) = decode(record.clone(), &sample_key()) else { panic!() };
+        assert!(whole.contains(&response.body.as_ptr()));
+        assert!(response.headers.values().all(|value| whole.contains(&value.as_bytes().as_ptr())));
+    }
+
+    /// With the right checksum, so that what is behind it is reached.
+    fn resealed(mut record: Vec<u8>) -> Vec<u8> {
+        record.truncate(record.len() - 8);
+        finish(record)
+    }
+
+    #[test]
+    fn each_kind_of_damage_has_its_name() {
+        let record = encode_response(&sample(), 0);
+        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut changed = record.clone();
+            change(&mut changed);
+            decode(Bytes::from(changed), &sample_key()).err()
+        };
+        assert_eq!(with(&|record| record.truncate(13)), Some(Damaged::TooShort));
+        assert_eq!(with(&|record| record[0] = b'X'), Some(Damaged::Magic));
+        assert_eq!(with(&|record| record[4] = 2), Some(Damaged::Version), "whatever its checksum");
+        assert_eq!(with(&|record| record[20] ^= 1), Some(Damaged::Checksum));
+        assert_eq!(with(&|record| record.truncate(record.len() - 1)), Some(Damaged::Checksum));
+        assert_eq!(with(&|record| record.push(0)), Some(Damaged::Checksum));
+        let resealing = |change: &dyn Fn(&mut Vec<u8>)| {
+            with(&|record: &mut Vec<u8>| {
+                change(record);
+                *record = resealed(std::mem::take(record));
+            })
+        };
+        assert_eq!(resealing(&|_| {}), None);
+        assert_eq!(resealing(&|record| record[6] = 9), Some(Damaged::Malformed), "kind");
+        let end_of_head = |record: &Vec<u8>| record.len() - 8;
+        assert_eq!(resealing(&|record| record.insert(end_of_head(record), 0)), Some(Damaged::Malformed), "a byte too many");
+        assert_eq!(resealing(&|record| drop(record.remove(end_of_head(record) - 1))), Some(Damaged::Malformed));
+        let other = Arc::new(CacheKey::from_parts("http://example.com/users/2".into(), "".into()));
+        assert_eq!(decode(Bytes::from(record.clone()), &other).err(), Some(Damaged::OtherKey));
+        let other = Arc::new(CacheKey::from_parts(sample_key().url().into(), "".into()));
+        assert_eq!(decode(Bytes::from(record), &other).err(), Some(Damaged::OtherKey), "extras count too");
+    }
+
+    #[test]
+    fn a_length_that_is_not_there_reserves_nothing() {
+        let mut record = begin(RESPONSE, 0, &sample_key(), 0);
+        record.extend_from_slice(&[0; 16]);
+        record.extend_from_slice(&200u16.to_le_bytes());
+        put_count(&mut record, 0);
+        put_count(&mut record, usize::MAX);
+        assert_eq!(decode(Bytes::from(finish(record.clone())), &sample_key()).err(), Some(Damaged::Malformed));
+        record.truncate(record.len() - 2);
+        put_count(&mut record, 0);
+        record.extend_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(decode(Bytes::from(finish(record)), &sample_key()).err(), Some(Damaged::Malformed));
+    }
+
+    #[test]
+    fn every_flipped_byte_is_noticed() {
+        for record in [encode_response(&sample(), 42), encode_names(&sample_key(), &[http::header::ACCEPT], 1)] {
+            for at in 0..record.len() {
+                for flip in [1, 0x80, 0xff] {
+                    let mut changed = record.clone();
+                    changed[at] ^= flip;
+                    assert!(decode(Bytes::from(changed), &sample_key()).is_err(), "byte {at}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_response_comes_back_as_it_was(
+            lines in prop::collection::vec(("x-[a-c]{1,3}", "[ -~]{0,20}"), 0..12),
+            accept in prop::option::of("[ -~]{0,12}"),
+            body in prop::collection::vec(any::<u8>(), 0..300),
+            (path, extras) in ("/[ -~]{0,20}", "[!-~]{0,20}"),
+            generation: u64,
+        ) {
+            let key = Arc::new(CacheKey::from_parts(path.into(), extras.into()));
+            let mut pairs = vec![("cache-control", "max-age=60"), ("vary", "accept")];
+            pairs.extend(lines.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+            let request: Vec<_> = accept.iter().map(|value| ("accept", value.as_str())).collect();
+            let written = stored(&key, &request, &pairs, &body, Born::Here(1));
+            let (read_generation, read) = response(encode_response(&written, generation), &key);
+            prop_assert_eq!(read_generation, generation);
+            assert_same(&read, &written);
+            let again = fields(&request);
+            prop_assert!(read.selecting.matches(&again));
+        }
+
+        #[test]
+        fn any_bytes_give_a_record_or_a_reason(bytes: Vec<u8>) {
+            prop_assert!(decode(Bytes::from(bytes), &sample_key()).is_err());
+        }
+
+        #[test]
+        fn any_change_behind_a_right_checksum_is_safe(at in 0usize..400, value: u8, cut in 0usize..200) {
+            let mut record = encode_response(&sample(), 42);
+            let at = at % (record.len() - 8);
+            record[at] = value;
+            let end = record.len() - 8;
+            record.drain(end.saturating_sub(cut)..end);
+            let _ = decode(Bytes::from(resealed(record)), &sample_key());
+        }
+    }
+}

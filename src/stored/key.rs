@@ -1,0 +1,496 @@
+//! The cache key: one text per stored resource, and its hashes.
+//!
+//! Knows how a URL is normalised (RFC 9111 §2: "the primary cache key is composed from, at a
+//! minimum, the request method and target URI"; only GET is stored, so the method is left out) and
+//! which request fields a route adds. The same request gives the same text and the same hashes on
+//! every node of a fleet: nothing here is seeded.
+//! Must not know: where a route's key policy was written, or how a tier uses the hashes. What the
+//! origin sees is never changed by a key.
+
+use http::{HeaderMap, HeaderName, Uri, header};
+use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
+
+/// What a route adds to the key, and what it leaves out of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyPolicy {
+    /// Query arguments whose name matches any of these are left out of the key.
+    pub ignore_query: Vec<Glob>,
+    /// Request fields whose values are part of the key.
+    pub headers: Vec<HeaderName>,
+    /// Cookies whose values are part of the key.
+    pub cookies: Vec<String>,
+    /// The `Authorization` field is part of the key, as a digest.
+    pub per_credential: bool,
+}
+
+/// A pattern in which `*` stands for any run of characters, also none; nothing else is special.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob(Box<str>);
+
+impl Glob {
+    /// Every text is a pattern.
+    pub fn new(pattern: &str) -> Self {
+        Self(pattern.into())
+    }
+
+    /// Whether the whole of `text` matches. Time is linear in both lengths: each piece between two
+    /// stars is sought once, leftmost, and never given up again.
+    pub fn matches(&self, text: &str) -> bool {
+        let Some((first, rest)) = self.0.split_once('*') else { return *self.0 == *text };
+        let Some(text) = text.strip_prefix(first) else { return false };
+        let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+        let Some(mut text) = text.strip_suffix(last) else { return false };
+        for piece in middle.split('*') {
+            let Some(at) = text.find(piece) else { return false };
+            text = text.get(at.saturating_add(piece.len())..).unwrap_or("");
+        }
+        true
+    }
+
+    /// The pattern as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The key of a stored resource: the normalised URL, and the request fields a route adds.
+#[derive(Clone, Debug)]
+pub struct CacheKey {
+    url: Box<str>,
+    extras: Box<str>,
+    url_hash: u128,
+    hash: u128,
+}
+
+impl CacheKey {
+    /// The key of a request. `scheme` and `authority` are compared without case and the scheme's
+    /// default port is dropped (RFC 9110 §4.2.3); the path stays as received; query arguments are
+    /// split at `&`, those that the route ignores are dropped and the rest is sorted bytewise by
+    /// name and then value, undecoded. An empty query is none.
+    pub fn of(
+        scheme: &str,
+        authority: &str,
+        path: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+        policy: &KeyPolicy,
+    ) -> Self {
+        Self::from_parts(url_text(scheme, authority, path, query, policy), extras_text(headers, policy))
+    }
+
+    /// The key of an absolute URL with no extras, for purging; `None` when it is not one.
+    pub fn of_url(url: &str, policy: &KeyPolicy) -> Option<Self> {
+        let uri: Uri = url.parse().ok()?;
+        let scheme = uri.scheme_str()?;
+        let authority = uri.authority()?.as_str();
+        let url = url_text(scheme, authority, uri.path(), uri.query(), policy);
+        Some(Self::from_parts(url, Box::default()))
+    }
+
+    /// From texts that [`url`](Self::url) and [`extras`](Self::extras) once gave.
+    pub fn from_parts(url: Box<str>, extras: Box<str>) -> Self {
+        let url_hash = xxh3_128(url.as_bytes());
+        // A URL holds no NUL, so the joined text stands for exactly one pair.
+        let hash = match extras.is_empty() {
+            true => url_hash,
+            false => xxh3_128(format!("{url}\0{extras}").as_bytes()),
+        };
+        Self { url, extras, url_hash, hash }
+    }
+
+    /// The normalised URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The request fields that the route adds, as text; empty where it adds none.
+    pub fn extras(&self) -> &str {
+        &self.extras
+    }
+
+    /// xxh3-128 of the URL alone: what a purge of the URL names.
+    pub fn url_hash(&self) -> u128 {
+        self.url_hash
+    }
+
+    /// xxh3-128 of URL and extras. Not safe against somebody who seeks collisions, so whoever
+    /// finds something by it compares the texts.
+    pub fn hash(&self) -> u128 {
+        self.hash
+    }
+
+    /// Bytes on the heap.
+    pub fn heap(&self) -> usize {
+        self.url.len().saturating_add(self.extras.len())
+    }
+}
+
+impl PartialEq for CacheKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.url == other.url && self.extras == other.extras
+    }
+}
+
+impl Eq for CacheKey {}
+
+fn url_text(scheme: &str, authority: &str, path: &str, query: Option<&str>, policy: &KeyPolicy) -> Box<str> {
+    let authority = without_default_port(scheme, authority);
+    let room = scheme.len() + 3 + authority.len() + path.len() + query.map_or(0, |query| query.len() + 1);
+    let mut text = String::with_capacity(room);
+    text.extend(scheme.chars().map(|c| c.to_ascii_lowercase()));
+    text.push_str("://");
+    text.extend(authority.chars().map(|c| c.to_ascii_lowercase()));
+    text.push_str(path);
+    push_query(&mut text, query.unwrap_or(""), policy);
+    text.into_boxed_str()
+}
+
+/// RFC 9110 §4.2.3: "a port that is the default for the scheme, or empty, is normally omitted".
+fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
+    let Some((host, port)) = authority.rsplit_once(':') else { return authority };
+    let default = match port {
+        "" => true,
+        "80" => scheme.eq_ignore_ascii_case("http"),
+        "443" => scheme.eq_ignore_ascii_case("https"),
+        _ => false,
+    };
+    if default { host } else { authority }
+}
+
+fn push_query(text: &mut String, query: &str, policy: &KeyPolicy) {
+    if query.is_empty() {
+        return;
+    }
+    if policy.ignore_query.is_empty() && !query.contains('&') {
+        text.push('?');
+        text.push_str(query);
+        return;
+    }
+    let mut arguments: Vec<_> = query
+        .split('&')
+        .filter(|argument| !ignored(name_and_value(argument).0, policy))
+        .collect();
+    arguments.sort_by_key(|&argument| name_and_value(argument));
+    for (nth, argument) in arguments.into_iter().enumerate() {
+        text.push(if nth == 0 { '?' } else { '&' });
+        text.push_str(argument);
+    }
+}
+
+fn ignored(name: &str, policy: &KeyPolicy) -> bool {
+    policy.ignore_query.iter().any(|glob| glob.matches(name))
+}
+
+fn name_and_value(argument: &str) -> (&str, Option<&str>) {
+    match argument.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (argument, None),
+    }
+}
+
+/// One item per addition, each ended by `;`, which no escaped value holds, so that different
+/// additions never give the same text.
+fn extras_text(headers: &HeaderMap, policy: &KeyPolicy) -> Box<str> {
+    let mut text = String::new();
+    for name in &policy.headers {
+        push_header(&mut text, name, headers);
+    }
+    for name in &policy.cookies {
+        push_cookie(&mut text, name, headers);
+    }
+    if policy.per_credential {
+        push_credential(&mut text, headers);
+    }
+    text.into_boxed_str()
+}
+
+/// `h:name=value;`, or `h:name;` where the request has no such field: absence is a value of its
+/// own. Several lines count as one list (RFC 9110 §5.3).
+fn push_header(text: &mut String, name: &HeaderName, headers: &HeaderMap) {
+    text.push_str("h:");
+    text.push_str(name.as_str());
+    let mut lines = headers.get_all(name).iter().peekable();
+    if lines.peek().is_some() {
+        text.push('=');
+    }
+    for (nth, line) in lines.enumerate() {
+        if nth > 0 {
+            text.push(',');
+        }
+        push_normalised(text, line.as_bytes());
+    }
+    text.push(';');
+}
+
+/// Drops the optional white space at both ends and around commas, outside quoted strings.
+fn push_normalised(text: &mut String, value: &[u8]) {
+    let (mut quoted, mut escaped, mut gap, mut start) = (false, false, 0, true);
+    for &byte in value {
+        if !quoted && matches!(byte, b' ' | b'\t') {
+            gap += 1;
+            continue;
+        }
+        if gap > 0 && !start && byte != b',' {
+            push_escaped(text, b' ');
+        }
+        (gap, start) = (0, byte == b',' && !quoted);
+        quoted = if byte == b'"' && !escaped { !quoted } else { quoted };
+        escaped = quoted && byte == b'\\' && !escaped;
+        push_escaped(text, byte);
+    }
+}
+
+/// `c:name=value;` for each such cookie in the order received, or `c:name;` where there is none.
+fn push_cookie(text: &mut String, name: &str, headers: &HeaderMap) {
+    let mut found = false;
+    for line in headers.get_all(header::COOKIE) {
+        for pair in line.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
+            let Some(value) = cookie_value(pair, name) else { continue };
+            found = true;
+            push_cookie_name(text, name);
+            text.push('=');
+            value.iter().for_each(|byte| push_escaped(text, *byte));
+            text.push(';');
+        }
+    }
+    if !found {
+        push_cookie_name(text, name);
+        text.push(';');
+    }
+}
+
+fn push_cookie_name(text: &mut String, name: &str) {
+    text.push_str("c:");
+    name.bytes().for_each(|byte| push_escaped(text, byte));
+}
+
+fn cookie_value<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let rest = pair.strip_prefix(name.as_bytes())?;
+    match rest.trim_ascii_start().split_first() {
+        Some((b'=', value)) => Some(value.trim_ascii_start()),
+        _ => None,
+    }
+}
+
+/// `a:` and 256 bits of digest, or `a;` where the request carries no credentials. The digest keeps
+/// the credentials themselves out of keys and logs and apart from each other; it is not a
+/// cryptographic one, so whoever can read the keys in Redis must be trusted with them.
+fn push_credential(text: &mut String, headers: &HeaderMap) {
+    let mut lines = headers.get_all(header::AUTHORIZATION).iter().peekable();
+    if lines.peek().is_none() {
+        text.push_str("a;");
+        return;
+    }
+    // A field value holds no NUL: lines joined by it stay apart.
+    let all = lines.map(|line| line.as_bytes().trim_ascii()).collect::<Vec<_>>().join(&0);
+    let (one, two) = (xxh3_128_with_seed(&all, CREDENTIAL_SEEDS.0), xxh3_128_with_seed(&all, CREDENTIAL_SEEDS.1));
+    text.push_str(&format!("a:{one:032x}{two:032x};"));
+}
+
+/// Fixed for ever: every node must come to the same text.
+const CREDENTIAL_SEEDS: (u64, u64) = (0x6c61_7264_6572_2031, 0x6c61_7264_6572_2032);
+
+/// Visible ASCII as it is, but for `%` and `;`; every other byte as `%XX`.
+fn push_escaped(text: &mut String, byte: u8) {
+    match byte {
+        b'%' | b';' => text.push_str(&format!("%{byte:02X}")),
+        0x21..=0x7e => text.push(char::from(byte)),
+        _ => text.push_str(&format!("%{byte:02X}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(authority: &str, path: &str, query: Option<&str>, policy: &KeyPolicy) -> CacheKey {
+        CacheKey::of("http", authority, path, query, &HeaderMap::new(), policy)
+    }
+
+    fn fields(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
+    fn extras(pairs: &[(&'static str, &str)], policy: &KeyPolicy) -> String {
+        let key = CacheKey::of("http", "a", "/", None, &fields(pairs), policy);
+        key.extras().to_owned()
+    }
+
+    #[test]
+    fn urls_are_normalised() {
+        let ignore = ["utm_*", "gclid"].map(Glob::new).to_vec();
+        let policy = KeyPolicy { ignore_query: ignore, ..KeyPolicy::default() };
+        for (authority, path, query, expected, why) in [
+            ("Example.COM", "/A", None, "http://example.com/A", "9110 §4.2.3 host without case"),
+            ("a:80", "/", None, "http://a/", "9110 §4.2.3 default port"),
+            ("a:", "/", None, "http://a/", "9110 §4.2.3 empty port"),
+            ("a:8080", "/", None, "http://a:8080/", "another port stays"),
+            ("a:443", "/", None, "http://a:443/", "the default of another scheme stays"),
+            ("[::1]:80", "/", None, "http://[::1]/", "IPv6 with port"),
+            ("[::80]", "/", None, "http://[::80]/", "IPv6 without port"),
+            ("a", "/%7Eu", None, "http://a/%7Eu", "path as received"),
+            ("a", "/", Some(""), "http://a/", "empty query is none"),
+            ("a", "/", Some("b=2&a=1"), "http://a/?a=1&b=2", "order does not matter"),
+            ("a", "/", Some("a=2&a=1&a"), "http://a/?a&a=1&a=2", "by name, then value"),
+            ("a", "/", Some("ab=1&a=2"), "http://a/?a=2&ab=1", "the name ends at ="),
+            ("a", "/", Some("utm_source=x&a=1"), "http://a/?a=1", "ignored argument"),
+            ("a", "/", Some("gclid=x"), "http://a/", "nothing left"),
+            ("a", "/", Some("gclids=x"), "http://a/?gclids=x", "the glob is for the whole name"),
+        ] {
+            assert_eq!(key(authority, path, query, &policy).url(), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn the_ipv6_host_that_ends_like_a_port_keeps_its_end() {
+        // "[::80]" has a colon, but what follows the last one is "80]".
+        assert_eq!(without_default_port("http", "[fe80::80]"), "[fe80::80]");
+    }
+
+    #[test]
+    fn a_purge_names_the_url_of_the_request() {
+        let policy = KeyPolicy { headers: vec![header::ACCEPT_LANGUAGE], ..KeyPolicy::default() };
+        let request = CacheKey::of("http", "A:80", "/x", Some("b&a"), &HeaderMap::new(), &policy);
+        let purged = CacheKey::of_url("http://a/x?a&b", &policy).unwrap();
+        assert_eq!(purged.url_hash(), request.url_hash());
+        assert_ne!(purged.hash(), request.hash(), "the request's key has extras");
+        assert_eq!(CacheKey::of_url("http://a", &policy).unwrap().url(), "http://a/");
+        for wrong in ["", "/x", "a/x", "http://", "http:// /"] {
+            assert!(CacheKey::of_url(wrong, &policy).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn added_fields_keep_requests_apart() {
+        let policy = KeyPolicy {
+            headers: vec![header::ACCEPT_LANGUAGE],
+            cookies: vec!["lang".into()],
+            per_credential: true,
+            ..KeyPolicy::default()
+        };
+        let rows: [(&[(&'static str, &str)], &str); 9] = [
+            (&[], "h:accept-language;c:lang;a;"),
+            (&[("accept-language", "")], "h:accept-language=;c:lang;a;"),
+            (&[("accept-language", " en ,\tfr;q=0.5")], "h:accept-language=en,fr%3Bq=0.5;c:lang;a;"),
+            (&[("accept-language", "\"a , b\" , c")], "h:accept-language=\"a%20,%20b\",c;c:lang;a;"),
+            (&[("accept-language", "a"), ("accept-language", "b")], "h:accept-language=a,b;c:lang;a;"),
+            (&[("accept-language", "a  b%")], "h:accept-language=a%20b%25;c:lang;a;"),
+            (&[("cookie", "x=1; lang=de;language=fr")], "h:accept-language;c:lang=de;a;"),
+            (&[("cookie", "lang=")], "h:accept-language;c:lang=;a;"),
+            (&[("cookie", "lang=a; lang=b")], "h:accept-language;c:lang=a;c:lang=b;a;"),
+        ];
+        for (pairs, expected) in rows {
+            assert_eq!(extras(pairs, &policy), expected);
+        }
+    }
+
+    #[test]
+    fn credentials_stay_out_of_the_text_and_apart() {
+        let policy = KeyPolicy { per_credential: true, ..KeyPolicy::default() };
+        let (one, two) = (
+            extras(&[("authorization", "Bearer secret-one")], &policy),
+            extras(&[("authorization", "Bearer secret-two")], &policy),
+        );
+        assert_ne!(one, two);
+        assert!(!one.contains("secret"), "{one}");
+        assert_eq!(one.len(), "a:".len() + 64 + 1);
+        assert_eq!(one, extras(&[("authorization", " Bearer secret-one")], &policy));
+    }
+
+    #[test]
+    fn hashes_are_the_same_in_every_release() {
+        let key = CacheKey::from_parts("http://a/x".into(), "h:b=c;".into());
+        assert_eq!(format!("{:032x}", key.url_hash()), GOLDEN_URL_HASH);
+        assert_eq!(format!("{:032x}", key.hash()), GOLDEN_HASH);
+    }
+
+    const GOLDEN_URL_HASH: &str = "?";
+    const GOLDEN_HASH: &str = "?";
+
+    #[test]
+    fn globs_match_the_whole_text() {
+        for (pattern, text, expected) in [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("*", "abc", true),
+            ("utm_*", "utm_", true),
+            ("utm_*", "xutm_", false),
+            ("*id", "gclid", true),
+            ("*id", "idx", false),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "ac", false),
+            ("a**c", "abc", true),
+            ("*ab*ba*", "aba", false),
+            ("[x]?", "[x]?", true),
+        ] {
+            assert_eq!(Glob::new(pattern).matches(text), expected, "{pattern:?} {text:?}");
+        }
+    }
+
+    /// The textbook matcher: exponential, but plainly right.
+    fn matches_slowly(pattern: &str, text: &str) -> bool {
+        match pattern.chars().next() {
+            None => text.is_empty(),
+            Some('*') => {
+                matches_slowly(&pattern[1..], text)
+                    || (!text.is_empty() && matches_slowly(pattern, &text[1..]))
+            }
+            Some(c) => text.starts_with(c) && matches_slowly(&pattern[1..], &text[1..]),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn globs_agree_with_the_textbook(pattern in "[ab*]{0,8}", text in "[ab]{0,10}") {
+            prop_assert_eq!(Glob::new(&pattern).matches(&text), matches_slowly(&pattern, &text));
+        }
+
+        #[test]
+        fn query_order_never_matters(mut arguments in prop::collection::vec("[a-c]{1,2}(=[a-c%]{0,2})?", 1..6), seed: u64) {
+            let policy = KeyPolicy::default();
+            let before = key("a", "/", Some(&arguments.join("&")), &policy);
+            let middle = usize::try_from(seed).unwrap_or(0) % arguments.len();
+            arguments.rotate_left(middle);
+            arguments.reverse();
+            let after = key("a", "/", Some(&arguments.join("&")), &policy);
+            prop_assert_eq!(before.url(), after.url());
+        }
+
+        #[test]
+        fn any_field_value_makes_an_unambiguous_text(
+            one in prop::collection::vec(any::<u8>(), 0..12),
+            two in prop::collection::vec(any::<u8>(), 0..12),
+        ) {
+            let (Ok(one), Ok(two)) = (HeaderValue::from_bytes(&one), HeaderValue::from_bytes(&two)) else {
+                return Ok(());
+            };
+            let policy = KeyPolicy {
+                headers: vec![header::ACCEPT, header::ACCEPT_LANGUAGE], ..KeyPolicy::default()
+            };
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, one);
+            let only_one = extras_text(&headers, &policy);
+            headers.insert(header::ACCEPT_LANGUAGE, two);
+            let both = extras_text(&headers, &policy);
+            prop_assert_ne!(&only_one, &both, "absence is a value");
+            prop_assert_eq!(both.matches(';').count(), 2);
+            prop_assert!(both.is_ascii());
+        }
+
+        #[test]
+        fn any_text_is_safe_to_purge(url in ".{0,40}") {
+            let _ = CacheKey::of_url(&url, &KeyPolicy::default());
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A stored response: what the origin said, when, and for which request.
+//!
+//! Knows that only a permit of `rules::storing` makes one, that nothing in it may hold on to a
+//! connection's read buffer, and what it weighs in memory.
+//! Must not know: freshness, routes, or where it is kept.
+
+use std::mem::size_of;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::CacheKey;
+use crate::clock::Timestamp;
+use crate::rules::{ResponseFacts, SelectingFields, Storable, stored_fields};
+
+/// A response as it is kept, in either tier.
+#[derive(Clone, Debug)]
+pub struct StoredResponse {
+    /// Status.
+    pub status: StatusCode,
+    /// The fields that are stored (§3.1), in their order, repeats kept.
+    pub headers: HeaderMap,
+    /// The same, understood.
+    pub facts: ResponseFacts,
+    /// The whole body.
+    pub body: Bytes,
+    /// The request's fields that `Vary` named (§4.1).
+    pub selecting: SelectingFields,
+    /// What it is stored under.
+    pub key: Arc<CacheKey>,
+    /// By what a purge judges it.
+    pub born: Born,
+    /// Keeps others from making one without a permit.
+    _sealed: (),
+}
+
+/// By what a purge judges a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Born {
+    /// Fetched by this process; the number of the latest purge when the fetch began.
+    Here(u64),
+    /// Read from Redis: judged by the time of its request.
+    Elsewhere,
+}
+
+/// A complete response of the origin, about to be stored.
+#[derive(Debug)]
+pub struct Received<'a> {
+    /// Status.
+    pub status: StatusCode,
+    /// All of its fields; those that may not be stored are left out here.
+    pub headers: &'a HeaderMap,
+    /// When the request was sent (§4.2.3).
+    pub request_time: Timestamp,
+    /// When the head came (§4.2.3).
+    pub response_time: Timestamp,
+    /// The whole body, in memory of its own: see [`StoredResponse::compact`].
+    pub body: Bytes,
+    /// The request's fields that `Vary` named (§4.1).
+    pub selecting: SelectingFields,
+    /// What it is to be stored under.
+    pub key: Arc<CacheKey>,
+    /// By what a purge will judge it.
+    pub born: Born,
+}
+
+impl StoredResponse {
+    /// Makes a response that the rules allow to be stored, without the fields they do not.
+    pub fn new(permit: Storable, received: Received<'_>) -> Self {
+        let headers = compact_fields(&stored_fields(received.headers, &permit));
+        let times = (received.request_time, received.response_time);
+        let Received { status, body, selecting, key, born, .. } = received;
+        Self::from_record(status, headers, times, body, selecting, key, born)
+    }
+
+    /// The same body with the fields that a 304 has freshened (§3.2), confirmed by a fetch that
+    /// was `born` so.
+    pub fn freshened(&self, headers: HeaderMap, facts: ResponseFacts, born: Born) -> Self {
+        Self { headers: compact_fields(&headers), facts, born, ..self.clone() }
+    }
+
+    /// One piece of memory, exactly as large as the chunks together. A chunk as it comes from a
+    /// connection is a part of a larger read buffer and would keep all of that alive.
+    pub fn compact(chunks: &[Bytes]) -> Bytes {
+        let mut whole = Vec::with_capacity(chunks.iter().map(Bytes::len).sum());
+        chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+        Bytes::from(whole)
+    }
+
+    /// Bytes of memory it takes: body, fields, its share of the key, and what holds them together.
+    /// An estimate from the layout of the types, on the high side.
+    pub fn weight(&self) -> usize {
+        let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let repeats = self.headers.len().saturating_sub(self.headers.keys_len());
+        let selecting = self.selecting.bytes() + self.selecting.parts().len().saturating_mul(SELECTING);
+        [
+            size_of::<Self>(),
+            COUNTERS,
+            self.body.len(),
+            fields,
+            self.headers.capacity().saturating_mul(FIELD),
+            repeats.saturating_mul(FIELD),
+            selecting,
+            self.key.heap(),
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add)
+    }
+
+    /// For the codec, whose records come from what once had a permit.
+    pub(super) fn from_record(
+        status: StatusCode,
+        headers: HeaderMap,
+        (request_time, response_time): (Timestamp, Timestamp),
+        body: Bytes,
+        selecting: SelectingFields,
+        key: Arc<CacheKey>,
+        born: Born,
+    ) -> Self {
+        // Understood from the stored fields, so that it means the same in both tiers.
+        let facts = ResponseFacts::of(status.as_u16(), &headers, request_time, response_time);
+        Self { status, headers, facts, body, selecting, key, born, _sealed: () }
+    }
+}
+
+/// A slot of a `HeaderMap` with its share of the index.
+const FIELD: usize = 112;
+/// One selecting field.
+const SELECTING: usize = 64;
+/// Reference counts, allocator rounding, and the facts' own small allocations.
+const COUNTERS: usize = 192;
+
+/// The same fields with all values in one piece of memory of their own. As hyper gives them, values
+/// are parts of a connection's read buffer.
+fn compact_fields(headers: &HeaderMap) -> HeaderMap {
+    let values = Vec::with_capacity(headers.values().map(HeaderValue::len).sum());
+    let values = headers.values().fold(values, |mut values, value| {
+        values.extend_from_slice(value.as_bytes());
+        values
+    });
+    let mut values = Bytes::from(values);
+    let mut compacted = HeaderMap::with_capacity(headers.keys_len());
+    for (name, value) in headers {
+        let own = values.split_to(value.len().min(values.len()));
+        // What was a valid value stays one.
+        compacted.append(name, HeaderValue::from_maybe_shared(own).unwrap_or_else(|_| value.clone()));
+    }
+    compacted
+}
+
+/// Responses for the tests of this and of higher rooms.
+#[cfg(test)]
+pub(crate) mod samples {
+    use http::{HeaderName, Method};
+
+    use super::*;
+    use crate::rules::{Policy, RequestFacts, selecting_fields, storing};
+    use crate::stored::KeyPolicy;
+
+    /// Fields from pairs; repeats are kept.
+    pub(crate) fn fields(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    /// The key of `http://test{path}`.
+    pub(crate) fn key(path: &str) -> Arc<CacheKey> {
+        Arc::new(CacheKey::of("http", "test", path, None, &HeaderMap::new(), &KeyPolicy::default()))
+    }
+
+    /// What the rules store of a 200 to this GET; `response` must make it storable.
+    pub(crate) fn stored(
+        key: &Arc<CacheKey>,
+        request: &[(&str, &str)],
+        response: &[(&str, &str)],
+        body: &[u8],
+        born: Born,
+    ) -> Arc<StoredResponse> {
+        let (request, headers) = (fields(request), fields(response));
+        let times = (Timestamp::from_secs(1_000), Timestamp::from_secs(1_001));
+        let facts = ResponseFacts::of(200, &headers, times.0, times.1);
+        let asked = RequestFacts::of(&Method::GET, &request);
+        let permit = storing::judge(&asked, &facts, &Policy::default()).expect("the sample is storable");
+        Arc::new(StoredResponse::new(
+            permit,
+            Received {
+                status: StatusCode::OK,
+                headers: &headers,
+                request_time: times.0,
+                response_time: times.1,
+                body: StoredResponse::compact(&[Bytes::copy_from_slice(body)]),
+                selecting: selecting_fields(&facts.vary, &request),
+                key: Arc::clone(key),
+                born,
+            },
+        ))
+    }
+
+    /// A plain response that may be stored.
+    pub(crate) fn plain(path: &str, body: &[u8], born: Born) -> Arc<StoredResponse> {
+        stored(&key(path), &[], &[("cache-control", "max-age=60")], body, born)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{fields, key, plain, stored};
+    use super::*;
+
+    #[test]
+    fn a_body_has_memory_of_its_own() {
+        let buffer = Bytes::from(vec![b'x'; 64 * 1024]);
+        let chunk = buffer.slice(10..13);
+        let body = StoredResponse::compact(&[chunk.clone(), chunk.clone()]);
+        assert_eq!(&body[..], b"xxxxxx");
+        let own = StoredResponse::compact(std::slice::from_ref(&chunk));
+        assert_ne!(own.as_ptr(), chunk.as_ptr(), "copied even when it is one chunk");
+        drop(chunk);
+        assert!(buffer.is_unique(), "nothing holds on to the read buffer");
+        assert!(StoredResponse::compact(&[]).is_empty());
+    }
+
+    #[test]
+    fn fields_keep_order_and_repeats_and_leave_the_read_buffer() {
+        let buffer = Bytes::from_static(b"max-age=60onetwoa,b").to_vec();
+        let buffer = Bytes::from(buffer);
+        let value = |range| HeaderValue::from_maybe_shared(buffer.slice(range)).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.append("cache-control", value(0..10));
+        headers.append("link", value(10..13));
+        headers.append("x-other", value(16..19));
+        headers.append("link", value(13..16));
+        let compacted = compact_fields(&headers);
+        assert!(headers.iter().eq(compacted.iter()));
+        assert_eq!(compacted.get_all("link").iter().collect::<Vec<_>>(), ["one", "two"]);
+        drop(headers);
+        assert!(buffer.is_unique());
+    }
+
+    #[test]
+    fn what_may_not_be_stored_is_left_out() {
+        // §3.1: fields of the connection are not stored.
+        let stored = stored(
+            &key("/"),
+            &[],
+            &[("cache-control", "max-age=60"), ("connection", "x-hop"), ("x-hop", "1"), ("x-kept", "2")],
+            b"",
+            Born::Here(0),
+        );
+        assert!(!stored.headers.contains_key("x-hop") && !stored.headers.contains_key("connection"));
+        assert_eq!(stored.headers.get("x-kept").unwrap(), "2");
+    }
+
+    #[test]
+    fn the_weight_counts_body_fields_key_and_selecting_fields() {
+        let weight = |path: &str, pairs: &[(&str, &str)], body: &[u8]| {
+            let pairs = [&[("cache-control", "max-age=60"), ("vary", "accept")], pairs].concat();
+            stored(&key(path), &[("accept", "text/html")], &pairs, body, Born::Here(0)).weight()
+        };
+        let base = weight("/", &[], b"");
+        assert_eq!(weight("/", &[], &[0; 1000]), base + 1000);
+        assert_eq!(weight("/abc", &[], b""), base + 3);
+        let long = "v".repeat(500);
+        let with_field = weight("/", &[("x-long", &long)], b"");
+        assert!(with_field >= base + 500 + "x-long".len(), "{with_field}");
+        assert!(base > size_of::<StoredResponse>());
+    }
+
+    #[test]
+    fn freshening_shares_the_body() {
+        let old = plain("/", b"body", Born::Here(1));
+        let headers = fields(&[("cache-control", "max-age=90"), ("date", "Sun, 06 Nov 1994 08:49:37 GMT")]);
+        let facts = ResponseFacts::of(200, &headers, Timestamp::from_secs(5), Timestamp::from_secs(6));
+        let fresh = old.freshened(headers.clone(), facts.clone(), Born::Here(2));
+        assert_eq!((fresh.body.as_ptr(), fresh.born), (old.body.as_ptr(), Born::Here(2)));
+        assert_eq!((fresh.headers, fresh.facts), (headers, facts));
+    }
+}

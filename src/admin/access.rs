@@ -21,7 +21,10 @@ pub(super) fn refuse(
     if same(given.as_bytes(), token.as_bytes()) {
         return None;
     }
-    Some((StatusCode::UNAUTHORIZED, "this needs «Authorization: Bearer TOKEN», with the admin_token of proxy.toml"))
+    Some((
+        StatusCode::UNAUTHORIZED,
+        "this needs «Authorization: Bearer TOKEN», with the admin_token of proxy.toml",
+    ))
 }
 
 /// Compares without telling by its time how much agrees.
@@ -35,7 +38,12 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    fn verdict(method: Method, fields: &[(&'static str, &'static str)], token: Option<&str>, open: bool) -> Option<u16> {
+    fn verdict(
+        method: Method,
+        fields: &[(&'static str, &'static str)],
+        token: Option<&str>,
+        open: bool,
+    ) -> Option<u16> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.insert(*name, HeaderValue::from_static(value));
@@ -51,7 +59,11 @@ mod tests {
         assert_eq!(verdict(Method::GET, &[], Some("s3cret"), true), None);
         assert_eq!(verdict(Method::GET, &right, Some("s3cret"), false), None);
         for wrong in ["Bearer s3cre", "Bearer s3cret2", "Bearer S3cret", "Basic s3cret", "s3cret"] {
-            assert_eq!(verdict(Method::GET, &[("authorization", wrong)], Some("s3cret"), false), Some(401), "{wrong}");
+            assert_eq!(
+                verdict(Method::GET, &[("authorization", wrong)], Some("s3cret"), false),
+                Some(401),
+                "{wrong}"
+            );
         }
     }
 

@@ -86,7 +86,9 @@ struct Purge {
 async fn purge(worker: &Worker, request: Request<Incoming>) -> Answer {
     let body = match Limited::new(request.into_body(), BODY).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(_) => return error(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 64 KiB, or broke off"),
+        Err(_) => {
+            return error(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 64 KiB, or broke off");
+        }
     };
     let wanted: Purge = match serde_json::from_slice(&body) {
         Ok(wanted) => wanted,

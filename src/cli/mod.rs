@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config_file;
 pub mod exit;
 mod one_line;
+mod serve;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -21,9 +22,9 @@ pub fn main() -> ExitCode {
     let args = args::Args::parse();
     match commands::task(args, std::env::var_os(config_file::VARIABLE)) {
         Ok(Task::Print(text)) => print(&text),
-        Ok(Task::Serve(_) | Task::Check(_) | Task::Demo(_)) => {
-            complain("this build has no server in it yet", exit::FAILURE)
-        }
+        Ok(Task::Serve(source)) => serve::serve(&source),
+        Ok(Task::Check(source)) => serve::check(&source),
+        Ok(Task::Demo(demo)) => serve::demo(&demo),
         Err(missing) => complain(&missing.to_string(), exit::CONFIG),
     }
 }

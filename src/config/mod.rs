@@ -26,7 +26,7 @@ mod upstreams;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::rules::Policy;
 use crate::stored::KeyPolicy;
@@ -307,6 +307,18 @@ pub struct Edits {
     pub remove: Vec<HeaderName>,
     /// Then set, in place of any that stand.
     pub set: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Edits {
+    /// Removes, then sets.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for (name, value) in &self.set {
+            headers.insert(name, value.clone());
+        }
+    }
 }
 
 /// An address with a prefix length, such as `10.0.0.0/8`.

@@ -30,7 +30,8 @@ pub(super) async fn redis(filling: &mut Filling) -> Option<Arc<StoredResponse>> 
 /// Bounded by the upstream's own limits.
 pub(super) async fn origin(filling: &mut Filling, conditional: bool) -> Result<Answer, ForwardError> {
     let fill = &filling.fill;
-    let Some((route, upstream)) = fill.snapshot.route(fill.route).zip(fill.snapshot.upstream(fill.route)) else {
+    let Some((route, upstream)) = fill.snapshot.route(fill.route).zip(fill.snapshot.upstream(fill.route))
+    else {
         return Err(ForwardError::unasked("-", "the route has no upstream"));
     };
     let conditions = match fill.stale.as_ref().filter(|_| conditional) {

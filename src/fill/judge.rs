@@ -80,7 +80,9 @@ pub(super) fn facts_of(answer: &Answer) -> ResponseFacts {
 fn not_modified(filling: &Filling, answer: Answer) -> Verdict {
     let facts = facts_of(&answer);
     match &filling.fill.stale {
-        Some(stale) if answer.conditional && rules::confirms(&stale.facts, &facts) => Verdict::Confirmed(answer),
+        Some(stale) if answer.conditional && rules::confirms(&stale.facts, &facts) => {
+            Verdict::Confirmed(answer)
+        }
         _ => Verdict::WrongNotModified,
     }
 }

@@ -117,7 +117,7 @@ impl Pump {
         if let Some(reserved) = &mut self.reserved {
             let why = if total > max {
                 Some(NotStored::TooLarge)
-            } else if !reserved.cover(total) {
+            } else if !reserved.grow(total.saturating_sub(reserved.bytes())) {
                 Some(NotStored::InFlightLimit)
             } else {
                 None

@@ -39,7 +39,6 @@ use crate::worker::{Asked, FillTimes, ForOwner, Landing, OwnerLanding, Snapshot,
 use judge::Verdict;
 
 /// A fetch for a key.
-#[derive(Debug)]
 pub struct Fill {
     /// The thread that runs it.
     pub worker: Arc<Worker>,
@@ -123,7 +122,10 @@ impl Filling {
         };
         match verdict {
             Verdict::WrongNotModified => match ask::origin(&mut self, false).await {
-                Ok(answer) => self.settle(judge::judge(&self, answer)).await,
+                Ok(answer) => {
+                    let verdict = judge::judge(&self, answer);
+                    self.settle(verdict).await;
+                }
                 Err(error) => self.failed(error),
             },
             verdict => self.settle(verdict).await,

@@ -84,7 +84,10 @@ struct State {
 #[derive(Debug)]
 enum End {
     /// All of it, in one piece where it was kept whole.
-    Complete { whole: Option<Bytes>, trailers: Option<HeaderMap> },
+    Complete {
+        whole: Option<Bytes>,
+        trailers: Option<HeaderMap>,
+    },
     Broken,
 }
 

@@ -48,7 +48,9 @@ impl Delivery {
         let expected = match &content {
             Content::Empty => Some(0),
             Content::Whole(bytes) => Some(bytes.len() as u64),
-            _ => headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()),
+            _ => {
+                headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+            }
         };
         let head_sent = report.mono();
         Self { content, report, expected, head_sent }

@@ -93,7 +93,8 @@ impl Deliver {
         miss: Option<Miss>,
         failure: Failure,
     ) -> Self {
-        let outcome = Outcome { detail: Some(Detail::Word(failure.cause)), ..Outcome::new(Source::Failed(miss)) };
+        let outcome =
+            Outcome { detail: Some(Detail::Word(failure.cause)), ..Outcome::new(Source::Failed(miss)) };
         Self::own(worker, snapshot, report, outcome, failure)
     }
 
@@ -165,7 +166,12 @@ fn from_store(asked: Option<&Asked>, stored: &StoredResponse, reusable: &Reusabl
     }
 }
 
-fn growing(asked: Option<&Asked>, fetched: &Fetched, reader: Reader, age: Option<std::time::Duration>) -> Draft {
+fn growing(
+    asked: Option<&Asked>,
+    fetched: &Fetched,
+    reader: Reader,
+    age: Option<std::time::Duration>,
+) -> Draft {
     let mut headers = fetched.headers.clone();
     if let Some(age) = age {
         head::set_age(&mut headers, age);

@@ -90,7 +90,11 @@ fn refuse(worker: &Worker, asked: &Asked, no_host: bool) -> Option<Failure> {
     }
     // RFC 9112 §3.2: a 400 to a request without Host, with several, or with an invalid one.
     if no_host {
-        return Some(Failure::local(StatusCode::BAD_REQUEST, "host", "the request needs exactly one valid Host field"));
+        return Some(Failure::local(
+            StatusCode::BAD_REQUEST,
+            "host",
+            "the request needs exactly one valid Host field",
+        ));
     }
     // RFC 9110 §7.6.3: Via exists to detect forwarding loops.
     if hop::via_contains(&asked.headers, &worker.shared.pseudonym) {
@@ -178,7 +182,9 @@ mod tests {
 
     #[test]
     fn a_port_is_not_part_of_the_host() {
-        for (authority, host) in [("a.test", "a.test"), ("a.test:80", "a.test"), ("[::1]", "[::1]"), ("[::1]:80", "[::1]")] {
+        for (authority, host) in
+            [("a.test", "a.test"), ("a.test:80", "a.test"), ("[::1]", "[::1]"), ("[::1]:80", "[::1]")]
+        {
             assert_eq!(host_of(authority), host);
         }
     }

@@ -71,7 +71,10 @@ impl Drop for Report {
         let config = &self.snapshot.config;
         let finished = Finished {
             route: self.route,
-            route_name: self.route.and_then(|route| self.snapshot.route(route)).map_or("-", |route| &route.name),
+            route_name: self
+                .route
+                .and_then(|route| self.snapshot.route(route))
+                .map_or("-", |route| &route.name),
             method: &self.asked.method,
             host: &self.asked.authority,
             path: self.asked.target.as_str(),

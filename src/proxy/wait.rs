@@ -160,7 +160,9 @@ impl Wait {
                     Outcome { detail: Some(Detail::NotStored(why)), ..self.exchange.missed(self.miss) };
                 Step::Deliver(Box::new(Deliver::private(self.exchange, *response, outcome)))
             }
-            OwnerLanding::Shared(Landing::Fetched(fetched), Some(reader)) => self.fetched(fetched, reader, false),
+            OwnerLanding::Shared(Landing::Fetched(fetched), Some(reader)) => {
+                self.fetched(fetched, reader, false)
+            }
             OwnerLanding::Shared(Landing::Revalidated(stored), _) => self.revalidated(stored),
             OwnerLanding::Shared(landing, _) => self.landed(landing, false),
         }
@@ -200,7 +202,10 @@ impl Wait {
     fn reusable(&self, facts: &rules::ResponseFacts) -> bool {
         let now = self.exchange.worker.now();
         self.exchange.cache().is_some_and(|cache| {
-            matches!(rules::reuse::judge(&self.exchange.asked.facts, facts, &cache.policy, now), Reuse::Fresh(_))
+            matches!(
+                rules::reuse::judge(&self.exchange.asked.facts, facts, &cache.policy, now),
+                Reuse::Fresh(_)
+            )
         })
     }
 

@@ -30,7 +30,10 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind { address, error } if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "cannot listen on {address}: another program has this port; stop it, or choose another address")
+                write!(
+                    f,
+                    "cannot listen on {address}: another program has this port; stop it, or choose another address"
+                )
             }
             Self::Bind { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Thread(error) => write!(f, "cannot start: {error}"),
@@ -50,7 +53,8 @@ pub(super) struct Listeners {
 
 /// Opens every address once for each of `threads`.
 pub(super) fn bind_all(addresses: &[SocketAddr], threads: usize) -> Result<Listeners, StartError> {
-    let mut listeners = Listeners { addresses: Vec::new(), sockets: (0..threads).map(|_| Vec::new()).collect() };
+    let mut listeners =
+        Listeners { addresses: Vec::new(), sockets: (0..threads).map(|_| Vec::new()).collect() };
     for address in addresses {
         // With SO_REUSEPORT the kernel would let two Larders share a port in silence. A socket
         // without it is refused where any other listens, so it is the one that asks first.

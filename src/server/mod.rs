@@ -37,7 +37,6 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 const PURGES: usize = 65_536;
 
 /// A Larder that serves.
-#[derive(Debug)]
 pub struct Running {
     /// Where it listens.
     pub proxy: Vec<SocketAddr>,
@@ -74,7 +73,8 @@ pub fn start(config: Config, clock: Clock, colour: bool) -> Result<Running, Star
     let places = Arc::new(Semaphore::new(config.limits.connections));
     let shared = share(config, clock, colour).map_err(StartError::Thread)?;
     let (stop, stopping) = watch::channel(false);
-    let thread = Thread { shared: Arc::clone(&shared), stop: stopping, busy: Arc::new(watch::channel(()).0), places };
+    let thread =
+        Thread { shared: Arc::clone(&shared), stop: stopping, busy: Arc::new(watch::channel(()).0), places };
     // Each thread reports once it serves; a bound on the wait is given by the tier's own.
     let (ready, mut started) = mpsc::unbounded_channel();
     let mut threads = Vec::new();

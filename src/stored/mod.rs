@@ -1,10 +1,3 @@
-<<<<<<< HEAD
-//! Stand-in: only what `config` names.
-
-/// Stand-in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyPolicy {}
-=======
 //! The thing that is kept: a response, its key, and the bytes it becomes for the shared tier.
 //!
 //! Pure: no sockets, no files, no clock, no runtime. What the origin said and when is stored, never
@@ -20,4 +13,3 @@ pub use response::{Born, Received, StoredResponse};
 
 #[cfg(test)]
 pub(crate) use response::samples;
->>>>>>> store

@@ -62,8 +62,11 @@ pub enum Bypass {
     Method,
     /// The route says `cache = false`.
     Off,
-    /// The request carries `Cookie` and the route says `cookies = "bypass"`.
+    /// The request carries `Cookie` and the route says `cookies = "bypass"`, or what is stored does
+    /// not allow sharing.
     Cookie,
+    /// The request carries `Authorization` and what is stored does not allow sharing.
+    Authorization,
     /// The request asks for an upgrade.
     Upgrade,
     /// The GET carries a body.
@@ -74,8 +77,15 @@ pub enum Bypass {
 
 impl Bypass {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 6] =
-        [Self::Method, Self::Off, Self::Cookie, Self::Upgrade, Self::Body, Self::RequestNoStore];
+    pub const ALL: [Self; 7] = [
+        Self::Method,
+        Self::Off,
+        Self::Cookie,
+        Self::Authorization,
+        Self::Upgrade,
+        Self::Body,
+        Self::RequestNoStore,
+    ];
 
     /// The word for headers, labels and logs.
     pub const fn as_str(self) -> &'static str {
@@ -83,6 +93,7 @@ impl Bypass {
             Self::Method => "method",
             Self::Off => "off",
             Self::Cookie => "cookie",
+            Self::Authorization => "authorization",
             Self::Upgrade => "upgrade",
             Self::Body => "body",
             Self::RequestNoStore => "request-no-store",

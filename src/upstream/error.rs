@@ -98,6 +98,14 @@ impl ForwardError {
         }
     }
 
+    /// An answer that no request of ours allows, noticed by whoever read it.
+    pub fn unasked(upstream: &str, cause: &str) -> Self {
+        Self::Protocol {
+            at: Place { upstream: upstream.into(), server: "a server".into() },
+            cause: cause.into(),
+        }
+    }
+
     /// The server that failed, or was tried last.
     pub fn place(&self) -> &Place {
         match self {

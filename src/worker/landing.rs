@@ -47,7 +47,6 @@ pub struct Fetched {
 }
 
 /// What a fill tells its owner.
-#[derive(Debug)]
 pub struct ForOwner {
     /// What it came to.
     pub landing: OwnerLanding,
@@ -56,7 +55,6 @@ pub struct ForOwner {
 }
 
 /// What a fill came to, for its owner.
-#[derive(Debug)]
 pub enum OwnerLanding {
     /// What everyone gets. With [`Landing::Fetched`] comes the owner's own reader.
     Shared(Landing, Option<Reader>),

@@ -25,7 +25,6 @@ pub use asked::Asked;
 pub use landing::{Fetched, FillTimes, ForOwner, Landing, OwnerLanding};
 
 /// One request thread's own.
-#[derive(Debug)]
 pub struct Worker {
     /// Number of the thread, from 0.
     pub index: usize,
@@ -36,7 +35,6 @@ pub struct Worker {
 }
 
 /// What all threads share.
-#[derive(Debug)]
 pub struct Shared {
     /// The time.
     pub clock: Clock,
@@ -68,7 +66,6 @@ pub struct Shared {
 }
 
 /// A configuration and what was made from it.
-#[derive(Debug)]
 pub struct Snapshot {
     /// As checked.
     pub config: Config,

@@ -1,0 +1,240 @@
+//! Runs a Larder until it is told to stop: by a file, or as the demo.
+//!
+//! Knows how parts are started together, what is said at start, and which exit code each end has.
+//! Must not know: how any of them works.
+
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::thread::{self, JoinHandle};
+
+use tokio::runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::{self, Access, Config, LogFormat, Server};
+use crate::demo::{self, Banner, Listening, RedisFound};
+use crate::server::{self, Running, StartError};
+use crate::telemetry;
+
+use super::args::Demo;
+use super::config_file::Source;
+use super::{colours, complain, exit, print};
+
+/// Name that the demo's configuration goes by in messages.
+const SHIPPED_NAME: &str = "proxy.toml (of the demo)";
+
+/// Serves with a configuration until SIGTERM or Ctrl-C.
+pub(super) fn serve(source: &Source) -> ExitCode {
+    let config = match parse(&source.text, &source.name) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    init_log(&config);
+    match server::start(config, Clock::system(), colours()) {
+        Ok(running) => {
+            announce(&running);
+            until_told(running)
+        }
+        Err(error) => refused(&error),
+    }
+}
+
+/// Says whether a configuration is good.
+pub(super) fn check(source: &Source) -> ExitCode {
+    match parse(&source.text, &source.name) {
+        Ok(config) => print(&format!(
+            "{}: good ({}, {})\n",
+            source.name,
+            counted(config.routes.len(), "route"),
+            counted(config.upstreams.len(), "upstream")
+        )),
+        Err(code) => code,
+    }
+}
+
+/// The sample API with Larder in front of it.
+pub(super) fn demo(args: &Demo) -> ExitCode {
+    if args.print_config {
+        return print(config::SHIPPED);
+    }
+    match start_demo(args) {
+        Ok((running, api)) => {
+            let code = until_told(running);
+            api.stop();
+            code
+        }
+        Err(code) => code,
+    }
+}
+
+fn parse(text: &str, name: &str) -> Result<Config, ExitCode> {
+    // The environment is read here and handed on.
+    Config::parse(text, name, &|variable| std::env::var_os(variable)?.into_string().ok()).map_err(
+        |problems| {
+            eprintln!("{problems}");
+            exit::CONFIG.into()
+        },
+    )
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn init_log(config: &Config) {
+    let terminal = io::stderr().is_terminal();
+    let json = match config.log.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+    };
+    telemetry::init(&config.log.level, json, terminal && colours());
+}
+
+/// Says where it listens: every public address first, then the admin's.
+fn announce(running: &Running) {
+    for address in &running.proxy {
+        tracing::info!("listening on http://{address}");
+    }
+    if let Some(address) = running.admin {
+        tracing::info!("admin on http://{address}");
+    }
+    match running.redis_up() {
+        None => tracing::info!("no redis is configured: memory tier only"),
+        Some(true) => tracing::info!("redis answers: both tiers are in use"),
+        Some(false) => tracing::warn!("redis does not answer: memory tier only, until it does"),
+    }
+}
+
+fn refused(error: &StartError) -> ExitCode {
+    let code = match error {
+        StartError::Bind { .. } => exit::UNAVAILABLE,
+        StartError::Thread(_) => exit::FAILURE,
+    };
+    complain(&error.to_string(), code)
+}
+
+/// Waits for SIGTERM or Ctrl-C, then stops; a second one ends the process at once.
+fn until_told(running: Running) -> ExitCode {
+    let (mut told, runtime) = match listen_for_signals() {
+        Ok(signals) => signals,
+        Err(error) => return complain(&format!("cannot listen for signals: {error}"), exit::FAILURE),
+    };
+    runtime.block_on(told.wait());
+    tracing::info!("stopping: finishing what is in flight");
+    thread::spawn(move || {
+        runtime.block_on(told.wait());
+        std::process::exit(i32::from(exit::FAILURE));
+    });
+    running.stop();
+    tracing::info!("stopped");
+    exit::DONE.into()
+}
+
+/// The two signals that ask for an end.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn listen_for_signals() -> io::Result<(Told, runtime::Runtime)> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    let guard = runtime.enter();
+    let told =
+        Told { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+    drop(guard);
+    Ok((told, runtime))
+}
+
+/// The sample API on a thread of its own.
+struct Api {
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl Api {
+    fn start(listener: std::net::TcpListener) -> io::Result<Self> {
+        let (stop, stopping) = watch::channel(false);
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = thread::Builder::new().name("sample-api".to_owned()).spawn(move || {
+            if let Err(error) = runtime.block_on(demo::api::serve(listener, Clock::system(), stopping)) {
+                tracing::error!(%error, "the sample API has failed");
+            }
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    fn stop(self) {
+        self.stop.send_replace(true);
+        // A thread that panicked has said so on stderr.
+        let _panicked = self.thread.join();
+    }
+}
+
+fn start_demo(args: &Demo) -> Result<(Running, Api), ExitCode> {
+    let config = parse(config::SHIPPED, SHIPPED_NAME)?;
+    let failed =
+        |what: &str, error: &dyn std::fmt::Display| complain(&format!("{what}: {error}"), exit::UNAVAILABLE);
+    let server = config.upstreams.first().and_then(|upstream| upstream.servers.first());
+    let api_port = server.map_or(0, |server| server.port);
+    let api_wanted = SocketAddr::from(([127, 0, 0, 1], api_port));
+    let (api_listener, api) =
+        listen(api_wanted).map_err(|error| failed("the sample API cannot listen", &error))?;
+    let (held, proxy) = listen(args.listen).map_err(|error| failed("the proxy cannot listen", &error))?;
+    let (held_too, admin) =
+        listen(args.admin).map_err(|error| failed("the admin listener cannot listen", &error))?;
+    let config = demo_config(config, args, api.at, proxy.at, Some(admin.at))
+        .map_err(|why| complain(&why, exit::USAGE))?;
+    telemetry::init("warn", false, io::stderr().is_terminal() && colours());
+    let api_running =
+        Api::start(api_listener).map_err(|error| failed("the sample API cannot start", &error))?;
+    // The ports were held until now so that nothing else took them.
+    drop((held, held_too));
+    let running = server::start(config, Clock::system(), colours()).map_err(|error| refused(&error))?;
+    let redis = redis_found(args, &running);
+    print(&demo::banner(&Banner { proxy, admin: Some(admin), api, redis }, colours()));
+    Ok((running, api_running))
+}
+
+/// The shipped configuration, on the ports that were free.
+fn demo_config(
+    config: Config,
+    args: &Demo,
+    api: SocketAddr,
+    proxy: SocketAddr,
+    admin: Option<SocketAddr>,
+) -> Result<Config, String> {
+    let upstream = config.upstreams.first().map(|upstream| upstream.name.clone()).unwrap_or_default();
+    let server = Server { host: api.ip().to_string(), port: api.port() };
+    config
+        .with_listen(proxy)
+        .with_admin(admin)?
+        .with_servers(&upstream, vec![server])?
+        .with_redis(args.redis.as_deref())
+        .map(|config| config.with_access(Access::Text))
+}
+
+fn listen(wanted: SocketAddr) -> io::Result<(std::net::TcpListener, Listening)> {
+    let (listener, fell_back) = demo::bind(wanted)?;
+    let at = listener.local_addr()?;
+    Ok((listener, Listening { at, in_place_of: fell_back.then_some(wanted.port()) }))
+}
+
+fn redis_found(args: &Demo, running: &Running) -> RedisFound {
+    match (&args.redis, running.redis_up()) {
+        (None, _) => RedisFound::NotAsked,
+        (Some(url), Some(true)) => RedisFound::Found(url.clone()),
+        (Some(url), _) => RedisFound::NotFound(url.clone()),
+    }
+}

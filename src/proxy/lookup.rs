@@ -23,14 +23,13 @@ use super::wait::Wait;
 pub(super) fn lookup(mut exchange: Box<Exchange>) -> Step {
     let began = exchange.mono();
     let resource = exchange.worker.shared.memory.find(&exchange.key);
-    let step = match found(&mut exchange, resource.as_deref()) {
+    match found(&mut exchange, resource.as_deref()) {
         Found::Stored(stored) => reuse(exchange, stored, resource.as_deref(), began),
         Found::Nothing(miss) => {
             exchange.report.mark(Phase::Memory, began);
             absent(exchange, miss, resource.as_deref())
         }
-    };
-    step
+    }
 }
 
 /// What a look into memory gives.

@@ -171,7 +171,9 @@ impl Memory {
         });
         if purges.is_purged(&response) {
             // A purge that came meanwhile has looked for it too early: what it missed goes now.
-            self.change(&response.key, |resource| resource.variants.retain(|variant| !purges.is_purged(variant)));
+            self.change(&response.key, |resource| {
+                resource.variants.retain(|variant| !purges.is_purged(variant))
+            });
             return false;
         }
         self.inserts.fetch_add(1, Ordering::Relaxed);
@@ -385,7 +387,9 @@ mod tests {
         let other = plain("/other", b"other", BORN);
         memory.cache.insert(
             key("/a").hash(),
-            Arc::new(Resource { variants: vec![Arc::clone(&other)], ..Resource::empty(&other.key) }.weighed()),
+            Arc::new(
+                Resource { variants: vec![Arc::clone(&other)], ..Resource::empty(&other.key) }.weighed(),
+            ),
         );
         assert!(memory.find(&key("/a")).is_none());
         memory.keep(plain("/a", b"a", BORN), Class::Plain, &purges);
@@ -406,7 +410,8 @@ mod tests {
 
         let resource = memory.find(&key("/")).unwrap();
         assert_eq!(resource.names().collect::<Vec<_>>(), ["accept"]);
-        let select = |accept: &str| resource.select(&fields(&[("accept", accept)])).map(|found| found.body.clone());
+        let select =
+            |accept: &str| resource.select(&fields(&[("accept", accept)])).map(|found| found.body.clone());
         assert_eq!(select("c").unwrap(), "4");
         assert_eq!(select("b"), None);
         assert!(resource.select(&HeaderMap::new()).is_none(), "§4.1: absence is a value");
@@ -435,7 +440,8 @@ mod tests {
         let found: Vec<_> = memory.cache.iter().collect();
         let held: u64 = found.iter().map(|(_, resource)| resource.weight).sum();
         assert!(held <= 200_000 && found.len() > 20, "{held} in {}", found.len());
-        let bodies: u64 = found.iter().flat_map(|(_, resource)| &resource.variants).map(|v| v.body.len() as u64).sum();
+        let bodies: u64 =
+            found.iter().flat_map(|(_, resource)| &resource.variants).map(|v| v.body.len() as u64).sum();
         assert!(held > bodies);
     }
 

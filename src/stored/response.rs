@@ -16,6 +16,7 @@ use crate::rules::{ResponseFacts, SelectingFields, Storable, stored_fields};
 
 /// A response as it is kept, in either tier.
 #[derive(Clone, Debug)]
+#[expect(clippy::manual_non_exhaustive, reason = "the attribute would not hold within this crate")]
 pub struct StoredResponse {
     /// Status.
     pub status: StatusCode,
@@ -162,7 +163,10 @@ pub(crate) mod samples {
     pub(crate) fn fields(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         headers
     }

@@ -99,7 +99,9 @@ impl RedisServer {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("the tests need redis-server: install it, for example with `apt-get install redis-server`");
+            .expect(
+                "the tests need redis-server: install it, for example with `apt-get install redis-server`",
+            );
         // Another process starting up gives no event to wait for: ask until it answers.
         for _ in 0..1_000 {
             if child.try_wait().unwrap().is_some() {

@@ -180,7 +180,9 @@ pub(super) async fn ask_all(
     count: usize,
 ) -> Result<Vec<Value>, Fault> {
     match connection.send_packed_commands(commands, 0, count).await {
-        Ok(values) if values.iter().any(|value| matches!(value, Value::ServerError(_))) => Err(Fault::Refused),
+        Ok(values) if values.iter().any(|value| matches!(value, Value::ServerError(_))) => {
+            Err(Fault::Refused)
+        }
         Ok(values) if values.len() == count => Ok(values),
         Ok(_) => Err(Fault::Nonsense),
         Err(error) => Err(fault(&error)),
@@ -324,7 +326,8 @@ async fn attempt(shared: &Arc<Shared>) -> bool {
             let first = *shared.phase.borrow() == Phase::Starting;
             shared.phase.send_replace(Phase::Open);
             if first {
-                let why = failed.and_then(Result::err).unwrap_or_else(|| "the attempt was cut short".to_owned());
+                let why =
+                    failed.and_then(Result::err).unwrap_or_else(|| "the attempt was cut short".to_owned());
                 tracing::warn!(target: "larder::redis", link = shared.name, why, "no connection: going on without Redis");
             }
             false

@@ -110,7 +110,9 @@ impl Redis {
     /// the attempts go on in the background.
     pub async fn start(cfg: &config::Cache, clock: Clock, purges: Arc<Purges>) -> Option<Self> {
         let url = cfg.redis.as_deref()?;
-        let links = (|| Ok((Link::start("lookup", url, cfg.redis_deadline)?, Link::start("write", url, WRITE_PING)?)))();
+        let links = (|| {
+            Ok((Link::start("lookup", url, cfg.redis_deadline)?, Link::start("write", url, WRITE_PING)?))
+        })();
         let (reader, writer) = match links {
             Ok((reader, writer)) => (reader, Arc::new(writer)),
             Err(error) => {
@@ -132,7 +134,16 @@ impl Redis {
         };
         let writing = AbortOnDrop(tokio::spawn(task.run()));
         let (deadline, max_object) = (cfg.redis_deadline, cfg.redis_max_object);
-        Some(Self(Arc::new(Inner { reader, writer, queue, purges, counters, deadline, max_object, _writing: writing })))
+        Some(Self(Arc::new(Inner {
+            reader,
+            writer,
+            queue,
+            purges,
+            counters,
+            deadline,
+            max_object,
+            _writing: writing,
+        })))
     }
 
     /// Seeks the response for a request with these header fields, all of it within the deadline.
@@ -144,7 +155,8 @@ impl Redis {
         counters.gets.fetch_add(1, Ordering::Relaxed);
         // Kept outside of the calls: learned by the first of two, it holds even if the second fails.
         let mut generation = None;
-        let looked = self.0.reader.with(self.0.deadline, |connection| look(connection, key, headers, &mut generation));
+        let looked =
+            self.0.reader.with(self.0.deadline, |connection| look(connection, key, headers, &mut generation));
         let found = match looked.await {
             Ok(Ok(response)) if self.0.purges.is_purged(&response) => Err(Absent::NotFound),
             Ok(found) => found,
@@ -171,7 +183,8 @@ impl Redis {
     pub async fn purge(&self, url_hash: u128) -> Result<(), Absent> {
         // Until it is known to be taken it counts as failed: dropped here, it is tried again.
         let mut unsure = Unsure { redis: &self.0, url_hash, taken: false };
-        let written = self.0.reader.with(self.0.deadline, |connection| write_purge(connection, url_hash)).await;
+        let written =
+            self.0.reader.with(self.0.deadline, |connection| write_purge(connection, url_hash)).await;
         unsure.taken = written.is_ok();
         written.map_err(|fault| {
             let absent = Absent::from(fault);
@@ -243,10 +256,11 @@ async fn look(
     generation: &mut Option<u64>,
 ) -> Result<Result<StoredResponse, Absent>, Fault> {
     let base = keys::base(key);
-    let (record, now) = match ask(&mut connection, cmd("MGET").arg(&base).arg(keys::marker(key.url_hash()))).await? {
-        Value::Array(values) => both(values).ok_or(Fault::Nonsense)?,
-        _ => return Err(Fault::Nonsense),
-    };
+    let (record, now) =
+        match ask(&mut connection, cmd("MGET").arg(&base).arg(keys::marker(key.url_hash()))).await? {
+            Value::Array(values) => both(values).ok_or(Fault::Nonsense)?,
+            _ => return Err(Fault::Nonsense),
+        };
     let Some(now) = read_generation(now) else { return Ok(Err(Absent::Damaged)) };
     *generation = Some(now);
     let names = match judge(record, key, now) {
@@ -267,13 +281,16 @@ async fn look(
     })
 }
 
+/// A string, or nothing where Redis has none.
+type Text = Option<Vec<u8>>;
+
 /// Two values, each a string or nothing.
-fn both(values: Vec<Value>) -> Option<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+fn both(values: Vec<Value>) -> Option<(Text, Text)> {
     let [first, second] = <[Value; 2]>::try_from(values).ok()?;
     Some((string(first)?, string(second)?))
 }
 
-fn string(value: Value) -> Option<Option<Vec<u8>>> {
+fn string(value: Value) -> Option<Text> {
     match value {
         Value::BulkString(bytes) => Some(Some(bytes)),
         Value::Nil => Some(None),
@@ -282,7 +299,7 @@ fn string(value: Value) -> Option<Option<Vec<u8>>> {
 }
 
 /// An absent marker is generation 0; one that is no number is not ours.
-fn read_generation(marker: Option<Vec<u8>>) -> Option<u64> {
+fn read_generation(marker: Text) -> Option<u64> {
     match marker {
         None => Some(0),
         Some(bytes) => std::str::from_utf8(&bytes).ok()?.parse().ok(),
@@ -290,7 +307,7 @@ fn read_generation(marker: Option<Vec<u8>>) -> Option<u64> {
 }
 
 /// Decodes a value; a record of another generation has been purged.
-fn judge(value: Option<Vec<u8>>, key: &Arc<CacheKey>, now: u64) -> Result<Record, Absent> {
+fn judge(value: Text, key: &Arc<CacheKey>, now: u64) -> Result<Record, Absent> {
     let record = decode(Bytes::from(value.ok_or(Absent::NotFound)?), key).map_err(|_| Absent::Damaged)?;
     let (Record::Response { generation, .. } | Record::Names { generation, .. }) = &record;
     if *generation == now { Ok(record) } else { Err(Absent::NotFound) }

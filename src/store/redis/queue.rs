@@ -119,6 +119,11 @@ impl Queue {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting_writes(&self) -> usize {
+        self.waiting.lock().writes.len()
+    }
+
     fn take_purge(&self) -> Option<u128> {
         let mut waiting = self.waiting.lock();
         let purge = waiting.purges.pop_front();
@@ -267,7 +272,10 @@ impl Record {
     }
 
     fn bytes(&self) -> u64 {
-        self.sets.iter().map(|set| u64::try_from(set.value.len()).unwrap_or(u64::MAX)).fold(0, u64::saturating_add)
+        self.sets
+            .iter()
+            .map(|set| u64::try_from(set.value.len()).unwrap_or(u64::MAX))
+            .fold(0, u64::saturating_add)
     }
 
     fn set(&self, mut connection: MultiplexedConnection) -> impl Future<Output = Result<(), Fault>> + use<> {
@@ -282,7 +290,10 @@ impl Record {
         }
     }
 
-    fn unlink(&self, mut connection: MultiplexedConnection) -> impl Future<Output = Result<(), Fault>> + use<> {
+    fn unlink(
+        &self,
+        mut connection: MultiplexedConnection,
+    ) -> impl Future<Output = Result<(), Fault>> + use<> {
         let mut command = cmd("UNLINK");
         for set in &self.sets {
             command.arg(&set.key);

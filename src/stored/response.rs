@@ -16,6 +16,7 @@ use crate::rules::{ResponseFacts, SelectingFields, Storable, stored_fields};
 
 /// A response as it is kept, in either tier.
 #[derive(Clone, Debug)]
+#[expect(clippy::manual_non_exhaustive, reason = "the attribute would not hold within this crate")]
 pub struct StoredResponse {
     /// Status.
     pub status: StatusCode,

@@ -32,15 +32,20 @@ pub(super) fn confirmed(mut filling: Filling, answer: Answer) {
     ensure_date(&mut headers, answer.response_time);
     let status = stale.status.as_u16();
     let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
-    let verdict = rules::storing::judge(&filling.fill.asked.facts, &facts, &filling.cache.policy);
-    let fresh = Arc::new(stale.freshened(headers, facts, filling.born));
-    match verdict {
-        Ok(_) => {
+    // The 304 may have named other fields in Vary.
+    let selecting = rules::selecting_fields(&facts.vary, &filling.fill.asked.headers);
+    match rules::storing::judge(&filling.fill.asked.facts, &facts, &filling.cache.policy) {
+        Ok(permit) => {
+            let headers = rules::stored_fields(&headers, &permit);
+            let fresh = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
             filling.promote(&fresh);
             filling.write_behind(&fresh);
             filling.tell(Landing::Revalidated(fresh));
         }
-        Err(why) => filling.withdraw(fresh, why),
+        Err(why) => {
+            let last = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
+            filling.withdraw(last, why);
+        }
     }
 }
 

@@ -102,8 +102,8 @@ mod tests {
 
     #[test]
     fn a_wrong_argument_is_a_located_problem() {
-        let shown = read("larder run --to http://a --ttl 60").unwrap_err();
-        assert!(shown.contains("ttl.default = \"60\"") && shown.contains("^^^^ write \"60s\""), "{shown}");
+        let shown = read("larder run --to http://a --redis rediss://db").unwrap_err();
+        assert!(shown.contains("--> --to:6:9") && shown.contains("redis = \"rediss://db\""), "{shown}");
     }
 
     #[test]

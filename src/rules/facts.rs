@@ -121,9 +121,9 @@ pub fn is_safe(method: &Method) -> bool {
     matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "REPORT" | "SEARCH")
 }
 
-/// Fields that this cache itself goes by, or that the stored bytes mean nothing without. Left out of what is stored (§5.2.2.4, §5.2.2.7), their
-/// word would be lost, so a directive that names one is taken to mean the whole response, as "is
-/// often handled by caches".
+/// Fields that this cache itself goes by, or that the stored bytes mean nothing without. Left out
+/// of what is stored (§5.2.2.4, §5.2.2.7) their word would be lost, so a directive that names one
+/// is taken to mean the whole response, as "is often handled by caches".
 const RELIED_ON: [HeaderName; 10] = [
     header::CACHE_CONTROL,
     header::VARY,

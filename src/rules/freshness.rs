@@ -250,6 +250,10 @@ mod tests {
         assert_eq!(current_age(&early, AT), secs_of(10));
     }
 
+    fn with_sie(secs: u64) -> Policy {
+        Policy { stale_if_error: Some(secs_of(secs)), ..plain() }
+    }
+
     #[test]
     fn tiers_hold_a_response_for_as_long_as_it_is_of_use() {
         let windows = Policy {
@@ -300,6 +304,13 @@ mod tests {
                 plain(),
                 200,
                 &["cache-control: max-age=60, must-revalidate", "etag: \"a\""],
+                660,
+            ),
+            (
+                "keep or a window, not both",
+                with_sie(90),
+                200,
+                &["cache-control: max-age=60", "etag: \"a\""],
                 660,
             ),
             ("never confirmed", plain(), 404, &["cache-control: max-age=60", "etag: \"a\""], 60),

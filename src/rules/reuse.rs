@@ -86,7 +86,7 @@ pub fn on_error(
     policy: &Policy,
     now: Timestamp,
 ) -> Option<Reusable> {
-    let asked_for_origin = req.directives.no_cache || resp.directives.no_cache.is_all();
+    let asked_for_origin = req.directives.no_cache || needs_confirming(resp);
     if asked_for_origin || refusal(req, resp, policy).is_some() {
         return None;
     }
@@ -122,8 +122,7 @@ fn measured(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy, now: Time
 /// What rules out an answer without the origin, even of a fresh response.
 fn must_ask(req: &RequestFacts, resp: &ResponseFacts, this: Reusable) -> Option<MustAsk> {
     let asked = &req.directives;
-    // §5.2.2.4: "even by caches that have been configured to send stale responses".
-    if resp.directives.no_cache.is_all() {
+    if needs_confirming(resp) {
         return Some(MustAsk::NoCache);
     }
     if asked.no_cache {
@@ -135,6 +134,14 @@ fn must_ask(req: &RequestFacts, resp: &ResponseFacts, this: Reusable) -> Option<
     // §5.2.1.3: "freshness lifetime is no less than its current age plus the specified time".
     let too_short = |min| this.lifetime < this.age.saturating_add(seconds(min));
     asked.min_fresh.is_some_and(too_short).then_some(MustAsk::RequestMinFresh)
+}
+
+/// Whether each use of the response needs the origin's word.
+fn needs_confirming(resp: &ResponseFacts) -> bool {
+    let d = &resp.directives;
+    // §5.2.2.4: "even by caches that have been configured to send stale responses". The other two
+    // are never stored, but a 304 may have brought them since.
+    d.no_cache.is_all() || d.private.is_all() || (d.no_store && !d.must_understand)
 }
 
 /// Whether a stale response may be served (§4.2.4).
@@ -210,6 +217,20 @@ mod tests {
                 "cache-control: max-age=60, no-cache",
                 with_windows(),
                 70,
+                Ask(MustAsk::NoCache),
+            ),
+            (
+                "§5.2.2.5 by a later 304",
+                "cache-control: max-age=60, no-store",
+                plain(),
+                0,
+                Ask(MustAsk::NoCache),
+            ),
+            (
+                "§5.2.2.7 by a later 304",
+                "cache-control: max-age=60, private",
+                plain(),
+                0,
                 Ask(MustAsk::NoCache),
             ),
             ("§5.2.2.4 qualified", "cache-control: max-age=60, no-cache=\"x\"", plain(), 0, Fresh),

@@ -142,7 +142,9 @@ fn status(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored> {
 
 /// Final statuses of RFC 9110 §15 whose caching behaviour is all implemented here.
 fn understood(status: u16) -> bool {
-    matches!(status, 200..=205 | 300..=303 | 305 | 307 | 308 | 400..=411 | 413..=415 | 417 | 422 | 426 | 500..=505)
+    let (success, redirect) = (200..=205, [300, 301, 302, 303, 305, 307, 308]);
+    let client_error = matches!(status, 400..=411 | 413..=415 | 417 | 422 | 426);
+    success.contains(&status) || redirect.contains(&status) || client_error || (500..=505).contains(&status)
 }
 
 fn directives(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored> {

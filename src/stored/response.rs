@@ -76,9 +76,14 @@ impl StoredResponse {
     }
 
     /// The same body with the fields that a 304 has freshened (§3.2), confirmed by a fetch that
-    /// was `born` so.
+    /// was `born` so. A 304 may say `no-store`: the caller has had `storing::judge` look at `facts`.
     pub fn freshened(&self, headers: HeaderMap, facts: ResponseFacts, born: Born) -> Self {
         Self { headers: compact_fields(&headers), facts, born, ..self.clone() }
+    }
+
+    /// The same response, chosen by other fields: for a 304 that has changed `Vary` (§4.3.4).
+    pub fn selected_by(self, selecting: SelectingFields) -> Self {
+        Self { selecting, ..self }
     }
 
     /// One piece of memory, exactly as large as the chunks together. A chunk as it comes from a
@@ -281,6 +286,15 @@ mod tests {
         let facts = ResponseFacts::of(200, &headers, Timestamp::from_secs(5), Timestamp::from_secs(6));
         let fresh = old.freshened(headers.clone(), facts.clone(), Born::Here(2));
         assert_eq!((fresh.body.as_ptr(), fresh.born), (old.body.as_ptr(), Born::Here(2)));
-        assert_eq!((fresh.headers, fresh.facts), (headers, facts));
+        assert_eq!((&fresh.headers, &fresh.facts), (&headers, &facts));
+        let chosen = stored(
+            &key("/"),
+            &[("accept", "a")],
+            &[("cache-control", "max-age=1"), ("vary", "accept")],
+            b"",
+            old.born,
+        );
+        let fresh = fresh.selected_by(chosen.selecting.clone());
+        assert!(fresh.selecting.matches(&fields(&[("accept", "a")])) && !fresh.selecting.matches(&headers));
     }
 }

@@ -290,7 +290,7 @@ mod tests {
         let chosen = stored(
             &key("/"),
             &[("accept", "a")],
-            &[("cache-control", "max-age=1"), ("vary", "accept")],
+            &[("cache-control", "max-age=60"), ("vary", "accept")],
             b"",
             old.born,
         );

@@ -30,7 +30,7 @@ const FLOORS: [(&str, u8); 16] = [
     ("fill", 6),
     ("proxy", 7),
     ("server", 8),
-    ("admin", 8),
+    ("admin", 7),
     ("demo", 9),
     ("cli", 10),
 ];

@@ -55,7 +55,7 @@ pub(super) async fn storable(mut filling: Filling, permit: Storable, answer: Ans
     let config = &filling.fill.snapshot.config.cache;
     let declared = content_length(answer.response.headers());
     let Some(reserved) = filling.fill.worker.shared.in_flight.try_reserve(declared.unwrap_or(0)) else {
-        return filling.private(answer.response, NotStored::InFlightLimit);
+        return filling.private(answer.response, NotStored::InFlightLimit).await;
     };
     let facts = facts_of(&answer);
     let selecting = rules::selecting_fields(&facts.vary, &filling.fill.asked.headers);
@@ -64,7 +64,8 @@ pub(super) async fn storable(mut filling: Filling, permit: Storable, answer: Ans
     let (writer, growing) = Growing::new(config.lag, config.lag_timeout);
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
     let reader = growing.reader();
-    let fetched = Arc::new(Fetched { status: parts.status, headers, facts, selecting, body: growing });
+    let (status, born) = (parts.status, filling.born);
+    let fetched = Arc::new(Fetched { status, headers, facts, selecting, born, body: growing });
     filling.tell_with(Landing::Fetched(Arc::clone(&fetched)), reader);
     pump(filling, permit, fetched, writer, body, reserved).await;
 }

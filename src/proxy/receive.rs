@@ -32,6 +32,7 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
     let snapshot = worker.shared.snapshot.load_full();
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove::<OnUpgrade>();
+    drop_connection_options(&mut parts.headers);
     let authority = authority(&parts.uri, &parts.headers);
     let asked = Arc::new(Asked {
         facts: RequestFacts::of(&parts.method, &parts.headers),
@@ -71,6 +72,17 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
     match bypass {
         Some(why) => Step::Pass(Box::new(Pass::bypassing(exchange, why, upgrade))),
         None => Step::Lookup(Box::new(exchange)),
+    }
+}
+
+/// The origin does not get what `Connection` names (RFC 9110 §7.6.1), so that may not choose what is
+/// stored for others either: neither by the key, nor by `Vary`, nor by what the rules read.
+fn drop_connection_options(headers: &mut HeaderMap) {
+    for name in hop::connection_options(headers) {
+        // Told from the field itself whether an upgrade is asked for; what is sent names it anew.
+        if name != header::UPGRADE {
+            headers.remove(name);
+        }
     }
 }
 

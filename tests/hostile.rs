@@ -1,0 +1,76 @@
+//! What a hostile or sloppy client must not bring about: another's response, a poisoned cache, a
+//! message that origin and proxy read differently, a server that serves nobody else.
+//!
+//! Each test is named for a mistake that was once made here.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
+#[path = "support/redis.rs"]
+mod redis;
+mod support;
+
+use std::net::SocketAddr;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use redis::RedisServer;
+use support::{Connection, Gate, Larder, Origin, Script, get, send, wire, within};
+
+const FRESH: (&str, &str) = ("Cache-Control", "max-age=60");
+
+/// One cached route for everything, with these lines at the top and these in its cache section.
+fn larder(origin: &Origin, top: &str, cache: &str) -> Larder {
+    let servers = origin.url();
+    Larder::start(&format!(
+        "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = 1\n{top}\n\
+         [upstream.api]\nservers = [\"{servers}\"]\n\
+         [[route]]\nname = \"all\"\nupstream = \"api\"\nmatch = {{ path = \"/*\" }}\n\
+         [route.cache]\n{cache}\n"
+    ))
+}
+
+/// One request by HTTP/2 with prior knowledge: status, fields and body, or what went wrong.
+fn http2(
+    to: SocketAddr,
+    request: http::Request<Empty<Bytes>>,
+) -> Result<(http::response::Parts, Bytes), hyper::Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(to).await.unwrap();
+        let (mut send, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let (head, body) = send.send_request(request).await?.into_parts();
+        Ok((head, body.collect().await?.to_bytes()))
+    })
+}
+
+fn http2_get(path: &str) -> http::request::Builder {
+    http::Request::get(format!("http://h2.test{path}"))
+}
+
+#[test]
+fn a_field_that_connection_takes_away_from_the_origin_does_not_choose_the_stored_response() {
+    let origin = Origin::start(|request| {
+        let language = request.header("accept-language");
+        Script::ok(format!("<{language}>"), &[FRESH, ("Vary", "Accept-Language")])
+    });
+    let larder = larder(&origin, "", "");
+    let dropped = [("Accept-Language", "fr"), ("Connection", "accept-language")];
+    assert_eq!(larder.get("/", &dropped).text(), "<>");
+    assert_eq!(larder.get("/", &[("Accept-Language", "fr")]).text(), "<fr>", "poisoned");
+}
+
+#[test]
+fn a_field_that_connection_takes_away_is_not_part_of_the_key() {
+    let origin = Origin::start(|request| Script::ok(format!("<{}>", request.header("x-tenant")), &[FRESH]));
+    let larder = larder(&origin, "", "key.headers = [\"X-Tenant\"]");
+    assert_eq!(larder.get("/", &[("X-Tenant", "a"), ("Connection", "x-tenant")]).text(), "<>");
+    assert_eq!(larder.get("/", &[("X-Tenant", "a")]).text(), "<a>", "poisoned");
+}

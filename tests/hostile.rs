@@ -74,3 +74,12 @@ fn a_field_that_connection_takes_away_is_not_part_of_the_key() {
     assert_eq!(larder.get("/", &[("X-Tenant", "a"), ("Connection", "x-tenant")]).text(), "<>");
     assert_eq!(larder.get("/", &[("X-Tenant", "a")]).text(), "<a>", "poisoned");
 }
+
+#[test]
+fn the_crumbs_of_an_http2_cookie_are_one_field_to_the_origin() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "", "");
+    let request = http2_get("/").header("cookie", "a=1").header("cookie", "b=2").body(Empty::new()).unwrap();
+    http2(larder.proxy(), request).unwrap();
+    assert_eq!(origin.last().headers.all("cookie").collect::<Vec<_>>(), ["a=1; b=2"]);
+}

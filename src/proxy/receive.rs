@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -33,6 +33,7 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     drop_connection_options(&mut parts.headers);
+    join_cookies(&mut parts.headers);
     let authority = authority(&parts.uri, &parts.headers);
     let asked = Arc::new(Asked {
         facts: RequestFacts::of(&parts.method, &parts.headers),
@@ -83,6 +84,17 @@ fn drop_connection_options(headers: &mut HeaderMap) {
         if name != header::UPGRADE {
             headers.remove(name);
         }
+    }
+}
+
+/// RFC 9113 §8.2.3: the crumbs of an HTTP/2 cookie "MUST be concatenated into a single octet string"
+/// before they are passed into HTTP/1.1, whose servers join lines by commas.
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
     }
 }
 
@@ -167,7 +179,7 @@ fn host_of(authority: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderValue, Uri};
+    use http::Uri;
 
     #[test]
     fn the_host_comes_from_the_target_or_from_one_host_field() {

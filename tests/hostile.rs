@@ -76,6 +76,15 @@ fn a_field_that_connection_takes_away_is_not_part_of_the_key() {
 }
 
 #[test]
+fn the_chunked_body_of_a_get_reaches_the_origin() {
+    let origin = Origin::start(|request| Script::ok(&request.body, &[]));
+    let larder = larder(&origin, "", "");
+    let mut bytes = b"GET /search HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    bytes.extend([wire::chunk(b"query"), b"0\r\n\r\n".to_vec()].concat());
+    assert_eq!(send(larder.proxy(), &bytes).text(), "query");
+}
+
+#[test]
 fn the_crumbs_of_an_http2_cookie_are_one_field_to_the_origin() {
     let origin = Origin::ok("x", &[]);
     let larder = larder(&origin, "", "");

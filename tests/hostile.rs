@@ -92,3 +92,23 @@ fn the_crumbs_of_an_http2_cookie_are_one_field_to_the_origin() {
     http2(larder.proxy(), request).unwrap();
     assert_eq!(origin.last().headers.all("cookie").collect::<Vec<_>>(), ["a=1; b=2"]);
 }
+
+#[test]
+fn nothing_that_an_untrusted_peer_says_of_its_way_reaches_the_origin() {
+    let origin = Origin::ok("x", &[FRESH]);
+    let larder = larder(&origin, "", "");
+    let lies = [
+        "X-Forwarded-Prefix",
+        "X-Forwarded-Port",
+        "X-Forwarded-Scheme",
+        "X_Forwarded_Host",
+        "X_Real_IP",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+    ];
+    let fields: Vec<_> = lies.iter().map(|name| (*name, "evil")).collect();
+    larder.get("/", &fields);
+    for name in lies {
+        assert_eq!(origin.last().headers.get(name), None, "{name}");
+    }
+}

@@ -14,6 +14,7 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::config::RouteCache;
 use crate::fields::hop;
+use crate::fill::outbound;
 use crate::rules::{Authorization, Cookies, RequestFacts};
 use crate::stored::{CacheKey, KeyPolicy};
 use crate::telemetry::Bypass;
@@ -34,6 +35,10 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     drop_connection_options(&mut parts.headers);
     join_cookies(&mut parts.headers);
+    if !snapshot.config.trusted_proxies.iter().any(|network| network.contains(peer)) {
+        // Here already, so that what the origin does not see chooses nothing that is stored.
+        outbound::drop_claims(&mut parts.headers);
+    }
     let authority = authority(&parts.uri, &parts.headers);
     let asked = Arc::new(Asked {
         facts: RequestFacts::of(&parts.method, &parts.headers),

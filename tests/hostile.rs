@@ -112,3 +112,17 @@ fn nothing_that_an_untrusted_peer_says_of_its_way_reaches_the_origin() {
         assert_eq!(origin.last().headers.get(name), None, "{name}");
     }
 }
+
+#[test]
+fn what_a_path_with_dot_segments_leads_to_is_not_stored() {
+    let origin = Origin::start(|request| Script::ok(request.count.to_string(), &[]));
+    let larder = larder(&origin, "", "ttl.default = \"60s\"\ncookies = \"ignore\"");
+    for path in
+        ["/static/../account", "/static/..%2Faccount", "/static/%2e%2E/account", "/static/..%5caccount"]
+    {
+        assert_eq!(larder.get(path, &[("Cookie", "session=1")]).text(), "1", "{path}");
+        assert_eq!(larder.get(path, &[]).text(), "2", "{path}: another's account");
+    }
+    assert_eq!(larder.get("/a..b/...", &[]).text(), "1");
+    assert_eq!(larder.get("/a..b/...", &[]).text(), "1", "no dot segment");
+}

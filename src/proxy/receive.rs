@@ -149,11 +149,25 @@ fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<
     if asked.facts.directives.no_store {
         return Some(Bypass::RequestNoStore);
     }
+    if climbs(asked.target.path()) {
+        return Some(Bypass::Path);
+    }
     if asked.facts.has_cookie && cache.policy.cookies == Cookies::Bypass {
         return Some(Bypass::Cookie);
     }
     debug_assert!(cache.policy.authorization != Authorization::PerCredential || cache.key.per_credential);
     None
+}
+
+/// Whether a path holds a `..` segment, in any writing that an origin may resolve: such a path matches
+/// one route and may mean a resource of another, whose responses that route must not store for all.
+fn climbs(path: &str) -> bool {
+    if !path.contains("..") && !path.contains('%') {
+        return false;
+    }
+    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\");
+    // Some servers end a segment at `;`, some take `\` for `/`.
+    plain.split(['/', '\\']).any(|segment| segment.split(';').next() == Some(".."))
 }
 
 /// The host that a request is for: the target's own where it has one (RFC 9112 §3.2.2), else `Host`.

@@ -126,3 +126,26 @@ fn what_a_path_with_dot_segments_leads_to_is_not_stored() {
     assert_eq!(larder.get("/a..b/...", &[]).text(), "1");
     assert_eq!(larder.get("/a..b/...", &[]).text(), "1", "no dot segment");
 }
+
+#[test]
+fn a_storable_204_leaves_the_connection_open() {
+    let origin = Origin::start(|_| Script::respond(204, &[FRESH], ""));
+    let larder = larder(&origin, "", "");
+    let mut connection = Connection::open(larder.proxy());
+    for cached in [false, true] {
+        let response = connection.request("GET", "/", &[], b"");
+        assert_eq!((response.status, response.header("connection")), (204, ""), "cached: {cached}");
+        assert_eq!(response.headers.get("transfer-encoding"), None);
+    }
+}
+
+#[test]
+fn larders_own_answer_to_a_head_has_no_body_in_http2() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "", "");
+    let request = http::Request::head("http://h2.test/").header("via", "1.1 x");
+    let request = request.header("cache-control", "only-if-cached").body(Empty::new()).unwrap();
+    let (head, body) = http2(larder.proxy(), request).unwrap();
+    assert_eq!((head.status.as_u16(), body.len()), (504, 0));
+    assert!(head.headers.contains_key("content-length"));
+}

@@ -149,3 +149,19 @@ fn larders_own_answer_to_a_head_has_no_body_in_http2() {
     assert_eq!((head.status.as_u16(), body.len()), (504, 0));
     assert!(head.headers.contains_key("content-length"));
 }
+
+#[test]
+fn the_last_free_connection_is_not_kept_from_the_thread_that_needs_it() {
+    let origin = Origin::ok("x", &[]);
+    let config = format!(
+        "listen = \"127.0.0.1:0\"\nadmin = \"off\"\nworkers = 4\n[limits]\nconnections = 1\n\
+         [upstream.api]\nservers = [\"{}\"]\n\
+         [[route]]\nname = \"all\"\nupstream = \"api\"\nmatch = {{ path = \"/*\" }}\n",
+        origin.url()
+    );
+    let larder = Larder::start(&config);
+    // The kernel spreads connections over the threads; enough of them meet each one.
+    for _ in 0..40 {
+        assert_eq!(get(larder.proxy(), "/", &[("Connection", "close")]).status, 200);
+    }
+}

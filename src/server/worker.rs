@@ -102,9 +102,10 @@ async fn accept(thread: Thread, worker: Arc<Worker>, listener: TcpListener, busy
     let mut stop = thread.stop.clone();
     loop {
         let next = async {
-            // Beyond `limits.connections` new ones wait in the kernel's queue.
-            let place = Arc::clone(&thread.places).acquire_owned().await;
-            (listener.accept().await, place)
+            let accepted = listener.accept().await;
+            // Beyond `limits.connections` this one waits, and others in the kernel's queue. Not asked
+            // for before: a thread to which nobody connects would hold a place that another needs.
+            (accepted, Arc::clone(&thread.places).acquire_owned().await)
         };
         let (accepted, place) = tokio::select! {
             next = next => next,

@@ -67,10 +67,12 @@ pub(super) fn run_admin(thread: Thread, socket: StdListener, ready: Ready) {
 }
 
 fn run_on_own_runtime(ready: &Ready, body: impl Future<Output = io::Result<()>>) {
-    let result = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(body));
+    let result = runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        let result = runtime.block_on(body);
+        // Dropped, it would wait for name lookups under way, for as long as a dead DNS server takes.
+        runtime.shutdown_background();
+        result
+    });
     if let Err(error) = result {
         let _start_has_given_up = ready.send(Err(error));
     }

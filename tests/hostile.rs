@@ -165,3 +165,31 @@ fn the_last_free_connection_is_not_kept_from_the_thread_that_needs_it() {
         assert_eq!(get(larder.proxy(), "/", &[("Connection", "close")]).status, 200);
     }
 }
+
+#[test]
+fn a_response_that_redis_had_in_its_grace_is_refreshed_once() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |request| {
+        let stale = [("Cache-Control", "max-age=60, stale-while-revalidate=600"), ("Age", "100")];
+        let script = if request.count == 1 { Script::new() } else { Script::new().wait(&held) };
+        script.bytes(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n{}: {}\r\n{}: {}\r\n\r\nx",
+            stale[0].0, stale[0].1, stale[1].0, stale[1].1
+        ))
+    });
+    let redis = RedisServer::start();
+    let cache = format!("[cache]\nredis = \"{}\"\nredis_deadline = \"1s\"", redis.url());
+    let warm = larder(&origin, &cache, "");
+    warm.get("/", &[("Host", "a.test")]);
+    assert!(within(support::PATIENCE, || !redis.keys().is_empty()));
+    let cold = larder(&origin, &cache, "");
+    for _ in 0..3 {
+        assert_eq!(cold.get("/", &[("Host", "a.test")]).header("x-cache"), "STALE");
+        gate.wait_for_arrivals(1);
+    }
+    // One thread does it all in turn: what was begun before this has reached the origin by now.
+    cold.get("/other", &[]);
+    assert_eq!(gate.arrived(), 1);
+    gate.open();
+}

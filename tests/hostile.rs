@@ -167,6 +167,29 @@ fn the_last_free_connection_is_not_kept_from_the_thread_that_needs_it() {
 }
 
 #[test]
+fn a_host_that_is_written_otherwise_does_not_reach_the_origin_so() {
+    let origin = Origin::start(|request| Script::ok(request.header("host"), &[FRESH]));
+    let larder = larder(&origin, "", "");
+    assert_eq!(larder.get("/", &[("Host", "SHOP.test:80")]).text(), "shop.test");
+    assert_eq!(larder.get("/", &[("Host", "shop.test")]).text(), "shop.test");
+    assert_eq!(origin.count("/"), 1);
+}
+
+#[test]
+fn a_redirect_to_https_is_not_given_to_those_who_came_by_https() {
+    let origin = Origin::start(|request| match request.header("x-forwarded-proto") {
+        "https" => Script::ok("secure", &[FRESH]),
+        _ => Script::respond(301, &[FRESH, ("Location", "https://shop.test/")], ""),
+    });
+    let larder = larder(&origin, "trusted_proxies = [\"127.0.0.1\"]", "");
+    let by = |scheme| larder.get("/", &[("Host", "shop.test"), ("X-Forwarded-Proto", scheme)]);
+    assert_eq!(by("http").status, 301);
+    assert_eq!(by("https").text(), "secure");
+    assert_eq!(by("http").status, 301);
+    assert_eq!(origin.count("/"), 2);
+}
+
+#[test]
 fn a_response_that_redis_had_in_its_grace_is_refreshed_once() {
     let gate = Gate::new();
     let held = gate.clone();

@@ -103,7 +103,7 @@ impl Pass {
             return;
         }
         let target = asked.target.as_str();
-        for url in rules::targets("http", &asked.authority, target, response.headers()) {
+        for url in rules::targets(asked.scheme, &asked.authority, target, response.headers()) {
             let Some(key) = snapshot.key_of_url(&url) else { continue };
             worker.shared.purges.purge(key.url_hash(), worker.now());
             worker.shared.memory.remove(&key);

@@ -39,10 +39,12 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
         // Here already, so that what the origin does not see chooses nothing that is stored.
         outbound::drop_claims(&mut parts.headers);
     }
-    let authority = authority(&parts.uri, &parts.headers);
+    let scheme = scheme(&parts.headers);
+    let authority = authority(scheme, &parts.uri, &parts.headers);
     let asked = Arc::new(Asked {
         facts: RequestFacts::of(&parts.method, &parts.headers),
         target: parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+        scheme,
         authority: authority.clone().unwrap_or_default(),
         method: parts.method,
         headers: parts.headers,
@@ -50,8 +52,7 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
         peer,
         at: worker.now(),
     });
-    let host = host_of(&asked.authority).to_ascii_lowercase();
-    let route = snapshot.config.route(&asked.method, &host, asked.target.path());
+    let route = snapshot.config.route(&asked.method, host_of(&asked.authority), asked.target.path());
     let report = Report::open(&worker, &snapshot, &asked, route, start);
     if let Some(failure) = refuse(&worker, &asked, authority.is_none()) {
         return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
@@ -107,8 +108,10 @@ fn join_cookies(headers: &mut HeaderMap) {
 fn key_of(asked: &Asked, policy: Option<&KeyPolicy>) -> CacheKey {
     let (path, query) = (asked.target.path(), asked.target.query());
     match policy {
-        Some(policy) => CacheKey::of("http", &asked.authority, path, query, &asked.headers, policy),
-        None => CacheKey::of("http", &asked.authority, path, query, &asked.headers, &KeyPolicy::default()),
+        Some(policy) => CacheKey::of(asked.scheme, &asked.authority, path, query, &asked.headers, policy),
+        None => {
+            CacheKey::of(asked.scheme, &asked.authority, path, query, &asked.headers, &KeyPolicy::default())
+        }
     }
 }
 
@@ -170,8 +173,20 @@ fn climbs(path: &str) -> bool {
     plain.split(['/', '\\']).any(|segment| segment.split(';').next() == Some(".."))
 }
 
+/// The scheme that the client used: by the word of a trusted proxy (another's has been dropped), else
+/// that of this connection. It is part of what is asked for (RFC 9110 §7.1): many origins redirect
+/// `http` to `https`, and that redirect must not be what `https` gets.
+fn scheme(headers: &HeaderMap) -> &'static str {
+    let said = headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let first = said.split(',').next().unwrap_or_default().trim();
+    if first.eq_ignore_ascii_case("https") { "https" } else { "http" }
+}
+
 /// The host that a request is for: the target's own where it has one (RFC 9112 §3.2.2), else `Host`.
-fn authority(uri: &http::Uri, headers: &HeaderMap) -> Option<String> {
+///
+/// In lower case and without the scheme's own port, as in the key (RFC 9110 §4.2.3): an origin that
+/// writes it into links must not get one client's writing for all.
+fn authority(scheme: &str, uri: &http::Uri, headers: &HeaderMap) -> Option<String> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -184,7 +199,14 @@ fn authority(uri: &http::Uri, headers: &HeaderMap) -> Option<String> {
     };
     let parsed: http::uri::Authority = text.parse().ok()?;
     // Userinfo has no place in Host (RFC 9110 §7.2, §4.2.4).
-    if parsed.as_str().contains('@') { None } else { Some(text) }
+    if parsed.as_str().contains('@') {
+        return None;
+    }
+    let lower = text.to_ascii_lowercase();
+    let default = if scheme == "https" { ":443" } else { ":80" };
+    let host =
+        lower.strip_suffix(default).or_else(|| lower.strip_suffix(':')).filter(|host| !host.is_empty());
+    Some(host.map(str::to_owned).unwrap_or(lower))
 }
 
 /// The host of an authority, without its port.
@@ -205,7 +227,9 @@ mod tests {
         let rows: &[(&str, &[&str], Option<&str>)] = &[
             ("/", &["a.test"], Some("a.test")),
             ("/", &["a.test:8080"], Some("a.test:8080")),
-            ("/", &["[::1]:80"], Some("[::1]:80")),
+            ("/", &["[::1]:80"], Some("[::1]")),
+            ("/", &["A.test:"], Some("a.test")),
+            ("/", &["a.test:180"], Some("a.test:180")),
             ("http://b.test/", &["a.test"], Some("b.test")),
             ("/", &[], None),
             ("/", &["a.test", "b.test"], None),
@@ -218,7 +242,7 @@ mod tests {
             for host in *hosts {
                 headers.append(header::HOST, HeaderValue::from_static(host));
             }
-            let got = authority(&uri.parse::<Uri>().unwrap(), &headers);
+            let got = authority("http", &uri.parse::<Uri>().unwrap(), &headers);
             assert_eq!(got.as_deref(), *want, "{uri} {hosts:?}");
         }
     }

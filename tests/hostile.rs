@@ -216,3 +216,15 @@ fn a_response_that_redis_had_in_its_grace_is_refreshed_once() {
     assert_eq!(gate.arrived(), 1);
     gate.open();
 }
+
+#[test]
+fn a_malformed_request_does_not_keep_a_url_from_being_cached() {
+    let origin = Origin::start(|request| match request.header("x-bad") {
+        "" => Script::ok("good", &[FRESH]),
+        _ => Script::respond(400, &[], "bad"),
+    });
+    let larder = larder(&origin, "", "");
+    assert_eq!(larder.get("/", &[("X-Bad", "1")]).status, 400);
+    assert_eq!(larder.get("/", &[]).text(), "good");
+    assert_eq!(larder.get("/", &[]).header("x-cache"), "HIT");
+}

@@ -228,3 +228,16 @@ fn a_malformed_request_does_not_keep_a_url_from_being_cached() {
     assert_eq!(larder.get("/", &[]).text(), "good");
     assert_eq!(larder.get("/", &[]).header("x-cache"), "HIT");
 }
+
+#[test]
+fn a_web_page_whose_name_was_bound_to_this_machine_reads_nothing_of_the_admin_listener() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "", "");
+    let admin = larder.admin();
+    let own = admin.to_string();
+    for (host, status) in
+        [("evil.test:9900", 403), ("localhost:9900", 200), ("[::1]:9900", 200), (&*own, 200)]
+    {
+        assert_eq!(get(admin, "/stats", &[("Host", host)]).status, status, "{host}");
+    }
+}

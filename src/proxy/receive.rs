@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -107,7 +107,7 @@ fn refuse(worker: &Worker, asked: &Asked, no_host: bool) -> Option<Failure> {
 /// Why a request does not use the cache at all.
 fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<Bypass> {
     let Some(cache) = cache else { return Some(Bypass::Off) };
-    if hop::is_upgrade(&asked.headers).is_some() {
+    if protocol_wanted(&asked.headers).is_some() {
         return Some(Bypass::Upgrade);
     }
     if asked.method != Method::GET && asked.method != Method::HEAD {
@@ -125,6 +125,18 @@ fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<
     }
     debug_assert!(cache.policy.authorization != Authorization::PerCredential || cache.key.per_credential);
     None
+}
+
+/// The protocol that the client wants to switch to, where it may.
+///
+/// Not HTTP/2: the origin would speak it with the client through a tunnel, past the cache, the
+/// routes and all else here. RFC 9113 §3.1 has done away with this upgrade, and a server may ignore
+/// any (RFC 9110 §7.8).
+pub(super) fn protocol_wanted(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wanted = hop::is_upgrade(headers)?;
+    let is_h2c = |name: &[u8]| name.trim_ascii().eq_ignore_ascii_case(b"h2c");
+    let offers_h2c = headers.get_all(header::UPGRADE).iter().any(|v| v.as_bytes().split(|b| *b == b',').any(is_h2c));
+    if offers_h2c { None } else { Some(wanted) }
 }
 
 /// The host that a request is for: the target's own where it has one (RFC 9112 §3.2.2), else `Host`.
@@ -155,7 +167,7 @@ fn host_of(authority: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderValue, Uri};
+    use http::Uri;
 
     #[test]
     fn the_host_comes_from_the_target_or_from_one_host_field() {

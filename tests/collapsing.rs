@@ -43,7 +43,9 @@ fn five_hundred_clients_on_an_uncacheable_key_are_let_go_all_at_once() {
     let (one, others) = (first.clone(), rest.clone());
     let origin = Origin::start(move |request| {
         let gate = if request.count == 1 { &one } else { &others };
-        Script::new().wait(gate).then_ok(request.count.to_string().as_bytes(), &[("Cache-Control", "no-store")])
+        Script::new()
+            .wait(gate)
+            .then_ok(request.count.to_string().as_bytes(), &[("Cache-Control", "no-store")])
     });
     let larder = Larder::start(&config(&origin));
     let clients = clients(&larder, 500, "/private", |_| vec![]);
@@ -116,9 +118,8 @@ fn the_first_clients_leaving_does_not_hurt_the_others() {
 
 #[test]
 fn the_first_clients_leaving_in_the_middle_of_the_body_does_not_hurt_the_others() {
-    let (gate, origin) = gated(|_, gate| {
-        Script::chunked(STORABLE).chunk("one ").wait(gate).chunk("two").last_chunk()
-    });
+    let (gate, origin) =
+        gated(|_, gate| Script::chunked(STORABLE).chunk("one ").wait(gate).chunk("two").last_chunk());
     let larder = Larder::start(&config(&origin));
     let mut first = Connection::open(larder.proxy());
     first.write_head("GET", "/", &[]);
@@ -153,10 +154,9 @@ fn a_fetch_that_everybody_has_left_is_still_kept() {
 fn each_variant_collapses_on_its_own() {
     let (gate, origin) = gated(|request, gate| {
         let language = request.header("accept-language").to_owned();
-        Script::new().wait(gate).then_ok(
-            language.as_bytes(),
-            &[("Cache-Control", "max-age=60"), ("Vary", "Accept-Language")],
-        )
+        Script::new()
+            .wait(gate)
+            .then_ok(language.as_bytes(), &[("Cache-Control", "max-age=60"), ("Vary", "Accept-Language")])
     });
     let larder = Larder::start(&config(&origin));
     let language = |n: usize| if n.is_multiple_of(2) { "en" } else { "de" };
@@ -214,9 +214,8 @@ fn a_client_with_a_cookie_never_waits_with_those_without() {
 
 #[test]
 fn those_who_come_after_the_head_read_the_same_body_from_its_start() {
-    let (gate, origin) = gated(|_, gate| {
-        Script::chunked(STORABLE).chunk("one ").wait(gate).chunk("two").last_chunk()
-    });
+    let (gate, origin) =
+        gated(|_, gate| Script::chunked(STORABLE).chunk("one ").wait(gate).chunk("two").last_chunk());
     let larder = Larder::start(&config(&origin));
     let mut first = Connection::open(larder.proxy());
     first.write_head("GET", "/", &[]);
@@ -280,9 +279,7 @@ fn body() -> Vec<u8> {
     (0..10_000_u32).flat_map(u32::to_be_bytes).collect()
 }
 
-fn gated(
-    script: impl Fn(&support::Request, &Gate) -> Script + Send + Sync + 'static,
-) -> (Gate, Origin) {
+fn gated(script: impl Fn(&support::Request, &Gate) -> Script + Send + Sync + 'static) -> (Gate, Origin) {
     let gate = Gate::new();
     let held = gate.clone();
     (gate, Origin::start(move |request| script(request, &held)))

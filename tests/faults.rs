@@ -55,9 +55,10 @@ fn an_origin_that_stays_silent_is_a_504() {
 #[test]
 fn an_origin_that_begins_and_does_not_end_cuts_the_client_after_the_total() {
     let origin = Origin::start(|request| match request.target.as_str() {
-        "/cached/length" => {
-            Script::new().head(200, &[("Content-Length", "9"), ("Cache-Control", "max-age=60")]).bytes("half").stall()
-        }
+        "/cached/length" => Script::new()
+            .head(200, &[("Content-Length", "9"), ("Cache-Control", "max-age=60")])
+            .bytes("half")
+            .stall(),
         _ => Script::chunked(STORABLE).chunk("half").stall(),
     });
     let larder = Larder::start(&config(&[origin.addr()], "timeout = { total = \"500ms\" }", ""));
@@ -79,7 +80,9 @@ fn an_origin_that_trickles_its_head_runs_into_the_limit_too() {
 
 #[test]
 fn an_origin_that_hangs_up_without_a_word_is_a_502() {
-    for script in [Script::new().close(), Script::new().reset(), Script::new().bytes("HTTP/1.1 200 O").close()] {
+    for script in
+        [Script::new().close(), Script::new().reset(), Script::new().bytes("HTTP/1.1 200 O").close()]
+    {
         let origin = Origin::start(move |_| script.clone());
         let larder = Larder::start(&config(&[origin.addr()], "", ""));
         for (method, path) in [("GET", "/cached"), ("GET", "/off"), ("POST", "/off")] {
@@ -154,7 +157,9 @@ fn it_is_tried_again_once_and_no_more() {
 
 #[test]
 fn what_may_have_been_acted_upon_is_never_sent_again() {
-    for (method, body) in [("POST", &b"order"[..]), ("POST", b""), ("PUT", b"x"), ("DELETE", b""), ("PATCH", b"x")] {
+    for (method, body) in
+        [("POST", &b"order"[..]), ("POST", b""), ("PUT", b"x"), ("DELETE", b""), ("PATCH", b"x")]
+    {
         let origin = Origin::start(|request| match request.count {
             1 => Script::ok("first", &[]),
             _ => Script::new().close(),
@@ -198,7 +203,10 @@ fn never_more_connections_than_allowed_and_they_are_used_again() {
     }
     assert_eq!(origin.connections(), 3);
     let server = server(&larder, &origin);
-    assert_eq!((&server["connects"], &server["reused"], &server["waiting"]), (&3.into(), &9.into(), &0.into()));
+    assert_eq!(
+        (&server["connects"], &server["reused"], &server["waiting"]),
+        (&3.into(), &9.into(), &0.into())
+    );
 }
 
 #[test]
@@ -356,7 +364,8 @@ fn heads_beyond_the_limits_are_refused() {
 #[test]
 fn connections_beyond_the_limit_wait_for_a_place() {
     let origin = Origin::ok("x", &[]);
-    let config = config(&[origin.addr()], "", "[limits]\nconnections = 2").replace("workers = 2", "workers = 1");
+    let config =
+        config(&[origin.addr()], "", "[limits]\nconnections = 2").replace("workers = 2", "workers = 1");
     let larder = Larder::start(&config);
     let mut kept: Vec<_> = (0..2).map(|_| Connection::open(larder.proxy())).collect();
     for connection in &mut kept {

@@ -30,7 +30,8 @@ fn fields_of_the_clients_connection_do_not_reach_the_origin() {
             ],
         );
         let request = last_for(&origin, path);
-        for name in ["x-mine", "x-other", "keep-alive", "proxy-connection", "proxy-authorization", "upgrade"] {
+        for name in ["x-mine", "x-other", "keep-alive", "proxy-connection", "proxy-authorization", "upgrade"]
+        {
             assert_eq!(request.headers.get(name), None, "{path}: {name}");
         }
         assert!(!request.headers.lists("te", "gzip"), "{path}");
@@ -67,7 +68,10 @@ fn fields_of_the_origins_connection_do_not_reach_the_client() {
 #[test]
 fn fields_that_the_connection_may_not_name_are_kept() {
     let (origin, larder) = echo_fields();
-    larder.get("/off", &[("Connection", "Authorization, Cookie, close"), ("Authorization", "a"), ("Cookie", "b")]);
+    larder.get(
+        "/off",
+        &[("Connection", "Authorization, Cookie, close"), ("Authorization", "a"), ("Cookie", "b")],
+    );
     let request = origin.last();
     assert_eq!((request.header("authorization"), request.header("cookie")), ("a", "b"));
 }
@@ -165,7 +169,8 @@ fn a_trusted_proxys_word_is_kept_and_added_to() {
 #[test]
 fn target_and_query_reach_the_origin_as_they_came() {
     let (origin, larder) = echo_fields();
-    for target in ["/off?b=2&a=1&utm_source=x", "/off?", "/off?a=%2F%2f&b=+", "/cached/%7Euser/a%20b?x=1&x=1"] {
+    for target in ["/off?b=2&a=1&utm_source=x", "/off?", "/off?a=%2F%2f&b=+", "/cached/%7Euser/a%20b?x=1&x=1"]
+    {
         larder.get(target, &[]);
         assert_eq!(origin.last().target, target);
     }
@@ -265,7 +270,9 @@ fn trailers_pass_to_the_origin() {
 fn trailers_pass_to_a_client_that_takes_them() {
     let origin = Origin::start(|request| {
         let cache = if request.target == "/cached" { "max-age=60" } else { "no-store" };
-        Script::chunked(&[("Trailer", "X-Sum"), ("Cache-Control", cache)]).chunk("hi").trailers(&[("X-Sum", "7")])
+        Script::chunked(&[("Trailer", "X-Sum"), ("Cache-Control", cache)])
+            .chunk("hi")
+            .trailers(&[("X-Sum", "7")])
     });
     let larder = Larder::start(&config(&origin, ""));
     for path in ["/off", "/uncacheable", "/cached"] {
@@ -286,7 +293,11 @@ fn an_upgrade_becomes_a_tunnel_both_ways() {
         Script::new()
             .head(
                 101,
-                &[("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9k")],
+                &[
+                    ("Connection", "Upgrade"),
+                    ("Upgrade", "websocket"),
+                    ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9k"),
+                ],
             )
             .bytes("hello")
             .echo()
@@ -335,7 +346,8 @@ fn an_upgrade_that_the_origin_declines_is_an_ordinary_answer() {
 
 #[test]
 fn a_protocol_that_nobody_asked_for_is_a_bad_gateway() {
-    let origin = Origin::start(|_| Script::new().head(101, &[("Connection", "Upgrade"), ("Upgrade", "x")]).echo());
+    let origin =
+        Origin::start(|_| Script::new().head(101, &[("Connection", "Upgrade"), ("Upgrade", "x")]).echo());
     let larder = Larder::start(&config(&origin, ""));
     for path in ["/off", "/cached"] {
         assert_eq!(larder.get(path, &[]).status, 502, "{path}");
@@ -488,8 +500,14 @@ fn the_authority_of_an_absolute_target_is_the_host() {
     assert_eq!((request.target.as_str(), request.header("host")), ("/off?x=1", "real.test"));
     // The same resource by either form.
     send(larder.proxy(), b"GET http://real.test/cached HTTP/1.1\r\nHost: other.test\r\n\r\n");
-    assert_eq!(send(larder.proxy(), b"GET /cached HTTP/1.1\r\nHost: real.test\r\n\r\n").header("x-cache"), "HIT");
-    assert_eq!(send(larder.proxy(), b"GET /cached HTTP/1.1\r\nHost: other.test\r\n\r\n").header("x-cache"), "MISS");
+    assert_eq!(
+        send(larder.proxy(), b"GET /cached HTTP/1.1\r\nHost: real.test\r\n\r\n").header("x-cache"),
+        "HIT"
+    );
+    assert_eq!(
+        send(larder.proxy(), b"GET /cached HTTP/1.1\r\nHost: other.test\r\n\r\n").header("x-cache"),
+        "MISS"
+    );
 }
 
 #[test]
@@ -504,7 +522,11 @@ fn requests_that_are_none_go_no_further() {
         ("userinfo in Host", "GET /off HTTP/1.1\r\nHost: u@a\r\n\r\n", 400),
         ("CONNECT", "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n", 405),
         ("garbage", "what is this\r\n\r\n", 400),
-        ("two lengths", "POST /off HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400),
+        (
+            "two lengths",
+            "POST /off HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+            400,
+        ),
         ("a length that is none", "POST /off HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\nx", 400),
         ("a space before the colon", "GET /off HTTP/1.1\r\nHost : a\r\n\r\n", 400),
         ("a folded line", "GET /off HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n", 400),
@@ -555,10 +577,7 @@ fn head_is_answered_from_a_stored_get_with_its_length() {
 #[test]
 fn route_edits_reach_both_sides_and_are_not_stored() {
     let origin = Origin::ok("x", &[("Server", "origin"), ("X-Mine", "0"), ("Cache-Control", "max-age=60")]);
-    let larder = Larder::start(&config(
-        &origin,
-        "",
-    ));
+    let larder = Larder::start(&config(&origin, ""));
     for _ in 0..2 {
         let response = larder.get("/edited", &[("X-Debug", "1"), ("X-Api-Version", "1")]);
         assert_eq!(response.headers.get("server"), None);

@@ -21,7 +21,9 @@ fn owner_and_guests_read_what_has_come_while_the_rest_is_held() {
     for (what, script) in [
         ("chunked", (|| Script::chunked(STORABLE).chunk("first")) as fn() -> Script),
         ("length", || {
-            Script::new().head(200, &[("Content-Length", "11"), ("Cache-Control", "max-age=60")]).bytes("first")
+            Script::new()
+                .head(200, &[("Content-Length", "11"), ("Cache-Control", "max-age=60")])
+                .bytes("first")
         }),
     ] {
         let (gate, origin) = gated(move |gate| {
@@ -84,10 +86,7 @@ fn a_body_that_ends_early_is_broken_for_its_clients_and_never_stored() {
             "a chunk longer than it says",
             Script::chunked(STORABLE).chunk("only half").bytes("2\r\nabcd\r\n0\r\n\r\n"),
         ),
-        (
-            "not stored anyway",
-            Script::chunked(&[("Cache-Control", "no-store")]).chunk("only half").close(),
-        ),
+        ("not stored anyway", Script::chunked(&[("Cache-Control", "no-store")]).chunk("only half").close()),
         (
             "not stored anyway, length",
             short(&[("Content-Length", "18"), ("Cache-Control", "no-store")]).close(),
@@ -116,8 +115,7 @@ fn a_body_that_ends_early_is_broken_for_its_clients_and_never_stored() {
 
 #[test]
 fn a_body_that_breaks_breaks_for_everyone_who_reads_it() {
-    let (gate, origin) =
-        gated(|gate| Script::chunked(STORABLE).chunk("half").wait(gate).reset());
+    let (gate, origin) = gated(|gate| Script::chunked(STORABLE).chunk("half").wait(gate).reset());
     let larder = Larder::start(&config(&origin, ""));
     let mut readers: Vec<_> = (0..10).map(|_| asking(&larder, "/")).collect();
     for (connection, response) in &mut readers {
@@ -247,7 +245,8 @@ fn beyond_the_in_flight_limit_bodies_stream_unstored() {
     let held = gate.clone();
     let body = vec![b'x'; 200 * 1024];
     let origin = Origin::start(move |request| {
-        let script = Script::new().head(200, &[("Content-Length", "204800"), ("Cache-Control", "max-age=60")]);
+        let script =
+            Script::new().head(200, &[("Content-Length", "204800"), ("Cache-Control", "max-age=60")]);
         match request.target.as_str() {
             "/holder" => script.bytes(&body[..1000]).wait(&held).bytes(&body[1000..]),
             "/length" => script.bytes(&body),
@@ -316,7 +315,11 @@ fn an_empty_body_is_stored_and_stays_empty() {
     for (path, status) in [("/length", 200), ("/chunked", 200), ("/none", 204)] {
         for cache in ["MISS", "HIT"] {
             let response = larder.get(path, &[]);
-            assert_eq!((response.status, response.complete, response.body.len()), (status, true, 0), "{path}");
+            assert_eq!(
+                (response.status, response.complete, response.body.len()),
+                (status, true, 0),
+                "{path}"
+            );
             assert_eq!(response.header("x-cache"), cache, "{path}");
         }
     }

@@ -198,12 +198,23 @@ fn the_admin_listener_answers_until_the_end_and_says_what_is_happening() {
     let waiting = client(&larder, "/cached");
     gate.wait_for_arrivals(1);
     stop(&larder, "TERM");
-    assert_eq!(get(larder.admin(), "/readyz", &[]).status, 503, "nothing new should be sent here");
+    let ready = || get(larder.admin(), "/readyz", &[]).status;
+    assert!(within(PATIENCE, || ready() == 503), "nothing new should be sent here");
     assert_eq!(get(larder.admin(), "/livez", &[]).status, 200, "but it lives");
     assert_eq!(larder.stats()["active"], 1);
     gate.open();
     assert_eq!(waiting.join().unwrap().status, 200);
     assert_eq!(larder.wait_exit(PATIENCE), Some(0));
+}
+
+#[test]
+fn told_to_stop_as_soon_as_it_listens_it_stops_cleanly() {
+    let origin = Origin::ok("x", STORABLE);
+    for _ in 0..10 {
+        let mut larder = Larder::start(&config(&origin, "5m"));
+        larder.terminate();
+        assert_eq!(larder.wait_exit(PATIENCE), Some(0));
+    }
 }
 
 #[test]

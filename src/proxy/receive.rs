@@ -135,7 +135,8 @@ fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<
 pub(super) fn protocol_wanted(headers: &HeaderMap) -> Option<HeaderValue> {
     let wanted = hop::is_upgrade(headers)?;
     let is_h2c = |name: &[u8]| name.trim_ascii().eq_ignore_ascii_case(b"h2c");
-    let offers_h2c = headers.get_all(header::UPGRADE).iter().any(|v| v.as_bytes().split(|b| *b == b',').any(is_h2c));
+    let offers_h2c =
+        headers.get_all(header::UPGRADE).iter().any(|v| v.as_bytes().split(|b| *b == b',').any(is_h2c));
     if offers_h2c { None } else { Some(wanted) }
 }
 

@@ -3,7 +3,12 @@
 //!
 //! Everybody is known to wait because `/stats` counts them as active, and the origin is held at a
 //! gate meanwhile; no test here depends on how long anything takes.
-#![allow(clippy::disallowed_methods, reason = "test code may read the clock")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
 
 mod support;
 
@@ -17,7 +22,7 @@ const STORABLE: &[(&str, &str)] = &[("Cache-Control", "max-age=60")];
 #[test]
 fn five_hundred_clients_on_a_cold_key_make_one_origin_request() {
     support::allow_many_files();
-    let (gate, origin) = gated(|_, gate| Script::new().wait(gate).then_ok(&body(), STORABLE));
+    let (gate, origin) = gated(|_, gate| Script::new().wait(gate).then_ok(body(), STORABLE));
     let larder = Larder::start(&config(&origin));
     let clients = clients(&larder, 500, "/slow", |_| vec![]);
     wait_for_active(&larder, 500);
@@ -102,7 +107,7 @@ fn an_error_of_the_origin_is_shared_by_those_who_wait_and_not_remembered() {
 
 #[test]
 fn the_first_clients_leaving_does_not_hurt_the_others() {
-    let (gate, origin) = gated(|_, gate| Script::new().wait(gate).then_ok(&body(), STORABLE));
+    let (gate, origin) = gated(|_, gate| Script::new().wait(gate).then_ok(body(), STORABLE));
     let larder = Larder::start(&config(&origin));
     let mut first = Connection::open(larder.proxy());
     first.write_head("GET", "/", &[]);

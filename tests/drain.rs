@@ -1,6 +1,11 @@
 //! The end of the process: what is in flight is finished, nothing new is taken, and nobody who
 //! merely holds a connection can hold it up.
-#![allow(clippy::disallowed_methods, reason = "test code may read the clock")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
 
 mod support;
 

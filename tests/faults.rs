@@ -1,6 +1,11 @@
 //! Origins and clients that fail: what the other side is told, what is tried again and what is
 //! not, which limits hold, and that `/stats` counts it as it was.
-#![allow(clippy::disallowed_methods, reason = "test code may read the clock")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
 
 mod support;
 

@@ -1,6 +1,11 @@
 //! What a proxy owes to both sides: fields of the connection stay on it, names are added, bodies
 //! and upgrades pass, and malformed requests go no further.
-#![allow(clippy::disallowed_methods, reason = "test code may read the clock")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
 
 mod support;
 

@@ -1,6 +1,11 @@
 //! Bodies on their way: they stream while they come, a broken one is never stored and never looks
 //! whole, and one that is too large to store passes in bounded memory whatever its reader does.
-#![allow(clippy::disallowed_methods, reason = "test code may read the clock")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
 
 mod support;
 

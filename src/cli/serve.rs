@@ -39,10 +39,14 @@ pub(super) fn serve(source: &Source) -> ExitCode {
         Ok(messages) => messages,
         Err(error) => return complain(&format!("cannot start: {error}"), exit::FAILURE),
     };
+    let signals = match listen_for_signals() {
+        Ok(signals) => signals,
+        Err(error) => return complain(&format!("cannot listen for signals: {error}"), exit::FAILURE),
+    };
     let code = match server::start(config, Clock::system(), colours()) {
         Ok(running) => {
             announce(&running);
-            until_told(running)
+            until_told(running, signals)
         }
         Err(error) => refused(&error),
     };
@@ -68,9 +72,13 @@ pub(super) fn demo(args: &Demo) -> ExitCode {
     if args.print_config {
         return print(config::SHIPPED);
     }
+    let signals = match listen_for_signals() {
+        Ok(signals) => signals,
+        Err(error) => return complain(&format!("cannot listen for signals: {error}"), exit::FAILURE),
+    };
     match start_demo(args) {
         Ok((running, api, messages)) => {
-            let code = until_told(running);
+            let code = until_told(running, signals);
             api.stop();
             messages.flush(LAST_MESSAGES);
             code
@@ -127,11 +135,7 @@ fn refused(error: &StartError) -> ExitCode {
 }
 
 /// Waits for SIGTERM or Ctrl-C, then stops; a second one ends the process at once.
-fn until_told(running: Running) -> ExitCode {
-    let (mut told, runtime) = match listen_for_signals() {
-        Ok(signals) => signals,
-        Err(error) => return complain(&format!("cannot listen for signals: {error}"), exit::FAILURE),
-    };
+fn until_told(running: Running, (mut told, runtime): (Told, runtime::Runtime)) -> ExitCode {
     runtime.block_on(told.wait());
     tracing::info!("stopping: finishing what is in flight");
     thread::spawn(move || {
@@ -158,6 +162,8 @@ impl Told {
     }
 }
 
+/// Begins to listen for them. Before anything is announced: whoever has read that Larder listens
+/// may tell it to stop, and until this has run that would kill it.
 fn listen_for_signals() -> io::Result<(Told, runtime::Runtime)> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     let guard = runtime.enter();

@@ -60,7 +60,12 @@ pub(super) async fn storable(mut filling: Filling, permit: Storable, answer: Ans
     let facts = facts_of(&answer);
     let selecting = rules::selecting_fields(&facts.vary, &filling.fill.asked.headers);
     let (parts, body) = answer.response.into_parts();
-    let headers = rules::stored_fields(&parts.headers, &permit);
+    let mut headers = rules::stored_fields(&parts.headers, &permit);
+    // Not stored, but the trailer section passes to those who read the body as it comes, and the
+    // field that announces it with them (RFC 9110 §6.6.2).
+    for value in parts.headers.get_all(header::TRAILER) {
+        headers.append(header::TRAILER, value.clone());
+    }
     let (writer, growing) = Growing::new(config.lag, config.lag_timeout);
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
     let reader = growing.reader();

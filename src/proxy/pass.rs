@@ -13,7 +13,6 @@ use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use crate::fields::hop;
 use crate::fill::outbound;
 use crate::rules;
 use crate::telemetry::{Bypass, Miss, Outcome, Phase, Source};
@@ -23,6 +22,7 @@ use super::Step;
 use super::deliver::Deliver;
 use super::exchange::Exchange;
 use super::failure::Failure;
+use super::receive::protocol_wanted;
 
 /// A request that goes to the origin on its own account.
 pub(super) struct Pass {
@@ -70,7 +70,7 @@ impl Pass {
         let Some((route, upstream)) = exchange.route().zip(snapshot.upstream(exchange.route)) else {
             return Err(ForwardError::unasked("-", "the route has no upstream"));
         };
-        let protocol = self.upgrade.as_ref().and_then(|_| hop::is_upgrade(&exchange.asked.headers));
+        let protocol = self.upgrade.as_ref().and_then(|_| protocol_wanted(&exchange.asked.headers));
         let mut request: Request<()> = outbound::pass(worker, &exchange.asked, route, snapshot, protocol);
         if body.size_hint().exact().is_none() {
             // Said outright: of a GET that does not say so, hyper would drop the body.

@@ -139,7 +139,7 @@ fn refuse(worker: &Worker, asked: &Asked, no_host: bool) -> Option<Failure> {
 /// Why a request does not use the cache at all.
 fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<Bypass> {
     let Some(cache) = cache else { return Some(Bypass::Off) };
-    if hop::is_upgrade(&asked.headers).is_some() {
+    if protocol_wanted(&asked.headers).is_some() {
         return Some(Bypass::Upgrade);
     }
     if asked.method != Method::GET && asked.method != Method::HEAD {
@@ -180,6 +180,19 @@ fn scheme(headers: &HeaderMap) -> &'static str {
     let said = headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let first = said.split(',').next().unwrap_or_default().trim();
     if first.eq_ignore_ascii_case("https") { "https" } else { "http" }
+}
+
+/// The protocol that the client wants to switch to, where it may.
+///
+/// Not HTTP/2: the origin would speak it with the client through a tunnel, past the cache, the
+/// routes and all else here. RFC 9113 §3.1 has done away with this upgrade, and a server may ignore
+/// any (RFC 9110 §7.8).
+pub(super) fn protocol_wanted(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wanted = hop::is_upgrade(headers)?;
+    let is_h2c = |name: &[u8]| name.trim_ascii().eq_ignore_ascii_case(b"h2c");
+    let offers_h2c =
+        headers.get_all(header::UPGRADE).iter().any(|v| v.as_bytes().split(|b| *b == b',').any(is_h2c));
+    if offers_h2c { None } else { Some(wanted) }
 }
 
 /// The host that a request is for: the target's own where it has one (RFC 9112 §3.2.2), else `Host`.

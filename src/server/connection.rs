@@ -56,8 +56,9 @@ async fn is_http2(stream: &TcpStream) -> std::io::Result<bool> {
     loop {
         let seen = stream.peek(&mut start).await?;
         let start = start.get(..seen).unwrap_or_default();
-        if seen >= 4 || !PREFACE.starts_with(start) || seen == 0 {
-            return Ok(seen >= 4 && PREFACE.starts_with(start));
+        // All of the preface or none: hyper would wait for its rest without a limit.
+        if seen == PREFACE.len() || !PREFACE.starts_with(start) || seen == 0 {
+            return Ok(start == PREFACE);
         }
         tokio::time::sleep(pause).await;
         pause = pause.saturating_mul(2).min(LOOK_AGAIN.1);

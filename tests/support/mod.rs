@@ -52,3 +52,19 @@ pub fn within(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
 pub fn unused_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
+
+/// Lets this process, and those that it starts from now on, open some thousand sockets.
+///
+/// The usual soft limit of 1024 is not enough for 500 clients and as many connections of an origin
+/// in one process. Raising it up to the hard limit needs no rights.
+pub fn allow_many_files() {
+    let pid = std::process::id().to_string();
+    // Where it is higher already, or cannot be raised, the test itself shows whether it suffices.
+    let limits = std::process::Command::new("prlimit")
+        .args(["--pid", &pid, "--nofile", "--raw", "--noheadings", "--output", "SOFT"])
+        .output();
+    let soft = limits.ok().and_then(|it| String::from_utf8_lossy(&it.stdout).trim().parse::<u64>().ok());
+    if soft.is_some_and(|soft| soft < 8192) {
+        let _ = std::process::Command::new("prlimit").args(["--pid", &pid, "--nofile=8192:"]).status();
+    }
+}

@@ -74,12 +74,22 @@ impl Script {
         if !matches!(status, 100..200 | 204 | 304) {
             fields.push(("Content-Length", &length));
         }
-        Self::new().head(status, &fields).then(Step::Body(body.to_vec()))
+        Self::new().head(status, &fields).step(Step::Body(body.to_vec()))
     }
 
     /// `200 OK` with its Content-Length.
     pub fn ok(body: impl AsRef<[u8]>, headers: &[(&str, &str)]) -> Self {
         Self::respond(200, headers, body)
+    }
+
+    /// What another script does, after the steps so far.
+    pub fn then(self, next: Self) -> Self {
+        Self([self.0, next.0].concat())
+    }
+
+    /// What [`Script::ok`] does, after the steps so far.
+    pub fn then_ok(self, body: impl AsRef<[u8]>, headers: &[(&str, &str)]) -> Self {
+        self.then(Self::ok(body, headers))
     }
 
     /// The head of a chunked `200 OK`; [`Script::chunk`] and [`Script::last_chunk`] follow.
@@ -100,56 +110,56 @@ impl Script {
 
     /// Sends bytes as they are.
     pub fn bytes(self, bytes: impl AsRef<[u8]>) -> Self {
-        self.then(Step::Send(bytes.as_ref().to_vec()))
+        self.step(Step::Send(bytes.as_ref().to_vec()))
     }
 
     /// Sends one chunk.
     pub fn chunk(self, bytes: impl AsRef<[u8]>) -> Self {
-        self.then(Step::Body(wire::chunk(bytes.as_ref())))
+        self.step(Step::Body(wire::chunk(bytes.as_ref())))
     }
 
     /// Ends a chunked body.
     pub fn last_chunk(self) -> Self {
-        self.then(Step::Body(wire::LAST_CHUNK.to_vec()))
+        self.step(Step::Body(wire::LAST_CHUNK.to_vec()))
     }
 
     /// Ends a chunked body with trailer fields.
     pub fn trailers(self, fields: &[(&str, &str)]) -> Self {
         let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        self.then(Step::Body(format!("0\r\n{lines}\r\n").into_bytes()))
+        self.step(Step::Body(format!("0\r\n{lines}\r\n").into_bytes()))
     }
 
     /// Sends the same bytes so many times, as fast as they are taken; see [`Origin::bytes_sent`].
     pub fn repeat(self, bytes: impl AsRef<[u8]>, times: u64) -> Self {
-        self.then(Step::Repeat(bytes.as_ref().to_vec(), times))
+        self.step(Step::Repeat(bytes.as_ref().to_vec(), times))
     }
 
     /// Waits at a gate until the test opens it.
     pub fn wait(self, gate: &Gate) -> Self {
-        self.then(Step::Wait(gate.clone()))
+        self.step(Step::Wait(gate.clone()))
     }
 
     /// Closes the connection cleanly.
     pub fn close(self) -> Self {
-        self.then(Step::Close)
+        self.step(Step::Close)
     }
 
     /// Resets the connection.
     pub fn reset(self) -> Self {
-        self.then(Step::Reset)
+        self.step(Step::Reset)
     }
 
     /// Falls silent until the peer goes away.
     pub fn stall(self) -> Self {
-        self.then(Step::Stall)
+        self.step(Step::Stall)
     }
 
     /// Sends back whatever comes, until the peer ends: for an upgraded connection.
     pub fn echo(self) -> Self {
-        self.then(Step::Echo)
+        self.step(Step::Echo)
     }
 
-    fn then(mut self, step: Step) -> Self {
+    fn step(mut self, step: Step) -> Self {
         self.0.push(step);
         self
     }
@@ -215,6 +225,8 @@ impl Origin {
 
     fn launch(addr: SocketAddr, state: State, behaviour: Arc<Behaviour>) -> Self {
         let listener = TcpListener::bind(addr).unwrap_or_else(|error| panic!("origin on {addr}: {error}"));
+        // The standard library's 128 is too few for a crowd that comes at once.
+        socket2::SockRef::from(&listener).listen(4096).unwrap();
         let origin = Self { addr: listener.local_addr().unwrap(), state: Arc::new(state) };
         let state = Arc::clone(&origin.state);
         std::thread::spawn(move || accept(&listener, &state, &behaviour));

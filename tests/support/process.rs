@@ -289,7 +289,8 @@ impl Lines {
 
     /// Every line so far.
     pub fn all(&self) -> Vec<String> {
-        self.shared.0.lock().unwrap().lines.clone()
+        // Also while a test fails that panicked with the lock in its hand.
+        self.shared.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).lines.clone()
     }
 
     /// Every line so far, as one text.

@@ -1,0 +1,321 @@
+//! Many clients, one fetch: who shares an answer of the origin, who must not, and what happens to
+//! those who wait when somebody leaves.
+//!
+//! Everybody is known to wait because `/stats` counts them as active, and the origin is held at a
+//! gate meanwhile; no test here depends on how long anything takes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
+mod support;
+
+use std::collections::HashSet;
+use std::thread::JoinHandle;
+
+use support::{Connection, Gate, Larder, Origin, PATIENCE, Response, Script, get, within};
+
+const STORABLE: &[(&str, &str)] = &[("Cache-Control", "max-age=60")];
+
+#[test]
+fn five_hundred_clients_on_a_cold_key_make_one_origin_request() {
+    support::allow_many_files();
+    let (gate, origin) = gated(|_, gate| Script::new().wait(gate).then_ok(body(), STORABLE));
+    let larder = Larder::start(&config(&origin));
+    let clients = clients(&larder, 500, "/slow", |_| vec![]);
+    wait_for_active(&larder, 500);
+    gate.open();
+    let responses = join(clients);
+    assert!(responses.iter().all(|response| response.status == 200 && response.complete));
+    assert!(responses.iter().all(|response| response.body == body()));
+    assert_eq!(origin.count("/slow"), 1);
+    let collapsed = responses.iter().filter(|r| r.header("cache-status").contains("collapsed")).count();
+    assert_eq!(collapsed, 499, "everyone but the owner says so");
+    assert!(within(PATIENCE, || larder.stats()["completed"] == 500));
+    let stats = larder.stats();
+    assert_eq!((&stats["active"], &stats["failed"]), (&0.into(), &0.into()));
+    let route = &stats["routes"]["all"];
+    assert_eq!((&route["collapsed"], &route["origin_fetches"]), (&499.into(), &1.into()));
+    assert_eq!(get(larder.proxy(), "/slow", &[]).header("x-cache"), "HIT");
+}
+
+#[test]
+fn five_hundred_clients_on_an_uncacheable_key_are_let_go_all_at_once() {
+    support::allow_many_files();
+    let (first, rest) = (Gate::new(), Gate::new());
+    let (one, others) = (first.clone(), rest.clone());
+    let origin = Origin::start(move |request| {
+        let gate = if request.count == 1 { &one } else { &others };
+        Script::new()
+            .wait(gate)
+            .then_ok(request.count.to_string().as_bytes(), &[("Cache-Control", "no-store")])
+    });
+    let larder = Larder::start(&config(&origin));
+    let clients = clients(&larder, 500, "/private", |_| vec![]);
+    wait_for_active(&larder, 500);
+    assert_eq!(origin.count("/private"), 1);
+    first.open();
+    // None of them is answered before all of them are there: they do not come one by one.
+    rest.wait_for_arrivals(499);
+    rest.open();
+    let responses = join(clients);
+    assert!(responses.iter().all(|response| response.status == 200 && response.complete));
+    let bodies: HashSet<_> = responses.iter().map(Response::text).collect();
+    assert_eq!(bodies.len(), 500, "each has an answer of its own");
+    assert!(responses.iter().all(|response| response.header("cache-status").contains("detail=no-store")));
+    assert!(responses.iter().all(|response| !response.header("cache-status").contains("stored;")));
+}
+
+#[test]
+fn an_uncacheable_answer_is_remembered_so_that_nobody_waits_for_the_next() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |request| match request.count {
+        1 => Script::ok("first", &[("Cache-Control", "no-store")]),
+        _ => Script::new().wait(&held).then_ok(b"next", &[("Cache-Control", "no-store")]),
+    });
+    let larder = Larder::start(&config(&origin));
+    assert_eq!(larder.get("/", &[]).text(), "first");
+    let clients = clients(&larder, 20, "/", |_| vec![]);
+    gate.wait_for_arrivals(20);
+    gate.open();
+    for response in join(clients) {
+        assert_eq!(response.text(), "next");
+        assert!(response.header("cache-status").contains("detail=no-store"), "{:?}", response.headers);
+    }
+}
+
+#[test]
+fn an_error_of_the_origin_is_shared_by_those_who_wait_and_not_remembered() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |request| match request.count {
+        1 => Script::new().wait(&held).close(),
+        _ => Script::ok("better", STORABLE),
+    });
+    let larder = Larder::start(&config(&origin));
+    let clients = clients(&larder, 20, "/", |_| vec![]);
+    wait_for_active(&larder, 20);
+    gate.open();
+    assert!(join(clients).iter().all(|response| response.status == 502));
+    assert_eq!(origin.count("/"), 1);
+    assert_eq!(larder.get("/", &[]).text(), "better");
+    assert_eq!(larder.get("/", &[]).header("x-cache"), "HIT");
+}
+
+#[test]
+fn the_first_clients_leaving_does_not_hurt_the_others() {
+    let (gate, origin) = gated(|_, gate| Script::new().wait(gate).then_ok(body(), STORABLE));
+    let larder = Larder::start(&config(&origin));
+    let mut first = Connection::open(larder.proxy());
+    first.write_head("GET", "/", &[]);
+    gate.wait_for_arrivals(1);
+    let clients = clients(&larder, 20, "/", |_| vec![]);
+    wait_for_active(&larder, 21);
+    first.reset();
+    assert!(within(PATIENCE, || larder.stats()["client_closed"] == 1));
+    gate.open();
+    assert!(join(clients).iter().all(|response| response.body == body() && response.complete));
+    assert_eq!(origin.count("/"), 1);
+}
+
+#[test]
+fn the_first_clients_leaving_in_the_middle_of_the_body_does_not_hurt_the_others() {
+    let (gate, origin) =
+        gated(|_, gate| Script::chunked(STORABLE).chunk("one ").wait(gate).chunk("two").last_chunk());
+    let larder = Larder::start(&config(&origin));
+    let mut first = Connection::open(larder.proxy());
+    first.write_head("GET", "/", &[]);
+    assert_eq!(first.response_head("GET").status, 200);
+    assert_eq!(first.read_chunk(), b"one ");
+    let clients = clients(&larder, 20, "/", |_| vec![]);
+    wait_for_active(&larder, 21);
+    first.reset();
+    assert!(within(PATIENCE, || larder.stats()["client_closed"] == 1));
+    gate.open();
+    assert!(join(clients).iter().all(|response| response.text() == "one two" && response.complete));
+    assert_eq!(origin.count("/"), 1);
+}
+
+#[test]
+fn a_fetch_that_everybody_has_left_is_still_kept() {
+    let (gate, origin) = gated(|_, gate| Script::new().wait(gate).then_ok(b"kept", STORABLE));
+    let larder = Larder::start(&config(&origin));
+    let mut only = Connection::open(larder.proxy());
+    only.write_head("GET", "/", &[]);
+    gate.wait_for_arrivals(1);
+    only.reset();
+    assert!(within(PATIENCE, || larder.stats()["client_closed"] == 1));
+    gate.open();
+    assert!(within(PATIENCE, || larder.stats()["tiers"]["memory"]["inserts"] == 1));
+    let response = larder.get("/", &[]);
+    assert_eq!((response.text().as_str(), response.header("x-cache")), ("kept", "HIT"));
+    assert_eq!(origin.count("/"), 1);
+}
+
+#[test]
+fn each_variant_collapses_on_its_own() {
+    let (gate, origin) = gated(|request, gate| {
+        let language = request.header("accept-language").to_owned();
+        Script::new()
+            .wait(gate)
+            .then_ok(language.as_bytes(), &[("Cache-Control", "max-age=60"), ("Vary", "Accept-Language")])
+    });
+    let larder = Larder::start(&config(&origin));
+    let language = |n: usize| if n.is_multiple_of(2) { "en" } else { "de" };
+    let clients = clients(&larder, 60, "/", move |n| vec![("Accept-Language", language(n))]);
+    wait_for_active(&larder, 60);
+    gate.open();
+    for (n, response) in join(clients).iter().enumerate() {
+        assert_eq!(response.text(), language(n));
+        assert_eq!((response.status, response.complete), (200, true));
+    }
+    assert_eq!(origin.count("/"), 2, "one for each variant");
+    assert_eq!(larder.get("/", &[("Accept-Language", "de")]).header("x-cache"), "HIT");
+    assert_eq!(larder.get("/", &[("Accept-Language", "en")]).header("x-cache"), "HIT");
+    assert_eq!(origin.count("/"), 2);
+}
+
+#[test]
+fn a_private_response_goes_to_its_owner_alone() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |request| {
+        let script = if request.count == 1 { Script::new().wait(&held) } else { Script::new() };
+        let user = request.header("x-user").to_owned();
+        script.then_ok(user.as_bytes(), &[("Cache-Control", "private, max-age=60")])
+    });
+    let larder = Larder::start(&config(&origin));
+    let clients = clients(&larder, 30, "/me", |n| vec![("X-User", USERS[n])]);
+    wait_for_active(&larder, 30);
+    gate.open();
+    for (n, response) in join(clients).iter().enumerate() {
+        assert_eq!(response.text(), USERS[n], "everyone has their own");
+    }
+    assert_eq!(origin.count("/me"), 30);
+}
+
+#[test]
+fn a_client_with_a_cookie_never_waits_with_those_without() {
+    let (gate, origin) = gated(|request, gate| {
+        let cookie = request.header("cookie").to_owned();
+        Script::new().wait(gate).then_ok(cookie.as_bytes(), &[])
+    });
+    let larder = Larder::start(&config(&origin));
+    let plain = clients(&larder, 10, "/", |_| vec![]);
+    wait_for_active(&larder, 10);
+    let known = clients(&larder, 10, "/", |n| vec![("Cookie", USERS[n])]);
+    wait_for_active(&larder, 20);
+    gate.open();
+    for (n, response) in join(known).iter().enumerate() {
+        assert_eq!(response.text(), USERS[n]);
+        assert!(!response.header("cache-status").contains("collapsed"));
+    }
+    assert!(join(plain).iter().all(|response| response.text().is_empty()));
+    assert_eq!(origin.requests().iter().filter(|request| request.header("cookie").is_empty()).count(), 1);
+}
+
+#[test]
+fn those_who_come_after_the_head_read_the_same_body_from_its_start() {
+    let (gate, origin) =
+        gated(|_, gate| Script::chunked(STORABLE).chunk("one ").wait(gate).chunk("two").last_chunk());
+    let larder = Larder::start(&config(&origin));
+    let mut first = Connection::open(larder.proxy());
+    first.write_head("GET", "/", &[]);
+    let mut head = first.response_head("GET");
+    let late = clients(&larder, 10, "/", |_| vec![]);
+    wait_for_active(&larder, 11);
+    gate.open();
+    first.finish(&mut head);
+    assert_eq!(head.text(), "one two");
+    assert!(join(late).iter().all(|response| response.text() == "one two" && response.complete));
+    assert_eq!(origin.count("/"), 1);
+}
+
+#[test]
+fn different_keys_do_not_wait_for_each_other() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |request| match request.target.as_str() {
+        "/held" => Script::new().wait(&held).then_ok(b"held", STORABLE),
+        _ => Script::ok("free", STORABLE),
+    });
+    let larder = Larder::start(&config(&origin));
+    let held = clients(&larder, 5, "/held", |_| vec![]);
+    wait_for_active(&larder, 5);
+    for n in 0..5 {
+        assert_eq!(larder.get(&format!("/free/{n}"), &[]).text(), "free");
+    }
+    assert_eq!(gate.arrived(), 1);
+    gate.open();
+    assert!(join(held).iter().all(|response| response.text() == "held"));
+}
+
+const USERS: [&str; 30] = [
+    "u00", "u01", "u02", "u03", "u04", "u05", "u06", "u07", "u08", "u09", "u10", "u11", "u12", "u13", "u14",
+    "u15", "u16", "u17", "u18", "u19", "u20", "u21", "u22", "u23", "u24", "u25", "u26", "u27", "u28", "u29",
+];
+
+fn config(origin: &Origin) -> String {
+    format!(
+        r#"
+listen = "127.0.0.1:0"
+admin = "127.0.0.1:0"
+workers = 2
+[upstream.api]
+servers = ["{}"]
+timeout = {{ connect = "10s", first_byte = "60s" }}
+pool = {{ max_connections = 1000, queue_timeout = "30s" }}
+[[route]]
+name = "all"
+upstream = "api"
+match = {{ path = "/*" }}
+[route.cache]
+ttl.default = "60s"
+"#,
+        origin.url()
+    )
+}
+
+/// 40 kB that differ from place to place.
+fn body() -> Vec<u8> {
+    (0..10_000_u32).flat_map(u32::to_be_bytes).collect()
+}
+
+fn gated(script: impl Fn(&support::Request, &Gate) -> Script + Send + Sync + 'static) -> (Gate, Origin) {
+    let gate = Gate::new();
+    let held = gate.clone();
+    (gate, Origin::start(move |request| script(request, &held)))
+}
+
+type Client = JoinHandle<Response>;
+
+fn clients(
+    larder: &Larder,
+    count: usize,
+    path: &'static str,
+    headers: impl Fn(usize) -> Vec<(&'static str, &'static str)>,
+) -> Vec<Client> {
+    let addr = larder.proxy();
+    (0..count)
+        .map(|n| {
+            let headers = headers(n);
+            std::thread::spawn(move || get(addr, path, &headers))
+        })
+        .collect()
+}
+
+fn join(clients: Vec<Client>) -> Vec<Response> {
+    clients.into_iter().map(|client| client.join().unwrap()).collect()
+}
+
+/// Everyone is inside: `active` counts a request from its head to its last byte.
+fn wait_for_active(larder: &Larder, count: u64) {
+    assert!(
+        within(PATIENCE, || larder.stats()["active"] == count),
+        "{count} should be active: {}",
+        larder.stats()
+    );
+}

@@ -323,6 +323,8 @@ impl Wait {
             collapsed: collapsed && forwarded,
             fwd_status: forwarded.then_some(304),
             stored: forwarded,
+            // Why the origin was asked; a tier that answers by itself has nothing to excuse.
+            detail: self.exchange.detail.filter(|_| forwarded),
             ..Outcome::new(source)
         };
         Step::Deliver(Box::new(Deliver::stored(self.exchange, stored, reusable, outcome)))

@@ -100,14 +100,34 @@ fn on_a_miss_the_condition_is_ours_to_judge_and_the_whole_is_stored() {
 #[test]
 fn a_response_that_may_not_be_stored_answers_conditions_too() {
     let front = Front::new("", |_| Script::ok("mine", &[("Cache-Control", "no-store"), ("ETag", "\"v1\"")]));
-    for _ in 0..2 {
+    // The first is judged by Larder; the second, remembered as uncacheable, by the origin.
+    for expected in [(304, ""), (200, "mine")] {
         let response = front.get("/", &[("If-None-Match", "\"v1\"")]);
-        // The first is judged by Larder; the second, remembered as uncacheable, by the origin.
-        let expected = if response.status == 304 { "" } else { "mine" };
-        assert_eq!(response.text(), expected);
+        assert_eq!((response.status, response.text().as_str()), expected);
         assert_eq!(told(&response), "MISS larder; fwd=uri-miss; detail=no-store");
     }
     assert_eq!(front.origin.last().header("if-none-match"), "\"v1\"");
+}
+
+#[test]
+fn a_304_of_ours_does_not_swallow_the_clients_cookie() {
+    let fields =
+        [("Cache-Control", "max-age=60"), ("ETag", "\"v1\""), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")];
+    let front = Front::new("", move |_| Script::ok("mine", &fields));
+    let response = front.get("/", &[("If-None-Match", "\"v1\"")]);
+    assert_eq!(
+        (response.status, told(&response).as_str()),
+        (304, "MISS larder; fwd=uri-miss; detail=set-cookie")
+    );
+    assert_eq!(response.headers.all("set-cookie").collect::<Vec<_>>(), ["a=1", "b=2"]);
+}
+
+#[test]
+fn a_304_without_an_etag_says_when_it_was_modified() {
+    let front = Front::new("ttl.default = \"60s\"", |_| Script::ok("a", &[("Last-Modified", MADE)]));
+    front.get("/", &[]);
+    let response = front.get("/", &[("If-Modified-Since", MADE)]);
+    assert_eq!((response.status, response.header("last-modified")), (304, MADE));
 }
 
 #[test]

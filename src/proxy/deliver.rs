@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::fields::hop;
@@ -222,9 +222,17 @@ fn whole(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Draft {
 }
 
 /// RFC 9110 §15.4.5: a 304 carries what would have been sent in a 200 of the fields that matter to
-/// a cache, and no others of the representation.
+/// a cache, and no others of the representation; `Last-Modified` where no `ETag` says it better.
+///
+/// `Age` belongs to every response from a cache (RFC 9111 §4), and `Set-Cookie` is no field of the
+/// representation: the client whose condition was withheld from the origin would lose its cookie.
 fn not_modified(mut headers: HeaderMap) -> Draft {
-    let unwanted: Vec<_> = headers.keys().filter(|name| !rules::not_modified_fields(name)).cloned().collect();
+    let untagged = !headers.contains_key(header::ETAG);
+    let kept = |name: &HeaderName| {
+        let ours = *name == header::AGE || *name == header::SET_COOKIE;
+        ours || (untagged && *name == header::LAST_MODIFIED) || rules::not_modified_fields(name)
+    };
+    let unwanted: Vec<_> = headers.keys().filter(|name| !kept(name)).cloned().collect();
     for name in unwanted {
         headers.remove(name);
     }

@@ -4,8 +4,8 @@
 
 mod support;
 
-use support::front::{Front, HIT, HOST, STORED, told};
-use support::{Gate, Request, Response, Script};
+use support::front::{Front, HIT, HOST, Lines, STORED, told};
+use support::{Connection, Gate, Request, Response, Script};
 
 const VARY_STORED: &str = "MISS larder; fwd=vary-miss; stored";
 
@@ -25,7 +25,7 @@ fn each_variant_is_kept_beside_the_others() {
         "",
         echo("accept-language", &[("Cache-Control", "max-age=60"), ("Vary", "Accept-Language")]),
     );
-    let rows: [(&[(&str, &str)], &str); 4] = [
+    let rows: [(Lines, &str); 4] = [
         (&[("Accept-Language", "de")], "accept-language=de"),
         (&[("Accept-Language", "en")], "accept-language=en"),
         // §4.1: absent matches absent alone.
@@ -51,7 +51,7 @@ fn selecting_fields_match_whatever_their_spacing_and_lines() {
         echo("accept", &[("Cache-Control", "max-age=60"), ("Vary", "Accept, Accept-Encoding")]),
     );
     front.get("/", &[("Accept", "a/a, b/b"), ("Accept-Encoding", "gzip")]);
-    let same: [&[(&str, &str)]; 3] = [
+    let same: [Lines; 3] = [
         &[("Accept", "a/a,b/b"), ("Accept-Encoding", "gzip")],
         &[("Accept", "a/a ,  b/b"), ("accept-encoding", "gzip")],
         &[("Accept", "a/a"), ("Accept-Encoding", "gzip"), ("Accept", "b/b"), ("X-Other", "1")],
@@ -59,7 +59,7 @@ fn selecting_fields_match_whatever_their_spacing_and_lines() {
     for fields in same {
         assert_eq!(told(&front.get("/", fields)), HIT, "{fields:?}");
     }
-    let others: [&[(&str, &str)]; 3] = [
+    let others: [Lines; 3] = [
         &[("Accept", "b/b, a/a"), ("Accept-Encoding", "gzip")],
         &[("Accept", "a/a, b/b"), ("Accept-Encoding", "br")],
         &[("Accept", "a/a, b/b")],
@@ -292,6 +292,29 @@ fn a_response_that_sets_a_cookie_is_stored_as_the_route_says() {
         let second = front.get("/", &[]);
         assert_eq!(told(&second), expected, "{mode} {cache_control}");
         assert_eq!(second.headers.all("set-cookie").count(), cookies, "{mode} {cache_control}: second");
+    }
+}
+
+#[test]
+fn a_field_for_one_user_reaches_the_owner_of_the_fetch_and_nobody_who_shares_it() {
+    for (mode, cache_control) in [("strip", "max-age=60"), ("origin", "max-age=60, private=\"Set-Cookie\"")] {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let fields = [("Cache-Control", cache_control), ("Set-Cookie", "sid=1"), ("Set-Cookie", "b=2")];
+        let front = Front::new(&format!("set_cookie = \"{mode}\""), move |_| {
+            Script::chunked(&fields).chunk("a").wait(&held).last_chunk()
+        });
+        let ask = || {
+            let mut connection = Connection::open(front.larder.proxy());
+            connection.write_head("GET", "/", &[("Host", HOST)]);
+            let head = connection.response_head("GET");
+            (connection, head)
+        };
+        let (owner, guest) = (ask(), ask());
+        assert_eq!(owner.1.headers.all("set-cookie").collect::<Vec<_>>(), ["sid=1", "b=2"], "{mode}");
+        assert_eq!(told(&guest.1), format!("{STORED}; collapsed"), "{mode}");
+        assert_eq!(guest.1.headers.get("set-cookie"), None, "{mode}");
+        gate.open();
     }
 }
 

@@ -12,12 +12,11 @@ use http_body::Body;
 
 use crate::fields::hop;
 use crate::fields::range::{self, Resolved};
-use crate::flight::Reader;
 use crate::rules::{self, ClientCondition, ResponseFacts, Reusable};
 use crate::stored::StoredResponse;
 use crate::telemetry::{Detail, Miss, Outcome, Source};
 use crate::upstream::OriginBody;
-use crate::worker::{Asked, Fetched, Snapshot, Worker};
+use crate::worker::{Asked, Fetched, Own, Snapshot, Worker};
 
 use super::body::{Content, Delivery};
 use super::exchange::Exchange;
@@ -38,7 +37,7 @@ pub(super) struct Deliver {
 
 enum What {
     Stored(Arc<StoredResponse>, Reusable),
-    Growing(Arc<Fetched>, Reader),
+    Growing(Arc<Fetched>, Own),
     /// For this client alone; the client's own conditions have been withheld from the origin.
     Private(Response<OriginBody>),
     /// As the origin answered this very request.
@@ -65,8 +64,8 @@ impl Deliver {
     }
 
     /// On its way into the cache.
-    pub fn growing(exchange: Exchange, fetched: Arc<Fetched>, reader: Reader, outcome: Outcome) -> Self {
-        Self::of(exchange, outcome, What::Growing(fetched, reader))
+    pub fn growing(exchange: Exchange, fetched: Arc<Fetched>, own: Own, outcome: Outcome) -> Self {
+        Self::of(exchange, outcome, What::Growing(fetched, own))
     }
 
     /// From a fill, for its owner alone.
@@ -121,9 +120,9 @@ impl Deliver {
         let now = worker.now();
         let mut draft = match (what, asked.as_deref()) {
             (What::Stored(stored, reusable), asked) => from_store(asked, &stored, &reusable),
-            (What::Growing(fetched, reader), asked) => {
+            (What::Growing(fetched, own), asked) => {
                 let age = outcome.collapsed.then(|| rules::current_age(&fetched.facts, now));
-                growing(asked, &fetched, reader, age)
+                growing(asked, &fetched, own, age)
             }
             (What::Private(response), asked) => {
                 let facts = ResponseFacts::of(response.status().as_u16(), response.headers(), now, now);
@@ -166,20 +165,16 @@ fn from_store(asked: Option<&Asked>, stored: &StoredResponse, reusable: &Reusabl
     }
 }
 
-fn growing(
-    asked: Option<&Asked>,
-    fetched: &Fetched,
-    reader: Reader,
-    age: Option<std::time::Duration>,
-) -> Draft {
+fn growing(asked: Option<&Asked>, fetched: &Fetched, own: Own, age: Option<std::time::Duration>) -> Draft {
     let mut headers = fetched.headers.clone();
+    headers.extend(own.withheld);
     if let Some(age) = age {
         head::set_age(&mut headers, age);
     }
     if asked.is_some_and(|asked| is_not_modified(asked, &fetched.facts)) {
         return not_modified(headers);
     }
-    Draft { status: fetched.status, headers, content: Content::Growing(reader) }
+    Draft { status: fetched.status, headers, content: Content::Growing(own.reader) }
 }
 
 fn private(asked: Option<&Asked>, response: Response<OriginBody>, facts: &ResponseFacts) -> Draft {

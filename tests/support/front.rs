@@ -17,7 +17,7 @@ pub struct Front {
 impl Front {
     /// One route, `/*`, with these lines under `[route.cache]`.
     pub fn new(cache: &str, behaviour: impl Fn(&Request) -> Script + Send + Sync + 'static) -> Self {
-        let route = format!("[[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"api\"\n");
+        let route = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n";
         Self::with(&format!("{route}[route.cache]\n{cache}"), behaviour)
     }
 
@@ -47,6 +47,9 @@ impl Front {
         (0..times).map(|_| told(&self.get(path, headers))).collect()
     }
 }
+
+/// Header fields as a test writes them down.
+pub type Lines<'a> = &'a [(&'a str, &'a str)];
 
 /// The host that requests name.
 pub const HOST: &str = "api.test";

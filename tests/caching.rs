@@ -5,8 +5,8 @@
 
 mod support;
 
-use support::front::{Front, HIT, STORED, age, cache_status, told, ttl};
-use support::{PATIENCE, Script, within};
+use support::front::{Front, HIT, HOST, Lines, STORED, age, cache_status, told, ttl};
+use support::{Connection, Gate, PATIENCE, Script, within};
 
 /// A date that no clock of these tests will reach, and one long past.
 const FUTURE: &str = "Fri, 31 Dec 2100 23:59:59 GMT";
@@ -33,6 +33,32 @@ fn the_first_answer_is_a_stored_miss_and_the_second_a_hit() {
         assert!(is_process_time(response.header("x-process-time")), "{:?}", response.headers);
     }
     assert_eq!(front.origin.count("/a"), 1);
+}
+
+#[test]
+fn whoever_comes_while_the_body_is_on_its_way_shares_the_fetch() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let front = Front::new("", move |_| {
+        Script::chunked(&[("Cache-Control", "max-age=60")]).chunk("hel").wait(&held).chunk("lo").last_chunk()
+    });
+    // With the head in hand, the fetch is in flight, and stays so until the gate opens.
+    let ask = |expected: &str| {
+        let mut connection = Connection::open(front.larder.proxy());
+        connection.write_head("GET", "/", &[("Host", HOST)]);
+        let head = connection.response_head("GET");
+        assert_eq!(cache_status(&head), expected);
+        (connection, head)
+    };
+    let first = ask("larder; fwd=uri-miss; stored");
+    let second = ask("larder; fwd=uri-miss; stored; collapsed");
+    assert!(age(&second.1) < 30);
+    gate.open();
+    for (mut connection, mut response) in [first, second] {
+        connection.finish(&mut response);
+        assert_eq!((response.text().as_str(), response.complete), ("hello", true));
+    }
+    assert_eq!((told(&front.get("/", &[])).as_str(), front.origin.count("/")), (HIT, 1));
 }
 
 /// The metric names of a `Server-Timing`; panics where one is not `name;dur=1.234`.
@@ -173,7 +199,7 @@ fn a_route_override_counts_in_place_of_the_origins_lifetime_alone() {
 
 #[test]
 fn lifetimes_show_in_ttl_and_age() {
-    let rows: [(&str, &[(&str, &str)], i64, u64); 7] = [
+    let rows: [(&str, Lines, i64, u64); 7] = [
         ("", &[("Cache-Control", "max-age=1000")], 1000, 0),
         ("", &[("Cache-Control", "max-age=1000"), ("Age", "300")], 700, 300),
         ("ttl.default = \"50m\"", &[], 3000, 0),

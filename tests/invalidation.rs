@@ -5,7 +5,7 @@
 mod support;
 
 use support::Script;
-use support::front::{Front, HIT, STORED, told};
+use support::front::{Front, HIT, Lines, STORED, told};
 
 const PASSED: &str = "BYPASS larder; fwd=method";
 
@@ -115,7 +115,7 @@ fn all_that_is_stored_of_a_url_goes_at_once() {
     let front = front(
         "key.headers = [\"X-Tenant\"]\nkey.ignore_query = [\"utm_*\"]\nauthorization = \"per-credential\"",
     );
-    let asked: [&[(&str, &str)]; 4] = [
+    let asked: [Lines; 4] = [
         &[],
         &[("X-Tenant", "a")],
         &[("X-Tenant", "b")],

@@ -3,11 +3,13 @@
 //! Memory only, over sockets, with one route. Nobody waits for a lifetime to end: the origin's
 //! `Age` makes a response stale at birth, by 50 seconds where not said.
 
+#![allow(clippy::disallowed_methods, reason = "test code may read the clock")]
+
 mod support;
 
 use std::time::Instant;
 
-use support::front::{Front, HIT, STALE, STORED, age, configuration, told, ttl};
+use support::front::{Front, HIT, Lines, STALE, STORED, age, configuration, told, ttl};
 use support::{Gate, Larder, Origin, PATIENCE, Script, within};
 
 /// 50 s past its lifetime when it arrives; `more` is added to its Cache-Control.
@@ -105,7 +107,7 @@ fn a_refresh_that_fails_leaves_the_stale_response_in_its_window() {
 #[test]
 fn nobody_is_served_stale_where_the_origin_or_the_client_forbids_it() {
     let swr = "stale_while_revalidate = \"100s\"";
-    let rows: [(&str, &str, &[(&str, &str)], &str); 9] = [
+    let rows: [(&str, &str, Lines, &str); 9] = [
         (swr, ", must-revalidate", &[], REPLACED),
         (swr, ", proxy-revalidate", &[], REPLACED),
         (swr, ", s-maxage=50", &[], REPLACED),
@@ -234,7 +236,7 @@ fn an_origin_that_is_too_slow_is_covered_too() {
 #[test]
 fn an_error_is_shown_where_staleness_is_forbidden() {
     let sie = "stale_if_error = \"10m\"";
-    let rows: [(&str, &str, &[(&str, &str)]); 8] = [
+    let rows: [(&str, &str, Lines); 8] = [
         (sie, ", must-revalidate", &[]),
         (sie, ", proxy-revalidate", &[]),
         (sie, ", s-maxage=50", &[]),

@@ -5,7 +5,7 @@
 
 mod support;
 
-use support::front::{Front, HIT, STORED, cache_status, told};
+use support::front::{Front, HIT, Lines, STORED, cache_status, told};
 use support::wire::Framing;
 use support::{Connection, Gate, PATIENCE, Request, Response, Script, within};
 
@@ -20,7 +20,7 @@ fn story(response: &Response) -> (String, String) {
 
 #[test]
 fn a_request_may_ask_for_the_origins_word() {
-    let rows: &[(&[(&str, &str)], &str)] = &[
+    let rows: &[(Lines, &str)] = &[
         (&[("Cache-Control", "no-cache")], "request-no-cache"),
         (&[("Pragma", "no-cache")], "request-no-cache"),
         (&[("Cache-Control", "max-age=0")], "request-max-age"),
@@ -242,7 +242,7 @@ fn every_response_that_is_not_stored_says_why() {
         let status = if request.target == "/status" { 201 } else { 200 };
         Script::respond(status, fields(&request.target[1..]), "body")
     });
-    let rows: [(&str, &str, &[(&str, &str)]); 10] = [
+    let rows: [(&str, &str, Lines); 10] = [
         ("GET", "no-store", &[]),
         ("GET", "private", &[]),
         ("GET", "set-cookie", &[]),

@@ -5,7 +5,7 @@
 
 mod support;
 
-use support::front::{Front, HIT, STORED, age, told, ttl};
+use support::front::{Front, HIT, Lines, STORED, age, told, ttl};
 use support::{Request, Response, Script};
 
 const BODY: &str = "abcdefghijklmnopqrstuvwxyz";
@@ -42,7 +42,7 @@ fn stale(tag: &str, body: &str) -> Script {
 
 #[test]
 fn a_client_that_holds_the_stored_response_gets_a_304() {
-    let rows: &[(&[(&str, &str)], u16)] = &[
+    let rows: &[(Lines, u16)] = &[
         (&[("If-None-Match", "\"v1\"")], 304),
         (&[("If-None-Match", "W/\"v1\"")], 304),
         (&[("If-None-Match", "\"v0\", W/\"v1\"")], 304),

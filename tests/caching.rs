@@ -3,6 +3,13 @@
 //!
 //! Memory only, over sockets, with one route unless said.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
 mod support;
 
 use support::front::{Front, HIT, HOST, Lines, STORED, age, cache_status, told, ttl};

@@ -2,6 +2,13 @@
 //!
 //! Memory only, over sockets.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
 mod support;
 
 use support::front::{Front, HIT, HOST, Lines, STORED, told};

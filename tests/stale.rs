@@ -320,3 +320,24 @@ fn only_if_cached_does_not_pass_by_a_cookie_or_a_remembered_no_either() {
     assert_eq!(front.get("/no", &[("Cache-Control", "only-if-cached")]).status, 504);
     assert_eq!(front.origin.requests().len(), asked);
 }
+
+#[test]
+fn a_head_or_a_range_is_covered_too_when_the_origin_fails() {
+    let front = Front::new("stale_if_error = \"10m\"", |request| match request.count {
+        1 => stale("", "old"),
+        _ => Script::respond(503, &[], "down"),
+    });
+    let asked: [(&str, Lines); 2] = [("HEAD", &[]), ("GET", &[("Range", "bytes=0-1")])];
+    for (method, fields) in asked {
+        let path = format!("/{method}");
+        assert_eq!(told(&front.get(&path, &[])), STORED);
+        let response = front.request(method, &path, fields, b"");
+        assert_eq!(told(&response), INSTEAD_OF_503, "{method}");
+        assert_eq!(response.text(), if method == "HEAD" { "" } else { "ol" });
+    }
+    front.origin.stop();
+    for (method, fields) in asked {
+        let response = front.request(method, &format!("/{method}"), fields, b"");
+        assert_eq!(told(&response), INSTEAD_OF_NOTHING, "{method}");
+    }
+}

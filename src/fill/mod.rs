@@ -38,6 +38,7 @@ use crate::upstream::{ForwardError, OriginBody};
 use crate::worker::{Asked, FillTimes, ForOwner, Landing, Own, OwnerLanding, Snapshot, Worker};
 
 use judge::Verdict;
+pub use judge::is_failure;
 
 /// How long an origin that failed is left alone where something stored stands in for it.
 const AFTER_ERROR: Duration = Duration::from_secs(1);

@@ -334,7 +334,7 @@ impl Wait {
             return lookup::only_if_cached(Box::new(self.exchange));
         }
         self.exchange.detail = detail.or(self.exchange.detail);
-        Step::Pass(Box::new(Pass::missing(self.exchange, self.miss)))
+        Step::Pass(Box::new(Pass::missing(self.exchange, self.miss).or_stale(self.stale)))
     }
 
     fn fail(self: Box<Self>, failure: Failure) -> Step {

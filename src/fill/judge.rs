@@ -31,8 +31,7 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
     if status == StatusCode::NOT_MODIFIED {
         return not_modified(filling, answer);
     }
-    // RFC 5861 §4: an error is any situation that would result in a 500, 502, 503, or 504.
-    if matches!(status.as_u16(), 500 | 502..=504)
+    if is_failure(status.as_u16())
         && let Some(stale) = standing_in(filling, answer.response_time)
     {
         return Verdict::Stands(stale, status.as_u16());
@@ -47,6 +46,12 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
         }
         Ok(permit) => Verdict::Storable(permit, answer),
     }
+}
+
+/// Whether an answer is an error in whose place what is stored may stand: RFC 5861 §4, "any situation
+/// that would result in a 500, 502, 503, or 504".
+pub fn is_failure(status: u16) -> bool {
+    matches!(status, 500 | 502..=504)
 }
 
 /// What is stored, if it may stand in for an origin that failed.

@@ -11,13 +11,13 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use crate::clock::Timestamp;
-use crate::fields::date;
+use crate::fields::{date, hop};
 use crate::flight::{Growing, Room, Writer};
 use crate::rules::{self, NotStored, ResponseFacts, Storable};
 use crate::store::Reserved;
 use crate::stored::{Received, StoredResponse};
 use crate::upstream::OriginBody;
-use crate::worker::{Fetched, ForOwner, Landing, OwnerLanding};
+use crate::worker::{Fetched, ForOwner, Landing, Own, OwnerLanding};
 
 use super::judge::{content_length, facts_of};
 use super::{Answer, Filling};
@@ -60,18 +60,14 @@ pub(super) async fn storable(mut filling: Filling, permit: Storable, answer: Ans
     let facts = facts_of(&answer);
     let selecting = rules::selecting_fields(&facts.vary, &filling.fill.asked.headers);
     let (parts, body) = answer.response.into_parts();
-    let mut headers = rules::stored_fields(&parts.headers, &permit);
-    // Not stored, but the trailer section passes to those who read the body as it comes, and the
-    // field that announces it with them (RFC 9110 §6.6.2).
-    for value in parts.headers.get_all(header::TRAILER) {
-        headers.append(header::TRAILER, value.clone());
-    }
+    let headers = passing_fields(&parts.headers, &permit);
+    let withheld = withheld_fields(&parts.headers, &permit);
     let (writer, growing) = Growing::new(config.lag, config.lag_timeout);
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
-    let reader = growing.reader();
+    let own = growing.reader().map(|reader| Own { reader, withheld });
     let (status, born) = (parts.status, filling.born);
     let fetched = Arc::new(Fetched { status, headers, facts, selecting, born, body: growing });
-    filling.tell_with(Landing::Fetched(Arc::clone(&fetched)), reader);
+    filling.tell_with(Landing::Fetched(Arc::clone(&fetched)), own);
     pump(filling, permit, fetched, writer, body, reserved).await;
 }
 
@@ -177,6 +173,32 @@ fn stored(filling: &Filling, permit: Storable, fetched: &Fetched, body: Bytes) -
         born: filling.born,
     };
     Arc::new(StoredResponse::new(permit, received))
+}
+
+/// What everyone who waits is given: what is stored, and `Trailer`. A trailer section is not stored,
+/// but it passes, and only one that is announced can be written (RFC 9110 §6.6.2).
+fn passing_fields(headers: &HeaderMap, permit: &Storable) -> HeaderMap {
+    let mut passing = rules::stored_fields(headers, permit);
+    for value in headers.get_all(header::TRAILER) {
+        passing.append(header::TRAILER, value.clone());
+    }
+    passing
+}
+
+/// What may not be stored, for the one client whose request brought it.
+fn withheld_fields(headers: &HeaderMap, permit: &Storable) -> HeaderMap {
+    let mut withheld = HeaderMap::new();
+    if permit.without().is_empty() {
+        return withheld;
+    }
+    let options = hop::connection_options(headers);
+    let of_connection = |name| hop::is_hop_by_hop(name) || options.contains(name);
+    for (name, value) in headers.iter().filter(|(name, _)| permit.without().contains(name)) {
+        if !of_connection(name) {
+            withheld.append(name.clone(), value.clone());
+        }
+    }
+    withheld
 }
 
 /// RFC 9110 §6.6.1: a recipient with a clock records when a message without `Date` came, and adds

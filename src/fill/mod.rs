@@ -30,14 +30,15 @@ use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::config::RouteCache;
-use crate::flight::{Owner, Reader};
+use crate::flight::Owner;
 use crate::rules::{self, NotStored, Reuse};
 use crate::store::Class;
 use crate::stored::{Born, CacheKey, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
-use crate::worker::{Asked, FillTimes, ForOwner, Landing, OwnerLanding, Snapshot, Worker};
+use crate::worker::{Asked, FillTimes, ForOwner, Landing, Own, OwnerLanding, Snapshot, Worker};
 
 use judge::Verdict;
+pub use judge::is_failure;
 
 /// How long an origin that failed is left alone where something stored stands in for it.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -222,9 +223,9 @@ impl Filling {
         self.tell_with(landing, None);
     }
 
-    fn tell_with(&mut self, landing: Landing, reader: Option<Reader>) {
+    fn tell_with(&mut self, landing: Landing, own: Option<Own>) {
         if let Some(owner) = self.fill.owner.take() {
-            let landing = OwnerLanding::Shared(landing.clone(), reader);
+            let landing = OwnerLanding::Shared(landing.clone(), own);
             let _left = owner.send(ForOwner { landing, times: self.times });
         }
         self.fill.seat.publish(landing);

@@ -7,17 +7,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::fields::hop;
 use crate::fields::range::{self, Resolved};
-use crate::flight::Reader;
 use crate::rules::{self, ClientCondition, ResponseFacts, Reusable};
 use crate::stored::StoredResponse;
 use crate::telemetry::{Detail, Miss, Outcome, Source};
 use crate::upstream::OriginBody;
-use crate::worker::{Asked, Fetched, Snapshot, Worker};
+use crate::worker::{Asked, Fetched, Own, Snapshot, Worker};
 
 use super::body::{Content, Delivery};
 use super::exchange::Exchange;
@@ -38,7 +37,7 @@ pub(super) struct Deliver {
 
 enum What {
     Stored(Arc<StoredResponse>, Reusable),
-    Growing(Arc<Fetched>, Reader),
+    Growing(Arc<Fetched>, Own),
     /// For this client alone; the client's own conditions have been withheld from the origin.
     Private(Response<OriginBody>),
     /// As the origin answered this very request.
@@ -65,8 +64,8 @@ impl Deliver {
     }
 
     /// On its way into the cache.
-    pub fn growing(exchange: Exchange, fetched: Arc<Fetched>, reader: Reader, outcome: Outcome) -> Self {
-        Self::of(exchange, outcome, What::Growing(fetched, reader))
+    pub fn growing(exchange: Exchange, fetched: Arc<Fetched>, own: Own, outcome: Outcome) -> Self {
+        Self::of(exchange, outcome, What::Growing(fetched, own))
     }
 
     /// From a fill, for its owner alone.
@@ -121,9 +120,9 @@ impl Deliver {
         let now = worker.now();
         let mut draft = match (what, asked.as_deref()) {
             (What::Stored(stored, reusable), asked) => from_store(asked, &stored, &reusable),
-            (What::Growing(fetched, reader), asked) => {
+            (What::Growing(fetched, own), asked) => {
                 let age = outcome.collapsed.then(|| rules::current_age(&fetched.facts, now));
-                growing(asked, &fetched, reader, age)
+                growing(asked, &fetched, own, age)
             }
             (What::Private(response), asked) => {
                 let facts = ResponseFacts::of(response.status().as_u16(), response.headers(), now, now);
@@ -166,20 +165,16 @@ fn from_store(asked: Option<&Asked>, stored: &StoredResponse, reusable: &Reusabl
     }
 }
 
-fn growing(
-    asked: Option<&Asked>,
-    fetched: &Fetched,
-    reader: Reader,
-    age: Option<std::time::Duration>,
-) -> Draft {
+fn growing(asked: Option<&Asked>, fetched: &Fetched, own: Own, age: Option<std::time::Duration>) -> Draft {
     let mut headers = fetched.headers.clone();
+    headers.extend(own.withheld);
     if let Some(age) = age {
         head::set_age(&mut headers, age);
     }
     if asked.is_some_and(|asked| is_not_modified(asked, &fetched.facts)) {
         return not_modified(headers);
     }
-    Draft { status: fetched.status, headers, content: Content::Growing(reader) }
+    Draft { status: fetched.status, headers, content: Content::Growing(own.reader) }
 }
 
 fn private(asked: Option<&Asked>, response: Response<OriginBody>, facts: &ResponseFacts) -> Draft {
@@ -222,9 +217,17 @@ fn whole(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Draft {
 }
 
 /// RFC 9110 §15.4.5: a 304 carries what would have been sent in a 200 of the fields that matter to
-/// a cache, and no others of the representation.
+/// a cache, and no others of the representation; `Last-Modified` where no `ETag` says it better.
+///
+/// `Age` belongs to every response from a cache (RFC 9111 §4), and `Set-Cookie` is no field of the
+/// representation: the client whose condition was withheld from the origin would lose its cookie.
 fn not_modified(mut headers: HeaderMap) -> Draft {
-    let unwanted: Vec<_> = headers.keys().filter(|name| !rules::not_modified_fields(name)).cloned().collect();
+    let untagged = !headers.contains_key(header::ETAG);
+    let kept = |name: &HeaderName| {
+        let ours = *name == header::AGE || *name == header::SET_COOKIE;
+        ours || (untagged && *name == header::LAST_MODIFIED) || rules::not_modified_fields(name)
+    };
+    let unwanted: Vec<_> = headers.keys().filter(|name| !kept(name)).cloned().collect();
     for name in unwanted {
         headers.remove(name);
     }

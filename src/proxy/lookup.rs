@@ -64,7 +64,7 @@ fn reuse(
     match verdict {
         // If-Match and If-Unmodified-Since are the origin's to judge (RFC 9110 §13.1).
         _ if rules::has_precondition(&exchange.asked.headers) => {
-            Step::Pass(Box::new(Pass::missing(*exchange, Miss::Request)))
+            forward(exchange, |exchange| Pass::missing(exchange, Miss::Request))
         }
         Reuse::Fresh(reusable) => hit(exchange, stored, reusable, Source::Hit(Tier::Memory)),
         Reuse::Stale { grace: Some(reusable), .. } => {
@@ -74,7 +74,7 @@ fn reuse(
         Reuse::Stale { grace: None, because } => must_ask(exchange, stored, because, resource),
         Reuse::Refused(because) => {
             let why = if because == MustAsk::Cookie { Bypass::Cookie } else { Bypass::Authorization };
-            Step::Pass(Box::new(Pass::bypassing(*exchange, why, None)))
+            forward(exchange, |exchange| Pass::bypassing(exchange, why, None))
         }
     }
 }
@@ -102,7 +102,7 @@ fn must_ask(
 
 fn absent(exchange: Box<Exchange>, miss: Miss, resource: Option<&Resource>) -> Step {
     if rules::has_precondition(&exchange.asked.headers) {
-        return Step::Pass(Box::new(Pass::missing(*exchange, miss)));
+        return forward(exchange, |exchange| Pass::missing(exchange, miss));
     }
     ask(exchange, miss, None, resource)
 }
@@ -120,9 +120,17 @@ fn ask(
     let now = exchange.worker.now();
     if let Some(why) = resource.and_then(|resource| resource.marked(exchange.class(), now)) {
         exchange.detail = Some(Detail::HitForMiss(why));
-        return Step::Pass(Box::new(Pass::missing(*exchange, miss)));
+        return forward(exchange, |exchange| Pass::missing(exchange, miss));
     }
     Step::Wait(Box::new(Wait { exchange: *exchange, miss, stale }))
+}
+
+/// To the origin, for this client alone, unless the client wants nothing from there.
+fn forward(exchange: Box<Exchange>, pass: impl FnOnce(Exchange) -> Pass) -> Step {
+    if exchange.asked.facts.directives.only_if_cached {
+        return only_if_cached(exchange);
+    }
+    Step::Pass(Box::new(pass(*exchange)))
 }
 
 /// RFC 9111 §5.2.1.7: a stored response, or a 504.

@@ -13,8 +13,9 @@ use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use crate::fill::outbound;
-use crate::rules;
+use crate::fill::{is_failure, outbound};
+use crate::rules::{self, Reusable};
+use crate::stored::StoredResponse;
 use crate::telemetry::{Bypass, Miss, Outcome, Phase, Source};
 use crate::upstream::{ForwardError, Forwarded, OriginBody, RequestBody};
 
@@ -29,19 +30,26 @@ pub(super) struct Pass {
     exchange: Exchange,
     outcome: Outcome,
     upgrade: Option<OnUpgrade>,
+    /// What is stored, no longer fresh: it may stand in for an origin that fails.
+    stale: Option<Arc<StoredResponse>>,
 }
 
 impl Pass {
     /// Without having looked.
     pub fn bypassing(exchange: Exchange, why: Bypass, upgrade: Option<OnUpgrade>) -> Self {
         let upgrade = upgrade.filter(|_| why == Bypass::Upgrade || why == Bypass::Off);
-        Self { exchange, outcome: Outcome::new(Source::Bypass(why)), upgrade }
+        Self { exchange, outcome: Outcome::new(Source::Bypass(why)), upgrade, stale: None }
     }
 
     /// After having looked in vain.
     pub fn missing(exchange: Exchange, miss: Miss) -> Self {
         let outcome = exchange.missed(miss);
-        Self { exchange, outcome, upgrade: None }
+        Self { exchange, outcome, upgrade: None, stale: None }
+    }
+
+    /// With something stored that may stand in for an origin that fails.
+    pub fn or_stale(self, stale: Option<Arc<StoredResponse>>) -> Self {
+        Self { stale, ..self }
     }
 
     pub async fn run(mut self: Box<Self>) -> Step {
@@ -49,6 +57,10 @@ impl Pass {
             Ok(forwarded) => {
                 self.note(&forwarded);
                 let response = forwarded.response;
+                let status = response.status().as_u16();
+                if let Some((stale, permit)) = self.standing_in().filter(|_| is_failure(status)) {
+                    return self.stand_in(stale, permit, Some(status));
+                }
                 self.invalidate(&response).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return self.switch(response);
@@ -56,8 +68,26 @@ impl Pass {
                 let Self { exchange, outcome, .. } = *self;
                 Step::Deliver(Box::new(Deliver::passed(exchange, response, outcome)))
             }
-            Err(error) => self.fail(Failure::forward(&error)),
+            Err(error) => match self.standing_in() {
+                Some((stale, permit)) => self.stand_in(stale, permit, None),
+                None => self.fail(Failure::forward(&error)),
+            },
         }
+    }
+
+    /// What is stored, if it may answer because the origin failed (RFC 5861 §4).
+    fn standing_in(&self) -> Option<(Arc<StoredResponse>, Reusable)> {
+        let (stale, cache) = self.stale.as_ref().zip(self.exchange.cache())?;
+        let now = self.exchange.worker.now();
+        let permit = rules::on_error(&self.exchange.asked.facts, &stale.facts, &cache.policy, now)?;
+        let purged = self.exchange.worker.shared.purges.is_purged(stale);
+        (!purged).then(|| (Arc::clone(stale), permit))
+    }
+
+    fn stand_in(self: Box<Self>, stale: Arc<StoredResponse>, permit: Reusable, status: Option<u16>) -> Step {
+        let ttl = Some(permit.ttl());
+        let outcome = Outcome { fwd_status: status, ttl, ..Outcome::new(Source::StaleIfError) };
+        Step::Deliver(Box::new(Deliver::stored(self.exchange, stale, permit, outcome)))
     }
 
     async fn forward(&mut self) -> Result<Forwarded, ForwardError> {
@@ -115,13 +145,14 @@ impl Pass {
 
     /// The origin agreed to switch protocols: both connections become one tunnel.
     fn switch(self: Box<Self>, mut response: Response<OriginBody>) -> Step {
-        let Self { exchange, outcome, upgrade } = *self;
+        let Self { exchange, outcome, upgrade, stale } = *self;
         let far = response.extensions_mut().remove::<OnUpgrade>();
         let (Some(near), Some(far)) = (upgrade, far) else {
             // RFC 9110 §15.2.2: a 101 answers a request to upgrade, nothing else.
             let upstream = exchange.route().map(|route| route.name.clone()).unwrap_or_default();
             let unasked = ForwardError::unasked(&upstream, "it switched protocols unasked");
-            return Box::new(Self { exchange, outcome, upgrade: None }).fail(Failure::forward(&unasked));
+            return Box::new(Self { exchange, outcome, upgrade: None, stale })
+                .fail(Failure::forward(&unasked));
         };
         tokio::spawn(tunnel(near, far));
         Step::Deliver(Box::new(Deliver::passed(exchange, response, outcome)))

@@ -7,16 +7,16 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderMap, Method};
 use tokio::sync::oneshot;
 
 use crate::fields::vary::Vary;
 use crate::fill::Fill;
-use crate::flight::{Guest, Owner, Reader, Seat};
+use crate::flight::{Guest, Owner, Seat};
 use crate::rules::{self, NotStored, ResponseFacts, Reusable, Reuse};
 use crate::stored::{Born, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Phase, Source, Tier};
-use crate::worker::{Fetched, FillTimes, ForOwner, Landing, OwnerLanding};
+use crate::worker::{Fetched, FillTimes, ForOwner, Landing, Own, OwnerLanding};
 
 use super::Step;
 use super::deliver::Deliver;
@@ -160,9 +160,7 @@ impl Wait {
                     Outcome { detail: Some(Detail::NotStored(why)), ..self.exchange.missed(self.miss) };
                 Step::Deliver(Box::new(Deliver::private(self.exchange, *response, outcome)))
             }
-            OwnerLanding::Shared(Landing::Fetched(fetched), Some(reader)) => {
-                self.fetched(fetched, reader, false)
-            }
+            OwnerLanding::Shared(Landing::Fetched(fetched), Some(own)) => self.fetched(fetched, own, false),
             OwnerLanding::Shared(Landing::Revalidated(stored), _) => self.revalidated(stored),
             OwnerLanding::Shared(landing, _) => self.landed(landing, false),
         }
@@ -195,7 +193,7 @@ impl Wait {
                     return self.alone(None);
                 }
                 match fetched.body.reader() {
-                    Some(reader) => self.fetched(fetched, reader, true),
+                    Some(reader) => self.fetched(fetched, Own { reader, withheld: HeaderMap::new() }, true),
                     None => self.alone(Some(Detail::NotStored(NotStored::TooLarge))),
                 }
             }
@@ -236,9 +234,9 @@ impl Wait {
         }
     }
 
-    fn fetched(self: Box<Self>, fetched: Arc<Fetched>, reader: Reader, collapsed: bool) -> Step {
+    fn fetched(self: Box<Self>, fetched: Arc<Fetched>, own: Own, collapsed: bool) -> Step {
         let outcome = Outcome { stored: true, collapsed, ..self.exchange.missed(self.miss) };
-        Step::Deliver(Box::new(Deliver::growing(self.exchange, fetched, reader, outcome)))
+        Step::Deliver(Box::new(Deliver::growing(self.exchange, fetched, own, outcome)))
     }
 
     /// The shared tier had it.
@@ -323,6 +321,8 @@ impl Wait {
             collapsed: collapsed && forwarded,
             fwd_status: forwarded.then_some(304),
             stored: forwarded,
+            // Why the origin was asked; a tier that answers by itself has nothing to excuse.
+            detail: self.exchange.detail.filter(|_| forwarded),
             ..Outcome::new(source)
         };
         Step::Deliver(Box::new(Deliver::stored(self.exchange, stored, reusable, outcome)))
@@ -334,7 +334,7 @@ impl Wait {
             return lookup::only_if_cached(Box::new(self.exchange));
         }
         self.exchange.detail = detail.or(self.exchange.detail);
-        Step::Pass(Box::new(Pass::missing(self.exchange, self.miss)))
+        Step::Pass(Box::new(Pass::missing(self.exchange, self.miss).or_stale(self.stale)))
     }
 
     fn fail(self: Box<Self>, failure: Failure) -> Step {

@@ -36,7 +36,7 @@ pub enum Landing {
 pub struct Fetched {
     /// Its status.
     pub status: StatusCode,
-    /// Its fields, as they will be stored.
+    /// Its fields, as they will be stored, and the `Trailer` that announces what comes after its body.
     pub headers: HeaderMap,
     /// What the caching rules need to know of it.
     pub facts: ResponseFacts,
@@ -58,10 +58,20 @@ pub struct ForOwner {
 
 /// What a fill came to, for its owner.
 pub enum OwnerLanding {
-    /// What everyone gets. With [`Landing::Fetched`] comes the owner's own reader.
-    Shared(Landing, Option<Reader>),
+    /// What everyone gets. With [`Landing::Fetched`] comes what is the owner's own.
+    Shared(Landing, Option<Own>),
     /// A response that nobody else may see.
     Private(Box<Response<OriginBody>>, NotStored),
+}
+
+/// What the owner alone has of a [`Fetched`].
+#[derive(Debug)]
+pub struct Own {
+    /// Its reader, seated before the first byte.
+    pub reader: Reader,
+    /// The fields that may not be stored: those that `private` or `no-cache` name (RFC 9111
+    /// §5.2.2.7, "limited to a single user": this one), and a `Set-Cookie` that the route strips.
+    pub withheld: HeaderMap,
 }
 
 /// Where a fill's time went.

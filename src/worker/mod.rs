@@ -22,7 +22,7 @@ use crate::telemetry::{AccessLog, Metrics, Shard};
 use crate::upstream::Upstream;
 
 pub use asked::Asked;
-pub use landing::{Fetched, FillTimes, ForOwner, Landing, OwnerLanding};
+pub use landing::{Fetched, FillTimes, ForOwner, Landing, Own, OwnerLanding};
 
 /// One request thread's own.
 pub struct Worker {

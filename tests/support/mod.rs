@@ -15,6 +15,7 @@
 )]
 
 pub mod client;
+pub mod front;
 pub mod gate;
 pub mod origin;
 pub mod process;

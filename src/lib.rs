@@ -5,11 +5,13 @@
 //! runtimes.
 //!
 //! ```text
-//! cli/ demo/       9      arguments, the demo
+//! cli/             10      arguments, the environment, exit codes
+//! demo/            9      the sample API
 //! server/          8      threads, connections, drain
+//! admin/           7      own listener: health, figures, purging
 //! proxy/           7      client-side machine: receive lookup wait pass deliver
 //! fill/            6      far-side machine: ask Redis, ask origin, judge, keep
-//! worker.rs        5      what one thread owns, what all share
+//! worker/          5      what one thread owns, what all share, what a fill publishes
 //! flight/          4      in-flight table, growing body
 //! upstream/        4 IO   balance, pool, forward
 //! store/           4 IO   two tiers as one: memory, redis, purge

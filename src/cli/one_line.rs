@@ -49,6 +49,7 @@ mod tests {
     use clap::Parser;
 
     use crate::cli::args::{Args, Command};
+    use crate::config::Config;
 
     fn run(line: &str) -> Run {
         match Args::try_parse_from(line.split_whitespace()).unwrap().command {
@@ -82,6 +83,27 @@ mod tests {
         assert!(!table.contains_key("cache"));
         assert!(table["route"][0]["cache"].as_table().unwrap().is_empty());
         assert_eq!(written_for(&run("larder run")), None);
+    }
+
+    fn read(line: &str) -> Result<Config, String> {
+        let source = written_for(&run(line)).unwrap();
+        Config::parse(&source.text, &source.name, &|_| None).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn what_is_written_is_a_good_configuration() {
+        let config = read("larder run --to http://h:3000 --ttl 60s --redis redis://db").unwrap();
+        assert_eq!(
+            (config.upstreams[0].servers[0].port, config.cache.redis.as_deref()),
+            (3000, Some("redis://db"))
+        );
+        assert!(config.routes[0].cache.as_ref().unwrap().policy.ttl.default.is_some());
+    }
+
+    #[test]
+    fn a_wrong_argument_is_a_located_problem() {
+        let shown = read("larder run --to http://a --redis rediss://db").unwrap_err();
+        assert!(shown.contains("--> --to:6:9") && shown.contains("redis = \"rediss://db\""), "{shown}");
     }
 
     #[test]

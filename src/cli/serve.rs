@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::{self, Access, Config, LogFormat, Server};
 use crate::demo::{self, Banner, Listening, RedisFound};
 use crate::server::{self, Running, StartError};
-use crate::telemetry;
+use crate::telemetry::{self, Messages};
 
 use super::args::Demo;
 use super::config_file::Source;
@@ -25,20 +26,28 @@ use super::{colours, complain, exit, print};
 /// Name that the demo's configuration goes by in messages.
 const SHIPPED_NAME: &str = "proxy.toml (of the demo)";
 
+/// How long the last messages may take on their way to stderr.
+const LAST_MESSAGES: Duration = Duration::from_secs(2);
+
 /// Serves with a configuration until SIGTERM or Ctrl-C.
 pub(super) fn serve(source: &Source) -> ExitCode {
     let config = match parse(&source.text, &source.name) {
         Ok(config) => config,
         Err(code) => return code,
     };
-    init_log(&config);
-    match server::start(config, Clock::system(), colours()) {
+    let messages = match init_log(&config) {
+        Ok(messages) => messages,
+        Err(error) => return complain(&format!("cannot start: {error}"), exit::FAILURE),
+    };
+    let code = match server::start(config, Clock::system(), colours()) {
         Ok(running) => {
             announce(&running);
             until_told(running)
         }
         Err(error) => refused(&error),
-    }
+    };
+    messages.flush(LAST_MESSAGES);
+    code
 }
 
 /// Says whether a configuration is good.
@@ -60,9 +69,10 @@ pub(super) fn demo(args: &Demo) -> ExitCode {
         return print(config::SHIPPED);
     }
     match start_demo(args) {
-        Ok((running, api)) => {
+        Ok((running, api, messages)) => {
             let code = until_told(running);
             api.stop();
+            messages.flush(LAST_MESSAGES);
             code
         }
         Err(code) => code,
@@ -83,14 +93,14 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-fn init_log(config: &Config) {
+fn init_log(config: &Config) -> io::Result<Messages> {
     let terminal = io::stderr().is_terminal();
     let json = match config.log.format {
         LogFormat::Auto => !terminal,
         LogFormat::Json => true,
         LogFormat::Text => false,
     };
-    telemetry::init(&config.log.level, json, terminal && colours());
+    telemetry::init(&config.log.level, json, terminal && colours())
 }
 
 /// Says where it listens: every public address first, then the admin's.
@@ -182,7 +192,7 @@ impl Api {
     }
 }
 
-fn start_demo(args: &Demo) -> Result<(Running, Api), ExitCode> {
+fn start_demo(args: &Demo) -> Result<(Running, Api, Messages), ExitCode> {
     let config = parse(config::SHIPPED, SHIPPED_NAME)?;
     let failed =
         |what: &str, error: &dyn std::fmt::Display| complain(&format!("{what}: {error}"), exit::UNAVAILABLE);
@@ -196,7 +206,9 @@ fn start_demo(args: &Demo) -> Result<(Running, Api), ExitCode> {
         listen(args.admin).map_err(|error| failed("the admin listener cannot listen", &error))?;
     let config = demo_config(config, args, api.at, proxy.at, Some(admin.at))
         .map_err(|why| complain(&why, exit::USAGE))?;
-    telemetry::init("warn", false, io::stderr().is_terminal() && colours());
+    let colour = io::stderr().is_terminal() && colours();
+    let messages =
+        telemetry::init("warn", false, colour).map_err(|error| failed("the demo cannot start", &error))?;
     let api_running =
         Api::start(api_listener).map_err(|error| failed("the sample API cannot start", &error))?;
     // The ports were held until now so that nothing else took them.
@@ -204,7 +216,7 @@ fn start_demo(args: &Demo) -> Result<(Running, Api), ExitCode> {
     let running = server::start(config, Clock::system(), colours()).map_err(|error| refused(&error))?;
     let redis = redis_found(args, &running);
     print(&demo::banner(&Banner { proxy, admin: Some(admin), api, redis }, colours()));
-    Ok((running, api_running))
+    Ok((running, api_running, messages))
 }
 
 /// The shipped configuration, on the ports that were free.

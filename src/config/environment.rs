@@ -35,11 +35,6 @@ pub(super) fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result
     Ok((out, replaced))
 }
 
-/// A string that [`expand`] turns back into `text`.
-pub(super) fn escape(text: &str) -> String {
-    text.replace("${", "$${")
-}
-
 fn value_of(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Unexpanded> {
     let mut chars = name.chars();
     let first = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
@@ -87,7 +82,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_escaped_text_expands_to_itself(text in "[$a{}]{0,12}|.{0,20}") {
-            prop_assert_eq!(expand(&escape(&text), &env), Ok((text, false)));
+            prop_assert_eq!(expand(&text.replace("${", "$${"), &env), Ok((text, false)));
         }
     }
 }

@@ -32,7 +32,6 @@ use crate::rules::Policy;
 use crate::stored::KeyPolicy;
 
 pub use address::without_password;
-pub use overrides::one_line;
 pub use problems::{Problem, Problems};
 
 /// The shipped `proxy.toml`: the commented reference, and the demo's configuration.

@@ -1,47 +1,11 @@
-//! Configurations without a file of one's own: one line of arguments, and the demo.
+//! The demo's changes to a configuration that has been read.
 //!
-//! Knows how to write a small `proxy.toml`, and how to change a [`Config`] without breaking what
-//! the checks promise of it.
+//! Knows how to change a [`Config`] without breaking what the checks promise of it.
 //! Must not know: the command line, or which port is free.
 
 use std::net::SocketAddr;
 
-use super::environment::escape;
 use super::{Access, Config, Server, address, check};
-
-/// The `proxy.toml` that `larder run --to …` amounts to. The arguments are put in as they are, so
-/// a mistake in one is found by [`Config::parse`] like any other.
-pub fn one_line(
-    to: &str,
-    listen: Option<&str>,
-    admin: Option<&str>,
-    ttl: Option<&str>,
-    redis: Option<&str>,
-) -> String {
-    let mut lines = Vec::new();
-    lines.extend(listen.map(|v| format!("listen = {}", quoted(v))));
-    lines.extend(admin.map(|v| format!("admin = {}", quoted(v))));
-    lines.extend(redis.map(|v| format!("\n[cache]\nredis = {}", quoted(v))));
-    lines.push(format!("\n[upstream.origin]\nservers = [{}]", quoted(to)));
-    lines.push("\n[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"origin\"".into());
-    lines.extend(ttl.map(|v| format!("\n[route.cache]\nttl.default = {}", quoted(v))));
-    let text = lines.join("\n");
-    format!("{}\n", text.trim_start())
-}
-
-/// A TOML basic string that reads back as `text`, also where that holds `${`.
-fn quoted(text: &str) -> String {
-    let mut out = String::from('"');
-    for c in escape(text).chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
 
 impl Config {
     /// Listens at this one address instead.

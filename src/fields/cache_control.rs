@@ -204,18 +204,17 @@ fn directives(headers: &HeaderMap) -> impl Iterator<Item = Directive<'_>> {
 impl<'a> Directive<'a> {
     fn of(member: &'a [u8]) -> Self {
         let mut parts = member.splitn(2, |&b| b == b'=');
-        // Trimmed, though no space is allowed here: `no-store =x` still restricts.
-        let name = list::trim(parts.next().unwrap_or_default());
-        Self { name, argument: parts.next() }
+        Self { name: parts.next().unwrap_or_default(), argument: parts.next() }
     }
 
     fn is(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name.as_bytes())
+        // No space is allowed before the "=", but `no-store =x` still restricts.
+        list::trim(self.name).eq_ignore_ascii_case(name.as_bytes())
     }
 
     /// delta-seconds (§1.2.2), as a token or quoted (§5.2: "recipients ought to accept both").
     fn seconds(&self) -> Option<Seconds> {
-        let argument = self.argument?;
+        let argument = self.argument.filter(|_| list::trim(self.name) == self.name)?;
         match list::unquote(argument) {
             Some(said) => delta_seconds(&said),
             None => delta_seconds(argument),
@@ -241,4 +240,197 @@ pub(crate) fn delta_seconds(digits: &[u8]) -> Option<Seconds> {
         let digit = digit.is_ascii_digit().then(|| Seconds::from(digit - b'0'))?;
         Some(sum.saturating_mul(10).saturating_add(digit).min(MAX_SECONDS))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(CACHE_CONTROL, line.parse().unwrap());
+        }
+        headers
+    }
+
+    fn response(lines: &[&str]) -> ResponseDirectives {
+        ResponseDirectives::parse(&headers(lines))
+    }
+
+    fn request(lines: &[&str]) -> RequestDirectives {
+        RequestDirectives::parse(&headers(lines))
+    }
+
+    fn fields(names: &[&'static str]) -> Reach {
+        Reach::Fields(names.iter().map(|name| HeaderName::from_static(name)).collect())
+    }
+
+    #[test]
+    fn every_response_directive_is_known() {
+        let all = response(&[
+            "no-store, no-cache, private, public, must-revalidate, proxy-revalidate, must-understand",
+            "no-transform, immutable, max-age=1, s-maxage=2, stale-while-revalidate=3, stale-if-error=4",
+        ]);
+        let expected = ResponseDirectives {
+            no_store: true,
+            no_cache: Reach::All,
+            private: Reach::All,
+            public: true,
+            must_revalidate: true,
+            proxy_revalidate: true,
+            must_understand: true,
+            no_transform: true,
+            immutable: true,
+            max_age: Some(1),
+            s_maxage: Some(2),
+            stale_while_revalidate: Some(3),
+            stale_if_error: Some(4),
+        };
+        assert_eq!(all, expected);
+        assert_eq!(response(&[]), ResponseDirectives::default());
+    }
+
+    #[test]
+    fn lifetimes_are_read_or_count_as_stale() {
+        for (clause, lines, expected) in [
+            ("§5.2.2.1", &["max-age=60"][..], Some(60)),
+            ("§5.2 any case", &["MAX-Age=60"], Some(60)),
+            ("§5.2 quoted", &["max-age=\"60\""], Some(60)),
+            ("§1.2.2 leading zeros", &["max-age=0060"], Some(60)),
+            ("§1.2.2 2^31 - 1", &["max-age=2147483647"], Some(2_147_483_647)),
+            ("§1.2.2 2^31", &["max-age=2147483648"], Some(MAX_SECONDS)),
+            ("§1.2.2 more", &["max-age=99999999999999999999"], Some(MAX_SECONDS)),
+            ("§4.2.1 negative", &["max-age=-1"], Some(0)),
+            ("§4.2.1 no number", &["max-age=abc"], Some(0)),
+            ("§4.2.1 fraction", &["max-age=60.5"], Some(0)),
+            ("§4.2.1 letters after", &["max-age=60s"], Some(0)),
+            ("§4.2.1 single-quoted", &["max-age='60'"], Some(0)),
+            ("§4.2.1 space before =", &["max-age =60"], Some(0)),
+            ("§4.2.1 space after =", &["max-age= 60"], Some(0)),
+            ("§4.2.1 no value", &["max-age"], Some(0)),
+            ("§4.2.1 empty value", &["max-age="], Some(0)),
+            ("§4.2.1 empty quoted value", &["max-age=\"\""], Some(0)),
+            ("§4.2.1 the first, one line", &["max-age=1, max-age=60"], Some(1)),
+            ("§4.2.1 the first, two lines", &["max-age=60", "max-age=1"], Some(60)),
+            ("§4.2.1 the first is malformed", &["max-age=x, max-age=60"], Some(0)),
+            ("§5.2.3 in a quoted string", &["x=\"max-age=60\""], None),
+            ("§5.2.3 after a quoted comma", &["x=\"a, max-age=60, b\""], None),
+            ("§5.2.3 after a quoted quote", &["x=\"a\\\", max-age=60\""], None),
+            ("§5.2.3 another name", &["x-max-age=60"], None),
+            ("absent", &["public"], None),
+        ] {
+            assert_eq!(response(lines).max_age, expected, "{clause}: {lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_restricts_is_believed_in_any_shape_and_what_permits_only_as_specified() {
+        for (clause, line, no_store, public) in [
+            ("§5.2.2.5", "no-store", true, false),
+            ("§5.2 any case", "No-Store", true, false),
+            ("§5.2 with an argument", "no-store=1", true, false),
+            ("§5.2 space", "no-store =1", true, false),
+            ("§5.2.3 in a quoted string", "foo=\"no-store, max-age=0\"", false, false),
+            ("an open quote hides nothing", "foo=\"bar, no-store", true, false),
+            ("§5.2.3 another name", "no-stores", false, false),
+            ("§5.2.2.9", "PUBLIC", false, true),
+            ("§5.2 with an argument", "public=\"x\"", false, false),
+            ("§5.6.1.2 empty members", ",, public,", false, true),
+        ] {
+            let found = response(&[line]);
+            assert_eq!((found.no_store, found.public), (no_store, public), "{clause}: {line}");
+        }
+    }
+
+    #[test]
+    fn no_cache_and_private_reach_as_far_as_they_say() {
+        for (clause, lines, expected) in [
+            ("absent", &["public"][..], Reach::No),
+            ("§5.2.2.4 unqualified", &["no-cache"], Reach::All),
+            ("§5.2.2.4 qualified", &["no-cache=\"Set-Cookie\""], fields(&["set-cookie"])),
+            ("§5.2.2.4 several", &["no-cache=\"a, B ,,c\""], fields(&["a", "b", "c"])),
+            ("§5.2 token", &["no-cache=a"], fields(&["a"])),
+            ("§5.2.2.4 twice", &["no-cache=\"a\"", "no-cache=\"b\""], fields(&["a", "b"])),
+            ("§4.2.1 the most restrictive", &["no-cache=\"a\", no-cache"], Reach::All),
+            ("§4.2.1 the most restrictive", &["no-cache, no-cache=\"a\""], Reach::All),
+            ("names nothing", &["no-cache=\"\""], Reach::All),
+            ("names nothing", &["no-cache="], Reach::All),
+            ("no field name", &["no-cache=\"a b\""], Reach::All),
+            ("an open quote", &["no-cache=\"a, b"], Reach::All),
+        ] {
+            assert_eq!(response(lines).no_cache, expected, "{clause}: {lines:?}");
+            let private: Vec<_> = lines.iter().map(|l| l.replace("no-cache", "private")).collect();
+            let private: Vec<_> = private.iter().map(String::as_str).collect();
+            assert_eq!(response(&private).private, expected, "{clause}: {private:?}");
+        }
+    }
+
+    #[test]
+    fn every_request_directive_is_known() {
+        let upto = |s| Some(MaxStale::Upto(s));
+        let none = RequestDirectives::default();
+        for (clause, line, expected) in [
+            ("§5.2.1.1", "max-age=5", RequestDirectives { max_age: Some(5), ..none.clone() }),
+            ("§5.2.1.1 malformed", "max-age=x", none.clone()),
+            ("§5.2.1.2", "max-stale=5", RequestDirectives { max_stale: upto(5), ..none.clone() }),
+            ("§5.2.1.2 quoted", "max-stale=\"5\"", RequestDirectives { max_stale: upto(5), ..none.clone() }),
+            (
+                "§5.2.1.2 any",
+                "max-stale",
+                RequestDirectives { max_stale: Some(MaxStale::Any), ..none.clone() },
+            ),
+            ("§5.2.1.2 malformed is not any", "max-stale=x", none.clone()),
+            ("§5.2.1.2 empty is not any", "max-stale=", none.clone()),
+            ("§5.2.1.3", "min-fresh=5", RequestDirectives { min_fresh: Some(5), ..none.clone() }),
+            ("§5.2.1.4", "no-cache", RequestDirectives { no_cache: true, ..none.clone() }),
+            ("§5.2.1.5", "no-store", RequestDirectives { no_store: true, ..none.clone() }),
+            ("§5.2.1.7", "only-if-cached", RequestDirectives { only_if_cached: true, ..none.clone() }),
+            ("§5.2.3 unknown", "x=\"no-cache\", y", none.clone()),
+        ] {
+            assert_eq!(request(&[line]), expected, "{clause}: {line}");
+        }
+    }
+
+    #[test]
+    fn pragma_counts_only_without_cache_control() {
+        let mut both = HeaderMap::from_iter([(PRAGMA, HeaderValue::from_static("x, No-Cache"))]);
+        assert!(RequestDirectives::parse(&both).no_cache, "§5.4");
+        assert_eq!(
+            ResponseDirectives::parse(&both),
+            ResponseDirectives::default(),
+            "§5.4 never of responses"
+        );
+        both.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=5"));
+        assert!(!RequestDirectives::parse(&both).no_cache, "§5.4");
+    }
+
+    proptest! {
+        #[test]
+        fn any_lines_are_read(lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 0..4)) {
+            let mut headers = HeaderMap::new();
+            for value in lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+                headers.append(CACHE_CONTROL, value);
+            }
+            let found = ResponseDirectives::parse(&headers);
+            prop_assert!(found.max_age.unwrap_or(0) <= MAX_SECONDS);
+            let _ = RequestDirectives::parse(&headers);
+        }
+
+        #[test]
+        fn directives_are_found_wherever_they_stand(
+            before in "[a-z]{1,8}(=\"[a-z ,=\\\\]{0,8}[a-z]\")?", seconds: u32, after in "[a-z]{1,8}=[0-9]{1,3}",
+        ) {
+            let found = response(&[&format!("{before},max-age={seconds}\t, {after}, no-store")]);
+            prop_assert!(found.no_store);
+            prop_assert_eq!(found.max_age, Some(seconds.min(MAX_SECONDS)));
+        }
+
+        #[test]
+        fn what_a_quoted_string_says_is_no_directive(inside in "[a-z0-9,= -]{0,40}") {
+            prop_assert_eq!(response(&[&format!("ext=\"{inside}\"")]), ResponseDirectives::default());
+        }
+    }
 }

@@ -11,8 +11,13 @@ use http::{HeaderMap, HeaderName};
 ///
 /// A comma inside a quoted string does not divide. A quote that is never closed opens no string;
 /// from its member on the line is divided at every comma, so that nothing can hide behind it.
-pub fn members(line: &[u8]) -> Members<'_> {
-    Members { rest: line, quotes: true }
+pub fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    pieces(line).map(trim).filter(|member| !member.is_empty())
+}
+
+/// What stands before, between and after the commas of a line, as written; at least one piece.
+pub fn pieces(line: &[u8]) -> Pieces<'_> {
+    Pieces { rest: Some(line), quotes: true }
 }
 
 /// The members of a comma list over all lines of the field, in order (§5.3).
@@ -51,40 +56,34 @@ pub fn unquote(value: &[u8]) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(said))
 }
 
-/// Made by [`members`].
+/// Made by [`pieces`].
 #[derive(Clone, Debug)]
-pub struct Members<'a> {
-    rest: &'a [u8],
+pub struct Pieces<'a> {
+    rest: Option<&'a [u8]>,
     quotes: bool,
 }
 
-impl<'a> Iterator for Members<'a> {
+impl<'a> Iterator for Pieces<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        while !self.rest.is_empty() {
-            let end = self.end();
-            let (member, rest) = self.rest.split_at_checked(end)?;
-            self.rest = rest.strip_prefix(b",").unwrap_or(rest);
-            let member = trim(member);
-            if !member.is_empty() {
-                return Some(member);
-            }
-        }
-        None
+        let line = self.rest.take()?;
+        let (piece, rest) = line.split_at_checked(self.end(line))?;
+        self.rest = rest.strip_prefix(b",");
+        Some(piece)
     }
 }
 
-impl Members<'_> {
-    fn end(&mut self) -> usize {
+impl Pieces<'_> {
+    fn end(&mut self, line: &[u8]) -> usize {
         if self.quotes {
-            match end_with_quotes(self.rest) {
+            match end_with_quotes(line) {
                 Some(end) => return end,
                 // Remembered, so that a line of open quotes is not scanned once for each of them.
                 None => self.quotes = false,
             }
         }
-        self.rest.iter().position(|&b| b == b',').unwrap_or(self.rest.len())
+        line.iter().position(|&b| b == b',').unwrap_or(line.len())
     }
 }
 

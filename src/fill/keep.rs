@@ -32,15 +32,20 @@ pub(super) fn confirmed(mut filling: Filling, answer: Answer) {
     ensure_date(&mut headers, answer.response_time);
     let status = stale.status.as_u16();
     let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
-    let verdict = rules::storing::judge(&filling.fill.asked.facts, &facts, &filling.cache.policy);
-    let fresh = Arc::new(stale.freshened(headers, facts, filling.born));
-    match verdict {
-        Ok(_) => {
+    // The 304 may have named other fields in Vary.
+    let selecting = rules::selecting_fields(&facts.vary, &filling.fill.asked.headers);
+    match rules::storing::judge(&filling.fill.asked.facts, &facts, &filling.cache.policy) {
+        Ok(permit) => {
+            let headers = rules::stored_fields(&headers, &permit);
+            let fresh = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
             filling.promote(&fresh);
             filling.write_behind(&fresh);
             filling.tell(Landing::Revalidated(fresh));
         }
-        Err(why) => filling.withdraw(fresh, why),
+        Err(why) => {
+            let last = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
+            filling.withdraw(last, why);
+        }
     }
 }
 
@@ -50,7 +55,7 @@ pub(super) async fn storable(mut filling: Filling, permit: Storable, answer: Ans
     let config = &filling.fill.snapshot.config.cache;
     let declared = content_length(answer.response.headers());
     let Some(reserved) = filling.fill.worker.shared.in_flight.try_reserve(declared.unwrap_or(0)) else {
-        return filling.private(answer.response, NotStored::InFlightLimit);
+        return filling.private(answer.response, NotStored::InFlightLimit).await;
     };
     let facts = facts_of(&answer);
     let selecting = rules::selecting_fields(&facts.vary, &filling.fill.asked.headers);
@@ -59,7 +64,8 @@ pub(super) async fn storable(mut filling: Filling, permit: Storable, answer: Ans
     let (writer, growing) = Growing::new(config.lag, config.lag_timeout);
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
     let reader = growing.reader();
-    let fetched = Arc::new(Fetched { status: parts.status, headers, facts, selecting, body: growing });
+    let (status, born) = (parts.status, filling.born);
+    let fetched = Arc::new(Fetched { status, headers, facts, selecting, born, body: growing });
     filling.tell_with(Landing::Fetched(Arc::clone(&fetched)), reader);
     pump(filling, permit, fetched, writer, body, reserved).await;
 }

@@ -23,6 +23,7 @@ mod keep;
 pub mod outbound;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Response;
 use tokio::sync::oneshot;
@@ -37,6 +38,9 @@ use crate::upstream::{ForwardError, OriginBody};
 use crate::worker::{Asked, FillTimes, ForOwner, Landing, OwnerLanding, Snapshot, Worker};
 
 use judge::Verdict;
+
+/// How long an origin that failed is left alone where something stored stands in for it.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// A fetch for a key.
 pub struct Fill {
@@ -68,6 +72,8 @@ struct Filling {
     born: Born,
     generation: Option<u64>,
     times: FillTimes,
+    /// Nobody waits for it.
+    refresh: bool,
 }
 
 /// An answer of the origin, with the moments around it.
@@ -83,7 +89,9 @@ impl Fill {
     pub async fn run(self) {
         let Some(cache) = self.snapshot.cache(self.route).cloned() else { return };
         let born = Born::Here(self.worker.shared.purges.seq());
-        let mut filling = Filling { fill: self, cache, born, generation: None, times: FillTimes::default() };
+        let refresh = self.owner.is_none();
+        let times = FillTimes::default();
+        let mut filling = Filling { fill: self, cache, born, generation: None, times, refresh };
         if filling.ask_redis().await {
             return;
         }
@@ -118,7 +126,7 @@ impl Filling {
         let conditional = self.fill.stale.as_ref().is_some_and(|stale| stale.facts.has_validator());
         let verdict = match ask::origin(&mut self, conditional).await {
             Ok(answer) => judge::judge(&self, answer),
-            Err(error) => return self.failed(error),
+            Err(error) => return self.failed(error).await,
         };
         match verdict {
             Verdict::WrongNotModified => match ask::origin(&mut self, false).await {
@@ -126,7 +134,7 @@ impl Filling {
                     let verdict = judge::judge(&self, answer);
                     self.settle(verdict).await;
                 }
-                Err(error) => self.failed(error),
+                Err(error) => self.failed(error).await,
             },
             verdict => self.settle(verdict).await,
         }
@@ -135,40 +143,57 @@ impl Filling {
     async fn settle(self, verdict: Verdict) {
         match verdict {
             Verdict::Confirmed(answer) => keep::confirmed(self, answer),
-            Verdict::Stands(stale, status) => self.stands(stale, status),
+            Verdict::Stands(stale, status) => self.stands(stale, Some(status)).await,
             Verdict::Storable(permit, answer) => keep::storable(self, permit, answer).await,
-            Verdict::NotStorable(why, answer) => self.private(answer.response, why),
+            Verdict::NotStorable(why, answer) => self.private(answer.response, why).await,
             // Only an unconditional request leads here twice: the origin answers 304 unasked.
             Verdict::WrongNotModified => {
                 let error = ForwardError::unasked(&self.upstream(), "it sent a 304 that nobody asked for");
-                self.failed(error);
+                self.failed(error).await;
             }
         }
     }
 
-    /// The origin failed and what is stored may stand in.
-    fn stands(mut self, stale: Arc<StoredResponse>, status: u16) {
-        self.tell(Landing::StaleIfError(stale, Some(status)));
+    /// The origin failed and what is stored stands in, for everyone who asks within the next moment:
+    /// the seat is held on, so that a dead origin is not asked again by each of them.
+    async fn stands(mut self, stale: Arc<StoredResponse>, status: Option<u16>) {
+        self.tell(Landing::StaleIfError(stale, status));
+        tokio::time::sleep(AFTER_ERROR).await;
     }
 
-    fn failed(mut self, error: ForwardError) {
-        let now = self.fill.worker.now();
-        let landing = match judge::standing_in(&self, now) {
-            Some(stale) => Landing::StaleIfError(stale, None),
-            None => Landing::Failed(Arc::new(error)),
-        };
-        self.tell(landing);
+    async fn failed(mut self, error: ForwardError) {
+        match judge::standing_in(&self, self.fill.worker.now()) {
+            Some(stale) => self.stands(stale, None).await,
+            None => {
+                self.tell(Landing::Failed(Arc::new(error)));
+                self.rest_after_refresh().await;
+            }
+        }
+    }
+
+    /// A refresh that failed is not begun anew by the very next request that is served stale.
+    async fn rest_after_refresh(&self) {
+        if self.refresh {
+            tokio::time::sleep(AFTER_ERROR).await;
+        }
     }
 
     /// Not to be shared: marks the key, sends everyone else away, gives it to the owner.
-    fn private(mut self, response: Response<OriginBody>, why: NotStored) {
+    async fn private(mut self, response: Response<OriginBody>, why: NotStored) {
+        let error = response.status().is_server_error();
         self.mark(why, response.status().as_u16());
         // The mark stands before anybody is sent away, so that none of them joins a flight again.
         self.fill.seat.publish(Landing::NotStorable(why));
-        let landing = OwnerLanding::Private(Box::new(response), why);
-        if let Some(owner) = self.fill.owner.take() {
+        match self.fill.owner.take() {
             // An owner that has left drops the response, which closes its connection.
-            let _left = owner.send(ForOwner { landing, times: self.times });
+            Some(owner) => {
+                let landing = OwnerLanding::Private(Box::new(response), why);
+                let _left = owner.send(ForOwner { landing, times: self.times });
+            }
+            None => drop(response),
+        }
+        if error {
+            self.rest_after_refresh().await;
         }
     }
 

@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use crate::fields::vary::Vary;
 use crate::fill::Fill;
 use crate::flight::{Guest, Owner, Reader, Seat};
-use crate::rules::{self, NotStored, Reusable, Reuse};
-use crate::stored::StoredResponse;
+use crate::rules::{self, NotStored, ResponseFacts, Reusable, Reuse};
+use crate::stored::{Born, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Phase, Source, Tier};
 use crate::worker::{Fetched, FillTimes, ForOwner, Landing, OwnerLanding};
 
@@ -181,6 +181,10 @@ impl Wait {
     fn landed_for_guest(mut self: Box<Self>, landing: Landing) -> Step {
         match landing {
             Landing::Fetched(fetched) => {
+                // A purge that came before this request and after the fetch began.
+                if self.is_purged(fetched.born, &fetched.facts) {
+                    return self.alone(Some(Detail::Purged));
+                }
                 if !fetched.selecting.matches(&self.exchange.asked.headers) {
                     self.exchange.names = Some(fetched.selecting.names().cloned().collect());
                     return Step::Lookup(Box::new(self.exchange));
@@ -195,11 +199,21 @@ impl Wait {
                     None => self.alone(Some(Detail::NotStored(NotStored::TooLarge))),
                 }
             }
+            Landing::Found(stored) | Landing::Revalidated(stored) | Landing::StaleIfError(stored, _)
+                if self.is_purged(stored.born, &stored.facts) =>
+            {
+                self.alone(Some(Detail::Purged))
+            }
             landing => self.landed(landing, true),
         }
     }
 
-    fn reusable(&self, facts: &rules::ResponseFacts) -> bool {
+    fn is_purged(&self, born: Born, facts: &ResponseFacts) -> bool {
+        let purges = &self.exchange.worker.shared.purges;
+        purges.covers(self.exchange.key.url_hash(), born, facts.request_time)
+    }
+
+    fn reusable(&self, facts: &ResponseFacts) -> bool {
         let now = self.exchange.worker.now();
         self.exchange.cache().is_some_and(|cache| {
             matches!(

@@ -121,15 +121,17 @@ pub fn is_safe(method: &Method) -> bool {
     matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "REPORT" | "SEARCH")
 }
 
-/// Fields that this cache itself goes by. Left out of what is stored (§5.2.2.4, §5.2.2.7), their
-/// word would be lost, so a directive that names one is taken to mean the whole response, as "is
-/// often handled by caches".
-const RELIED_ON: [HeaderName; 8] = [
+/// Fields that this cache itself goes by, or that the stored bytes mean nothing without. Left out
+/// of what is stored (§5.2.2.4, §5.2.2.7) their word would be lost, so a directive that names one
+/// is taken to mean the whole response, as "is often handled by caches".
+const RELIED_ON: [HeaderName; 10] = [
     header::CACHE_CONTROL,
     header::VARY,
     header::EXPIRES,
     header::DATE,
     header::AGE,
+    header::ETAG,
+    header::LAST_MODIFIED,
     header::CONTENT_ENCODING,
     header::CONTENT_TYPE,
     header::CONTENT_RANGE,
@@ -159,4 +161,115 @@ fn expires(headers: &HeaderMap, now: Timestamp) -> Option<Expires> {
     let one = lines.next().is_none();
     let date = date::parse(first.as_bytes(), now).filter(|_| one);
     Some(date.map_or(Expires::Invalid, Expires::At))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{AT, headers, response};
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    #[test]
+    fn age_is_the_first_member_or_nothing() {
+        for (clause, fields, expected) in [
+            ("§5.1", &["age: 10"][..], 10),
+            ("§5.1 absent", &[], 0),
+            ("§5.1 list", &["age: 10, 20"], 10),
+            ("§5.1 lines", &["age: 10", "age: 20"], 10),
+            ("§5.1 invalid first member", &["age: x, 20"], 0),
+            ("§5.1 negative", &["age: -10"], 0),
+            ("§5.1 fraction", &["age: 10.5"], 0),
+            ("§1.2.2 large", &["age: 99999999999"], 1 << 31),
+        ] {
+            assert_eq!(response(200, fields).age, Duration::from_secs(expected), "{clause}: {fields:?}");
+        }
+    }
+
+    #[test]
+    fn expires_is_one_date_or_the_past() {
+        let at = Timestamp::from_secs(784_111_777);
+        for (clause, fields, expected) in [
+            ("§5.3 absent", &[][..], None),
+            ("§5.3", &["expires: Sun, 06 Nov 1994 08:49:37 GMT"], Some(Expires::At(at))),
+            ("§5.3 zero", &["expires: 0"], Some(Expires::Invalid)),
+            ("§5.3 empty", &["expires:"], Some(Expires::Invalid)),
+            (
+                "§4.2.1 two lines",
+                &["expires: Sun, 06 Nov 1994 08:49:37 GMT", "expires: Sun, 06 Nov 1994 08:49:37 GMT"],
+                Some(Expires::Invalid),
+            ),
+        ] {
+            assert_eq!(response(200, fields).expires, expected, "{clause}");
+        }
+    }
+
+    #[test]
+    fn of_several_dates_the_first_counts() {
+        let fields = [
+            "date: Sun, 06 Nov 1994 08:49:37 GMT",
+            "date: Sun, 06 Nov 1994 08:49:38 GMT",
+            "last-modified: 1",
+        ];
+        let facts = response(200, &fields);
+        assert_eq!(facts.date, Some(Timestamp::from_secs(784_111_777)));
+        assert_eq!(facts.last_modified, None);
+    }
+
+    #[test]
+    fn a_validator_counts_only_where_the_origin_evaluates_conditions() {
+        for (clause, status, field, expected) in [
+            ("§8.8.3", 200, "etag: \"a\"", true),
+            ("§8.8.2", 200, "last-modified: Sun, 06 Nov 1994 08:49:37 GMT", true),
+            ("§8.8.3 no entity tag", 200, "etag: a", false),
+            ("§8.8.2 no date", 200, "last-modified: yesterday", false),
+            ("§13.2.1 not 2xx", 404, "etag: \"a\"", false),
+            ("§13.2.1 not 2xx", 301, "last-modified: Sun, 06 Nov 1994 08:49:37 GMT", false),
+        ] {
+            assert_eq!(
+                response(status, &[field]).has_validator(),
+                expected,
+                "9110 {clause}: {status} {field}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_directive_that_names_what_the_cache_goes_by_means_everything() {
+        for (field, all) in [
+            ("cache-control: private=\"x\"", false),
+            ("cache-control: private=\"x, Vary\"", true),
+            ("cache-control: private=\"cache-control\"", true),
+            ("cache-control: private=\"set-cookie\"", false),
+        ] {
+            assert_eq!(response(200, &[field]).directives.private.is_all(), all, "§5.2.2.7 {field}");
+            let no_cache = field.replace("private", "no-cache");
+            assert_eq!(response(200, &[&no_cache]).directives.no_cache.is_all(), all, "§5.2.2.4 {no_cache}");
+        }
+    }
+
+    #[test]
+    fn a_requests_fields_are_noticed() {
+        let map = headers(&["authorization: x", "cookie: a=b", "range: bytes=0-"]);
+        let facts = RequestFacts::of(&Method::GET, &map);
+        assert!(facts.has_authorization && facts.has_cookie && facts.range);
+        let facts = RequestFacts::of(&Method::HEAD, &HeaderMap::new());
+        assert!(!facts.has_authorization && !facts.has_cookie && !facts.range);
+    }
+
+    proptest! {
+        #[test]
+        fn any_response_is_read(fields: Vec<(u8, Vec<u8>)>, status: u16) {
+            let names = [AGE, DATE, header::EXPIRES, LAST_MODIFIED, header::ETAG, header::VARY, header::CACHE_CONTROL];
+            let mut map = HeaderMap::new();
+            for (name, value) in &fields {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    map.append(names[usize::from(*name) % names.len()].clone(), value);
+                }
+            }
+            let facts = ResponseFacts::of(status, &map, AT, AT);
+            prop_assert!(facts.age <= Duration::from_secs(1 << 31));
+            let _ = RequestFacts::of(&Method::GET, &map);
+        }
+    }
 }

@@ -143,3 +143,216 @@ fn apparent_age(resp: &ResponseFacts) -> Duration {
 fn seconds(s: u32) -> Duration {
     Duration::from_secs(s.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use LifetimeSource as From;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_first_matching_rule_gives_the_lifetime() {
+        let expires = &*format!("expires: {AFTER}");
+        let date = &*format!("date: {BEFORE}");
+        for (clause, fields, expected, source) in [
+            ("§4.2.1 s-maxage", &["cache-control: max-age=1, s-maxage=2", expires][..], 2, From::SMaxAge),
+            (
+                "§4.2.1 s-maxage, though malformed",
+                &["cache-control: max-age=1, s-maxage=x"],
+                0,
+                From::SMaxAge,
+            ),
+            ("§4.2.1 max-age", &["cache-control: max-age=1", expires], 1, From::MaxAge),
+            ("§5.3 max-age, though malformed", &["cache-control: max-age=x", expires], 0, From::MaxAge),
+            ("§4.2.1 Expires less Date", &[expires, date], 120, From::Expires),
+            ("§4.2.1 Expires less time of receipt", &[expires], 60, From::Expires),
+            ("§4.2.1 Expires less time of receipt", &[expires, "date: yesterday"], 60, From::Expires),
+            ("§5.3 Expires in the past", &[&format!("expires: {BEFORE}")], 0, From::Expires),
+            ("§5.3 invalid Expires", &["expires: 0"], 0, From::Expires),
+            (
+                "§5.3 invalid Expires is ignored beside max-age",
+                &["cache-control: max-age=1", "expires: 0"],
+                1,
+                From::MaxAge,
+            ),
+            ("§4.2.1 none", &["cache-control: public"], 0, From::None),
+            ("§4.2.2 no heuristics", &[&format!("last-modified: {BEFORE}")], 0, From::None),
+            ("§1.2.2 no overflow", &["cache-control: max-age=9999999999"], 1 << 31, From::MaxAge),
+        ] {
+            let expected = Lifetime { duration: secs_of(expected), source };
+            assert_eq!(lifetime(&response(200, fields), &plain()), expected, "{clause}: {fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_routes_three_lifetimes_do_what_their_names_say() {
+        let minute = "cache-control: max-age=60";
+        for (why, policy, status, field, expected, source) in [
+            ("default where nothing is said", ttl_default(9), 200, "x: y", 9, From::Default),
+            ("default not where something is", ttl_default(9), 200, minute, 60, From::MaxAge),
+            ("default not where it says stale", ttl_default(9), 200, "expires: 0", 0, From::Expires),
+            ("default not for errors", ttl_default(9), 500, "x: y", 0, From::None),
+            ("override", ttl_override(9), 200, minute, 9, From::Override),
+            ("override not for errors", ttl_override(9), 500, minute, 60, From::MaxAge),
+            ("max", ttl_max(9), 200, minute, 9, From::MaxAge),
+            ("max for errors", ttl_max(9), 500, minute, 9, From::MaxAge),
+            ("max makes nothing longer", ttl_max(90), 200, minute, 60, From::MaxAge),
+        ] {
+            let expected = Lifetime { duration: secs_of(expected), source };
+            assert_eq!(lifetime(&response(status, &[field]), &policy), expected, "{why}");
+        }
+        let mut both = ttl_override(9);
+        both.ttl.max = Some(secs_of(5));
+        let expected = Lifetime { duration: secs_of(5), source: From::Override };
+        assert_eq!(lifetime(&response(200, &[]), &both), expected, "max over override");
+    }
+
+    #[test]
+    fn age_adds_up_as_the_clause_says() {
+        let facts = |fields: &[&str], delay_ms: u64| {
+            let received = AT.saturating_add(Duration::from_millis(delay_ms));
+            ResponseFacts::of(200, &headers(fields), AT, received)
+        };
+        let date = &*format!("date: {BEFORE}");
+        for (clause, resp, after_ms, expected_ms) in [
+            ("§4.2.3 nothing yet", facts(&[], 0), 0, 0),
+            ("§4.2.3 resident_time", facts(&[], 0), 1500, 1500),
+            ("§4.2.3 response_delay", facts(&[], 400), 400, 400),
+            ("§4.2.3 response_delay and resident_time", facts(&[], 400), 1000, 1000),
+            ("§4.2.3 age_value", facts(&["age: 10"], 400), 1000, 11_000),
+            ("§4.2.3 apparent_age", facts(&[date], 0), 1000, 61_000),
+            ("§4.2.3 the larger: apparent", facts(&[date, "age: 10"], 0), 0, 60_000),
+            ("§4.2.3 the larger: corrected", facts(&[date, "age: 70"], 0), 0, 70_000),
+            ("§4.2.3 Date ahead of us", facts(&[&format!("date: {AFTER}")], 0), 500, 500),
+            ("§4.2.3 a second that began on the way", facts(&[&format!("date: {NOW}")], 1100), 1100, 1100),
+            ("§4.2.3 two seconds are an age", facts(&[&format!("date: {NOW}")], 2100), 2100, 2100),
+        ] {
+            let now = AT.saturating_add(Duration::from_millis(after_ms));
+            assert_eq!(current_age(&resp, now), Duration::from_millis(expected_ms), "{clause}");
+        }
+    }
+
+    #[test]
+    fn a_date_one_second_old_is_no_age() {
+        let at = |secs: u64| {
+            let fields = headers(&[&format!("date: {NOW}")]);
+            current_age(&ResponseFacts::of(200, &fields, after(secs), after(secs)), after(secs))
+        };
+        assert_eq!([at(0), at(1), at(2), at(3)], [0, 0, 2, 3].map(secs_of), "§4.2.3 MAY");
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_make_younger() {
+        let resp = response(200, &["age: 10"]);
+        assert_eq!(current_age(&resp, Timestamp::from_secs(0)), secs_of(10));
+        let early = ResponseFacts { request_time: after(60), ..resp };
+        assert_eq!(current_age(&early, AT), secs_of(10));
+    }
+
+    fn with_sie(secs: u64) -> Policy {
+        Policy { stale_if_error: Some(secs_of(secs)), ..plain() }
+    }
+
+    #[test]
+    fn tiers_hold_a_response_for_as_long_as_it_is_of_use() {
+        let windows = Policy {
+            stale_while_revalidate: Some(secs_of(30)),
+            stale_if_error: Some(secs_of(90)),
+            ..plain()
+        };
+        for (why, policy, status, fields, expected) in [
+            ("lifetime", plain(), 200, &["cache-control: max-age=60"][..], 60),
+            ("lifetime left", plain(), 200, &["cache-control: max-age=60", "age: 20"], 40),
+            ("nothing left", plain(), 200, &["cache-control: max-age=60", "age: 80"], 0),
+            ("the longest window", windows.clone(), 200, &["cache-control: max-age=60"], 150),
+            ("the origin's windows", plain(), 200, &["cache-control: max-age=60, stale-if-error=10"], 70),
+            (
+                "the route's before the origin's",
+                windows.clone(),
+                200,
+                &["cache-control: max-age=60, stale-if-error=999"],
+                150,
+            ),
+            ("window left", windows.clone(), 200, &["cache-control: max-age=60", "age: 80"], 70),
+            (
+                "§4.2.4 must-revalidate",
+                windows.clone(),
+                200,
+                &["cache-control: max-age=60, must-revalidate"],
+                60,
+            ),
+            (
+                "§4.2.4 proxy-revalidate",
+                windows.clone(),
+                200,
+                &["cache-control: max-age=60, proxy-revalidate"],
+                60,
+            ),
+            ("§4.2.4 s-maxage", windows.clone(), 200, &["cache-control: s-maxage=60"], 60),
+            ("§4.2.4 no-cache", windows.clone(), 200, &["cache-control: max-age=60, no-cache"], 60),
+            (
+                "§5.2.2.4 a qualified one is not meant",
+                windows,
+                200,
+                &["cache-control: max-age=60, no-cache=\"x\""],
+                150,
+            ),
+            ("keep", plain(), 200, &["cache-control: max-age=60", "etag: \"a\""], 660),
+            (
+                "keep, must-revalidate",
+                plain(),
+                200,
+                &["cache-control: max-age=60, must-revalidate", "etag: \"a\""],
+                660,
+            ),
+            (
+                "keep or a window, not both",
+                with_sie(90),
+                200,
+                &["cache-control: max-age=60", "etag: \"a\""],
+                660,
+            ),
+            ("never confirmed", plain(), 404, &["cache-control: max-age=60", "etag: \"a\""], 60),
+        ] {
+            assert_eq!(
+                usable_for(&response(status, fields), &policy),
+                secs_of(expected),
+                "{why}: {fields:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn older_is_never_fresher(
+            resp in any::facts(), policy in any::policy(), early in 0..400_000u64, more in 0..400_000u64,
+        ) {
+            let at = |millis| current_age(&resp, AT.saturating_add(Duration::from_millis(millis)));
+            prop_assert!(at(early) <= at(early + more));
+            let aged = ResponseFacts { age: resp.age + secs_of(1), ..resp.clone() };
+            prop_assert!(usable_for(&aged, &policy) <= usable_for(&resp, &policy));
+        }
+
+        #[test]
+        fn nothing_overflows(times: [u64; 5], age: u64, resp in any::facts(), policy in any::policy()) {
+            let [request, received, date, expires, now] = times.map(Timestamp::from_millis);
+            let extreme = ResponseFacts {
+                request_time: request,
+                response_time: received,
+                date: Some(date),
+                expires: Some(Expires::At(expires)),
+                age: Duration::from_secs(age),
+                ..resp
+            };
+            let _ = (current_age(&extreme, now), usable_for(&extreme, &policy), lifetime(&extreme, &policy));
+        }
+
+        #[test]
+        fn max_caps_every_lifetime(resp in any::facts(), policy in any::policy()) {
+            if let Some(max) = policy.ttl.max {
+                prop_assert!(lifetime(&resp, &policy).duration <= max);
+            }
+        }
+    }
+}

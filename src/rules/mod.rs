@@ -16,6 +16,8 @@ mod reasons;
 pub mod reuse;
 mod selecting;
 pub mod storing;
+#[cfg(test)]
+mod testing;
 mod validation;
 
 pub use facts::{Expires, RequestFacts, ResponseFacts, is_safe};

@@ -86,7 +86,7 @@ pub fn on_error(
     policy: &Policy,
     now: Timestamp,
 ) -> Option<Reusable> {
-    let asked_for_origin = req.directives.no_cache || resp.directives.no_cache.is_all();
+    let asked_for_origin = req.directives.no_cache || needs_confirming(resp);
     if asked_for_origin || refusal(req, resp, policy).is_some() {
         return None;
     }
@@ -122,8 +122,7 @@ fn measured(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy, now: Time
 /// What rules out an answer without the origin, even of a fresh response.
 fn must_ask(req: &RequestFacts, resp: &ResponseFacts, this: Reusable) -> Option<MustAsk> {
     let asked = &req.directives;
-    // §5.2.2.4: "even by caches that have been configured to send stale responses".
-    if resp.directives.no_cache.is_all() {
+    if needs_confirming(resp) {
         return Some(MustAsk::NoCache);
     }
     if asked.no_cache {
@@ -135,6 +134,14 @@ fn must_ask(req: &RequestFacts, resp: &ResponseFacts, this: Reusable) -> Option<
     // §5.2.1.3: "freshness lifetime is no less than its current age plus the specified time".
     let too_short = |min| this.lifetime < this.age.saturating_add(seconds(min));
     asked.min_fresh.is_some_and(too_short).then_some(MustAsk::RequestMinFresh)
+}
+
+/// Whether each use of the response needs the origin's word.
+fn needs_confirming(resp: &ResponseFacts) -> bool {
+    let d = &resp.directives;
+    // §5.2.2.4: "even by caches that have been configured to send stale responses". The other two
+    // are never stored, but a 304 may have brought them since.
+    d.no_cache.is_all() || d.private.is_all() || (d.no_store && !d.must_understand)
 }
 
 /// Whether a stale response may be served (§4.2.4).
@@ -155,4 +162,413 @@ fn in_grace(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy, this: Reu
 
 fn seconds(s: u32) -> Duration {
     Duration::from_secs(s.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::rules::{Authorization, Cookies};
+    use proptest::prelude::*;
+
+    /// What a verdict comes to, in short.
+    #[derive(Debug, PartialEq)]
+    enum Short {
+        Fresh,
+        Grace,
+        Ask(MustAsk),
+        Refused(MustAsk),
+    }
+    use Short::{Ask, Fresh, Grace};
+
+    fn short(reuse: Reuse) -> Short {
+        match reuse {
+            Reuse::Fresh(_) => Fresh,
+            Reuse::Stale { grace: Some(_), because: MustAsk::Stale } => Grace,
+            Reuse::Stale { grace: Some(_), because } => panic!("grace, though {because:?}"),
+            Reuse::Stale { grace: None, because } => Ask(because),
+            Reuse::Refused(why) => Short::Refused(why),
+        }
+    }
+
+    fn with_windows() -> Policy {
+        Policy { stale_while_revalidate: Some(secs_of(30)), stale_if_error: Some(secs_of(90)), ..plain() }
+    }
+
+    #[test]
+    fn what_the_response_says_decides() {
+        let minute = "cache-control: max-age=60";
+        let stale = || Ask(MustAsk::Stale);
+        for (clause, fields, policy, secs, expected) in [
+            ("§4 fresh", minute, plain(), 59, Fresh),
+            ("§4.2 its age equals its lifetime", minute, plain(), 60, stale()),
+            ("§4 stale", minute, plain(), 61, stale()),
+            ("§4 age on arrival", "age: 1", ttl_default(60), 59, stale()),
+            ("§5.2.2.4 no-cache", "cache-control: max-age=60, no-cache", plain(), 0, Ask(MustAsk::NoCache)),
+            (
+                "§5.2.2.4 no-cache before override",
+                "cache-control: no-cache",
+                ttl_override(60),
+                0,
+                Ask(MustAsk::NoCache),
+            ),
+            (
+                "§5.2.2.4 no-cache in grace",
+                "cache-control: max-age=60, no-cache",
+                with_windows(),
+                70,
+                Ask(MustAsk::NoCache),
+            ),
+            (
+                "§5.2.2.5 by a later 304",
+                "cache-control: max-age=60, no-store",
+                plain(),
+                0,
+                Ask(MustAsk::NoCache),
+            ),
+            (
+                "§5.2.2.7 by a later 304",
+                "cache-control: max-age=60, private",
+                plain(),
+                0,
+                Ask(MustAsk::NoCache),
+            ),
+            ("§5.2.2.4 qualified", "cache-control: max-age=60, no-cache=\"x\"", plain(), 0, Fresh),
+            ("§5.2.2.2 fresh", "cache-control: max-age=60, must-revalidate", plain(), 59, Fresh),
+            (
+                "§5.2.2.3 stored, so understood",
+                "cache-control: max-age=60, no-store, must-understand",
+                plain(),
+                0,
+                Fresh,
+            ),
+            ("5861 §3 the route's window", minute, with_windows(), 60, Grace),
+            ("5861 §3 the route's window", minute, with_windows(), 89, Grace),
+            ("5861 §3 past it", minute, with_windows(), 90, stale()),
+            (
+                "5861 §3 the origin's",
+                "cache-control: max-age=60, stale-while-revalidate=5",
+                plain(),
+                64,
+                Grace,
+            ),
+            ("5861 §3 past it", "cache-control: max-age=60, stale-while-revalidate=5", plain(), 65, stale()),
+            (
+                "§4.2.4 must-revalidate",
+                "cache-control: max-age=60, must-revalidate",
+                with_windows(),
+                61,
+                stale(),
+            ),
+            (
+                "§4.2.4 proxy-revalidate",
+                "cache-control: max-age=60, proxy-revalidate",
+                with_windows(),
+                61,
+                stale(),
+            ),
+            ("§4.2.4 s-maxage", "cache-control: s-maxage=60", with_windows(), 61, stale()),
+            (
+                "§4.2.4 s-maxage beside the origin's window",
+                "cache-control: s-maxage=60, stale-while-revalidate=9",
+                plain(),
+                61,
+                stale(),
+            ),
+            ("ttl.default", "x: y", ttl_default(60), 59, Fresh),
+            ("ttl.override", "cache-control: max-age=1", ttl_override(60), 59, Fresh),
+            ("ttl.max", minute, ttl_max(10), 10, stale()),
+            ("nobody's lifetime", "etag: \"a\"", plain(), 0, stale()),
+        ] {
+            let found = judge(&get(&[]), &response(200, &[fields]), &policy, after(secs));
+            assert_eq!(short(found), expected, "{clause}: {fields} after {secs}");
+        }
+    }
+
+    #[test]
+    fn what_the_request_says_counts() {
+        let minute = "cache-control: max-age=60";
+        let strict = "cache-control: max-age=60, must-revalidate";
+        let (stale, age) = (|| Ask(MustAsk::Stale), || Ask(MustAsk::RequestMaxAge));
+        for (clause, said, fields, policy, secs, expected) in [
+            ("§5.2.1.4", "cache-control: no-cache", minute, plain(), 0, Ask(MustAsk::RequestNoCache)),
+            ("§5.4", "pragma: no-cache", minute, plain(), 0, Ask(MustAsk::RequestNoCache)),
+            (
+                "§5.2.1.4 in grace",
+                "cache-control: no-cache",
+                minute,
+                with_windows(),
+                70,
+                Ask(MustAsk::RequestNoCache),
+            ),
+            (
+                "§5.2.1.4 over max-stale",
+                "cache-control: no-cache, max-stale",
+                minute,
+                plain(),
+                70,
+                Ask(MustAsk::RequestNoCache),
+            ),
+            ("§5.2.1.1 equal", "cache-control: max-age=10", minute, plain(), 10, Fresh),
+            ("§5.2.1.1 older", "cache-control: max-age=10", minute, plain(), 11, age()),
+            ("§5.2.1.1 zero", "cache-control: max-age=0", minute, plain(), 1, age()),
+            ("§5.2.1.1 larger than the lifetime", "cache-control: max-age=100", minute, plain(), 61, stale()),
+            (
+                "§5.2.1.1 no stale without max-stale",
+                "cache-control: max-age=100",
+                minute,
+                with_windows(),
+                61,
+                stale(),
+            ),
+            ("§5.2.1.1 with max-stale", "cache-control: max-age=100, max-stale", minute, plain(), 61, Grace),
+            (
+                "§5.2.1.1 older, with max-stale",
+                "cache-control: max-age=60, max-stale",
+                minute,
+                plain(),
+                61,
+                age(),
+            ),
+            ("§5.2.1.2 any", "cache-control: max-stale", minute, plain(), 9999, Grace),
+            ("§5.2.1.2 within", "cache-control: max-stale=10", minute, plain(), 70, Grace),
+            ("§5.2.1.2 beyond", "cache-control: max-stale=10", minute, plain(), 71, stale()),
+            (
+                "§5.2.1.2 narrower than the route",
+                "cache-control: max-stale=5",
+                minute,
+                with_windows(),
+                66,
+                stale(),
+            ),
+            ("§5.2.1.2 fresh anyway", "cache-control: max-stale=10", minute, plain(), 1, Fresh),
+            ("§4.2.4 over max-stale", "cache-control: max-stale", strict, plain(), 61, stale()),
+            (
+                "§4.2.4 over max-stale",
+                "cache-control: max-stale",
+                "cache-control: s-maxage=60",
+                plain(),
+                61,
+                stale(),
+            ),
+            (
+                "§5.2.2.4 over max-stale",
+                "cache-control: max-stale",
+                "cache-control: no-cache",
+                plain(),
+                1,
+                Ask(MustAsk::NoCache),
+            ),
+            ("§5.2.1.3 enough", "cache-control: min-fresh=20", minute, plain(), 40, Fresh),
+            (
+                "§5.2.1.3 not enough",
+                "cache-control: min-fresh=20",
+                minute,
+                plain(),
+                41,
+                Ask(MustAsk::RequestMinFresh),
+            ),
+            (
+                "§5.2.1.3 stale",
+                "cache-control: min-fresh=1",
+                minute,
+                with_windows(),
+                61,
+                Ask(MustAsk::RequestMinFresh),
+            ),
+            ("§5.2.1.5 says nothing of what is stored", "cache-control: no-store", minute, plain(), 0, Fresh),
+            ("§5.2.1.7 is the caller's", "cache-control: only-if-cached", minute, plain(), 0, Fresh),
+        ] {
+            let found = judge(&get(&[said]), &response(200, &[fields]), &policy, after(secs));
+            assert_eq!(short(found), expected, "{clause}: {said} of {fields} after {secs}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_answered_only_by_the_origins_word() {
+        let no = |why| Short::Refused(why);
+        let (auth, cookie) = (MustAsk::Authorization, MustAsk::Cookie);
+        for (clause, said, fields, policy, secs, expected) in [
+            ("§3.5", "authorization: a", "cache-control: max-age=60", plain(), 0, no(auth)),
+            ("§3.5 public", "authorization: a", "cache-control: public, max-age=60", plain(), 0, Fresh),
+            (
+                "§3.5 public and ttl.default",
+                "authorization: a",
+                "cache-control: public",
+                ttl_default(60),
+                0,
+                Fresh,
+            ),
+            ("§3.5 s-maxage", "authorization: a", "cache-control: s-maxage=60", plain(), 59, Fresh),
+            (
+                "§3.5 must-revalidate",
+                "authorization: a",
+                "cache-control: max-age=60, must-revalidate",
+                plain(),
+                59,
+                Fresh,
+            ),
+            (
+                "§3.5 must-revalidate, stale",
+                "authorization: a",
+                "cache-control: max-age=60, must-revalidate",
+                plain(),
+                61,
+                Ask(MustAsk::Stale),
+            ),
+            (
+                "§3.5 conforms to it",
+                "authorization: a",
+                "cache-control: max-age=60, must-revalidate",
+                ttl_override(600),
+                61,
+                Ask(MustAsk::Stale),
+            ),
+            ("ttl.default", "authorization: a", "x: y", ttl_default(60), 0, no(auth)),
+            (
+                "ttl.override",
+                "authorization: a",
+                "cache-control: max-age=0, must-revalidate",
+                ttl_override(60),
+                0,
+                no(auth),
+            ),
+            ("cookie, the origin's lifetime", "cookie: a=b", "cache-control: max-age=60", plain(), 59, Fresh),
+            (
+                "cookie, the origin's lifetime",
+                "cookie: a=b",
+                "cache-control: max-age=60",
+                ttl_override(600),
+                61,
+                Ask(MustAsk::Stale),
+            ),
+            ("cookie, public", "cookie: a=b", "cache-control: public", ttl_default(60), 59, Fresh),
+            ("cookie, ttl.default", "cookie: a=b", "x: y", ttl_default(60), 0, no(cookie)),
+            ("cookie, ttl.override", "cookie: a=b", "x: y", ttl_override(60), 0, no(cookie)),
+            ("cookie, only a validator", "cookie: a=b", "etag: \"a\"", plain(), 0, no(cookie)),
+            (
+                "cookie, max-age=0 and a window",
+                "cookie: a=b",
+                "cache-control: max-age=0",
+                with_windows(),
+                1,
+                no(cookie),
+            ),
+            ("no cookie", "x: y", "x: y", ttl_default(60), 0, Fresh),
+        ] {
+            let (req, resp) = (get(&[said]), response(200, &[fields]));
+            let found = judge(&req, &resp, &policy, after(secs));
+            assert_eq!(short(found), expected, "{clause}: {said} of {fields}");
+            if matches!(expected, Short::Refused(_)) {
+                assert_eq!(on_error(&req, &resp, &with_windows(), after(1)), None, "{clause}");
+            }
+            let open = Policy { authorization: Authorization::Share, cookies: Cookies::Ignore, ..policy };
+            assert_ne!(short(judge(&req, &resp, &open, after(secs))), no(auth), "{clause}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_covered_as_far_as_the_origin_allows() {
+        let minute = "cache-control: max-age=60";
+        for (clause, said, fields, policy, secs, expected) in [
+            ("5861 §4 the route's window", "x: y", minute, with_windows(), 149, true),
+            ("5861 §4 past it", "x: y", minute, with_windows(), 150, false),
+            (
+                "5861 §4 the origin's",
+                "x: y",
+                "cache-control: max-age=60, stale-if-error=5",
+                plain(),
+                64,
+                true,
+            ),
+            ("5861 §4 past it", "x: y", "cache-control: max-age=60, stale-if-error=5", plain(), 65, false),
+            ("5861 §4 no window", "x: y", minute, plain(), 61, false),
+            (
+                "§4.2.4 must-revalidate",
+                "x: y",
+                "cache-control: max-age=60, must-revalidate",
+                with_windows(),
+                61,
+                false,
+            ),
+            (
+                "§4.2.4 proxy-revalidate",
+                "x: y",
+                "cache-control: max-age=60, proxy-revalidate",
+                with_windows(),
+                61,
+                false,
+            ),
+            ("§4.2.4 s-maxage", "x: y", "cache-control: s-maxage=60", with_windows(), 61, false),
+            ("§5.2.2.4 no-cache", "x: y", "cache-control: max-age=60, no-cache", with_windows(), 1, false),
+            ("fresh needs no window", "cache-control: max-age=0", minute, plain(), 1, true),
+            ("fresh needs no window", "x: y", "cache-control: max-age=60, must-revalidate", plain(), 1, true),
+            (
+                "5861 §4 regardless of other freshness",
+                "cache-control: max-age=5",
+                minute,
+                with_windows(),
+                61,
+                true,
+            ),
+            ("§5.2.1.4 asked for the origin", "cache-control: no-cache", minute, with_windows(), 61, false),
+        ] {
+            let found = on_error(&get(&[said]), &response(200, &[fields]), &policy, after(secs));
+            assert_eq!(found.is_some(), expected, "{clause}: {said} of {fields} after {secs}");
+        }
+    }
+
+    #[test]
+    fn a_permit_tells_age_and_what_is_left() {
+        let resp = response(200, &["cache-control: max-age=60", "age: 10"]);
+        for (millis, ttl) in
+            [(0, 50), (1, 49), (49_000, 1), (49_999, 0), (50_000, 0), (50_001, -1), (51_001, -2)]
+        {
+            let now = AT.saturating_add(Duration::from_millis(millis));
+            let permit = after_validation(&resp, &plain(), now);
+            assert_eq!(permit.ttl(), ttl, "9211 §2.4 after {millis} ms");
+            assert_eq!(permit.age(), secs_of(10) + Duration::from_millis(millis), "§4.2.3");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_not_fresh_now_is_not_fresh_later(
+            req in any::request(), resp in any::facts(), policy in any::policy(), secs in 0..300u64, more in 0..300u64,
+        ) {
+            let at = |secs| short(judge(&req, &resp, &policy, after(secs)));
+            if at(secs) != Fresh {
+                prop_assert_ne!(at(secs + more), Fresh);
+            }
+            let covered = |secs| on_error(&req, &resp, &policy, after(secs)).is_some();
+            prop_assert!(covered(secs) || !covered(secs + more));
+        }
+
+        #[test]
+        fn nothing_stale_is_served_where_the_origin_forbids_it(
+            req in any::request(), resp in any::facts(), policy in any::policy(), secs in 0..300u64,
+        ) {
+            let d = &resp.directives;
+            let forbidden = d.must_revalidate || d.proxy_revalidate || d.s_maxage.is_some() || d.no_cache.is_all();
+            let now = after(secs);
+            if let Reuse::Stale { grace: Some(_), .. } = judge(&req, &resp, &policy, now) {
+                prop_assert!(!forbidden, "§4.2.4");
+            }
+            if forbidden && let Some(permit) = on_error(&req, &resp, &policy, now) {
+                prop_assert!(permit.ttl() >= 0, "§4.2.4");
+            }
+        }
+
+        #[test]
+        fn what_answers_fresh_could_have_been_stored_for_this_request(
+            req in any::request(), resp in any::facts(), policy in any::policy(), secs in 0..300u64,
+        ) {
+            // The other way round is false: storing asks of more than credentials.
+            if let Reuse::Fresh(permit) = judge(&req, &resp, &policy, after(secs)) {
+                let verdict = storing::judge(&req, &resp, &policy).map(drop);
+                prop_assert!(!matches!(verdict, Err(NotStored::Authorization | NotStored::Cookie | NotStored::NoLifetime)));
+                prop_assert!(permit.ttl() >= 0 && permit.age() >= resp.age);
+            }
+        }
+    }
 }

@@ -11,6 +11,7 @@ use super::freshness::{self, LifetimeSource};
 use super::policy::{Authorization, Cookies, Policy, SetCookie};
 use super::reasons::NotStored;
 use crate::clock::Timestamp;
+use crate::fields::vary::Vary;
 use crate::fields::{date, hop};
 
 /// The permit to store a response; only [`judge`] makes one.
@@ -38,7 +39,7 @@ pub fn judge(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Resul
     directives(req, resp)?;
     shared_with_credentials(req, resp, policy)?;
     set_cookie(resp, policy)?;
-    worth_it(req, resp, policy)?;
+    worth_it(resp, policy)?;
     // RFC 9110 §6.6.1: a recipient with a clock appends Date where it is missing and the message
     // is cached, and may replace one that is no date.
     let date = resp.date.is_none().then_some(resp.response_time);
@@ -76,12 +77,17 @@ pub(crate) fn shared_with_credentials(
 ) -> Result<(), NotStored> {
     let d = &resp.directives;
     // §3.5: must-revalidate, public and s-maxage "have such an effect".
-    if holds_authorization(req, policy) && !(d.public || d.s_maxage.is_some() || d.must_revalidate) {
+    if d.public {
+        return Ok(());
+    }
+    // A positive lifetime, and the origin's own: `max-age=0` is how many servers say "not for
+    // others". It would leave but a validator between one user's response and another's, and a
+    // `ttl.default` or `ttl.override` would do away with that too.
+    let lasts = !freshness::origin_lifetime(resp, policy).duration.is_zero();
+    if holds_authorization(req, policy) && !(lasts && (d.s_maxage.is_some() || d.must_revalidate)) {
         return Err(NotStored::Authorization);
     }
-    // The origin's own lifetime, and a positive one: `max-age=0` is how many servers say "not
-    // for others", and would leave only a validator between one user's response and another's.
-    if holds_cookie(req, policy) && !d.public && freshness::origin_lifetime(resp, policy).duration.is_zero() {
+    if holds_cookie(req, policy) && !lasts {
         return Err(NotStored::Cookie);
     }
     Ok(())
@@ -136,7 +142,9 @@ fn status(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored> {
 
 /// Final statuses of RFC 9110 §15 whose caching behaviour is all implemented here.
 fn understood(status: u16) -> bool {
-    matches!(status, 200..=205 | 300..=303 | 305 | 307 | 308 | 400..=411 | 413..=415 | 417 | 422 | 426 | 500..=505)
+    let (success, redirect) = (200..=205, [300, 301, 302, 303, 305, 307, 308]);
+    let client_error = matches!(status, 400..=411 | 413..=415 | 417 | 422 | 426);
+    success.contains(&status) || redirect.contains(&status) || client_error || (500..=505).contains(&status)
 }
 
 fn directives(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored> {
@@ -153,9 +161,8 @@ fn directives(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored>
         return Err(NotStored::RequestNoStore); // §5.2.1.5
     }
     match resp.vary {
-        // §4.1: it "always fails to match".
-        crate::fields::vary::Vary::Star => Err(NotStored::VaryStar),
-        crate::fields::vary::Vary::Names(_) => Ok(()),
+        Vary::Star => Err(NotStored::VaryStar), // §4.1: it "always fails to match".
+        Vary::Names(_) => Ok(()),
     }
 }
 
@@ -177,18 +184,15 @@ fn names_set_cookie(resp: &ResponseFacts) -> bool {
 
 /// §3's last condition, and that the response can be of use at all: fresh on arrival, servable
 /// stale, or to be confirmed with its validator.
-fn worth_it(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Result<(), NotStored> {
+fn worth_it(resp: &ResponseFacts, policy: &Policy) -> Result<(), NotStored> {
     let explicit = freshness::origin_lifetime(resp, policy).source != LifetimeSource::None;
     // §3: "public", an explicit lifetime, or a status that needs neither.
     if !explicit && !resp.directives.public && !freshness::takes_route_ttl(resp.status) {
         return Err(NotStored::Status);
     }
-    let _ = req;
-    let fresh = freshness::usable_for(resp, policy);
-    if fresh.is_zero() || (resp.directives.no_cache.is_all() && !resp.has_validator()) {
-        return Err(NotStored::NoLifetime);
-    }
-    Ok(())
+    let unusable = freshness::usable_for(resp, policy).is_zero();
+    let never_confirmed = resp.directives.no_cache.is_all() && !resp.has_validator();
+    if unusable || never_confirmed { Err(NotStored::NoLifetime) } else { Ok(()) }
 }
 
 fn not_to_store(resp: &ResponseFacts, policy: &Policy) -> Vec<HeaderName> {
@@ -198,4 +202,345 @@ fn not_to_store(resp: &ResponseFacts, policy: &Policy) -> Vec<HeaderName> {
         names.push(SET_COOKIE);
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::fields::cache_control::Reach;
+    use proptest::prelude::*;
+
+    type Verdict = Result<(), NotStored>;
+
+    fn verdict(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Verdict {
+        judge(req, resp, policy).map(drop)
+    }
+
+    #[test]
+    fn a_plain_get_is_stored_where_the_clauses_allow_it() {
+        const MINUTE: &str = "cache-control: max-age=60";
+        for (clause, status, fields, expected) in [
+            ("§3 max-age", 200, &[MINUTE][..], Ok(())),
+            ("§3 s-maxage", 200, &["cache-control: s-maxage=60"], Ok(())),
+            ("§3 Expires", 200, &[&*format!("expires: {AFTER}")], Ok(())),
+            ("§3 explicit, any final status", 299, &[MINUTE], Ok(())),
+            ("§3 explicit, any final status", 302, &[MINUTE], Ok(())),
+            ("§3 explicit, any final status", 500, &[MINUTE], Ok(())),
+            ("§3 explicit, any final status", 599, &[MINUTE], Ok(())),
+            ("§3 not final", 100, &[MINUTE], Err(NotStored::Status)),
+            ("§3 not final", 199, &[MINUTE], Err(NotStored::Status)),
+            ("9110 §15 no status", 600, &[MINUTE], Err(NotStored::Status)),
+            ("§3 304 is an update", 304, &[MINUTE], Err(NotStored::Status)),
+            ("§3.3 partial", 206, &[MINUTE], Err(NotStored::Partial)),
+            ("9110 §13 of the request's condition", 412, &[MINUTE], Err(NotStored::Status)),
+            ("9110 §14 of the request's range", 416, &[MINUTE], Err(NotStored::Status)),
+            ("6585 §4", 429, &[MINUTE], Err(NotStored::Status)),
+            ("6585 §6", 511, &[MINUTE], Err(NotStored::Status)),
+            ("§5.2.2.5", 200, &["cache-control: no-store, max-age=60"], Err(NotStored::NoStore)),
+            ("§5.2.2.7", 200, &["cache-control: private, max-age=60"], Err(NotStored::Private)),
+            (
+                "§5.2.2.7 beats public",
+                200,
+                &["cache-control: private, public, max-age=60"],
+                Err(NotStored::Private),
+            ),
+            ("§5.2.2.7 qualified", 200, &["cache-control: private=\"x\", max-age=60"], Ok(())),
+            ("§5.2.2.3 understood", 200, &["cache-control: no-store, must-understand, max-age=60"], Ok(())),
+            (
+                "§5.2.2.3 not understood",
+                299,
+                &["cache-control: no-store, must-understand, max-age=60"],
+                Err(NotStored::Status),
+            ),
+            (
+                "§5.2.2.3 not understood",
+                299,
+                &["cache-control: must-understand, max-age=60"],
+                Err(NotStored::Status),
+            ),
+            (
+                "§5.2.2.3 not over private",
+                200,
+                &["cache-control: no-store, must-understand, private, max-age=60"],
+                Err(NotStored::Private),
+            ),
+            ("§4.1 star", 200, &[MINUTE, "vary: *"], Err(NotStored::VaryStar)),
+            ("§4.1 star among others", 200, &[MINUTE, "vary: accept, *"], Err(NotStored::VaryStar)),
+            ("§4.1", 200, &[MINUTE, "vary: accept"], Ok(())),
+            ("nothing said", 200, &[], Err(NotStored::NoLifetime)),
+            ("nothing said", 404, &[], Err(NotStored::NoLifetime)),
+            ("§3 nothing said, not heuristically cacheable", 302, &[], Err(NotStored::Status)),
+            ("§3 nothing said, not heuristically cacheable", 500, &["etag: \"a\""], Err(NotStored::Status)),
+            ("§4.3 to validate each time", 200, &["etag: \"a\""], Ok(())),
+            ("§4.3 to validate each time", 200, &[&format!("last-modified: {BEFORE}")], Ok(())),
+            ("§4.3 to validate each time", 200, &["cache-control: no-cache", "etag: \"a\""], Ok(())),
+            ("9110 §13.2.1 never confirmed", 404, &["etag: \"a\""], Err(NotStored::NoLifetime)),
+            (
+                "§5.2.2.4 never confirmed",
+                200,
+                &["cache-control: no-cache, max-age=60"],
+                Err(NotStored::NoLifetime),
+            ),
+            ("§4.2 stale on arrival", 200, &["cache-control: max-age=0"], Err(NotStored::NoLifetime)),
+            ("§4.2 stale on arrival", 200, &[MINUTE, "age: 60"], Err(NotStored::NoLifetime)),
+            ("§4.2.1 malformed", 200, &["cache-control: max-age=x"], Err(NotStored::NoLifetime)),
+            ("§5.3 already expired", 200, &["expires: 0"], Err(NotStored::NoLifetime)),
+            (
+                "§4.2 stale on arrival, with a validator",
+                200,
+                &["cache-control: max-age=0", "etag: \"a\""],
+                Ok(()),
+            ),
+            ("5861 §3", 200, &["cache-control: max-age=0, stale-while-revalidate=9"], Ok(())),
+            ("5861 §4", 200, &["cache-control: max-age=0, stale-if-error=9"], Ok(())),
+            (
+                "§4.2.4 no stale service",
+                200,
+                &["cache-control: max-age=0, stale-if-error=9, must-revalidate"],
+                Err(NotStored::NoLifetime),
+            ),
+            (
+                "§3 public says cacheable, nobody how long",
+                200,
+                &["cache-control: public"],
+                Err(NotStored::NoLifetime),
+            ),
+            ("§3 public with a validator", 200, &["cache-control: public", "etag: \"a\""], Ok(())),
+            ("set_cookie = origin", 200, &[MINUTE, "set-cookie: a"], Err(NotStored::SetCookie)),
+            ("set_cookie = origin", 200, &["cache-control: public, max-age=60", "set-cookie: a"], Ok(())),
+            ("set_cookie = origin", 200, &["cache-control: s-maxage=60", "set-cookie: a"], Ok(())),
+            (
+                "§3.1 not stored",
+                200,
+                &["cache-control: max-age=60, no-cache=\"set-cookie\"", "set-cookie: a"],
+                Ok(()),
+            ),
+        ] {
+            assert_eq!(
+                verdict(&get(&[]), &response(status, fields), &plain()),
+                expected,
+                "{clause}: {status} {fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_request_counts_too() {
+        let of = |method, lines: &[&str]| RequestFacts::of(&method, &headers(lines));
+        let patch = RequestFacts::of(&Method::PATCH, &HeaderMap::new());
+        for (clause, req, status, expected) in [
+            ("§3 method", of(Method::POST, &[]), 200, Err(NotStored::Method)),
+            ("§3 method", of(Method::OPTIONS, &[]), 200, Err(NotStored::Method)),
+            ("§3 method", patch, 200, Err(NotStored::Method)),
+            ("9110 §9.3.2", of(Method::HEAD, &[]), 200, Err(NotStored::Head)),
+            ("§5.2.1.5", get(&["cache-control: no-store"]), 200, Err(NotStored::RequestNoStore)),
+            ("9110 §14.2 Range ignored by the origin", get(&["range: bytes=0-"]), 200, Ok(())),
+            ("9110 §15.5.17", get(&["range: bytes=9-"]), 416, Err(NotStored::Range)),
+            ("§5.2.1.4 is about reuse", get(&["cache-control: no-cache"]), 200, Ok(())),
+        ] {
+            assert_eq!(
+                verdict(&req, &response(status, &["cache-control: max-age=60"]), &plain()),
+                expected,
+                "{clause}"
+            );
+        }
+    }
+
+    #[test]
+    fn credentials_need_the_origins_word() {
+        let authorization = Err(NotStored::Authorization);
+        let cookie = Err(NotStored::Cookie);
+        for (clause, control, with_authorization, with_cookie) in [
+            ("§3.5 public", "public, max-age=60", Ok(()), Ok(())),
+            ("§3.5 s-maxage", "s-maxage=60", Ok(()), Ok(())),
+            ("§3.5 must-revalidate", "must-revalidate, max-age=60", Ok(()), Ok(())),
+            ("§3.5 max-age is not enough", "max-age=60", authorization, Ok(())),
+            ("§3.5 proxy-revalidate is not enough", "proxy-revalidate, max-age=60", authorization, Ok(())),
+            ("only a validator", "must-revalidate, max-age=0", authorization, cookie),
+            ("only a validator", "s-maxage=0", authorization, cookie),
+            ("only a validator", "no-cache", authorization, cookie),
+            ("only ttl.default", "must-revalidate", authorization, cookie),
+            ("only ttl.default", "x", authorization, cookie),
+            ("public and ttl.default", "public", Ok(()), Ok(())),
+            ("malformed", "s-maxage=x", authorization, cookie),
+        ] {
+            let resp = response(200, &[&format!("cache-control: {control}"), "etag: \"a\""]);
+            for policy in [ttl_default(60), ttl_override(60), plain()] {
+                let judged = |line| verdict(&get(&[line]), &resp, &policy);
+                assert_eq!(judged("authorization: a"), with_authorization, "{clause}: {control}");
+                assert_eq!(judged("cookie: a=b"), with_cookie, "{clause}: {control}");
+            }
+            let keyed =
+                Policy { authorization: Authorization::PerCredential, cookies: Cookies::Ignore, ..plain() };
+            assert_eq!(
+                verdict(&get(&["authorization: a", "cookie: a=b"]), &resp, &keyed),
+                Ok(()),
+                "{control}"
+            );
+        }
+    }
+
+    #[test]
+    fn set_cookie_is_stored_as_the_route_says() {
+        for (set_cookie, control, expected) in [
+            (SetCookie::Origin, "max-age=60", Err(NotStored::SetCookie)),
+            (SetCookie::Origin, "public, max-age=60", Ok(&[][..])),
+            (SetCookie::Never, "public, max-age=60", Err(NotStored::SetCookie)),
+            (SetCookie::Strip, "max-age=60", Ok(&[SET_COOKIE][..])),
+            (SetCookie::Keep, "max-age=60", Ok(&[][..])),
+        ] {
+            let policy = Policy { set_cookie, ..plain() };
+            let resp = response(200, &[&format!("cache-control: {control}"), "set-cookie: a"]);
+            let permit = judge(&get(&[]), &resp, &policy);
+            assert_eq!(
+                permit.as_ref().map(Storable::without).map_err(|e| *e),
+                expected,
+                "{set_cookie:?} {control}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_routes_lifetimes_make_storable_what_the_origin_left_open() {
+        for (why, policy, status, fields, expected) in [
+            ("default", ttl_default(60), 200, &[][..], Ok(())),
+            ("default", ttl_default(60), 404, &[], Ok(())),
+            ("default, but an error", ttl_default(60), 500, &[], Err(NotStored::Status)),
+            ("default, but not of that list", ttl_default(60), 302, &[], Err(NotStored::Status)),
+            (
+                "default, but the origin spoke",
+                ttl_default(60),
+                200,
+                &["cache-control: max-age=0"],
+                Err(NotStored::NoLifetime),
+            ),
+            ("override", ttl_override(60), 200, &["cache-control: max-age=0"], Ok(())),
+            (
+                "override, but no-store",
+                ttl_override(60),
+                200,
+                &["cache-control: no-store"],
+                Err(NotStored::NoStore),
+            ),
+            (
+                "override, but private",
+                ttl_override(60),
+                200,
+                &["cache-control: private"],
+                Err(NotStored::Private),
+            ),
+            (
+                "override, but an error",
+                ttl_override(60),
+                503,
+                &["cache-control: max-age=0"],
+                Err(NotStored::NoLifetime),
+            ),
+            (
+                "override, but no-cache",
+                ttl_override(60),
+                200,
+                &["cache-control: no-cache"],
+                Err(NotStored::NoLifetime),
+            ),
+            (
+                "override, but Set-Cookie",
+                ttl_override(60),
+                200,
+                &["set-cookie: a"],
+                Err(NotStored::SetCookie),
+            ),
+            ("max = 0", ttl_max(0), 200, &["cache-control: max-age=60"], Err(NotStored::NoLifetime)),
+        ] {
+            assert_eq!(
+                verdict(&get(&[]), &response(status, fields), &policy),
+                expected,
+                "{why}: {status} {fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn fields_are_stored_in_order_with_repeats_and_without_the_connections() {
+        let lines = [
+            "cache-control: public, max-age=60, no-cache=\"x-secret\"",
+            "link: <a>",
+            "connection: x-hop, cache-control",
+            "x-hop: 1",
+            "link: <b>",
+            "x-secret: 1",
+            "proxy-authenticate: x",
+            "trailer: digest",
+            "age: 5",
+            "set-cookie: a",
+            "set-cookie: b",
+        ];
+        let resp = response(200, &lines);
+        let permit = judge(&get(&[]), &resp, &plain()).unwrap();
+        let stored = stored_fields(&headers(&lines), &permit);
+        let stored: Vec<_> = stored.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        let expected = [
+            "cache-control: public, max-age=60, no-cache=\"x-secret\"",
+            "link: <a>",
+            "link: <b>",
+            "age: 5",
+            "set-cookie: a",
+            "set-cookie: b",
+            &format!("date: {NOW}"),
+        ];
+        assert_eq!(stored, expected, "§3.1, and 9110 §6.6.1 for Date");
+    }
+
+    #[test]
+    fn a_date_that_is_one_is_stored_as_it_came() {
+        for (line, stored) in [(format!("date: {BEFORE}"), BEFORE), ("date: yesterday".to_owned(), NOW)] {
+            let lines = ["cache-control: max-age=600", &line];
+            let permit = judge(&get(&[]), &response(200, &lines), &plain()).unwrap();
+            assert_eq!(stored_fields(&headers(&lines), &permit).get(DATE).unwrap(), stored, "9110 §6.6.1");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_policy_stores_what_the_origin_forbids(
+            req in any::request(), mut resp in any::facts(), policy in any::policy(),
+        ) {
+            resp.directives.must_understand = false;
+            resp.directives.no_store = true;
+            prop_assert!(judge(&req, &resp, &policy).is_err(), "§5.2.2.5");
+            resp.directives.no_store = false;
+            resp.directives.private = Reach::All;
+            prop_assert!(judge(&req, &resp, &policy).is_err(), "§5.2.2.7");
+        }
+
+        #[test]
+        fn what_is_stored_is_a_whole_get_of_use_to_somebody(
+            req in any::request(), resp in any::facts(), policy in any::policy(),
+        ) {
+            if let Ok(permit) = judge(&req, &resp, &policy) {
+                prop_assert_eq!(&req.method, Method::GET);
+                prop_assert!(!req.directives.no_store && resp.vary != Vary::Star);
+                prop_assert!((200..600).contains(&resp.status) && ![206, 304].contains(&resp.status));
+                prop_assert!(!freshness::usable_for(&resp, &policy).is_zero());
+                prop_assert!(permit.without().len() <= 3);
+            }
+        }
+
+        #[test]
+        fn facts_read_again_from_stored_fields_are_no_more_permissive(
+            req in any::request(), fields in any::fields(), policy in any::policy(),
+        ) {
+            // A tier that keeps only fields and times reads the facts anew.
+            let resp = ResponseFacts::of(200, &fields, AT, AT);
+            if let Ok(permit) = judge(&req, &resp, &policy) {
+                let stored = stored_fields(&fields, &permit);
+                let again = ResponseFacts::of(200, &stored, AT, AT);
+                prop_assert_eq!(&again.directives, &resp.directives);
+                prop_assert_eq!(freshness::lifetime(&again, &policy), freshness::lifetime(&resp, &policy));
+                prop_assert_eq!(freshness::current_age(&again, after(9)), freshness::current_age(&resp, after(9)));
+                prop_assert!(!again.set_cookie || resp.set_cookie);
+            }
+        }
+    }
 }

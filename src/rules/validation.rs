@@ -76,10 +76,10 @@ pub fn if_range_holds(request_headers: &HeaderMap, resp: &ResponseFacts) -> bool
 /// The stored fields as a 304 updates them (§3.2, §4.3.4): what it carries replaces what is
 /// stored, all lines of a field at once.
 ///
-/// Not taken from it: fields of the connection and of proxies; those that describe the stored
-/// body (`Content-Length`, `Content-Encoding`, `Content-Type`, `Content-Range`); fields that
-/// `no-cache` or `private` name; and `Set-Cookie`, which is for the one client whose request asked
-/// the origin. `Date` and `Age` are the 304's or none: the old ones tell of an older answer.
+/// Not taken from it: fields of the connection and of proxies; what the stored bytes hang on
+/// (`Content-Length`, `Content-Encoding`, `Content-Range`); fields that `no-cache` or `private`
+/// name; and `Set-Cookie`, which is for the one client whose request asked the origin. `Date` and
+/// `Age` are the 304's or none: the old ones tell of an older answer.
 pub fn freshen(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
     let options = hop::connection_options(not_modified);
     let named = named_fields(stored, not_modified);
@@ -105,12 +105,12 @@ pub fn freshen(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
 /// Without any it does: our conditions named this one response and no other. (The RFC asks for a
 /// stored response without a validator here; many servers leave out the `ETag` they must repeat.)
 pub fn confirms(stored: &ResponseFacts, not_modified: &ResponseFacts) -> bool {
-    match (&not_modified.etag, not_modified.last_modified) {
-        // A strong validator identifies the stored response, or none.
-        (Some(tag), _) if !tag.is_weak() => stored.etag.as_ref().is_some_and(|held| held.strong_eq(tag)),
-        (Some(tag), _) => stored.etag.as_ref().is_some_and(|held| held.weak_eq(tag)),
-        (None, Some(modified)) => stored.last_modified == Some(modified),
-        (None, None) => true,
+    match (&stored.etag, &not_modified.etag) {
+        // A strong validator "identifies" the stored response, or none is updated.
+        (held, Some(tag)) if !tag.is_weak() => held.as_ref().is_some_and(|held| held.strong_eq(tag)),
+        (Some(held), Some(tag)) => held.weak_eq(tag),
+        (None, Some(_)) => not_modified.last_modified.is_some() && same_date(stored, not_modified),
+        (_, None) => not_modified.last_modified.is_none() || same_date(stored, not_modified),
     }
 }
 
@@ -121,10 +121,9 @@ pub fn not_modified_fields(name: &HeaderName) -> bool {
 }
 
 /// What no 304 changes.
-const KEPT: [HeaderName; 6] = [
+const KEPT: [HeaderName; 5] = [
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
-    header::CONTENT_TYPE,
     header::CONTENT_RANGE,
     header::SET_COOKIE,
     header::TRAILER,
@@ -135,6 +134,10 @@ fn named_fields(stored: &HeaderMap, not_modified: &HeaderMap) -> Vec<HeaderName>
     let said = if not_modified.contains_key(CACHE_CONTROL) { not_modified } else { stored };
     let said = ResponseDirectives::parse(said);
     said.no_cache.fields().iter().chain(said.private.fields()).cloned().collect()
+}
+
+fn same_date(stored: &ResponseFacts, not_modified: &ResponseFacts) -> bool {
+    stored.last_modified == not_modified.last_modified
 }
 
 fn still_held(request_headers: &HeaderMap, resp: &ResponseFacts) -> bool {
@@ -162,4 +165,304 @@ fn same_strong_date(value: &[u8], resp: &ResponseFacts) -> bool {
     let asked: Option<Timestamp> = date::parse(value, resp.response_time);
     let (Some(modified), Some(date)) = (resp.last_modified, resp.date) else { return false };
     asked == Some(modified) && date.as_secs() > modified.as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+    use crate::rules::storing;
+    use proptest::prelude::*;
+
+    fn lines(headers: &HeaderMap) -> Vec<String> {
+        headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_origin_is_asked_with_the_validators_as_they_came() {
+        let odd = "last-modified: sun, 06 nov 1994 08:48:37 gmt";
+        for (clause, status, fields, expected) in [
+            (
+                "§4.3.1 both",
+                200,
+                &["etag: W/\"a\"", odd][..],
+                &["if-none-match: W/\"a\"", "if-modified-since: sun, 06 nov 1994 08:48:37 gmt"][..],
+            ),
+            ("§4.3.1 tag", 200, &["etag: \"a\""], &["if-none-match: \"a\""]),
+            ("§4.3.1 date", 200, &[odd], &["if-modified-since: sun, 06 nov 1994 08:48:37 gmt"]),
+            ("§4.3.1 no validator", 200, &["etag: a", "last-modified: 1"], &[]),
+            ("9110 §13.2.1 not 2xx", 404, &["etag: \"a\""], &[]),
+        ] {
+            let found = origin_conditions(&response(status, fields), &headers(fields));
+            assert_eq!(lines(&HeaderMap::from_iter(found)), expected, "{clause}");
+        }
+    }
+
+    #[test]
+    fn a_fill_carries_no_condition_of_a_client() {
+        let mut map = headers(&[
+            "if-match: *",
+            "if-none-match: *",
+            "if-modified-since: x",
+            "if-unmodified-since: x",
+            "if-range: x",
+            "range: bytes=0-",
+            "accept: x",
+        ]);
+        assert!(has_precondition(&map));
+        strip_conditions(&mut map);
+        assert_eq!(lines(&map), ["accept: x"]);
+        assert!(!has_precondition(&map));
+        assert!(has_precondition(&headers(&["if-unmodified-since: x"])), "§4.3.2");
+        assert!(!has_precondition(&headers(&["if-none-match: *"])), "§4.3.2");
+    }
+
+    #[test]
+    fn clients_conditions_are_evaluated() {
+        let (modified, dated) = (format!("last-modified: {NOW}"), format!("date: {NOW}"));
+        let tagged = &["etag: \"a\"", &modified][..];
+        let weak = &["etag: W/\"a\""][..];
+        let (modified, dated) = (&[&*modified][..], &[&*dated][..]);
+        let since = |date: &str| format!("if-modified-since: {date}");
+        let (before, now, later) = (&*since(BEFORE), &*since(NOW), &*since(AFTER));
+        for (clause, asked, fields, expected) in [
+            ("no condition", &["x: y"][..], tagged, false),
+            ("§13.1.2 the same", &["if-none-match: \"a\""], tagged, true),
+            ("§13.1.2 weak comparison", &["if-none-match: W/\"a\""], tagged, true),
+            ("§13.1.2 weak comparison", &["if-none-match: \"a\""], weak, true),
+            ("§13.1.2 one of a list", &["if-none-match: \"x\", \"a\""], tagged, true),
+            ("§13.1.2 one of the lines", &["if-none-match: \"x\"", "if-none-match: \"a\""], tagged, true),
+            ("§13.1.2 none", &["if-none-match: \"x\""], tagged, false),
+            ("§13.1.2 star", &["if-none-match: *"], tagged, true),
+            ("§13.1.2 star, no tag stored", &["if-none-match: *"], dated, true),
+            ("§13.1.2 no tag stored", &["if-none-match: \"a\""], modified, false),
+            ("§13.1.3 If-None-Match goes first", &["if-none-match: \"x\"", later], tagged, false),
+            ("§13.1.3 If-None-Match goes first", &["if-none-match: \"a\"", before], tagged, true),
+            ("§13.1.3 also where it is garbage", &["if-none-match: x", later], tagged, false),
+            ("§13.1.3 the same time", &[now], modified, true),
+            ("§13.1.3 later", &[later], modified, true),
+            ("§13.1.3 earlier", &[before], modified, false),
+            ("§13.1.3 no date", &["if-modified-since: yesterday"], modified, false),
+            ("§13.1.3 several", &[later, later], modified, false),
+            ("§13.1.3 several on a line", &[&format!("{later}, {AFTER}")], modified, false),
+            ("9111 §4.3.2 Date in its place", &[now], dated, true),
+            ("9111 §4.3.2 Date in its place", &[before], dated, false),
+            ("9111 §4.3.2 time of receipt", &[now], &[], true),
+            ("9111 §4.3.2 time of receipt", &[before], &[], false),
+        ] {
+            let expected = if expected { ClientCondition::NotModified } else { ClientCondition::None };
+            let asked = headers(asked);
+            assert_eq!(client_condition(&asked, &response(200, fields)), expected, "{clause}: {asked:?}");
+            assert_eq!(
+                client_condition(&asked, &response(404, fields)),
+                ClientCondition::None,
+                "{clause}, of a 404"
+            );
+        }
+    }
+
+    #[test]
+    fn a_range_counts_if_the_client_means_what_is_stored() {
+        let tag = "etag: \"a\"";
+        let modified = format!("last-modified: {NOW}");
+        let (soon, date_later) = (format!("date: {NOW}"), format!("date: {AFTER}"));
+        for (clause, asked, fields, expected) in [
+            ("§13.1.5 absent", &[][..], &[tag][..], true),
+            ("§13.1.5 strong", &["if-range: \"a\""], &[tag], true),
+            ("§13.1.5 another", &["if-range: \"b\""], &[tag], false),
+            ("§13.1.5 weak", &["if-range: W/\"a\""], &[tag], false),
+            ("§13.1.5 weak stored", &["if-range: \"a\""], &["etag: W/\"a\""], false),
+            ("§13.1.5 none stored", &["if-range: \"a\""], &[], false),
+            ("§13.1.5 strong date", &[&*format!("if-range: {NOW}")], &[&modified, &date_later], true),
+            ("§8.8.2.2 weak date", &[&format!("if-range: {NOW}")], &[&modified, &soon], false),
+            ("§8.8.2.2 no Date", &[&format!("if-range: {NOW}")], &[&modified], false),
+            (
+                "§13.1.5 later is not the same",
+                &[&format!("if-range: {AFTER}")],
+                &[&modified, &date_later],
+                false,
+            ),
+            (
+                "§13.1.5 earlier is not the same",
+                &[&format!("if-range: {BEFORE}")],
+                &[&modified, &date_later],
+                false,
+            ),
+            ("§13.1.5 neither", &["if-range: a"], &[tag, &modified, &date_later], false),
+            ("§13.1.5 two", &["if-range: \"a\"", "if-range: \"a\""], &[tag], false),
+        ] {
+            assert_eq!(
+                if_range_holds(&headers(asked), &response(200, fields)),
+                expected,
+                "{clause}: {asked:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_304_speaks_of_the_stored_response_or_not() {
+        let (now, before) = (format!("last-modified: {NOW}"), format!("last-modified: {BEFORE}"));
+        let (a, weak_a, b, weak_b) = ("etag: \"a\"", "etag: W/\"a\"", "etag: \"b\"", "etag: W/\"b\"");
+        for (clause, stored, fresh, expected) in [
+            ("§4.3.4 strong, the same", &[a][..], &[a][..], true),
+            ("§4.3.4 strong, another", &[a, &now], &[b, &now], false),
+            ("§4.3.4 strong, a weak one stored", &[weak_a], &[a], false),
+            ("§4.3.4 strong, no tag stored", &[&now], &[a, &now], false),
+            ("§4.3.4 weak", &[weak_a], &[weak_a], true),
+            ("§4.3.4 weakened on the way", &[a], &[weak_a], true),
+            ("§4.3.4 weak, another", &[weak_a, &now], &[weak_b, &now], false),
+            ("§4.3.4 weak, no tag stored", &[&now], &[weak_a, &now], true),
+            ("§4.3.4 weak, no tag stored", &[&now], &[weak_a, &before], false),
+            ("§4.3.4 weak, no tag stored", &[&now], &[weak_a], false),
+            ("§4.3.4 date, the same", &[a, &now], &[&now], true),
+            ("§4.3.4 date, another", &[a, &now], &[&before], false),
+            ("§4.3.4 date, none stored", &[a], &[&now], false),
+            ("none: it can mean no other", &[a, &now], &[], true),
+        ] {
+            assert_eq!(
+                confirms(&response(200, stored), &response(304, fresh)),
+                expected,
+                "{clause}: {stored:?} {fresh:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_304_updates_fields_as_a_whole() {
+        let stored = headers(&[
+            "cache-control: max-age=1",
+            "etag: W/\"a\"",
+            "link: <a>",
+            "link: <b>",
+            "x-kept: 1",
+            "content-length: 5",
+            "content-type: text/plain",
+            "content-encoding: gzip",
+            "age: 50",
+            "set-cookie: old",
+            &format!("date: {BEFORE}"),
+        ]);
+        let fresh = headers(&[
+            "cache-control: max-age=60",
+            "link: <c>",
+            "link: <d>",
+            "x-new: 1",
+            "content-length: 0",
+            "content-type: text/html",
+            "content-encoding: br",
+            "content-range: bytes 0-0/1",
+            "set-cookie: new",
+            "connection: x-hop",
+            "x-hop: 1",
+            "keep-alive: 5",
+            "transfer-encoding: chunked",
+            "proxy-authenticate: x",
+            &format!("date: {NOW}"),
+        ]);
+        let mut updated = lines(&freshen(&stored, &fresh));
+        updated.sort();
+        let date = format!("date: {NOW}");
+        let expected = [
+            "cache-control: max-age=60",
+            "content-encoding: gzip",
+            "content-length: 5",
+            "content-type: text/html",
+            &date,
+            "etag: W/\"a\"",
+            "link: <c>",
+            "link: <d>",
+            "set-cookie: old",
+            "x-kept: 1",
+            "x-new: 1",
+        ];
+        assert_eq!(updated, expected, "§3.2");
+    }
+
+    #[test]
+    fn a_304_without_date_or_age_leaves_no_old_ones() {
+        let stored = headers(&["age: 50", &format!("date: {BEFORE}"), "x: y"]);
+        assert_eq!(lines(&freshen(&stored, &HeaderMap::new())), ["x: y"], "§4.2.3");
+        let fresh = headers(&["age: 3"]);
+        let updated = freshen(&stored, &fresh);
+        assert_eq!(ResponseFacts::of(200, &updated, AT, AT).age, secs_of(3), "§4.2.3");
+    }
+
+    #[test]
+    fn a_304_brings_in_nothing_that_may_not_be_stored() {
+        let stored = headers(&["cache-control: max-age=1, private=\"x-user\"", "etag: \"a\""]);
+        let fresh = headers(&["x-user: me", "etag: \"a\""]);
+        assert!(!freshen(&stored, &fresh).contains_key("x-user"), "§3.1 by the stored word");
+        let stored = headers(&["cache-control: max-age=1", "x-user: old"]);
+        let fresh = headers(&["cache-control: max-age=1, no-cache=\"x-user\"", "x-user: me"]);
+        assert!(!freshen(&stored, &fresh).contains_key("x-user"), "§3.1 by the new word");
+    }
+
+    #[test]
+    fn a_304_to_a_client_carries_what_the_clause_lists() {
+        for name in ["cache-control", "content-location", "date", "etag", "expires", "vary"] {
+            assert!(not_modified_fields(&HeaderName::from_static(name)), "9110 §15.4.5 {name}");
+        }
+        for name in ["content-length", "content-type", "last-modified", "set-cookie"] {
+            assert!(!not_modified_fields(&HeaderName::from_static(name)), "9110 §15.4.5 {name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn freshening_keeps_repeats_in_order(
+            stored in prop::collection::vec((0..4u8, 0..9u8), 0..12), fresh in prop::collection::vec((0..4u8, 0..9u8), 0..12),
+        ) {
+            let map = |fields: &[(u8, u8)]| {
+                let lines: Vec<_> = fields.iter().map(|(name, value)| format!("x-{name}: {value}")).collect();
+                headers(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+            };
+            let (stored, fresh) = (map(&stored), map(&fresh));
+            let updated = freshen(&stored, &fresh);
+            for name in 0..4 {
+                let name = format!("x-{name}");
+                let from = if fresh.contains_key(&name) { &fresh } else { &stored };
+                let expected: Vec<_> = from.get_all(&name).iter().collect();
+                prop_assert_eq!(updated.get_all(&name).iter().collect::<Vec<_>>(), expected);
+            }
+        }
+
+        #[test]
+        fn a_response_is_confirmed_by_its_own_fields(fields in any::fields()) {
+            let resp = ResponseFacts::of(200, &fields, AT, AT);
+            let same = ResponseFacts::of(304, &fields, AT, AT);
+            let strong_or_none = resp.etag.as_ref().is_none_or(|tag| !tag.is_weak());
+            prop_assert!(confirms(&resp, &same) && strong_or_none);
+            let updated = freshen(&fields, &fields);
+            let again = ResponseFacts::of(200, &updated, AT, AT);
+            prop_assert_eq!(again.directives, resp.directives);
+        }
+
+        #[test]
+        fn a_freshened_response_holds_only_what_could_have_been_stored(
+            stored in any::fields(), fresh in any::fields(), req in any::request(), policy in any::policy(),
+        ) {
+            let stored_facts = ResponseFacts::of(200, &stored, AT, AT);
+            if let Ok(permit) = storing::judge(&req, &stored_facts, &policy) {
+                let kept = storing::stored_fields(&stored, &permit);
+                let updated = freshen(&kept, &fresh);
+                let facts = ResponseFacts::of(200, &updated, AT, AT);
+                prop_assert!(kept.contains_key("set-cookie") || !updated.contains_key("set-cookie"));
+                let named = facts.directives.no_cache.fields().iter().chain(facts.directives.private.fields());
+                for name in named {
+                    prop_assert!(!updated.contains_key(name));
+                }
+            }
+        }
+
+        #[test]
+        fn conditions_of_any_bytes_are_evaluated(tags: Vec<u8>, since: Vec<u8>, range: Vec<u8>, resp in any::facts()) {
+            let mut map = HeaderMap::new();
+            for (name, value) in [(IF_NONE_MATCH, tags), (IF_MODIFIED_SINCE, since), (IF_RANGE, range)] {
+                if let Ok(value) = HeaderValue::from_bytes(&value) {
+                    map.append(name, value);
+                }
+            }
+            let _ = (client_condition(&map, &resp), if_range_holds(&map, &resp), has_precondition(&map));
+        }
+    }
 }

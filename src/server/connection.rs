@@ -35,7 +35,12 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, 
     let limits = worker.shared.snapshot.load().config.limits.clone();
     // Without it small responses wait for the client's delayed acknowledgements.
     let _a_dead_socket_shows_when_read = stream.set_nodelay(true);
-    match timeout(limits.header_time, is_http2(&stream)).await {
+    let mut stopping = stop.clone();
+    let first = tokio::select! {
+        first = timeout(limits.header_time, is_http2(&stream)) => first,
+        _ = stopping.wait_for(|stop| *stop) => return,
+    };
+    match first {
         Ok(Ok(true)) => serve_http2(worker, stream, peer, stop, &limits).await,
         Ok(Ok(false)) => serve_http1(worker, stream, peer, stop, &limits).await,
         // Gone, or silent for too long: nothing was asked, so there is nobody to answer.

@@ -8,7 +8,6 @@
 //! time, also one that was just put in.
 //! Must not know: freshness, routes, Redis.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +16,8 @@ use http::{HeaderMap, HeaderName};
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
+use super::counter::Counter;
+use super::seed::Seed;
 use super::{InFlight, Purges};
 use crate::clock::Timestamp;
 use crate::config;
@@ -248,102 +249,11 @@ impl Memory {
     }
 }
 
-/// Hashes keys that are hashes already: no second pass over the text, only a mixing with a seed of
-/// this process, so that nobody outside can tell which keys fall together in moka.
-#[derive(Clone, Copy)]
-struct Seed(u64, u64);
-
-impl std::fmt::Debug for Seed {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not shown: it is what an attacker would need.
-        out.write_str("Seed")
-    }
-}
-
-impl Seed {
-    fn new() -> Self {
-        Self(RandomState::new().hash_one(0), RandomState::new().hash_one(1))
-    }
-}
-
-impl BuildHasher for Seed {
-    type Hasher = Mixer;
-
-    fn build_hasher(&self) -> Mixer {
-        Mixer { state: self.0, seed: self.1 }
-    }
-}
-
-/// A folded multiplication for each 64 bits.
-struct Mixer {
-    state: u64,
-    seed: u64,
-}
-
-impl Mixer {
-    fn mix(&mut self, word: u64) {
-        let product = u128::from(self.state ^ word).wrapping_mul(u128::from(self.seed | 1));
-        self.state = (product as u64) ^ ((product >> 64) as u64);
-        self.state = self.state.wrapping_add(self.seed.rotate_left(17));
-    }
-}
-
-impl Hasher for Mixer {
-    fn finish(&self) -> u64 {
-        let product = u128::from(self.state).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (product as u64) ^ ((product >> 64) as u64)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            self.mix(chunk.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte)));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.mix(word);
-    }
-
-    fn write_u128(&mut self, hash: u128) {
-        self.mix(hash as u64);
-        self.mix((hash >> 64) as u64);
-    }
-}
-
-/// A count that many threads raise on every request, each on a cache line of its own.
-#[derive(Debug, Default)]
-struct Counter([Line; 8]);
-
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Line(AtomicU64);
-
-impl Counter {
-    fn add(&self) {
-        if let Some(line) = LINE.with(|nth| self.0.get(*nth)) {
-            line.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn sum(&self) -> u64 {
-        self.0.iter().map(|line| line.0.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
-    }
-}
-
-static THREADS: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    /// Which line this thread raises.
-    static LINE: usize = usize::try_from(THREADS.fetch_add(1, Ordering::Relaxed) % 8).unwrap_or(0);
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
     use std::thread;
     use std::time::Duration;
-
-    use proptest::prelude::*;
 
     use super::*;
     use crate::store::{PURGES, samples};
@@ -527,25 +437,5 @@ mod tests {
             }
         });
         assert_eq!(bodies(&memory, "/").into_iter().collect::<HashSet<_>>().len(), 3);
-    }
-
-    proptest! {
-        #[test]
-        fn the_mixer_keeps_different_keys_apart(one: u128, two: u128) {
-            let seed = Seed(3, 5);
-            prop_assert_eq!(seed.hash_one(one), seed.hash_one(one));
-            prop_assume!(one != two);
-            prop_assert_ne!(seed.hash_one(one), seed.hash_one(two));
-            prop_assert_ne!(seed.hash_one(one), Seed(4, 5).hash_one(one));
-        }
-    }
-
-    #[test]
-    fn the_mixer_spreads_near_keys_over_all_bits() {
-        let seed = Seed::new();
-        for shift in [0, 8, 58] {
-            let slots: HashSet<u64> = (0..1024u128).map(|key| (seed.hash_one(key) >> shift) & 63).collect();
-            assert_eq!(slots.len(), 64, "shift {shift}");
-        }
     }
 }

@@ -4,10 +4,12 @@
 //! give is fetched again. Freshness is judged by whoever reads ("store facts, decide at reading").
 //! Must not know: the origin, routes, requests in flight, or what is delivered.
 
+mod counter;
 mod in_flight;
 mod memory;
 mod purge;
 mod redis;
+mod seed;
 
 pub use in_flight::{InFlight, Reserved};
 pub use memory::{Class, Memory, Resource};

@@ -4,11 +4,13 @@
 //! a computed expiry: the route's policy is applied when a response is read.
 
 mod codec;
+mod glob;
 mod key;
 mod response;
 
 pub use codec::{Damaged, Record, decode, encode_names, encode_response};
-pub use key::{CacheKey, Glob, KeyPolicy};
+pub use glob::Glob;
+pub use key::{CacheKey, KeyPolicy};
 pub use response::{Born, Received, StoredResponse};
 
 #[cfg(test)]

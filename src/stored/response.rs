@@ -16,6 +16,7 @@ use crate::rules::{ResponseFacts, SelectingFields, Storable, stored_fields};
 
 /// A response as it is kept, in either tier.
 #[derive(Clone, Debug)]
+#[expect(clippy::manual_non_exhaustive, reason = "the attribute would not hold within this crate")]
 pub struct StoredResponse {
     /// Status.
     pub status: StatusCode,
@@ -76,8 +77,14 @@ impl StoredResponse {
 
     /// The same body with the fields that a 304 has freshened (§3.2), confirmed by a fetch that
     /// was `born` so.
-    pub fn freshened(&self, headers: HeaderMap, facts: ResponseFacts, born: Born) -> Self {
-        Self { headers: compact_fields(&headers), facts, born, ..self.clone() }
+    pub fn freshened(
+        &self,
+        headers: &HeaderMap,
+        facts: ResponseFacts,
+        selecting: SelectingFields,
+        born: Born,
+    ) -> Self {
+        Self { headers: compact_fields(headers), facts, selecting, born, ..self.clone() }
     }
 
     /// One piece of memory, exactly as large as the chunks together. A chunk as it comes from a
@@ -278,7 +285,7 @@ mod tests {
         let old = plain("/", b"body", Born::Here(1));
         let headers = fields(&[("cache-control", "max-age=90"), ("date", "Sun, 06 Nov 1994 08:49:37 GMT")]);
         let facts = ResponseFacts::of(200, &headers, Timestamp::from_secs(5), Timestamp::from_secs(6));
-        let fresh = old.freshened(headers.clone(), facts.clone(), Born::Here(2));
+        let fresh = old.freshened(&headers, facts.clone(), old.selecting.clone(), Born::Here(2));
         assert_eq!((fresh.body.as_ptr(), fresh.born), (old.body.as_ptr(), Born::Here(2)));
         assert_eq!((fresh.headers, fresh.facts), (headers, facts));
     }

@@ -6,6 +6,8 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::ser::{SerializeMap, Serializer as _};
 use serde_json::Value;
@@ -19,29 +21,69 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::finish::Finished;
+use super::lines::Lines;
 use super::metrics::NONE;
 use super::outcome::Tier;
 use super::stamp::Rfc3339;
 use super::timeline::Phase;
 use crate::clock::Clock;
 
-/// Sends messages to stderr from now on: text, coloured where `ansi`, or JSON.
+/// Messages that may wait for a slow stderr; further ones are dropped.
+const WAITING: usize = 4096;
+
+/// The way to stderr, to be emptied before the process ends.
+#[derive(Clone, Debug)]
+pub struct Messages(Arc<Lines>);
+
+/// Sends messages to stderr from now on: text, coloured where `ansi`, or JSON. They are written by a
+/// thread of their own, so that whoever reads stderr slowly holds up no request.
 ///
-/// A `level` that cannot be read falls back to `info` and says so. Says whether it took effect: it
-/// does so once in a process, and later calls change nothing.
-pub fn init(level: &str, json: bool, ansi: bool) -> bool {
+/// A `level` that cannot be read falls back to `info` and says so. It takes effect once in a
+/// process; later calls change nothing.
+///
+/// # Errors
+/// The system refuses another thread.
+pub fn init(level: &str, json: bool, ansi: bool) -> io::Result<Messages> {
     let understood = targets(level);
     let targets = understood.clone().unwrap_or_else(|| Targets::new().with_default(Level::INFO));
+    let messages = Messages(Arc::new(Lines::new("messages", WAITING, Box::new(io::stderr()))?));
     let registry = tracing_subscriber::registry();
     let installed = if json {
-        registry.with(json_layer(io::stderr).with_filter(targets)).try_init()
+        registry.with(json_layer(messages.clone()).with_filter(targets)).try_init()
     } else {
-        registry.with(text_layer(io::stderr, ansi).with_filter(targets)).try_init()
+        registry.with(text_layer(messages.clone(), ansi).with_filter(targets)).try_init()
     };
     if installed.is_ok() && understood.is_none() {
         tracing::warn!(given = level, "log level not understood, using info");
     }
-    installed.is_ok()
+    Ok(messages)
+}
+
+impl Messages {
+    /// Waits until all messages are written, or for `within`; says whether all were.
+    pub fn flush(&self, within: Duration) -> bool {
+        self.0.flush(within)
+    }
+}
+
+impl MakeWriter<'_> for Messages {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl io::Write for Messages {
+    /// Takes one message whole: the layers write each with one call.
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        self.0.push(message);
+        Ok(message.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// `Targets` takes a lone word for a target, all of whose messages are wanted; a mistyped level would
@@ -82,7 +124,7 @@ pub fn slow(r: &Finished) {
 }
 
 /// Milliseconds, to the microsecond.
-fn millis(took: std::time::Duration) -> f64 {
+fn millis(took: Duration) -> f64 {
     took.as_micros() as f64 / 1000.0
 }
 
@@ -348,9 +390,9 @@ mod tests {
     }
 
     #[test]
-    fn setting_up_again_changes_nothing_and_does_not_panic() {
-        init("off", true, false);
-        assert!(!init("trace", false, true));
-        assert!(!init("loud", false, true));
+    fn later_calls_do_no_harm() {
+        for level in ["off", "trace", "loud"] {
+            assert!(init(level, true, false).unwrap().flush(Duration::from_secs(10)));
+        }
     }
 }

@@ -25,7 +25,7 @@ pub use access::{AccessLog, Form};
 pub use families::{FAMILIES, Family, MetricType};
 pub use finish::{End, Finished, finish};
 pub use gauges::{Gauges, MemoryGauges, RedisGauges, UpstreamGauges};
-pub use logs::{init, slow};
+pub use logs::{Messages, init, slow};
 pub use metrics::{Metrics, Shard};
 pub use outcome::{Bypass, Detail, Kind, Miss, Outcome, Source, Tier};
 pub use stats::hit_ratio;

@@ -27,7 +27,7 @@ pub const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// Fails the test when `what` takes longer than anything here should.
 pub async fn soon<F: Future>(what: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(10), what).await.expect("done in time")
+    tokio::time::timeout(Duration::from_secs(60), what).await.expect("done in time")
 }
 
 /// Waits until `condition` holds, letting other tasks run.
@@ -53,9 +53,13 @@ impl Origin {
         Self { listener, server: config::Server { host: "127.0.0.1".into(), port } }
     }
 
-    /// A server where nobody listens.
-    pub async fn absent() -> config::Server {
-        Self::start().await.server
+    /// A server where nobody listens, for as long as the socket is held.
+    pub fn absent() -> (config::Server, socket2::Socket) {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bound");
+        let port = socket.local_addr().expect("address").as_socket().expect("IP").port();
+        (config::Server { host: "127.0.0.1".into(), port }, socket)
     }
 
     pub async fn accept(&self) -> Peer {
@@ -143,9 +147,9 @@ pub fn settings(servers: Vec<config::Server>) -> config::Upstream {
         name: "api".into(),
         servers,
         timeout: config::Timeouts {
-            connect: Duration::from_secs(5),
-            first_byte: Duration::from_secs(20),
-            total: Duration::from_secs(60),
+            connect: Duration::from_secs(30),
+            first_byte: Duration::from_secs(90),
+            total: Duration::from_secs(120),
         },
         pool: config::Pool {
             min_idle: 0,
@@ -153,7 +157,7 @@ pub fn settings(servers: Vec<config::Server>) -> config::Upstream {
             max_connections: 8,
             idle_timeout: Duration::from_secs(60),
             max_age: Duration::from_secs(600),
-            queue_timeout: Duration::from_secs(20),
+            queue_timeout: Duration::from_secs(90),
             queue: 8,
         },
     }

@@ -151,33 +151,6 @@ fn no_route_is_an_index_and_the_first_match_wins() {
 }
 
 #[test]
-fn one_line_is_a_file_that_reads_back() {
-    let text = one_line(
-        "http://127.0.0.1:3000",
-        Some("127.0.0.1:1"),
-        Some("off"),
-        Some("60s"),
-        Some("redis://:a\"b\\@db"),
-    );
-    let config = parse(&text).unwrap_or_else(|p| panic!("{p}"));
-    assert_eq!((config.listen, config.admin), (vec!["127.0.0.1:1".parse().unwrap()], None));
-    assert_eq!(config.cache.redis.as_deref(), Some("redis://:a\"b\\@db"));
-    assert_eq!(config.upstreams[0].servers, [Server { host: "127.0.0.1".into(), port: 3000 }]);
-    assert_eq!(config.routes[0].cache.clone().unwrap().policy.ttl.default, Some(Duration::from_secs(60)));
-    let least = one_line("http://a", None, None, None, None);
-    assert_eq!(parse(&least).unwrap().routes[0].cache, Some(RouteCache::default()));
-    assert!(least.starts_with("[upstream.origin]\nservers = [\"http://a\"]\n"), "{least}");
-}
-
-#[test]
-fn a_wrong_argument_is_a_located_problem() {
-    let text = one_line("http://a", None, None, Some("60"), None);
-    let shown = Config::parse(&text, "<command line>", &env).unwrap_err().to_string();
-    assert!(shown.contains("--> <command line>:10:15\n"), "{shown}");
-    assert!(shown.contains("ttl.default = \"60\"\n   |               ^^^^ write \"60s\""), "{shown}");
-}
-
-#[test]
 fn the_demos_changes_keep_what_the_checks_promise() {
     let at = |text: &str| text.parse().unwrap();
     let demo = || parse(REST).unwrap().with_listen(at("127.0.0.1:18080")).with_access(Access::Text);
@@ -214,14 +187,5 @@ proptest! {
             }
             prop_assert!(problems.to_string().ends_with(" in proxy.toml"));
         }
-    }
-
-    #[test]
-    fn any_arguments_make_toml_that_holds_them(to in ".{0,30}", ttl in ".{0,30}") {
-        let text = one_line(&to, None, None, Some(&ttl), None);
-        let file: toml::Table = toml::from_str(&text).unwrap();
-        let read = |s: &str| environment::expand(s, &|_| None).unwrap().0;
-        prop_assert_eq!(read(file["upstream"]["origin"]["servers"][0].as_str().unwrap()), to);
-        prop_assert_eq!(read(file["route"][0]["cache"]["ttl"]["default"].as_str().unwrap()), ttl);
     }
 }

@@ -281,13 +281,16 @@ async fn look(
     })
 }
 
+/// A string, or nothing where Redis has none.
+type Text = Option<Vec<u8>>;
+
 /// Two values, each a string or nothing.
-fn both(values: Vec<Value>) -> Option<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+fn both(values: Vec<Value>) -> Option<(Text, Text)> {
     let [first, second] = <[Value; 2]>::try_from(values).ok()?;
     Some((string(first)?, string(second)?))
 }
 
-fn string(value: Value) -> Option<Option<Vec<u8>>> {
+fn string(value: Value) -> Option<Text> {
     match value {
         Value::BulkString(bytes) => Some(Some(bytes)),
         Value::Nil => Some(None),
@@ -296,7 +299,7 @@ fn string(value: Value) -> Option<Option<Vec<u8>>> {
 }
 
 /// An absent marker is generation 0; one that is no number is not ours.
-fn read_generation(marker: Option<Vec<u8>>) -> Option<u64> {
+fn read_generation(marker: Text) -> Option<u64> {
     match marker {
         None => Some(0),
         Some(bytes) => std::str::from_utf8(&bytes).ok()?.parse().ok(),
@@ -304,7 +307,7 @@ fn read_generation(marker: Option<Vec<u8>>) -> Option<u64> {
 }
 
 /// Decodes a value; a record of another generation has been purged.
-fn judge(value: Option<Vec<u8>>, key: &Arc<CacheKey>, now: u64) -> Result<Record, Absent> {
+fn judge(value: Text, key: &Arc<CacheKey>, now: u64) -> Result<Record, Absent> {
     let record = decode(Bytes::from(value.ok_or(Absent::NotFound)?), key).map_err(|_| Absent::Damaged)?;
     let (Record::Response { generation, .. } | Record::Names { generation, .. }) = &record;
     if *generation == now { Ok(record) } else { Err(Absent::NotFound) }

@@ -119,6 +119,11 @@ impl Queue {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting_writes(&self) -> usize {
+        self.waiting.lock().writes.len()
+    }
+
     fn take_purge(&self) -> Option<u128> {
         let mut waiting = self.waiting.lock();
         let purge = waiting.purges.pop_front();

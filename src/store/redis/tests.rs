@@ -1,1 +1,529 @@
+//! The Redis tier against a real server, and against one that misbehaves.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::store::{PURGES, samples};
+use crate::stored::Born;
+use crate::stored::samples::{fields, key, plain, stored};
+
+#[path = "../../../tests/support/redis.rs"]
+mod support;
+use support::{Mode, RedisServer, Relay, Reply};
+
+const TTL: Duration = Duration::from_secs(60);
+/// Far longer than anything here takes: reached only when a test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One worker's view, with the purges of its process.
+struct Node {
+    redis: Redis,
+    purges: Arc<Purges>,
+}
+
+impl Node {
+    async fn start(url: String) -> Self {
+        Self::with(samples::cache(Some(url))).await
+    }
+
+    async fn with(cfg: config::Cache) -> Self {
+        let purges = Arc::new(Purges::new(PURGES));
+        let redis = Redis::start(&cfg, Clock::system(), Arc::clone(&purges)).await.expect("a URL is given");
+        let node = Self { redis, purges };
+        node.until("closed").await;
+        node
+    }
+
+    /// Puts and waits until it is written.
+    async fn put(&self, response: Arc<StoredResponse>, generation: u64) {
+        self.redis.put(response, generation, TTL);
+        self.redis.flush(PATIENCE).await;
+    }
+
+    /// Calls until the breaker is found open; fails when a hundred calls do not open it.
+    async fn until_refused(&self) {
+        for _ in 0..100 {
+            if self.get("/", &[]).await == Err(Absent::Open) {
+                return;
+            }
+        }
+        panic!("the breaker does not open: {:?}", self.redis.gauges());
+    }
+
+    /// For tests with a short deadline, which a busy machine may miss: until it is not missed.
+    async fn get_in_time(&self, path: &str) -> Result<Bytes, Absent> {
+        let answered = async {
+            loop {
+                match self.get(path, &[]).await {
+                    Err(Absent::Deadline | Absent::Open) => tokio::task::yield_now().await,
+                    answer => return answer,
+                }
+            }
+        };
+        timeout(PATIENCE, answered).await.expect("Redis is there")
+    }
+
+    async fn get(&self, path: &str, request: &[(&str, &str)]) -> Result<Bytes, Absent> {
+        self.redis.get(&key(path), &fields(request)).await.found.map(|response| response.body.clone())
+    }
+
+    /// Waits for the breakers of both links; fails when that takes too long.
+    async fn until(&self, state: &'static str) {
+        for link in [&self.redis.0.reader, &*self.redis.0.writer] {
+            let mut phases = link.phases();
+            let reached = timeout(PATIENCE, phases.wait_for(|phase| phase.as_str() == state)).await;
+            assert!(reached.is_ok(), "the breaker does not get {state}: {:?}", self.redis.gauges());
+        }
+    }
+}
+
+fn varying(path: &str, accept: &str, body: &[u8]) -> Arc<StoredResponse> {
+    let response = [("cache-control", "max-age=60"), ("vary", "accept")];
+    stored(&key(path), &[("accept", accept)], &response, body, Born::Here(0))
+}
+
+/// Polls once, as far as it gets now.
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+}
+
+fn local() -> Born {
+    Born::Here(0)
+}
+
+#[tokio::test]
+async fn what_one_node_puts_another_finds() {
+    let server = RedisServer::start();
+    let (one, two) = (Node::start(server.url()).await, Node::start(server.url()).await);
+    let answer = one.redis.get(&key("/"), &HeaderMap::new()).await;
+    assert_eq!((answer.found.err(), answer.generation), (Some(Absent::NotFound), Some(0)));
+    let written = plain("/", b"hello", local());
+    one.put(Arc::clone(&written), 0).await;
+
+    let found = two.redis.get(&key("/"), &HeaderMap::new()).await.found.unwrap();
+    assert_eq!((found.status, &found.body, found.born), (written.status, &written.body, Born::Elsewhere));
+    assert!(found.headers.iter().eq(written.headers.iter()));
+    assert_eq!(found.facts, written.facts);
+    assert_eq!(two.get("/other", &[]).await, Err(Absent::NotFound));
+
+    let (one, two) = (one.redis.gauges(), two.redis.gauges());
+    assert_eq!((one.gets, one.misses, one.hits, one.writes, one.queue_bytes), (1, 1, 0, 1, 0));
+    assert_eq!((two.gets, two.misses, two.hits, two.writes), (2, 1, 1, 0));
+    assert!(one.written_bytes > 5 && one.up && one.breaker == "closed", "{one:?}");
+}
+
+#[tokio::test]
+async fn a_varying_response_is_found_by_its_names_and_then_by_the_variant() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    node.put(varying("/", "text/html", b"html"), 0).await;
+    node.put(varying("/", "application/json", b"json"), 0).await;
+    assert_eq!(node.get("/", &[("accept", "text/html")]).await.unwrap(), "html");
+    assert_eq!(node.get("/", &[("accept", "application/json")]).await.unwrap(), "json");
+    assert_eq!(node.get("/", &[("accept", "image/png")]).await, Err(Absent::NotFound));
+    assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound), "absence is a value");
+    assert_eq!(server.keys().len(), 3, "the names and two variants");
+}
+
+#[tokio::test]
+async fn a_variant_under_a_colliding_hash_is_a_miss() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    node.put(varying("/", "a", b"for a"), 0).await;
+    // What stands under the name of b's hash is the variant of a.
+    let base = keys::base(&key("/"));
+    let hash = |accept| varying("/", accept, b"").selecting.hash();
+    let (a, b) = (keys::variant(&base, hash("a")), keys::variant(&base, hash("b")));
+    server.command(&["RENAME", &a, &b]);
+    assert_eq!(node.get("/", &[("accept", "b")]).await, Err(Absent::NotFound));
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_a_damaged_miss() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    let base = keys::base(&key("/"));
+    let good = crate::stored::encode_response(&plain("/", b"hello", local()), 0);
+    let mut flipped = good.clone();
+    flipped[60] ^= 1;
+    let other = crate::stored::encode_response(&plain("/other", b"other", local()), 0);
+    let rows: [(&[u8], Result<Bytes, Absent>, &str); 5] = [
+        (b"what?", Err(Absent::Damaged), "foreign bytes"),
+        (b"", Err(Absent::Damaged), "nothing at all"),
+        (&flipped, Err(Absent::Damaged), "a flipped bit"),
+        (&other, Err(Absent::Damaged), "another key's record"),
+        (&good, Ok(Bytes::from("hello")), "and the record itself is read"),
+    ];
+    for (value, expected, why) in rows {
+        server.command(&[b"SET".as_slice(), base.as_bytes(), value, b"PX", b"60000"]);
+        assert_eq!(node.get("/", &[]).await, expected, "{why}");
+    }
+    assert_eq!(node.redis.gauges().damaged, 4);
+
+    server.command(&["DEL", &base]);
+    server.command(&["LPUSH", &base, "a list"]);
+    assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound), "MGET shows no value of another type");
+    server.command(&["SET", &keys::marker(key("/").url_hash()), "not a number"]);
+    let answer = node.redis.get(&key("/"), &HeaderMap::new()).await;
+    assert_eq!(
+        (answer.found.err(), answer.generation),
+        (Some(Absent::Damaged), None),
+        "nothing may be put then"
+    );
+
+    // A variant of another type is an error that Redis answers; the connection is good for more.
+    node.put(varying("/v", "a", b"a"), 0).await;
+    let variant = keys::variant(&keys::base(&key("/v")), varying("/v", "a", b"").selecting.hash());
+    server.command(&["DEL", &variant]);
+    server.command(&["LPUSH", &variant, "a list"]);
+    let answer = node.redis.get(&key("/v"), &fields(&[("accept", "a")])).await;
+    assert_eq!(
+        (answer.found.err(), answer.generation),
+        (Some(Absent::Error), Some(0)),
+        "what was learned holds"
+    );
+    assert_eq!(node.redis.state(), "closed");
+}
+
+#[tokio::test]
+async fn a_purge_voids_all_of_a_url_on_every_node_also_what_is_put_later() {
+    let server = RedisServer::start();
+    let (one, two) = (Node::start(server.url()).await, Node::start(server.url()).await);
+    let extras = Arc::new(CacheKey::from_parts(key("/").url().into(), "h:accept-language=en;".into()));
+    let with_extras = stored(&extras, &[], &[("cache-control", "max-age=60")], b"extras", local());
+    one.put(plain("/", b"plain", local()), 0).await;
+    one.put(with_extras, 0).await;
+    one.put(varying("/v", "a", b"variant"), 0).await;
+    one.put(plain("/stays", b"stays", local()), 0).await;
+    // Under way on the other node when the purge comes: it has learned the generation of before.
+    let seen = two.redis.get(&key("/late"), &HeaderMap::new()).await.generation.unwrap();
+
+    for path in ["/", "/v", "/late"] {
+        one.redis.purge(key(path).url_hash()).await.unwrap();
+    }
+    two.put(plain("/late", b"from before", local()), seen).await;
+
+    assert_eq!(two.get("/", &[]).await, Err(Absent::NotFound));
+    assert_eq!(two.redis.get(&extras, &HeaderMap::new()).await.found.err(), Some(Absent::NotFound));
+    assert_eq!(two.get("/v", &[("accept", "a")]).await, Err(Absent::NotFound));
+    assert_eq!(
+        two.get("/late", &[]).await,
+        Err(Absent::NotFound),
+        "written after the purge, asked for before"
+    );
+    assert_eq!(two.get("/stays", &[]).await.unwrap(), "stays");
+
+    let now = two.redis.get(&key("/late"), &HeaderMap::new()).await.generation.unwrap();
+    assert_ne!(now, seen);
+    two.put(plain("/late", b"new", local()), now).await;
+    assert_eq!(one.get("/late", &[]).await.unwrap(), "new");
+    one.redis.purge(key("/late").url_hash()).await.unwrap();
+    assert_eq!(one.get("/late", &[]).await, Err(Absent::NotFound), "and it can be purged again");
+}
+
+#[tokio::test]
+async fn a_marker_that_has_ended_never_revives_what_it_voided() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    let marker = keys::marker(key("/").url_hash());
+    node.redis.purge(key("/").url_hash()).await.unwrap();
+    let first = node.redis.get(&key("/"), &HeaderMap::new()).await.generation.unwrap();
+    node.put(plain("/", b"old", local()), first).await;
+    assert_eq!(node.get("/", &[]).await.unwrap(), "old");
+    // As if eight days had passed: with a counted generation the next purge would reach the same.
+    server.command(&["DEL", &marker]);
+    assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
+    // A marker alone, as another version of this program might write a purge.
+    server.command(&["SET", &marker, "1"]);
+    assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
+    node.redis.purge(key("/").url_hash()).await.unwrap();
+    assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
+}
+
+#[tokio::test]
+async fn what_this_node_has_purged_is_not_read_back_nor_written() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    node.put(plain("/", b"old", local()), 0).await;
+    // Only in this process, as when Redis could not be told. The sample's request was at 1,000 s.
+    let seq = node.purges.purge(key("/").url_hash(), Timestamp::from_secs(1_000));
+    assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
+
+    server.command(&["FLUSHALL"]);
+    node.put(plain("/", b"fetched before the purge", local()), 0).await;
+    assert_eq!(server.keys(), Vec::<String>::new());
+    assert_eq!(node.redis.gauges().dropped_writes, 1);
+    node.put(plain("/", b"fetched after it", Born::Here(seq)), 0).await;
+    assert_eq!(server.keys().len(), 1);
+}
+
+#[tokio::test]
+async fn a_purge_that_comes_during_the_write_undoes_it() {
+    let server = RedisServer::start();
+    let relay = Relay::start(server.addr());
+    let node = Node::start(relay.url()).await;
+    relay.set(Mode::Stall);
+    node.redis.put(varying("/", "a", b"old"), 0, TTL);
+    // The writer has taken it, and is held up by the relay.
+    let taken = async {
+        while node.redis.0.queue.waiting_writes() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, taken).await.expect("the writer takes it");
+    node.purges.purge(key("/").url_hash(), Timestamp::from_secs(1_000));
+    relay.set(Mode::Pass);
+    node.redis.flush(PATIENCE).await;
+    assert_eq!(server.keys(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn every_key_expires_and_a_marker_last() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    let for_ever = Duration::from_secs(3600 * 24 * 365);
+    node.redis.put(plain("/a", b"a", local()), 0, TTL);
+    node.redis.put(varying("/b", "x", b"b"), 0, TTL);
+    node.redis.put(plain("/c", b"c", local()), 0, for_ever);
+    node.redis.put(varying("/d", "x", b"d"), 0, for_ever);
+    node.redis.put(plain("/e", b"e", local()), 0, Duration::ZERO);
+    node.redis.flush(PATIENCE).await;
+    node.redis.purge(key("/f").url_hash()).await.unwrap();
+    let keys = server.keys();
+    assert_eq!(keys.len(), 7, "{keys:?}: /e is not worth writing");
+    let mut longest = (0, String::new());
+    for key in keys {
+        let left = server.command(&["PTTL", &key]).int();
+        assert!(left > 0, "{key} does not expire");
+        longest = longest.max((left, key));
+    }
+    assert!(longest.1.ends_with(":g"), "{longest:?}");
+}
+
+#[tokio::test]
+async fn a_redis_that_stops_opens_the_breaker_and_is_used_again_when_it_is_back() {
+    let mut server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    node.put(plain("/", b"1", local()), 0).await;
+    server.stop();
+    // By a call that finds the connection gone, or by the keeper, which pings.
+    node.until_refused().await;
+    let errors = node.redis.gauges();
+    for _ in 0..1_000 {
+        assert_eq!(node.get("/", &[]).await, Err(Absent::Open));
+    }
+    let gauges = node.redis.gauges();
+    assert_eq!((gauges.errors, gauges.deadline_exceeded), (errors.errors, 0), "refused, not tried");
+    assert_eq!(gauges.refused, errors.refused + 1_000);
+    assert!(!gauges.up && gauges.breaker != "closed");
+    assert_eq!(node.redis.get(&key("/"), &HeaderMap::new()).await.generation, None);
+
+    node.redis.put(plain("/", b"2", local()), 0, TTL);
+    assert_eq!(node.redis.purge(key("/p").url_hash()).await, Err(Absent::Open));
+    node.redis.flush(PATIENCE).await;
+
+    server.restart_on_same_port();
+    node.until("closed").await;
+    node.put(plain("/", b"3", local()), 0).await;
+    assert_eq!(node.get("/", &[]).await.unwrap(), "3");
+    let marker = keys::marker(key("/p").url_hash());
+    assert!(server.keys().contains(&marker), "the purge that failed has been made up for");
+}
+
+#[tokio::test]
+async fn without_redis_a_start_waits_half_a_second_at_most_and_goes_on() {
+    let mut server = RedisServer::start();
+    server.stop();
+    let purges = Arc::new(Purges::new(PURGES));
+    let cfg = samples::cache(Some(server.url()));
+    let started = timeout(PATIENCE, Redis::start(&cfg, Clock::system(), Arc::clone(&purges))).await.unwrap();
+    let node = Node { redis: started.expect("a handle, though there is no server"), purges };
+    assert_eq!(node.get("/", &[]).await, Err(Absent::Open));
+    server.restart_on_same_port();
+    node.until("closed").await;
+    assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
+
+    let none = Redis::start(&samples::cache(None), Clock::system(), Arc::new(Purges::new(PURGES))).await;
+    assert!(none.is_none(), "none is configured");
+}
+
+#[tokio::test]
+async fn a_stalled_redis_holds_nobody_up_beyond_the_deadline_and_opens_the_breaker() {
+    let server = RedisServer::start();
+    let relay = Relay::start(server.addr());
+    let cfg =
+        config::Cache { redis_deadline: Duration::from_millis(20), ..samples::cache(Some(relay.url())) };
+    let node = Node::with(cfg).await;
+    relay.set(Mode::Stall);
+    let mut seen = Vec::new();
+    while seen.last() != Some(&Absent::Open) {
+        let call = timeout(PATIENCE, node.get("/", &[])).await.expect("the deadline is far shorter");
+        seen.push(call.unwrap_err());
+        assert!(seen.len() < 10, "{seen:?}");
+    }
+    // Three in a row; the keeper's own ping may have been one of them.
+    let misses = seen.iter().filter(|absent| **absent == Absent::Deadline).count();
+    assert!((2..=3).contains(&misses) && seen.len() == misses + 1, "{seen:?}");
+    assert_eq!(node.redis.gauges().deadline_exceeded, misses as u64);
+    // It stays open while the relay stalls: an attempt needs an answered PING.
+    let accepted = relay.accepted();
+    let mut phases = node.redis.0.reader.phases();
+    timeout(PATIENCE, phases.wait_for(|phase| *phase == Phase::HalfOpen)).await.unwrap().unwrap();
+    timeout(PATIENCE, phases.wait_for(|phase| *phase == Phase::Open)).await.unwrap().unwrap();
+    assert!(relay.accepted() > accepted, "it has tried");
+    assert_eq!(node.get("/", &[]).await, Err(Absent::Open));
+    relay.set(Mode::Pass);
+    node.until("closed").await;
+    assert_eq!(node.get_in_time("/").await, Err(Absent::NotFound));
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_given_up_and_taken_back() {
+    let server = RedisServer::start();
+    let cfg =
+        config::Cache { redis_deadline: Duration::from_millis(20), ..samples::cache(Some(server.url())) };
+    let node = Node::with(cfg).await;
+    server.pause();
+    node.until_refused().await;
+    server.resume();
+    node.until("closed").await;
+    assert_eq!(node.get_in_time("/").await, Err(Absent::NotFound));
+}
+
+#[tokio::test]
+async fn nonsense_is_an_error_and_never_more() {
+    for garbage in [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice(),
+        b"\0\xff\xfe\r\n\r\n",
+        b"$-7\r\n",
+        b"*2\r\n:1\r\n:2\r\n",
+        b"*1\r\n$1\r\nx\r\n",
+        b"*1000000000000\r\n",
+        b"$1000000000000\r\n",
+        b"|-1\r\n",
+        b"%-9\r\n:1\r\n",
+        b"+OK\r\n",
+    ] {
+        let server = RedisServer::start();
+        let relay = Relay::start(server.addr());
+        let cfg =
+            config::Cache { redis_deadline: Duration::from_millis(50), ..samples::cache(Some(relay.url())) };
+        let node = Node::with(cfg).await;
+        relay.set(Mode::Garbage(garbage));
+        node.until_refused().await;
+        let gauges = node.redis.gauges();
+        assert_eq!(
+            gauges.hits + gauges.misses + gauges.damaged,
+            0,
+            "{:?}",
+            garbage.escape_ascii().to_string()
+        );
+        relay.set(Mode::Pass);
+        node.until("closed").await;
+        node.put(plain("/", b"1", local()), 0).await;
+        assert_eq!(node.get_in_time("/").await.unwrap(), "1");
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_drops_and_counts_and_large_bodies_stay_out() {
+    let server = RedisServer::start();
+    let relay = Relay::start(server.addr());
+    let cfg =
+        config::Cache { redis_queue: 20_000, redis_max_object: 6_000, ..samples::cache(Some(relay.url())) };
+    let node = Node::with(cfg).await;
+    relay.set(Mode::Stall);
+    for nth in 0..10 {
+        node.redis.put(plain(&format!("/{nth}"), &[0; 5_000], local()), 0, TTL);
+    }
+    let gauges = node.redis.gauges();
+    assert!((12_000..=20_000).contains(&gauges.queue_bytes), "{gauges:?}");
+    assert_eq!(gauges.dropped_writes, 7, "{gauges:?}");
+    node.redis.put(plain("/large", &[0; 6_001], local()), 0, TTL);
+    assert_eq!(node.redis.gauges().dropped_writes, 8);
+    relay.set(Mode::Pass);
+    node.redis.flush(PATIENCE).await;
+    let gauges = node.redis.gauges();
+    assert_eq!((gauges.queue_bytes, server.keys().len()), (0, gauges.writes as usize));
+    assert_eq!(gauges.writes + gauges.write_errors, 3);
+}
+
+#[tokio::test]
+async fn a_flush_ends_when_its_time_is_up() {
+    let server = RedisServer::start();
+    let relay = Relay::start(server.addr());
+    let node = Node::start(relay.url()).await;
+    relay.set(Mode::Stall);
+    node.redis.put(plain("/", b"1", local()), 0, TTL);
+    timeout(PATIENCE, node.redis.flush(Duration::from_millis(10))).await.expect("within its own time");
+    assert!(node.redis.gauges().queue_bytes > 0, "still waiting");
+}
+
+#[tokio::test]
+async fn calls_that_are_given_up_leave_the_connection_in_order() {
+    let server = RedisServer::start();
+    let relay = Relay::start(server.addr());
+    let node = Node::start(relay.url()).await;
+    for path in ["/a", "/b"] {
+        node.put(plain(path, path.as_bytes(), local()), 0).await;
+    }
+    relay.set(Mode::Stall);
+    // Sent, and then dropped while the answer is outstanding.
+    let (key_a, none) = (key("/a"), HeaderMap::new());
+    let mut call = Box::pin(node.redis.get(&key_a, &none));
+    for _ in 0..10 {
+        assert!(poll_once(call.as_mut()).await.is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(call);
+    relay.set(Mode::Pass);
+    assert_eq!(node.get("/b", &[]).await.unwrap(), "/b", "not the answer to the call before");
+}
+
+#[tokio::test]
+async fn calls_under_way_and_given_up_are_bounded() {
+    let server = RedisServer::start();
+    let relay = Relay::start(server.addr());
+    let node = Node::start(relay.url()).await;
+    relay.set(Mode::Stall);
+    let (key, none) = (key("/"), HeaderMap::new());
+    let mut calls: Vec<_> = (0..400).map(|_| Box::pin(node.redis.get(&key, &none))).collect();
+    let mut full = 0;
+    for call in &mut calls {
+        if let Poll::Ready(answer) = poll_once(call.as_mut()).await {
+            assert_eq!(answer.found.err(), Some(Absent::Full));
+            full += 1;
+        }
+    }
+    assert_eq!(full, 400 - 256);
+    drop(calls);
+    assert_ne!(node.redis.state(), "closed", "so many given up: the connection is not trusted");
+    assert_eq!(node.get("/", &[]).await, Err(Absent::Open));
+}
+
+#[tokio::test]
+async fn a_handle_that_is_dropped_closes_its_connections() {
+    let server = RedisServer::start();
+    let clients = || {
+        let Reply::Bulk(Some(list)) = server.command(&["CLIENT", "LIST"]) else { panic!() };
+        list.iter().filter(|byte| **byte == b'\n').count()
+    };
+    let node = Node::start(server.url()).await;
+    assert_eq!(clients(), 3, "two links, and the one that asks");
+    let second = node.redis.clone();
+    drop(node);
+    assert_eq!(second.state(), "closed", "a clone is enough");
+    drop(second);
+    let closed = async {
+        while clients() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, closed).await.expect("both links are closed");
+}

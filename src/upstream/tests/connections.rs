@@ -338,7 +338,7 @@ async fn the_server_with_the_fewest_connections_in_use_is_asked() {
 
 #[tokio::test]
 async fn a_server_that_refuses_is_passed_over_for_a_second_then_tried_again() {
-    let (absent, origin) = (Origin::absent().await, Origin::start().await);
+    let ((absent, _held), origin) = (Origin::absent(), Origin::start().await);
     let cfg = settings(vec![absent, origin.server.clone()]);
     let (clock, stepper) = Clock::stepped(crate::clock::Timestamp::from_secs(1));
     let up = Upstream::new(&cfg, clock, 1);

@@ -11,7 +11,8 @@ use crate::upstream::{OriginError, Upstream};
 
 #[tokio::test]
 async fn no_server_answers() {
-    let cfg = settings(vec![Origin::absent().await, Origin::absent().await]);
+    let ((one, _holds_one), (two, _holds_two)) = (Origin::absent(), Origin::absent());
+    let cfg = settings(vec![one, two]);
     let up = Upstream::new(&cfg, Clock::system(), 1);
     let error = failure(ask(&up, get("/"))).await;
     assert_eq!(error.as_str(), "connect-failed");

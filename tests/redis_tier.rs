@@ -542,6 +542,24 @@ fn what_waits_to_be_written_is_written_when_larder_is_told_to_stop() {
 }
 
 #[test]
+fn writes_that_redis_has_not_taken_yet_are_waited_for_at_the_end() {
+    let (redis, origin) = (RedisServer::start(), counting());
+    let mut larder = start(&config(&origin, &redis.url()));
+    // Redis goes on answering reads, and lets writes wait.
+    redis.command(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+    for i in 0..40 {
+        fetch(&larder, &format!("/{i}"));
+    }
+    assert_eq!(redis.keys().len(), 0);
+    larder.terminate();
+    larder.err.wait_for_line(|line| line.contains("stopping"), PATIENCE);
+    redis.command(&["CLIENT", "UNPAUSE"]);
+    assert_eq!(larder.wait_exit(PATIENCE), Some(0));
+    // A write is tried for one second: on a machine that stands still for so long, some are lost.
+    assert!(redis.keys().len() >= 30, "{:?}", redis.keys());
+}
+
+#[test]
 fn a_redis_that_is_absent_at_the_start_is_said_and_used_once_it_is_there() {
     let origin = counting();
     let nobody = unused_address();

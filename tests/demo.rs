@@ -1,5 +1,13 @@
 //! The demo as a newcomer meets it: the banner, what it says to try, and the end.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
 mod support;
 
 use std::net::{SocketAddr, TcpListener};

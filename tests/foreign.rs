@@ -1,6 +1,14 @@
 //! In front of servers that nobody here wrote: Python's `http.server` and Debian's nginx. Asked with
 //! curl, which nobody here wrote either.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,13 @@
 //! The Redis tier, end to end: a real redis-server, real processes, restarts and misbehaviour.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -476,9 +484,12 @@ fn a_redis_that_talks_nonsense_or_nothing_makes_plain_misses() {
     }
 }
 
+/// Makes a bad value of a good one.
+type Damage = fn(&[u8]) -> Vec<u8>;
+
 #[test]
 fn a_damaged_value_is_a_miss_and_is_replaced() {
-    let damages: [fn(&[u8]) -> Vec<u8>; 5] = [
+    let damages: [Damage; 5] = [
         |_| b"garbage".to_vec(),
         |_| Vec::new(),
         |good| good[..good.len() / 2].to_vec(),

@@ -1,5 +1,13 @@
 //! What Larder says about itself: figures, logs, health and purging, held against what was sent.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
 mod support;
 
 use std::io::{BufRead, BufReader, Write};

@@ -11,11 +11,13 @@
 mod support;
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
 use support::process::{Finished, larder, run_to_end};
-use support::{Connection, Larder, Origin, PATIENCE, Process, client, get, unused_address};
+use support::{
+    Connection, Larder, Mode, Origin, PATIENCE, Process, Relay, client, get, unused_address, within,
+};
 
 fn in_empty(args: &[&str]) -> Finished {
     run_to_end(args, tempfile::tempdir().unwrap().path())
@@ -421,6 +423,26 @@ fn sigterm_and_ctrl_c_both_end_it_with_0() {
         larder.signal(signal);
         assert_eq!(larder.wait_exit(PATIENCE), Some(0), "{signal}");
         assert!(idle.closes(), "{signal}");
+    }
+}
+
+#[test]
+fn a_signal_that_comes_while_it_starts_ends_it_with_0() {
+    let (origin, listen) = (Origin::ok("x", &[]), unused_address());
+    // A Redis that says nothing is waited for, for half a second, with the listeners open already.
+    let relay = Relay::start(origin.addr());
+    relay.set(Mode::Stall);
+    let text = good(&origin.url())
+        .replace("listen = \"127.0.0.1:0\"", &format!("listen = \"{listen}\""))
+        .replace("[upstream.api]", &format!("[cache]\nredis = \"{}\"\n[upstream.api]", relay.url()));
+    let folder = in_folder_with("proxy.toml", &text);
+    for args in [&["run"][..], &["demo", "--listen", &listen.to_string(), "--redis", &relay.url()]] {
+        let mut command = larder();
+        command.args(args).current_dir(folder.path());
+        let mut process = Process::spawn(command);
+        assert!(within(PATIENCE, || TcpStream::connect(listen).is_ok()), "{args:?}");
+        process.terminate();
+        assert_eq!(process.wait_exit(PATIENCE), Some(0), "{args:?}");
     }
 }
 

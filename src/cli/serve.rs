@@ -39,10 +39,14 @@ pub(super) fn serve(source: &Source) -> ExitCode {
         Ok(messages) => messages,
         Err(error) => return complain(&format!("cannot start: {error}"), exit::FAILURE),
     };
+    let signals = match listen_for_signals() {
+        Ok(signals) => signals,
+        Err(code) => return code,
+    };
     let code = match server::start(config, Clock::system(), colours()) {
         Ok(running) => {
             announce(&running);
-            until_told(running)
+            until_told(signals, running)
         }
         Err(error) => refused(&error),
     };
@@ -68,9 +72,13 @@ pub(super) fn demo(args: &Demo) -> ExitCode {
     if args.print_config {
         return print(config::SHIPPED);
     }
+    let signals = match listen_for_signals() {
+        Ok(signals) => signals,
+        Err(code) => return code,
+    };
     match start_demo(args) {
         Ok((running, api, messages)) => {
-            let code = until_told(running);
+            let code = until_told(signals, running);
             api.stop();
             messages.flush(LAST_MESSAGES);
             code
@@ -127,11 +135,8 @@ fn refused(error: &StartError) -> ExitCode {
 }
 
 /// Waits for SIGTERM or Ctrl-C, then stops; a second one ends the process at once.
-fn until_told(running: Running) -> ExitCode {
-    let (mut told, runtime) = match listen_for_signals() {
-        Ok(signals) => signals,
-        Err(error) => return complain(&format!("cannot listen for signals: {error}"), exit::FAILURE),
-    };
+fn until_told(signals: Signals, running: Running) -> ExitCode {
+    let (mut told, runtime) = signals;
     runtime.block_on(told.wait());
     tracing::info!("stopping: finishing what is in flight");
     thread::spawn(move || {
@@ -158,7 +163,15 @@ impl Told {
     }
 }
 
-fn listen_for_signals() -> io::Result<(Told, runtime::Runtime)> {
+/// The signals, and the runtime that hears them.
+type Signals = (Told, runtime::Runtime);
+
+/// To be called before anything listens: a signal that nobody listens for kills the process.
+fn listen_for_signals() -> Result<Signals, ExitCode> {
+    hear_signals().map_err(|error| complain(&format!("cannot listen for signals: {error}"), exit::FAILURE))
+}
+
+fn hear_signals() -> io::Result<Signals> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     let guard = runtime.enter();
     let told =

@@ -290,6 +290,23 @@ fn a_purge_voids_every_variant_in_redis() {
 }
 
 #[test]
+fn a_purge_voids_what_is_keyed_on_request_fields_in_both_tiers() {
+    let origin = Origin::start(|request| {
+        Script::ok(format!("{} #{}", request.header("x-tenant"), request.count), &[])
+    });
+    let redis = RedisServer::start();
+    let config = config(&origin, &redis.url()) + "key.headers = [\"X-Tenant\"]\n";
+    let asks = |larder: &Larder, tenant: &str| larder.get("/k", &[HOST, ("X-Tenant", tenant)]);
+    let one = start(&config);
+    assert_eq!([asks(&one, "a"), asks(&one, "b")].map(|r| r.text()), ["a #1", "b #2"]);
+    wait_until_written(&one, 2);
+    let answer = purge(&one, "http://api.test/k");
+    assert_eq!((answer.status, answer.json()["purged"].as_bool()), (200, Some(true)), "{}", answer.text());
+    assert_eq!(asks(&one, "a").text(), "a #3");
+    assert_eq!(asks(&start(&config), "b").text(), "b #4");
+}
+
+#[test]
 fn a_purge_while_redis_is_away_reaches_it_when_it_is_back() {
     let (redis, origin) = (RedisServer::start(), counting());
     let relay = Relay::start(redis.addr());

@@ -2,6 +2,8 @@
 //!
 //! Must not know: what it offers.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, Method, StatusCode, header};
 
 /// Why a request is turned away; `None` where it is welcome. `open` marks what needs no token.
@@ -25,6 +27,18 @@ pub(super) fn refuse(
         StatusCode::UNAUTHORIZED,
         "this needs «Authorization: Bearer TOKEN», with the admin_token of proxy.toml",
     ))
+}
+
+/// Whether a request names this listener by an address or as `localhost`. A page whose own name was
+/// made to lead to this machine (DNS rebinding) cannot: the browser sends the page's name.
+pub(super) fn is_named_plainly(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    address.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
 }
 
 /// Compares without telling by its time how much agrees.

@@ -34,7 +34,13 @@ Larder, admin listener
 pub(super) async fn answer(worker: &Worker, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     let open = matches!(path.as_str(), "/livez" | "/readyz" | "/healthz");
-    let token = worker.shared.snapshot.load().config.admin_token.clone();
+    let config = &worker.shared.snapshot.load_full().config;
+    let token = config.admin_token.clone();
+    // Where this machine is all that guards it, only this machine's own names lead here.
+    let unguarded = token.is_none() && config.admin.is_some_and(|address| address.ip().is_loopback());
+    if unguarded && !open && !access::is_named_plainly(request.headers()) {
+        return error(StatusCode::FORBIDDEN, "ask for it as localhost or by its address");
+    }
     if let Some((status, why)) = access::refuse(request.method(), request.headers(), token.as_deref(), open) {
         return error(status, why);
     }

@@ -57,9 +57,13 @@ pub(super) fn standing_in(filling: &Filling, now: Timestamp) -> Option<Arc<Store
 }
 
 /// Whether the next response for the key will likely be refused for the same reason. An error of
-/// the origin passes, and so does what was due to this one request.
+/// the origin passes, and so does what was due to this one request: otherwise a client that sends
+/// nonsense now and then would keep the key from being cached for all.
 pub(super) fn is_lasting(why: NotStored, status: u16) -> bool {
+    // RFC 9110 §15.5, RFC 6585: what these find wrong is in the request's fields.
+    let of_this_request = matches!(status, 400 | 403 | 406 | 408 | 411..=417 | 421..=431);
     status < 500
+        && !of_this_request
         && !matches!(
             why,
             NotStored::RequestNoStore | NotStored::Range | NotStored::Head | NotStored::InFlightLimit

@@ -4,6 +4,7 @@
 //! names itself and the client to the origin.
 //! Must not know: caching, beyond the conditions that it is handed.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
@@ -16,7 +17,6 @@ use crate::worker::{Asked, Snapshot, Worker};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The request of a fill: a GET without a body, without the client's range and conditions, with
 /// `conditions` of our own.
@@ -77,9 +77,7 @@ fn forwarded_fields(worker: &Worker, asked: &Asked, route: &Route, snapshot: &Sn
 /// Names the client to the origin. What an untrusted peer says of itself is not passed on.
 fn name_the_client(headers: &mut HeaderMap, peer: IpAddr, trusted: bool) {
     if !trusted {
-        for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_REAL_IP, header::FORWARDED] {
-            headers.remove(name);
-        }
+        drop_claims(headers);
     }
     if let Ok(chain) = HeaderValue::from_str(&forwarded_for(headers, peer)) {
         headers.insert(X_FORWARDED_FOR, chain);
@@ -92,6 +90,22 @@ fn name_the_client(headers: &mut HeaderMap, peer: IpAddr, trusted: bool) {
     {
         headers.insert(X_FORWARDED_HOST, host);
     }
+}
+
+/// Removes what a peer says of the way that its request came, or should have come. An origin that
+/// believes Larder's `X-Forwarded-For` believes these too, and none of them is part of a key.
+pub fn drop_claims(headers: &mut HeaderMap) {
+    let claims: Vec<_> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+fn is_claim(name: &str) -> bool {
+    // Servers that hand fields on as CGI variables tell no `_` from a `-`.
+    let dashed = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
+    let exact = ["forwarded", "x-real-ip", "x-original-url", "x-rewrite-url"];
+    dashed.starts_with("x-forwarded") || exact.contains(&dashed.as_ref())
 }
 
 /// The chain of addresses so far, and the peer.

@@ -135,7 +135,7 @@ impl Deliver {
         if foreign {
             head::pass_on(&mut draft.headers, &worker.shared.pseudonym);
         }
-        if asked.is_some_and(|asked| asked.method == Method::HEAD) {
+        if report.is_head() {
             draft.content = Content::Empty;
         }
         report.outcome = outcome;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::fill::Fill;
 use crate::flight::FlightKey;
-use crate::rules::{self, MustAsk, NotStored, Reusable, Reuse};
+use crate::rules::{self, MustAsk, NotStored, Reusable, Reuse, SelectingFields};
 use crate::store::Resource;
 use crate::stored::StoredResponse;
 use crate::telemetry::{Bypass, Detail, Miss, Outcome, Phase, Source, Tier};
@@ -137,7 +137,7 @@ pub(super) fn refresh(exchange: &Exchange, stored: &Arc<StoredResponse>, resourc
     if resource.is_some_and(|resource| resource.marked(class, exchange.worker.now()).is_some()) {
         return;
     }
-    let lane = lane(exchange, Some(stored.selecting.hash()));
+    let lane = lane(exchange, variant(&stored.selecting));
     let Some(seat) = exchange.worker.shared.flights.join_if_free(lane) else { return };
     let fill = Fill {
         worker: Arc::clone(&exchange.worker),
@@ -157,6 +157,12 @@ pub(super) fn refresh(exchange: &Exchange, stored: &Arc<StoredResponse>, resourc
 pub(super) fn lane(exchange: &Exchange, variant: Option<u64>) -> FlightKey {
     let class = u64::from(exchange.class() == crate::store::Class::Credentialed);
     FlightKey { key: exchange.key.hash(), lane: (variant.unwrap_or(0) & !1) | class }
+}
+
+/// The variant that selecting fields name; none where there are no such fields, as before the first
+/// answer: both are the same flight.
+pub(super) fn variant(selecting: &SelectingFields) -> Option<u64> {
+    selecting.names().next().map(|_| selecting.hash())
 }
 
 /// Why a request with a range goes to the origin alone: what is fetched for all is the whole.

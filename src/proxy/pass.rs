@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -71,7 +71,12 @@ impl Pass {
             return Err(ForwardError::unasked("-", "the route has no upstream"));
         };
         let protocol = self.upgrade.as_ref().and_then(|_| hop::is_upgrade(&exchange.asked.headers));
-        let request: Request<()> = outbound::pass(worker, &exchange.asked, route, snapshot, protocol);
+        let mut request: Request<()> = outbound::pass(worker, &exchange.asked, route, snapshot, protocol);
+        if body.size_hint().exact().is_none() {
+            // Said outright: of a GET that does not say so, hyper would drop the body.
+            request.headers_mut().remove(header::CONTENT_LENGTH);
+            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let asked_at = worker.mono();
         let forwarded = upstream.forward(worker.index, request.map(|()| body)).await;
         snapshot.shard(worker).origin_fetch(Some(exchange.route), worker.mono().since(asked_at));
@@ -98,7 +103,7 @@ impl Pass {
             return;
         }
         let target = asked.target.as_str();
-        for url in rules::targets("http", &asked.authority, target, response.headers()) {
+        for url in rules::targets(asked.scheme, &asked.authority, target, response.headers()) {
             let Some(key) = snapshot.key_of_url(&url) else { continue };
             worker.shared.purges.purge(key.url_hash(), worker.now());
             worker.shared.memory.remove(&key);

@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::config::RouteCache;
 use crate::fields::hop;
+use crate::fill::outbound;
 use crate::rules::{Authorization, Cookies, RequestFacts};
 use crate::stored::{CacheKey, KeyPolicy};
 use crate::telemetry::Bypass;
@@ -32,10 +33,18 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
     let snapshot = worker.shared.snapshot.load_full();
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove::<OnUpgrade>();
-    let authority = authority(&parts.uri, &parts.headers);
+    drop_connection_options(&mut parts.headers);
+    join_cookies(&mut parts.headers);
+    if !snapshot.config.trusted_proxies.iter().any(|network| network.contains(peer)) {
+        // Here already, so that what the origin does not see chooses nothing that is stored.
+        outbound::drop_claims(&mut parts.headers);
+    }
+    let scheme = scheme(&parts.headers);
+    let authority = authority(scheme, &parts.uri, &parts.headers);
     let asked = Arc::new(Asked {
         facts: RequestFacts::of(&parts.method, &parts.headers),
         target: parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+        scheme,
         authority: authority.clone().unwrap_or_default(),
         method: parts.method,
         headers: parts.headers,
@@ -43,8 +52,7 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
         peer,
         at: worker.now(),
     });
-    let host = host_of(&asked.authority).to_ascii_lowercase();
-    let route = snapshot.config.route(&asked.method, &host, asked.target.path());
+    let route = snapshot.config.route(&asked.method, host_of(&asked.authority), asked.target.path());
     let report = Report::open(&worker, &snapshot, &asked, route, start);
     if let Some(failure) = refuse(&worker, &asked, authority.is_none()) {
         return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
@@ -74,12 +82,36 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
     }
 }
 
+/// The origin does not get what `Connection` names (RFC 9110 §7.6.1), so that may not choose what is
+/// stored for others either: neither by the key, nor by `Vary`, nor by what the rules read.
+fn drop_connection_options(headers: &mut HeaderMap) {
+    for name in hop::connection_options(headers) {
+        // Told from the field itself whether an upgrade is asked for; what is sent names it anew.
+        if name != header::UPGRADE {
+            headers.remove(name);
+        }
+    }
+}
+
+/// RFC 9113 §8.2.3: the crumbs of an HTTP/2 cookie "MUST be concatenated into a single octet string"
+/// before they are passed into HTTP/1.1, whose servers join lines by commas.
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// The key of a request, by its route's policy.
 fn key_of(asked: &Asked, policy: Option<&KeyPolicy>) -> CacheKey {
     let (path, query) = (asked.target.path(), asked.target.query());
     match policy {
-        Some(policy) => CacheKey::of("http", &asked.authority, path, query, &asked.headers, policy),
-        None => CacheKey::of("http", &asked.authority, path, query, &asked.headers, &KeyPolicy::default()),
+        Some(policy) => CacheKey::of(asked.scheme, &asked.authority, path, query, &asked.headers, policy),
+        None => {
+            CacheKey::of(asked.scheme, &asked.authority, path, query, &asked.headers, &KeyPolicy::default())
+        }
     }
 }
 
@@ -120,6 +152,9 @@ fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<
     if asked.facts.directives.no_store {
         return Some(Bypass::RequestNoStore);
     }
+    if climbs(asked.target.path()) {
+        return Some(Bypass::Path);
+    }
     if asked.facts.has_cookie && cache.policy.cookies == Cookies::Bypass {
         return Some(Bypass::Cookie);
     }
@@ -127,8 +162,31 @@ fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<
     None
 }
 
+/// Whether a path holds a `..` segment, in any writing that an origin may resolve: such a path matches
+/// one route and may mean a resource of another, whose responses that route must not store for all.
+fn climbs(path: &str) -> bool {
+    if !path.contains("..") && !path.contains('%') {
+        return false;
+    }
+    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\");
+    // Some servers end a segment at `;`, some take `\` for `/`.
+    plain.split(['/', '\\']).any(|segment| segment.split(';').next() == Some(".."))
+}
+
+/// The scheme that the client used: by the word of a trusted proxy (another's has been dropped), else
+/// that of this connection. It is part of what is asked for (RFC 9110 §7.1): many origins redirect
+/// `http` to `https`, and that redirect must not be what `https` gets.
+fn scheme(headers: &HeaderMap) -> &'static str {
+    let said = headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let first = said.split(',').next().unwrap_or_default().trim();
+    if first.eq_ignore_ascii_case("https") { "https" } else { "http" }
+}
+
 /// The host that a request is for: the target's own where it has one (RFC 9112 §3.2.2), else `Host`.
-fn authority(uri: &http::Uri, headers: &HeaderMap) -> Option<String> {
+///
+/// In lower case and without the scheme's own port, as in the key (RFC 9110 §4.2.3): an origin that
+/// writes it into links must not get one client's writing for all.
+fn authority(scheme: &str, uri: &http::Uri, headers: &HeaderMap) -> Option<String> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -141,7 +199,14 @@ fn authority(uri: &http::Uri, headers: &HeaderMap) -> Option<String> {
     };
     let parsed: http::uri::Authority = text.parse().ok()?;
     // Userinfo has no place in Host (RFC 9110 §7.2, §4.2.4).
-    if parsed.as_str().contains('@') { None } else { Some(text) }
+    if parsed.as_str().contains('@') {
+        return None;
+    }
+    let lower = text.to_ascii_lowercase();
+    let default = if scheme == "https" { ":443" } else { ":80" };
+    let host =
+        lower.strip_suffix(default).or_else(|| lower.strip_suffix(':')).filter(|host| !host.is_empty());
+    Some(host.map(str::to_owned).unwrap_or(lower))
 }
 
 /// The host of an authority, without its port.
@@ -155,14 +220,16 @@ fn host_of(authority: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderValue, Uri};
+    use http::Uri;
 
     #[test]
     fn the_host_comes_from_the_target_or_from_one_host_field() {
         let rows: &[(&str, &[&str], Option<&str>)] = &[
             ("/", &["a.test"], Some("a.test")),
             ("/", &["a.test:8080"], Some("a.test:8080")),
-            ("/", &["[::1]:80"], Some("[::1]:80")),
+            ("/", &["[::1]:80"], Some("[::1]")),
+            ("/", &["A.test:"], Some("a.test")),
+            ("/", &["a.test:180"], Some("a.test:180")),
             ("http://b.test/", &["a.test"], Some("b.test")),
             ("/", &[], None),
             ("/", &["a.test", "b.test"], None),
@@ -175,7 +242,7 @@ mod tests {
             for host in *hosts {
                 headers.append(header::HOST, HeaderValue::from_static(host));
             }
-            let got = authority(&uri.parse::<Uri>().unwrap(), &headers);
+            let got = authority("http", &uri.parse::<Uri>().unwrap(), &headers);
             assert_eq!(got.as_deref(), *want, "{uri} {hosts:?}");
         }
     }

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
+
 use crate::clock::Mono;
 use crate::telemetry::{self, End, Finished, Outcome, Phase, Source, Timeline};
 use crate::worker::{Asked, Snapshot, Worker};
@@ -48,6 +50,11 @@ impl Report {
             bytes: 0,
             end: End::ClientGone,
         }
+    }
+
+    /// Whether the request is a HEAD, whose answer has no body whoever gives it.
+    pub fn is_head(&self) -> bool {
+        self.asked.method == Method::HEAD
     }
 
     /// Since the request arrived.

@@ -78,15 +78,15 @@ impl Wait {
     fn variant(&self) -> Option<u64> {
         if let Some(names) = &self.exchange.names {
             let vary = Vary::Names(names.clone());
-            return Some(rules::selecting_fields(&vary, &self.exchange.asked.headers).hash());
+            return lookup::variant(&rules::selecting_fields(&vary, &self.exchange.asked.headers));
         }
         if let Some(stale) = &self.stale {
-            return Some(stale.selecting.hash());
+            return lookup::variant(&stale.selecting);
         }
         let resource = self.exchange.worker.shared.memory.find(&self.exchange.key)?;
         let stored = resource.variants.first()?;
         let names = stored.facts.vary.clone();
-        Some(rules::selecting_fields(&names, &self.exchange.asked.headers).hash())
+        lookup::variant(&rules::selecting_fields(&names, &self.exchange.asked.headers))
     }
 
     /// Starts the fetch and waits for it.

@@ -25,8 +25,9 @@ use crate::worker::Worker;
 
 /// How an HTTP/2 connection with prior knowledge begins (RFC 9113 §3.4). No HTTP/1 method is `PRI`.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Pause between looks at a connection that has sent only the first bytes of either protocol.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Pause between looks at a connection that has sent only the first bytes of either protocol: the
+/// first, and the longest. It grows, so that many who say only `P` cost next to nothing.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// Bytes that one HTTP/2 stream may have waiting for a slow client.
 const STREAM_BUFFER: usize = 64 * 1024;
 
@@ -51,13 +52,15 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, 
 /// Looks at the first bytes without taking them.
 async fn is_http2(stream: &TcpStream) -> std::io::Result<bool> {
     let mut start = [0; PREFACE.len()];
+    let mut pause = LOOK_AGAIN.0;
     loop {
         let seen = stream.peek(&mut start).await?;
         let start = start.get(..seen).unwrap_or_default();
         if seen >= 4 || !PREFACE.starts_with(start) || seen == 0 {
             return Ok(seen >= 4 && PREFACE.starts_with(start));
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(pause).await;
+        pause = pause.saturating_mul(2).min(LOOK_AGAIN.1);
     }
 }
 

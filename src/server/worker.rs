@@ -67,10 +67,12 @@ pub(super) fn run_admin(thread: Thread, socket: StdListener, ready: Ready) {
 }
 
 fn run_on_own_runtime(ready: &Ready, body: impl Future<Output = io::Result<()>>) {
-    let result = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(body));
+    let result = runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        let result = runtime.block_on(body);
+        // Dropped, it would wait for name lookups under way, for as long as a dead DNS server takes.
+        runtime.shutdown_background();
+        result
+    });
     if let Err(error) = result {
         let _start_has_given_up = ready.send(Err(error));
     }
@@ -102,9 +104,10 @@ async fn accept(thread: Thread, worker: Arc<Worker>, listener: TcpListener, busy
     let mut stop = thread.stop.clone();
     loop {
         let next = async {
-            // Beyond `limits.connections` new ones wait in the kernel's queue.
-            let place = Arc::clone(&thread.places).acquire_owned().await;
-            (listener.accept().await, place)
+            let accepted = listener.accept().await;
+            // Beyond `limits.connections` this one waits, and others in the kernel's queue. Not asked
+            // for before: a thread to which nobody connects would hold a place that another needs.
+            (accepted, Arc::clone(&thread.places).acquire_owned().await)
         };
         let (accepted, place) = tokio::select! {
             next = next => next,

@@ -73,11 +73,13 @@ pub enum Bypass {
     Body,
     /// The request said `no-store`.
     RequestNoStore,
+    /// The path holds `..`: which resource it means, and so which route, is the origin's to say.
+    Path,
 }
 
 impl Bypass {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Method,
         Self::Off,
         Self::Cookie,
@@ -85,6 +87,7 @@ impl Bypass {
         Self::Upgrade,
         Self::Body,
         Self::RequestNoStore,
+        Self::Path,
     ];
 
     /// The word for headers, labels and logs.
@@ -97,6 +100,7 @@ impl Bypass {
             Self::Upgrade => "upgrade",
             Self::Body => "body",
             Self::RequestNoStore => "request-no-store",
+            Self::Path => "path",
         }
     }
 }

@@ -19,7 +19,9 @@ pub struct Asked {
     pub method: Method,
     /// Its path and query, as received.
     pub target: PathAndQuery,
-    /// The host it is for, as received: `Host`, or `:authority` of HTTP/2.
+    /// `http` or `https`: how the client came, as far as Larder may believe it.
+    pub scheme: &'static str,
+    /// The host it is for, from `Host` or `:authority`: in lower case, without the scheme's own port.
     pub authority: String,
     /// Its fields, as received.
     pub headers: HeaderMap,

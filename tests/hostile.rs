@@ -10,8 +10,6 @@
     reason = "test code: a surprise here is a failed test"
 )]
 
-#[path = "support/redis.rs"]
-mod redis;
 mod support;
 
 use std::net::SocketAddr;
@@ -19,8 +17,7 @@ use std::net::SocketAddr;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use redis::RedisServer;
-use support::{Connection, Gate, Larder, Origin, Script, get, send, wire, within};
+use support::{Connection, Gate, Larder, Origin, RedisServer, Script, get, send, wire, within};
 
 const FRESH: (&str, &str) = ("Cache-Control", "max-age=60");
 

@@ -41,12 +41,12 @@ pub(super) fn serve(source: &Source) -> ExitCode {
     };
     let signals = match listen_for_signals() {
         Ok(signals) => signals,
-        Err(error) => return complain(&format!("cannot listen for signals: {error}"), exit::FAILURE),
+        Err(code) => return code,
     };
     let code = match server::start(config, Clock::system(), colours()) {
         Ok(running) => {
             announce(&running);
-            until_told(running, signals)
+            until_told(signals, running)
         }
         Err(error) => refused(&error),
     };
@@ -74,11 +74,11 @@ pub(super) fn demo(args: &Demo) -> ExitCode {
     }
     let signals = match listen_for_signals() {
         Ok(signals) => signals,
-        Err(error) => return complain(&format!("cannot listen for signals: {error}"), exit::FAILURE),
+        Err(code) => return code,
     };
     match start_demo(args) {
         Ok((running, api, messages)) => {
-            let code = until_told(running, signals);
+            let code = until_told(signals, running);
             api.stop();
             messages.flush(LAST_MESSAGES);
             code
@@ -135,7 +135,8 @@ fn refused(error: &StartError) -> ExitCode {
 }
 
 /// Waits for SIGTERM or Ctrl-C, then stops; a second one ends the process at once.
-fn until_told(running: Running, (mut told, runtime): (Told, runtime::Runtime)) -> ExitCode {
+fn until_told(signals: Signals, running: Running) -> ExitCode {
+    let (mut told, runtime) = signals;
     runtime.block_on(told.wait());
     tracing::info!("stopping: finishing what is in flight");
     thread::spawn(move || {
@@ -162,9 +163,15 @@ impl Told {
     }
 }
 
-/// Begins to listen for them. Before anything is announced: whoever has read that Larder listens
-/// may tell it to stop, and until this has run that would kill it.
-fn listen_for_signals() -> io::Result<(Told, runtime::Runtime)> {
+/// The signals, and the runtime that hears them.
+type Signals = (Told, runtime::Runtime);
+
+/// To be called before anything listens: a signal that nobody listens for kills the process.
+fn listen_for_signals() -> Result<Signals, ExitCode> {
+    hear_signals().map_err(|error| complain(&format!("cannot listen for signals: {error}"), exit::FAILURE))
+}
+
+fn hear_signals() -> io::Result<Signals> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     let guard = runtime.enter();
     let told =

@@ -19,12 +19,14 @@ pub mod front;
 pub mod gate;
 pub mod origin;
 pub mod process;
+pub mod redis;
 pub mod wire;
 
 pub use client::{Connection, Response, get, send};
 pub use gate::Gate;
 pub use origin::{Origin, Request, Script};
 pub use process::{Larder, Process};
+pub use redis::{Mode, RedisServer, Relay, Reply};
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -289,8 +289,7 @@ impl Lines {
 
     /// Every line so far.
     pub fn all(&self) -> Vec<String> {
-        // Also while a test fails that panicked with the lock in its hand.
-        self.shared.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).lines.clone()
+        self.lock().lines.clone()
     }
 
     /// Every line so far, as one text.
@@ -300,7 +299,12 @@ impl Lines {
 
     /// How many lines there are so far: a position for [`Lines::next_line`].
     pub fn position(&self) -> usize {
-        self.shared.0.lock().unwrap().lines.len()
+        self.lock().lines.len()
+    }
+
+    /// A wait that failed has poisoned the lock, yet what was said is then shown all the same.
+    fn lock(&self) -> MutexGuard<'_, Text> {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait_for_end(&self) {
@@ -311,7 +315,7 @@ impl Lines {
     }
 
     fn change(&self, change: impl FnOnce(&mut Text)) {
-        change(&mut self.shared.0.lock().unwrap());
+        change(&mut self.lock());
         self.shared.1.notify_all();
     }
 }

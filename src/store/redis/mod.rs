@@ -106,8 +106,8 @@ impl From<Fault> for Absent {
 
 impl Redis {
     /// Starts the tier, on the current runtime; `None` where no Redis is configured. The first
-    /// connection is waited for, but for half a second at most; without one the breaker is open and
-    /// the attempts go on in the background.
+    /// connections are waited for, but for half a second at most; without them the breakers are open
+    /// and the attempts go on in the background.
     pub async fn start(cfg: &config::Cache, clock: Clock, purges: Arc<Purges>) -> Option<Self> {
         let url = cfg.redis.as_deref()?;
         let links = (|| {
@@ -121,9 +121,14 @@ impl Redis {
                 return None;
             }
         };
-        let mut phases = reader.phases();
-        // Its result says nothing more than the breaker does.
-        let _ = timeout(FIRST_CONNECT, phases.wait_for(|phase| *phase != Phase::Starting)).await.map(|_| ());
+        // Both: what comes before the writing link is connected would not be written. How it ended
+        // says nothing more than the breakers do.
+        let _ = timeout(FIRST_CONNECT, async {
+            for mut phases in [reader.phases(), writer.phases()] {
+                let _ = phases.wait_for(|phase| *phase != Phase::Starting).await.map(|_| ());
+            }
+        })
+        .await;
         let (queue, counters) = (Arc::new(Queue::new(cfg.redis_queue)), Arc::new(Counters::default()));
         let task = Writer {
             queue: Arc::clone(&queue),

@@ -1,0 +1,469 @@
+//! The command line as a user meets it: what is printed, where, and with which exit code.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
+mod support;
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+
+use support::process::{Finished, larder, run_to_end};
+use support::{
+    Connection, Larder, Mode, Origin, PATIENCE, Process, Relay, client, get, unused_address, within,
+};
+
+fn in_empty(args: &[&str]) -> Finished {
+    run_to_end(args, tempfile::tempdir().unwrap().path())
+}
+
+fn in_folder_with(name: &str, text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(name), text).unwrap();
+    folder
+}
+
+/// A good file; `upstream` is where it leads.
+fn good(upstream: &str) -> String {
+    format!(
+        "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\n[upstream.api]\nservers = [\"{upstream}\"]\n\n\
+         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"api\"\n\n\
+         [route.cache]\nttl.default = \"60s\"\n"
+    )
+}
+
+/// Checks a text as a file; gives what is said.
+fn check(text: &str) -> Finished {
+    let folder = in_folder_with("proxy.toml", text);
+    run_to_end(&["check", "-c", "proxy.toml"], folder.path())
+}
+
+/// The lines that say where problems are, such as `--> proxy.toml:3:1`.
+fn places(finished: &Finished) -> Vec<&str> {
+    finished.err.lines().filter_map(|line| line.trim_start().strip_prefix("--> ")).collect()
+}
+
+#[test]
+fn check_shows_each_of_five_mistakes_in_its_place_and_exits_with_78() {
+    let finished = check(
+        r#"listen = "127.0.0.1:8080"
+wrokers = 2
+
+[cache]
+redis_deadline = "20"
+
+[upstream.api]
+servers = ["http://127.0.0.1:3000"]
+
+[[route]]
+name = "users"
+match = { path = "/users/*" }
+upstream = "apo"
+
+[route.cache]
+ttl = "60s"
+
+[[route]]
+name = "everything"
+match = { path = "/*" }
+upstream = "api"
+
+[[route]]
+name = "never"
+match = { path = "/late" }
+upstream = "api"
+"#,
+    );
+    assert_eq!(finished.code, Some(78), "{}", finished.err);
+    let lines: Vec<&str> = places(&finished).iter().map(|place| place.rsplit_once(':').unwrap().0).collect();
+    assert_eq!(
+        lines,
+        ["proxy.toml:2", "proxy.toml:5", "proxy.toml:13", "proxy.toml:16", "proxy.toml:25"],
+        "{}",
+        finished.err
+    );
+    // Each shows its line with carets below, and the likely mistypings what was meant.
+    for expected in
+        ["wrokers = 2", "^^^^^^^", "workers", "\"20\"", "\"apo\"", "api", "ttl = \"60s\"", "/late"]
+    {
+        assert!(finished.err.contains(expected), "{expected:?} is not in\n{}", finished.err);
+    }
+    assert!(finished.out.is_empty(), "{}", finished.out);
+}
+
+#[test]
+fn a_bare_ttl_is_offered_the_three_names() {
+    let finished = check(&good("http://127.0.0.1:3000").replace("ttl.default", "ttl"));
+    assert_eq!(finished.code, Some(78));
+    assert_eq!(places(&finished), ["proxy.toml:13:7"], "{}", finished.err);
+    for name in ["ttl.default", "ttl.override", "ttl.max"] {
+        assert!(finished.err.contains(name), "{name} is not in\n{}", finished.err);
+    }
+}
+
+#[test]
+fn each_mistake_is_placed_and_refused() {
+    let base = good("http://127.0.0.1:3000");
+    let rows = [
+        // What is broken off, or no TOML at all.
+        (base.replace("[upstream.api]", "[upstream.api"), 4),
+        // A duration and a size without a unit, and of the wrong type.
+        (base.replace("\"60s\"", "\"60\""), 13),
+        (base.replace("\"60s\"", "60"), 13),
+        (base.replace("[upstream.api]", "[cache]\nmemory = \"10\"\n[upstream.api]"), 5),
+        // Duplicate and unknown keys.
+        (base.replace("name = \"all\"", "name = \"all\"\nname = \"b\""), 9),
+        (base.replace("name = \"all\"", "nmae = \"all\""), 8),
+        // An upstream that is no plain HTTP.
+        (base.replace("http://127.0.0.1:3000", "https://127.0.0.1:3000"), 5),
+        // A variable that is not set.
+        (base.replace("127.0.0.1:3000", "${LARDER_TEST_UNSET}"), 5),
+        // A path that does not begin with a slash.
+        (base.replace("\"/*\"", "\"users\""), 9),
+    ];
+    for (text, line) in rows {
+        let finished = check(&text);
+        assert_eq!(finished.code, Some(78), "{text}\n{}", finished.err);
+        let place = format!("proxy.toml:{line}:");
+        assert!(places(&finished).iter().any(|at| at.starts_with(&place)), "{place}\n{}", finished.err);
+    }
+}
+
+#[test]
+fn check_of_a_good_file_says_so_and_exits_with_0() {
+    let finished = check(&good("http://127.0.0.1:3000"));
+    assert_eq!((finished.code, finished.err.as_str()), (Some(0), ""));
+    assert_eq!(finished.out, "proxy.toml: good (1 route, 1 upstream)");
+}
+
+#[test]
+fn the_shipped_file_is_good() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let finished = run_to_end(&["check"], root);
+    assert_eq!((finished.code, finished.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn run_with_a_bad_file_serves_nothing_and_exits_with_78() {
+    let folder = in_folder_with("proxy.toml", "listen = 1\n");
+    let finished = run_to_end(&["run"], folder.path());
+    assert_eq!(finished.code, Some(78));
+    assert!(finished.err.contains("--> proxy.toml:1:10"), "{}", finished.err);
+}
+
+#[test]
+fn the_one_line_form_prints_a_file_that_check_accepts_and_that_works() {
+    let origin = Origin::ok("from the origin", &[]);
+    let url = origin.url();
+    let args = [
+        "run",
+        "--to",
+        &url,
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--ttl",
+        "60s",
+        "--print-config",
+    ];
+    let printed = in_empty(&args);
+    assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""));
+    let checked = check(&printed.out);
+    assert_eq!(checked.code, Some(0), "{}", checked.err);
+
+    let by_file = Larder::start(&printed.out);
+    let by_arguments = Larder::start_with(&args[..args.len() - 1], true);
+    for larder in [&by_file, &by_arguments] {
+        for expected in ["MISS", "HIT"] {
+            let response = larder.get("/a", &[]);
+            assert_eq!((response.status, response.header("x-cache")), (200, expected));
+            assert_eq!(response.text(), "from the origin");
+        }
+    }
+    assert_eq!(origin.count("/a"), 2);
+}
+
+#[test]
+fn the_one_line_form_with_everything_prints_what_check_accepts() {
+    let printed = in_empty(&[
+        "run",
+        "--to",
+        "http://localhost:3000/",
+        "--redis",
+        "redis://user:p%40ss@127.0.0.1:6379/2",
+        "--ttl",
+        "5m",
+        "--print-config",
+    ]);
+    let checked = check(&printed.out);
+    assert_eq!(checked.code, Some(0), "{}\n{}", printed.out, checked.err);
+    assert!(printed.out.contains("redis://user:p%40ss@127.0.0.1:6379/2"), "{}", printed.out);
+}
+
+#[test]
+fn without_a_ttl_the_one_line_form_caches_what_the_origin_says_and_no_more() {
+    let origin = Origin::start(|request| match request.target.as_str() {
+        "/said" => support::Script::ok("x", &[("Cache-Control", "max-age=60")]),
+        _ => support::Script::ok("x", &[]),
+    });
+    let url = origin.url();
+    let args = ["run", "--to", &url, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let larder = Larder::start_with(&args, true);
+    for (path, second) in [("/said", "HIT"), ("/silent", "MISS")] {
+        assert_eq!(larder.get(path, &[]).header("x-cache"), "MISS");
+        assert_eq!(larder.get(path, &[]).header("x-cache"), second, "{path}");
+    }
+}
+
+#[test]
+fn without_arguments_run_takes_proxy_toml_of_the_working_directory() {
+    let origin = Origin::ok("here", &[]);
+    let folder = in_folder_with("proxy.toml", &good(&origin.url()));
+    let mut command = larder();
+    command.arg("run").current_dir(folder.path());
+    let mut process = Process::spawn(command);
+    let line = process.err.wait_for_line(|line| line.contains("listening on http://"), PATIENCE);
+    let addr = support::process::address_after(&line, "listening on http://").unwrap();
+    assert_eq!(get(addr, "/", &[]).text(), "here");
+    process.terminate();
+    assert_eq!(process.wait_exit(PATIENCE), Some(0));
+    assert_eq!(run_to_end(&["check"], folder.path()).out, "proxy.toml: good (1 route, 1 upstream)");
+}
+
+#[test]
+fn larder_config_names_the_file_and_an_argument_comes_before_it() {
+    let folder = in_folder_with("named.toml", &good("http://127.0.0.1:3000"));
+    fs::write(folder.path().join("proxy.toml"), "bad = 1\n").unwrap();
+    let check_with = |variable: &str, args: &[&str]| {
+        let mut command = larder();
+        command.arg("check").args(args).current_dir(folder.path()).env("LARDER_CONFIG", variable);
+        let mut process = Process::spawn(command);
+        let code = process.wait_exit(PATIENCE);
+        (code, process.out.whole() + &process.err.whole())
+    };
+    let (code, said) = check_with("named.toml", &[]);
+    assert!(code == Some(0) && said.starts_with("named.toml: good"), "{said}");
+    let (code, said) = check_with("named.toml", &["-c", "proxy.toml"]);
+    assert!(code == Some(78) && said.contains("--> proxy.toml:1:1"), "{said}");
+    let (code, said) = check_with("absent.toml", &[]);
+    assert!(code == Some(78) && said.contains("absent.toml (from LARDER_CONFIG)"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_missing_exits_with_78_and_says_which() {
+    for command in ["run", "check"] {
+        let finished = in_empty(&[command, "-c", "nowhere.toml"]);
+        assert_eq!(finished.code, Some(78));
+        assert!(finished.err.starts_with("error: cannot read nowhere.toml"), "{}", finished.err);
+    }
+    // Somebody's machine may have the second place; then this says nothing.
+    if !Path::new("/etc/larder/proxy.toml").exists() {
+        let finished = in_empty(&["run"]);
+        assert_eq!(finished.code, Some(78));
+        for expected in ["./proxy.toml", "/etc/larder/proxy.toml", "larder run --to"] {
+            assert!(finished.err.contains(expected), "{expected} is not in {}", finished.err);
+        }
+    }
+}
+
+#[test]
+fn wrong_arguments_exit_with_2() {
+    let rows: [&[&str]; 9] = [
+        &[],
+        &["serve"],
+        &["run", "--nothing"],
+        &["run", "--to", "127.0.0.1:3000"],
+        &["run", "--to", "https://127.0.0.1:3000"],
+        &["run", "--to", "http://127.0.0.1:3000", "--ttl", "60"],
+        &["run", "--to", "http://127.0.0.1:3000", "-c", "proxy.toml"],
+        &["run", "--listen", "127.0.0.1:0"],
+        &["demo", "--listen", "8080"],
+    ];
+    for args in rows {
+        let finished = in_empty(args);
+        assert_eq!(finished.code, Some(2), "{args:?}: {}", finished.err);
+        assert!(finished.out.is_empty() && !finished.err.is_empty(), "{args:?}: {}", finished.out);
+    }
+}
+
+#[test]
+fn a_busy_port_exits_with_69_and_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = taken.local_addr().unwrap().to_string();
+    for place in ["listen", "admin"] {
+        let text = good("http://127.0.0.1:3000")
+            .replace(&format!("{place} = \"127.0.0.1:0\""), &format!("{place} = \"{busy}\""));
+        let folder = in_folder_with("proxy.toml", &text);
+        let finished = run_to_end(&["run"], folder.path());
+        assert_eq!(finished.code, Some(69), "{place}: {}", finished.err);
+        assert!(finished.err.contains(&busy), "{place}: {}", finished.err);
+    }
+}
+
+#[test]
+fn two_larders_do_not_share_a_port() {
+    let origin = Origin::ok("x", &[]);
+    let first = Larder::start(&good(&origin.url()));
+    let text =
+        good(&origin.url()).replace("listen = \"127.0.0.1:0\"", &format!("listen = \"{}\"", first.proxy()));
+    let folder = in_folder_with("proxy.toml", &text);
+    assert_eq!(run_to_end(&["run"], folder.path()).code, Some(69));
+}
+
+#[test]
+fn version_and_help_are_printed_on_stdout() {
+    let version = in_empty(&["--version"]);
+    assert_eq!((version.code, version.out), (Some(0), format!("larder {}", env!("CARGO_PKG_VERSION"))));
+    let rows: [(&[&str], &[&str]); 4] = [
+        (&["--help"], &["run", "check", "demo", "Exit codes:", "69", "78", "larder demo"]),
+        (
+            &["run", "--help"],
+            &["--config", "--to", "--ttl", "--redis", "--print-config", "$LARDER_CONFIG", "SIGTERM"],
+        ),
+        (&["check", "--help"], &["--config", "78"]),
+        (&["demo", "--help"], &["--listen", "--admin", "--redis", "--print-config"]),
+    ];
+    for (args, expected) in rows {
+        let help = in_empty(args);
+        assert_eq!((help.code, help.err.as_str()), (Some(0), ""), "{args:?}");
+        for word in expected {
+            assert!(help.out.contains(word), "{args:?}: {word:?} is not in\n{}", help.out);
+        }
+        assert!(
+            help.out.lines().all(|line| line.chars().count() <= 100),
+            "{args:?}: long lines\n{}",
+            help.out
+        );
+    }
+}
+
+#[test]
+fn port_0_is_replaced_by_free_ones_which_are_told() {
+    let origin = Origin::ok("x", &[]);
+    let text =
+        good(&origin.url()).replace("listen = \"127.0.0.1:0\"", "listen = [\"127.0.0.1:0\", \"[::1]:0\"]");
+    let larder = Larder::start(&text);
+    assert_eq!(larder.proxies().len(), 2, "{}", larder.err.whole());
+    for addr in larder.proxies() {
+        assert_ne!(addr.port(), 0);
+        assert_eq!(get(*addr, "/", &[]).status, 200, "{addr}");
+    }
+    assert_ne!(larder.admin().port(), 0);
+    assert_eq!(get(larder.admin(), "/livez", &[]).status, 200);
+    assert!(larder.err.whole().contains("no redis is configured"), "{}", larder.err.whole());
+}
+
+#[test]
+fn an_admin_listener_that_others_reach_is_refused_without_a_token() {
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let text = good("http://127.0.0.1:3000")
+            .replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{address}\""));
+        let finished = check(&text);
+        assert_eq!(finished.code, Some(78), "{}", finished.err);
+        assert!(places(&finished)[0].starts_with("proxy.toml:2:"), "{}", finished.err);
+        assert!(finished.err.contains("admin_token"), "{}", finished.err);
+        // The one-line form has no token to give.
+        let args = ["run", "--to", "http://127.0.0.1:3000", "--listen", "127.0.0.1:0", "--admin", address];
+        assert_eq!(in_empty(&args).code, Some(78));
+    }
+}
+
+#[test]
+fn an_admin_token_is_asked_for_everywhere_but_at_the_health_checks() {
+    let origin = Origin::ok("x", &[]);
+    let text = good(&origin.url())
+        .replace("admin = \"127.0.0.1:0\"", "admin = \"0.0.0.0:0\"\nadmin_token = \"correct-horse\"");
+    let larder = Larder::start(&text);
+    let admin = std::net::SocketAddr::from(([127, 0, 0, 1], larder.admin().port()));
+    let right = ("Authorization", "Bearer correct-horse");
+    for page in ["/stats", "/metrics", "/", "/nothing"] {
+        let refused = get(admin, page, &[]);
+        assert_eq!((refused.status, refused.header("www-authenticate")), (401, "Bearer"), "{page}");
+        for wrong in ["Bearer correct", "Bearer correct-horse-battery", "Basic correct-horse", ""] {
+            assert_eq!(get(admin, page, &[("Authorization", wrong)]).status, 401, "{page} {wrong:?}");
+        }
+        let expected = if page == "/nothing" { 404 } else { 200 };
+        assert_eq!(get(admin, page, &[right]).status, expected, "{page}");
+    }
+    let body = br#"{"url":"http://api.test/a"}"#;
+    assert_eq!(client::request(admin, "POST", "/purge", &[], body).status, 401);
+    assert_eq!(client::request(admin, "POST", "/purge", &[right], body).status, 200);
+    for open in ["/livez", "/readyz"] {
+        assert_eq!(get(admin, open, &[]).status, 200, "{open}");
+    }
+}
+
+#[test]
+fn admin_off_listens_nowhere_and_the_public_listener_has_no_admin_pages() {
+    let origin = Origin::ok("the origin's own", &[]);
+    let text = good(&origin.url()).replace("admin = \"127.0.0.1:0\"", "admin = \"off\"");
+    let larder = Larder::start(&text);
+    assert!(!larder.err.whole().contains("admin on"), "{}", larder.err.whole());
+    for page in ["/stats", "/metrics", "/livez"] {
+        assert_eq!(larder.get(page, &[]).text(), "the origin's own");
+    }
+    assert_eq!(client::request(larder.proxy(), "POST", "/purge", &[], b"{}").text(), "the origin's own");
+}
+
+#[test]
+fn sigterm_and_ctrl_c_both_end_it_with_0() {
+    let origin = Origin::ok("x", &[]);
+    for signal in ["TERM", "INT"] {
+        let mut larder = Larder::start(&good(&origin.url()));
+        // An idle kept-alive connection does not hold it up.
+        let mut idle = Connection::open(larder.proxy());
+        assert_eq!(idle.request("GET", "/", &[], b"").status, 200);
+        larder.signal(signal);
+        assert_eq!(larder.wait_exit(PATIENCE), Some(0), "{signal}");
+        assert!(idle.closes(), "{signal}");
+    }
+}
+
+#[test]
+fn a_signal_that_comes_while_it_starts_ends_it_with_0() {
+    let (origin, listen) = (Origin::ok("x", &[]), unused_address());
+    // A Redis that says nothing is waited for, for half a second, with the listeners open already.
+    let relay = Relay::start(origin.addr());
+    relay.set(Mode::Stall);
+    let text = good(&origin.url())
+        .replace("listen = \"127.0.0.1:0\"", &format!("listen = \"{listen}\""))
+        .replace("[upstream.api]", &format!("[cache]\nredis = \"{}\"\n[upstream.api]", relay.url()));
+    let folder = in_folder_with("proxy.toml", &text);
+    for args in [&["run"][..], &["demo", "--listen", &listen.to_string(), "--redis", &relay.url()]] {
+        let mut command = larder();
+        command.args(args).current_dir(folder.path());
+        let mut process = Process::spawn(command);
+        assert!(within(PATIENCE, || TcpStream::connect(listen).is_ok()), "{args:?}");
+        process.terminate();
+        assert_eq!(process.wait_exit(PATIENCE), Some(0), "{args:?}");
+    }
+}
+
+#[test]
+fn a_variable_in_the_file_takes_the_environments_value() {
+    let folder = in_folder_with("proxy.toml", &good("http://${LARDER_TEST_API}"));
+    for (value, code) in [("127.0.0.1:3000", 0), ("127.0.0.1:3000/path", 78)] {
+        let mut command = larder();
+        command.arg("check").current_dir(folder.path()).env("LARDER_TEST_API", value);
+        assert_eq!(Process::spawn(command).wait_exit(PATIENCE), Some(code), "{value}");
+    }
+}
+
+#[test]
+fn an_upstream_that_nobody_is_at_does_not_keep_larder_from_starting() {
+    let larder = Larder::start(&good(&format!("http://{}", unused_address())));
+    let response = larder.get("/", &[]);
+    assert_eq!(response.status, 502);
+    assert!(
+        response.json()["error"].is_string() || response.json()["cause"].is_string(),
+        "{}",
+        response.text()
+    );
+}

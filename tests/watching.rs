@@ -556,7 +556,7 @@ fn a_purge_says_what_it_found_and_the_next_request_goes_to_the_origin() {
         assert_eq!((&said["memory"], &said["redis"]), (&json!("purged"), &json!("not configured")), "{url}");
         assert_eq!([ask(), ask()], [format!("#{n}"), format!("#{n}")], "{url}");
     }
-    assert_eq!(purge("http://api.test/api/other")["memory"], "not there");
+    assert_eq!(purge("http://api.test/api/other")["memory"], "purged");
     assert_eq!(ask(), "#3");
 }
 

@@ -113,10 +113,10 @@ async fn purge_url(worker: &Worker, url: &str) -> Answer {
         let text = "url must be absolute, with the host as clients ask for it: http://host/path";
         return error(StatusCode::BAD_REQUEST, text);
     };
-    let held = worker.shared.memory.find(&key).is_some_and(|resource| !resource.variants.is_empty());
     worker.shared.purges.purge(key.url_hash(), worker.now());
     worker.shared.memory.remove(&key);
-    let memory = if held { "purged" } else { "not there" };
+    // Whatever is held under the URL, under any request fields, is void from here on.
+    let memory = "purged";
     let (status, redis) = match &worker.redis {
         None => (StatusCode::OK, json!("not configured")),
         Some(redis) => match redis.purge(key.url_hash()).await {

@@ -11,13 +11,11 @@ use crate::worker::Worker;
 pub(super) fn gather(worker: &Worker) -> Gauges {
     let shared = &worker.shared;
     let snapshot = shared.snapshot.load();
-    let mut memory = shared.memory.gauges();
-    memory.in_flight = shared.in_flight.used();
     let redis = RedisGauges::sum(shared.tiers.lock().iter().map(|tier| tier.gauges()));
     Gauges {
         uptime: shared.clock.mono().since(shared.started),
         started: shared.started_at,
-        memory,
+        memory: shared.memory.gauges(),
         redis,
         upstreams: snapshot.upstreams.iter().flat_map(|upstream| upstream.gauges()).collect(),
         connections: shared.connections.load(Ordering::Relaxed),

@@ -54,7 +54,8 @@ pub(super) fn confirmed(mut filling: Filling, answer: Answer) {
 pub(super) async fn storable(mut filling: Filling, permit: Storable, answer: Answer) {
     let config = &filling.fill.snapshot.config.cache;
     let declared = content_length(answer.response.headers());
-    let Some(reserved) = filling.fill.worker.shared.in_flight.try_reserve(declared.unwrap_or(0)) else {
+    let Some(reserved) = filling.fill.worker.shared.memory.in_flight().try_reserve(declared.unwrap_or(0))
+    else {
         return filling.private(answer.response, NotStored::InFlightLimit).await;
     };
     let facts = facts_of(&answer);

@@ -216,17 +216,12 @@ fn whole(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Draft {
     Draft { status, headers, content: Content::Whole(body) }
 }
 
-/// RFC 9110 §15.4.5: a 304 carries what would have been sent in a 200 of the fields that matter to
-/// a cache, and no others of the representation; `Last-Modified` where no `ETag` says it better.
-///
-/// `Age` belongs to every response from a cache (RFC 9111 §4), and `Set-Cookie` is no field of the
-/// representation: the client whose condition was withheld from the origin would lose its cookie.
+/// RFC 9110 §15.4.5: a 304 carries what would have been sent in a 200, but of the representation only
+/// what matters to a cache; `Last-Modified` where no `ETag` says it better.
 fn not_modified(mut headers: HeaderMap) -> Draft {
     let untagged = !headers.contains_key(header::ETAG);
-    let kept = |name: &HeaderName| {
-        let ours = *name == header::AGE || *name == header::SET_COOKIE;
-        ours || (untagged && *name == header::LAST_MODIFIED) || rules::not_modified_fields(name)
-    };
+    let kept =
+        |name: &HeaderName| (untagged && *name == header::LAST_MODIFIED) || rules::not_modified_fields(name);
     let unwanted: Vec<_> = headers.keys().filter(|name| !kept(name)).cloned().collect();
     for name in unwanted {
         headers.remove(name);

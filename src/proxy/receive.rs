@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -40,7 +40,7 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
         outbound::drop_claims(&mut parts.headers);
     }
     let scheme = scheme(&parts.headers);
-    let authority = authority(scheme, &parts.uri, &parts.headers);
+    let authority = authority(parts.version, scheme, &parts.uri, &parts.headers);
     let asked = Arc::new(Asked {
         facts: RequestFacts::of(&parts.method, &parts.headers),
         target: parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
@@ -199,7 +199,7 @@ pub(super) fn protocol_wanted(headers: &HeaderMap) -> Option<HeaderValue> {
 ///
 /// In lower case and without the scheme's own port, as in the key (RFC 9110 §4.2.3): an origin that
 /// writes it into links must not get one client's writing for all.
-fn authority(scheme: &str, uri: &http::Uri, headers: &HeaderMap) -> Option<String> {
+fn authority(version: Version, scheme: &str, uri: &http::Uri, headers: &HeaderMap) -> Option<String> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -208,7 +208,8 @@ fn authority(scheme: &str, uri: &http::Uri, headers: &HeaderMap) -> Option<Strin
     let text = match (uri.authority(), host) {
         (Some(authority), _) => authority.as_str().to_owned(),
         (None, Some(host)) => host.to_str().ok()?.trim().to_owned(),
-        (None, None) => return None,
+        // RFC 9112 §3.2: only HTTP/1.1 must send it; whoever has none is sent on with an empty one.
+        (None, None) => return (version < Version::HTTP_11).then(String::new),
     };
     let parsed: http::uri::Authority = text.parse().ok()?;
     // Userinfo has no place in Host (RFC 9110 §7.2, §4.2.4).
@@ -255,9 +256,17 @@ mod tests {
             for host in *hosts {
                 headers.append(header::HOST, HeaderValue::from_static(host));
             }
-            let got = authority("http", &uri.parse::<Uri>().unwrap(), &headers);
+            let got = authority(Version::HTTP_11, "http", &uri.parse::<Uri>().unwrap(), &headers);
             assert_eq!(got.as_deref(), *want, "{uri} {hosts:?}");
         }
+    }
+
+    #[test]
+    fn only_before_http_1_1_a_request_may_come_without_host() {
+        let of = |version| authority(version, "http", &"/".parse::<Uri>().unwrap(), &HeaderMap::new());
+        assert_eq!(of(Version::HTTP_10).as_deref(), Some(""));
+        assert_eq!(of(Version::HTTP_11), None);
+        assert_eq!(of(Version::HTTP_2), None);
     }
 
     #[test]

@@ -128,8 +128,10 @@ fn must_ask(req: &RequestFacts, resp: &ResponseFacts, this: Reusable) -> Option<
     if asked.no_cache {
         return Some(MustAsk::RequestNoCache); // §5.2.1.4
     }
-    if asked.max_age.is_some_and(|max| this.age > seconds(max)) {
-        return Some(MustAsk::RequestMaxAge); // §5.2.1.1: "less than or equal"
+    // §5.2.1.1: "less than or equal". Zero asks for the origin's word, as a reload does; an age below
+    // the clock's step must not answer it.
+    if asked.max_age.is_some_and(|max| max == 0 || this.age > seconds(max)) {
+        return Some(MustAsk::RequestMaxAge);
     }
     // §5.2.1.3: "freshness lifetime is no less than its current age plus the specified time".
     let too_short = |min| this.lifetime < this.age.saturating_add(seconds(min));

@@ -5,8 +5,9 @@
 //! Must not know: who asks first, or what is done where a 304 does not fit.
 
 use http::header::{
-    CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE,
+    ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
+    TRAILER,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -114,10 +115,22 @@ pub fn confirms(stored: &ResponseFacts, not_modified: &ResponseFacts) -> bool {
     }
 }
 
-/// Whether a 304 to a client carries this field of the stored response (RFC 9110 §15.4.5).
-/// `Last-Modified` belongs there too where there is no `ETag`.
+/// Whether a 304 to a client carries this field of the stored response (RFC 9110 §15.4.5): all but
+/// metadata of the representation, of which the clause lists what is due (`Cache-Control`,
+/// `Content-Location`, `Date`, `ETag`, `Expires`, `Vary`). What speaks of the response itself, such as
+/// `Via`, `Set-Cookie` or `Access-Control-Allow-Origin`, stays. `Last-Modified` belongs there too where
+/// there is no `ETag`.
 pub fn not_modified_fields(name: &HeaderName) -> bool {
-    [CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, VARY].contains(name)
+    let representation = [
+        CONTENT_ENCODING,
+        CONTENT_LANGUAGE,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        LAST_MODIFIED,
+        TRAILER,
+    ];
+    !representation.contains(name)
 }
 
 /// What no 304 changes.
@@ -399,10 +412,12 @@ mod tests {
 
     #[test]
     fn a_304_to_a_client_carries_what_the_clause_lists() {
-        for name in ["cache-control", "content-location", "date", "etag", "expires", "vary"] {
+        for name in
+            ["cache-control", "content-location", "date", "etag", "expires", "vary", "via", "set-cookie"]
+        {
             assert!(not_modified_fields(&HeaderName::from_static(name)), "9110 §15.4.5 {name}");
         }
-        for name in ["content-length", "content-type", "last-modified", "set-cookie"] {
+        for name in ["content-length", "content-type", "content-encoding", "last-modified"] {
             assert!(!not_modified_fields(&HeaderName::from_static(name)), "9110 §15.4.5 {name}");
         }
     }

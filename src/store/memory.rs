@@ -197,8 +197,10 @@ impl Memory {
         &self.in_flight
     }
 
-    /// The tier's figures; `entries` and `bytes` may lag by the writes that moka has in its log.
+    /// The tier's figures. Works off moka's log of writes first, which nothing else may do for a
+    /// while where there is no traffic: figures that lag would be taken for wrong ones.
     pub fn gauges(&self) -> MemoryGauges {
+        self.cache.run_pending_tasks();
         MemoryGauges {
             entries: self.cache.entry_count(),
             bytes: self.cache.weighted_size(),

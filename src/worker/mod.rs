@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use crate::clock::{Clock, Mono, Timestamp};
 use crate::config::{Config, Route, RouteCache};
 use crate::flight::Flights;
-use crate::store::{InFlight, Memory, Purges, Redis};
+use crate::store::{Memory, Purges, Redis};
 use crate::stored::{CacheKey, KeyPolicy};
 use crate::telemetry::{AccessLog, Metrics, Shard};
 use crate::upstream::Upstream;
@@ -46,8 +46,6 @@ pub struct Shared {
     pub purges: Arc<Purges>,
     /// The fetches in flight.
     pub flights: Arc<Flights<Landing>>,
-    /// Bytes of bodies on their way into the cache.
-    pub in_flight: InFlight,
     /// The access log, where one is kept.
     pub access: Option<AccessLog>,
     /// How this process names itself in `Via`: unlike any other's, so that a loop is told from a

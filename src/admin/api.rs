@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::worker::Worker;
+use crate::worker::{Forgotten, Worker};
 
 use super::{access, gauges};
 
@@ -109,23 +109,20 @@ async fn purge(worker: &Worker, request: Request<Incoming>) -> Answer {
 /// Purges a URL, whatever request fields its stored responses are keyed on.
 async fn purge_url(worker: &Worker, url: &str) -> Answer {
     let snapshot = worker.shared.snapshot.load_full();
-    let Some(key) = snapshot.key_of_url(url) else {
+    let Some(forgetting) = worker.forget(&snapshot, url) else {
         let text = "url must be absolute, with the host as clients ask for it: http://host/path";
         return error(StatusCode::BAD_REQUEST, text);
     };
-    worker.shared.purges.purge(key.url_hash(), worker.now());
-    worker.shared.memory.remove(&key);
-    // Whatever is held under the URL, under any request fields, is void from here on.
+    let Forgotten { key, redis } = forgetting.await;
+    // Whatever was held under the URL, under any request fields, is void.
     let memory = "purged";
-    let (status, redis) = match &worker.redis {
+    let (status, redis) = match redis {
         None => (StatusCode::OK, json!("not configured")),
-        Some(redis) => match redis.purge(key.url_hash()).await {
-            Ok(()) => (StatusCode::OK, json!("purged")),
-            Err(why) => {
-                let text = format!("unreachable ({}); tried again as soon as it is back", why.as_str());
-                (StatusCode::SERVICE_UNAVAILABLE, json!(text))
-            }
-        },
+        Some(Ok(())) => (StatusCode::OK, json!("purged")),
+        Some(Err(why)) => {
+            let text = format!("unreachable ({}); tried again as soon as it is back", why.as_str());
+            (StatusCode::SERVICE_UNAVAILABLE, json!(text))
+        }
     };
     let done = status == StatusCode::OK;
     tracing::info!(url = key.url(), memory, %redis, "purge");

@@ -119,10 +119,9 @@ fn announce(running: &Running) {
     if let Some(address) = running.admin {
         tracing::info!("admin on http://{address}");
     }
-    match running.redis_up() {
-        None => tracing::info!("no redis is configured: memory tier only"),
-        Some(true) => tracing::info!("redis answers: both tiers are in use"),
-        Some(false) => tracing::warn!("redis does not answer: memory tier only, until it does"),
+    // A configured one speaks for itself: whenever it begins or ceases to answer.
+    if running.redis_up().is_none() {
+        tracing::info!("no redis is configured: memory tier only");
     }
 }
 

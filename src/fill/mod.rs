@@ -32,7 +32,7 @@ use crate::clock::Timestamp;
 use crate::config::RouteCache;
 use crate::flight::Owner;
 use crate::rules::{self, NotStored, Reuse};
-use crate::store::Class;
+use crate::store::{Class, Generation};
 use crate::stored::{Born, CacheKey, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
 use crate::worker::{Asked, FillTimes, ForOwner, Landing, Own, OwnerLanding, Snapshot, Worker};
@@ -71,7 +71,7 @@ struct Filling {
     cache: RouteCache,
     /// Purge number, and the shared tier's generation of the URL, from before the fetch.
     born: Born,
-    generation: Option<u64>,
+    generation: Option<Generation>,
     times: FillTimes,
     /// Nobody waits for it.
     refresh: bool,
@@ -87,9 +87,12 @@ struct Answer {
 
 impl Fill {
     /// Runs to the end.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let Some(cache) = self.snapshot.cache(self.route).cloned() else { return };
         let born = Born::Here(self.worker.shared.purges.seq());
+        // Looked up before the seat was taken: a purge in between found no flight, and may have left
+        // no word of itself but that memory holds it no more.
+        self.stale = self.stale.filter(|stale| self.worker.shared.memory.holds(stale));
         let refresh = self.owner.is_none();
         let times = FillTimes::default();
         let mut filling = Filling { fill: self, cache, born, generation: None, times, refresh };

@@ -7,7 +7,7 @@
 //! (its task panicked or was aborted) frees the key, and its guests learn that they were
 //! [`Abandoned`].
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// What a flight is about: a key's hash, and a lane that keeps apart those who may not share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FlightKey {
     /// Hash of the cache key.
     pub key: u128,
@@ -30,7 +30,8 @@ pub struct Flights<T> {
     hasher: RandomState,
 }
 
-type Shard<T> = Mutex<HashMap<FlightKey, watch::Receiver<Option<T>>>>;
+/// Ordered by key first, so that all lanes of a key stand together.
+type Shard<T> = Mutex<BTreeMap<FlightKey, watch::Receiver<Option<T>>>>;
 
 /// The place that asking for a key gave.
 #[derive(Debug)]
@@ -62,13 +63,13 @@ const SHARDS: usize = 64;
 impl<T: Clone> Flights<T> {
     /// An empty table. Its size is bounded by the fetches that the upstream pools admit.
     pub fn new() -> Arc<Self> {
-        let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect();
+        let shards = (0..SHARDS).map(|_| Mutex::new(BTreeMap::new())).collect();
         Arc::new(Self { shards, hasher: RandomState::new() })
     }
 
     /// Takes a seat for `key`.
     pub fn join(self: &Arc<Self>, key: FlightKey) -> Seat<T> {
-        let Some(shard) = self.shard(&key) else { return self.lone(key) };
+        let Some(shard) = self.shard(key.key) else { return self.lone(key) };
         let mut shard = shard.lock();
         if let Some(receiver) = shard.get(&key) {
             return Seat::Guest(Guest(receiver.clone()));
@@ -86,6 +87,16 @@ impl<T: Clone> Flights<T> {
         }
     }
 
+    /// Whether a fetch for the key is in flight, in whatever lane.
+    ///
+    /// If there is none, then every fetch for it that ever began is over, with all that its task did
+    /// before it gave up its seat; and one that begins after this call began sees what was done before
+    /// the call: the shard's lock, which seats are taken and given up under, orders them.
+    pub fn any(&self, key: u128) -> bool {
+        let lanes = FlightKey { key, lane: 0 }..=FlightKey { key, lane: u64::MAX };
+        self.shard(key).is_some_and(|shard| shard.lock().range(lanes).next().is_some())
+    }
+
     /// Fetches in flight.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
@@ -96,16 +107,19 @@ impl<T: Clone> Flights<T> {
         self.len() == 0
     }
 
-    fn shard(&self, key: &FlightKey) -> Option<&Shard<T>> {
-        let at = usize::try_from(self.hasher.hash_one(key) % (SHARDS as u64)).unwrap_or(0);
-        self.shards.get(at)
-    }
-
     /// A seat outside the table. The table always has its shards, so this is never used; it stands
     /// here so that a mistake in the arithmetic would cost sharing, not the request.
     fn lone(self: &Arc<Self>, key: FlightKey) -> Seat<T> {
         let (publish, _) = watch::channel(None);
         Seat::Owner(Owner { flights: Arc::clone(self), key, publish })
+    }
+}
+
+impl<T> Flights<T> {
+    /// One shard holds all lanes of a key.
+    fn shard(&self, key: u128) -> Option<&Shard<T>> {
+        let at = usize::try_from(self.hasher.hash_one(key) % (SHARDS as u64)).unwrap_or(0);
+        self.shards.get(at)
     }
 }
 
@@ -124,8 +138,7 @@ impl<T> Owner<T> {
 
 impl<T> Drop for Owner<T> {
     fn drop(&mut self) {
-        let at = usize::try_from(self.flights.hasher.hash_one(self.key) % (SHARDS as u64)).unwrap_or(0);
-        if let Some(shard) = self.flights.shards.get(at) {
+        if let Some(shard) = self.flights.shard(self.key.key) {
             shard.lock().remove(&self.key);
         }
     }
@@ -179,6 +192,19 @@ mod tests {
         let _one = owner(&flights, KEY);
         let _other = owner(&flights, FlightKey { key: 7, lane: 1 });
         assert_eq!(flights.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_flight_is_found_by_its_key_whatever_its_lane() {
+        let flights = Flights::new();
+        assert!(!flights.any(7));
+        for lane in [0, 1, u64::MAX] {
+            let owner = owner(&flights, FlightKey { key: 7, lane });
+            assert!(flights.any(7), "lane {lane}");
+            assert!(!flights.any(6) && !flights.any(8), "its neighbours are free");
+            drop(owner);
+            assert!(!flights.any(7), "over");
+        }
     }
 
     #[tokio::test]

@@ -126,20 +126,18 @@ impl Pass {
     /// target, and for the same-origin URLs that `Location` and `Content-Location` name.
     ///
     /// Memory forgets at once, before the client hears of its success; Redis within its deadline,
-    /// or later from a queue.
+    /// or later from a queue. Dropped while it waits for Redis (the client has left), that still holds.
     async fn invalidate(&self, response: &Response<OriginBody>) {
         let Exchange { worker, snapshot, asked, .. } = &self.exchange;
         if !rules::invalidates(&asked.method, response.status().as_u16()) {
             return;
         }
         let target = asked.target.as_str();
-        for url in rules::targets(asked.scheme, &asked.authority, target, response.headers()) {
-            let Some(key) = snapshot.key_of_url(&url) else { continue };
-            worker.shared.purges.purge(key.url_hash(), worker.now());
-            worker.shared.memory.remove(&key);
-            if let Some(redis) = &worker.redis {
-                let _queued_if_it_failed = redis.purge(key.url_hash()).await;
-            }
+        let urls = rules::targets(asked.scheme, &asked.authority, target, response.headers());
+        // All of them are begun before the first is waited for.
+        let begun: Vec<_> = urls.iter().filter_map(|url| worker.forget(snapshot, url)).collect();
+        for forgetting in begun {
+            let _queued_if_it_failed = forgetting.await;
         }
     }
 

@@ -124,6 +124,7 @@ fn share(config: Config, clock: Clock, colour: bool) -> io::Result<Arc<Shared>> 
         connections: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         tiers: Mutex::new(Vec::new()),
+        reach: Arc::default(),
         snapshot: ArcSwap::from_pointee(Snapshot { upstreams, metrics, config }),
         started_at: clock.now(),
         clock,

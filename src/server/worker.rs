@@ -81,7 +81,8 @@ fn run_on_own_runtime(ready: &Ready, body: impl Future<Output = io::Result<()>>)
 async fn worker(thread: &Thread, index: usize) -> Arc<Worker> {
     let shared = Arc::clone(&thread.shared);
     let snapshot = shared.snapshot.load_full();
-    let redis = Redis::start(&snapshot.config.cache, shared.clock.clone(), Arc::clone(&shared.purges)).await;
+    let (cache, clock) = (&snapshot.config.cache, shared.clock.clone());
+    let redis = Redis::start(cache, clock, Arc::clone(&shared.purges), &shared.reach).await;
     if let Some(redis) = &redis {
         shared.tiers.lock().push(redis.clone());
     }

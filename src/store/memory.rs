@@ -150,6 +150,12 @@ impl Memory {
         Some(found)
     }
 
+    /// Whether this very response is stored. Counts as no lookup.
+    pub fn holds(&self, response: &Arc<StoredResponse>) -> bool {
+        let resource = self.cache.get(&response.key.hash());
+        resource.is_some_and(|resource| resource.variants.iter().any(|held| Arc::ptr_eq(held, response)))
+    }
+
     /// Adds a response to its key as the most recent variant, in place of one with the same
     /// selecting fields, and clears the mark of this class; gives whether it was kept. It is not
     /// kept when it has been purged, or weighs more than the whole tier may.
@@ -291,6 +297,17 @@ mod tests {
         assert!(memory.find(&key("/a")).is_none());
         let gauges = memory.gauges();
         assert_eq!((gauges.lookups, gauges.hits, gauges.inserts), (3, 1, 1));
+    }
+
+    #[test]
+    fn what_is_held_is_this_very_response() {
+        let (memory, purges) = memory(1 << 20);
+        let (one, two) = (plain("/", b"1", BORN), plain("/", b"1", BORN));
+        memory.keep(Arc::clone(&one), Class::Plain, &purges);
+        assert!(memory.holds(&one) && !memory.holds(&two));
+        memory.remove(&key("/"));
+        assert!(!memory.holds(&one));
+        assert_eq!(memory.gauges().lookups, 0);
     }
 
     #[test]

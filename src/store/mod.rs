@@ -14,7 +14,7 @@ mod seed;
 pub use in_flight::{InFlight, Reserved};
 pub use memory::{Class, Memory, Resource};
 pub use purge::{PURGES, Purges};
-pub use redis::{Absent, Answer, Redis};
+pub use redis::{Absent, Answer, Generation, Reach, Redis};
 
 /// What the tests of this room share.
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! that stood before its fetch began ([`Born::Here`]). So a lookup knows in O(1) whether a purge
 //! came in between, a fetch under way cannot bring back what was purged meanwhile, and nothing has
 //! to be sought and deleted. The same notes judge what is read from Redis, by time.
+//! A note whose purge is complete, with nothing left for it to void, is taken back by whoever knows
+//! that ([`Purges::retract`]), so that the URLs of a write-heavy API do not fill the table.
 //! The table is bounded: when a shard is full, the older half is dropped and everything of that
 //! shard born before what was dropped counts as purged. That is the safe direction: too much is
 //! fetched again, nothing purged is served.
@@ -72,6 +74,22 @@ impl Purges {
         let at = shard.notes.get(&url_hash).map_or(now, |note| note.at.max(now));
         shard.notes.insert(url_hash, Note { seq, at });
         seq
+    }
+
+    /// Takes back the note of purge `seq`: its URL has been purged wherever it is stored, and nothing
+    /// is under way any more that began before. The note of a later purge of this URL stays (and stood
+    /// for this one, too, so it was the later one's to take back).
+    pub fn retract(&self, url_hash: u128, seq: u64) {
+        let Some(shard) = self.shard(url_hash) else { return };
+        let mut shard = shard.write();
+        if shard.notes.get(&url_hash).is_some_and(|note| note.seq == seq) {
+            shard.notes.remove(&url_hash);
+        }
+    }
+
+    /// URLs that are remembered one by one now.
+    pub fn notes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().notes.len()).sum()
     }
 
     /// Whether a purge makes this response void.
@@ -184,6 +202,20 @@ mod tests {
         assert!(purges.covers(1, Born::Elsewhere, NOW), "the same millisecond: not known, so purged");
         assert!(!purges.covers(1, Born::Elsewhere, later));
         assert!(!purges.covers(2, Born::Elsewhere, earlier));
+    }
+
+    #[test]
+    fn a_purge_that_is_complete_leaves_no_note_and_a_later_one_keeps_its_own() {
+        let purges = Purges::new(PURGES);
+        let before = Born::Here(purges.seq());
+        let first = purges.purge(1, NOW);
+        let second = purges.purge(1, NOW);
+        purges.retract(1, first);
+        assert!(purges.covers(1, before, NOW), "the second is not complete");
+        assert!(purges.covers(1, Born::Here(first), NOW));
+        purges.retract(1, second);
+        assert_eq!((purges.notes(), purges.seq()), (0, second));
+        assert!(!purges.covers(1, before, NOW));
     }
 
     #[test]

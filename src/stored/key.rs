@@ -34,6 +34,13 @@ pub struct CacheKey {
     hash: u128,
 }
 
+impl KeyPolicy {
+    /// Whether one URL may have several keys: request fields are part of them.
+    pub fn has_extras(&self) -> bool {
+        !self.headers.is_empty() || !self.cookies.is_empty() || self.per_credential
+    }
+}
+
 impl CacheKey {
     /// The key of a request. `scheme` and `authority` are compared without case and the scheme's
     /// default port is dropped (RFC 9110 §4.2.3); the path stays as received; query arguments are
@@ -333,6 +340,17 @@ mod tests {
         assert_eq!(CacheKey::of_url("http://a", &policy).unwrap().url(), "http://a/");
         for wrong in ["", "/x", "a/x", "http://", "http:// /"] {
             assert!(CacheKey::of_url(wrong, &policy).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_has_extras_where_a_key_without_fields_has_some() {
+        let plain = KeyPolicy { ignore_query: vec![Glob::new("a")], ..KeyPolicy::default() };
+        let header = KeyPolicy { headers: vec![header::ACCEPT], ..KeyPolicy::default() };
+        let cookie = KeyPolicy { cookies: vec!["a".into()], ..KeyPolicy::default() };
+        let credential = KeyPolicy { per_credential: true, ..KeyPolicy::default() };
+        for policy in [plain, header, cookie, credential] {
+            assert_eq!(policy.has_extras(), !extras(&[], &policy).is_empty(), "{policy:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! Must not know: the order in which they are used.
 
 mod asked;
+mod forget;
 mod landing;
 
 use std::sync::Arc;
@@ -16,12 +17,13 @@ use parking_lot::Mutex;
 use crate::clock::{Clock, Mono, Timestamp};
 use crate::config::{Config, Route, RouteCache};
 use crate::flight::Flights;
-use crate::store::{Memory, Purges, Redis};
+use crate::store::{Memory, Purges, Reach, Redis};
 use crate::stored::{CacheKey, KeyPolicy};
 use crate::telemetry::{AccessLog, Metrics, Shard};
 use crate::upstream::Upstream;
 
 pub use asked::Asked;
+pub use forget::Forgotten;
 pub use landing::{Fetched, FillTimes, ForOwner, Landing, Own, OwnerLanding};
 
 /// One request thread's own.
@@ -61,6 +63,8 @@ pub struct Shared {
     pub started_at: Timestamp,
     /// Every thread's connection to the shared tier, for figures.
     pub tiers: Mutex<Vec<Redis>>,
+    /// What the log was last told of the shared tier.
+    pub reach: Arc<Reach>,
 }
 
 /// A configuration and what was made from it.
@@ -101,15 +105,16 @@ impl Snapshot {
         self.route(index).and_then(|route| self.upstreams.get(route.upstream))
     }
 
-    /// The key under which a GET of `url` is stored, request fields apart; `None` where `url` is not
-    /// an absolute `http` URL. The route that would take the GET says how queries are read.
-    pub fn key_of_url(&self, url: &str) -> Option<CacheKey> {
+    /// The key under which a GET of `url` is stored, request fields apart, and whether those make
+    /// several keys of it; `None` where `url` is not an absolute `http` URL. The route that would take
+    /// the GET says how queries are read.
+    fn key_of_url(&self, url: &str) -> Option<(CacheKey, bool)> {
         let uri: Uri = url.parse().ok()?;
         let host = uri.host()?.to_ascii_lowercase();
         let route = self.config.route(&Method::GET, &host, uri.path());
         match route.and_then(|route| self.cache(route)) {
-            Some(cache) => CacheKey::of_url(url, &cache.key),
-            None => CacheKey::of_url(url, &KeyPolicy::default()),
+            Some(cache) => Some((CacheKey::of_url(url, &cache.key)?, cache.key.has_extras())),
+            None => Some((CacheKey::of_url(url, &KeyPolicy::default())?, false)),
         }
     }
 

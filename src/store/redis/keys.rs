@@ -12,15 +12,27 @@
 //!
 //! Every record carries the generation that stood before its fetch began, and counts only while the
 //! marker says the same. So one small write, of a generation that never was before, voids every
-//! extra and variant of a URL at once, on every node that reads this Redis, and also those whose
-//! fetch is under way and which are written later.
+//! extra and variant of a URL at once, on every node that reads this Redis. A generation is drawn at
+//! random and not counted up: were it a count, then after the marker's end it would start anew, and a
+//! later purge could reach the number of a record that still lives.
 //!
-//! A generation is drawn at random and not counted up: were it a count, then after the marker's
-//! end it would start anew and a later purge could reach the number of a record that still lives.
-//! Every key expires; a record lives for at most [`MAX_TTL`], and a marker for longer, so that no
-//! marker ends before what it voids. (A Redis that evicts a marker early, for lack of memory,
-//! forgets that purge: the purging node's own table and the purge's deletion of the plain record
-//! limit what that can bring back. `maxmemory-policy volatile-ttl` evicts markers last.)
+//! A purge must not cost memory for long where nothing is stored, as for most URLs of a write-heavy
+//! API. So a marker lives as long as it is needed, and no longer:
+//! - A record is put only if the marker still says what the fetch saw, and never later than
+//!   [`PUT_WITHIN`] after that look. A purge's marker lives for twice that ([`PURGED_FOR`]): it stands
+//!   for as long as anything that was under way before it, on any node, could still be written,
+//!   however long the fetch took or the write waited. (A fetch of more than five minutes stays in
+//!   memory alone.)
+//! - A purge can name, and deletes, the plain record alone. So whoever puts any other (an extra or a
+//!   variant), or one of a generation that is not 0, makes the marker live longer than what is put;
+//!   nobody ever makes a marker live shorter. Hence whatever a purge cannot name has a marker that
+//!   outlives it, and a purge finds there how long its own has to.
+//!
+//! Purge and put are one script each ([`script`](super::script)), so nothing comes in between.
+//! Every key expires: a record after [`MAX_TTL`] at most, a marker [`SPARE`] later.
+//! A Redis that loses a marker before its time, for lack of memory or in a restart without its data,
+//! forgets that purge. `maxmemory-policy` should go by use (`allkeys-lru`, `volatile-lru`): a marker is
+//! read with every record. The purging process itself remembers what it needs.
 //! Must not know: connections, or what a record holds.
 
 use std::hash::{BuildHasher, RandomState};
@@ -33,9 +45,14 @@ use crate::stored::CacheKey;
 /// The longest that a record lives.
 pub(super) const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How long a generation marker lives: longer than any record that it voids, with a day to spare
-/// for a fetch and a write that were under way.
-pub(super) const MARKER_TTL: Duration = Duration::from_secs(8 * 24 * 3600);
+/// A marker outlives what was put with it by this much.
+const SPARE: Duration = Duration::from_secs(60);
+
+/// The longest from learning a URL's generation to putting what was fetched under it.
+pub(super) const PUT_WITHIN: Duration = Duration::from_secs(5 * 60);
+
+/// How long a purge's marker lives at least.
+const PURGED_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// The names a resource varies on live at least this long: they are small, and serve all variants.
 const MIN_NAMES_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -72,13 +89,27 @@ pub(super) fn new_generation() -> u64 {
 
 /// A record's time to live in milliseconds, as `PX` wants it; `None` when it is not worth writing.
 pub(super) fn record_ttl(ttl: Duration) -> Option<u64> {
-    let millis = u64::try_from(ttl.min(MAX_TTL).as_millis()).ok()?;
-    (millis > 0).then_some(millis)
+    let ttl = millis(ttl.min(MAX_TTL));
+    (ttl > 0).then_some(ttl)
 }
 
 /// Time to live, in milliseconds, of the names that a response with this one varies on.
 pub(super) fn names_ttl(ttl: Duration) -> u64 {
-    u64::try_from(ttl.clamp(MIN_NAMES_TTL, MAX_TTL).as_millis()).unwrap_or(u64::MAX)
+    millis(ttl.clamp(MIN_NAMES_TTL, MAX_TTL))
+}
+
+/// Time to live, in milliseconds, that a marker must have beside records that live for `longest`.
+pub(super) fn marker_ttl(longest: u64) -> u64 {
+    longest.saturating_add(millis(SPARE))
+}
+
+/// The least time to live, in milliseconds, of a purge's marker.
+pub(super) fn purged_ttl() -> u64 {
+    millis(PURGED_FOR)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -108,13 +139,20 @@ mod tests {
 
     #[test]
     fn a_marker_outlives_every_record() {
-        let for_ever = Duration::MAX;
-        let marker = u64::try_from(MARKER_TTL.as_millis()).unwrap();
-        assert!(record_ttl(for_ever).unwrap() < marker);
-        assert!(names_ttl(for_ever) < marker);
+        for ttl in [Duration::from_millis(1), Duration::from_secs(1), Duration::MAX] {
+            let (record, names) = (record_ttl(ttl).unwrap(), names_ttl(ttl));
+            assert!(marker_ttl(record.max(names)) > record.max(names));
+        }
         assert_eq!(record_ttl(Duration::ZERO), None);
         assert_eq!(record_ttl(Duration::from_secs(1)), Some(1_000));
+        assert_eq!(record_ttl(Duration::MAX), Some(7 * 24 * 3600 * 1000));
         assert_eq!(names_ttl(Duration::from_secs(1)), 24 * 3600 * 1000);
+    }
+
+    #[test]
+    fn a_purge_outlives_whatever_was_under_way() {
+        // Twice: the clocks of Redis and of this process need not agree on a second.
+        assert!(PURGED_FOR >= PUT_WITHIN * 2);
     }
 
     #[test]

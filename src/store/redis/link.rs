@@ -23,6 +23,8 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::reach::Member;
+
 /// Deadlines missed in a row that open the breaker.
 const MISSES: u32 = 3;
 /// Calls under way on one link; more are refused.
@@ -101,6 +103,7 @@ struct Shared {
     outstanding: Semaphore,
     /// Wakes the keeper: the breaker was opened.
     opened: Notify,
+    member: Member,
 }
 
 #[derive(Clone, Debug)]
@@ -121,7 +124,12 @@ struct Health {
 impl Link {
     /// Begins to connect to `url` in the background. `deadline` is the usual bound of a call, from
     /// which the bound of a `PING` is taken. Errs only when the URL cannot be used at all.
-    pub(super) fn start(name: &'static str, url: &str, deadline: Duration) -> Result<Self, RedisError> {
+    pub(super) fn start(
+        name: &'static str,
+        url: &str,
+        deadline: Duration,
+        member: Member,
+    ) -> Result<Self, RedisError> {
         let shared = Arc::new(Shared {
             name,
             client: client(url)?,
@@ -134,6 +142,7 @@ impl Link {
             phase: watch::Sender::new(Phase::Starting),
             outstanding: Semaphore::new(OUTSTANDING),
             opened: Notify::new(),
+            member,
         });
         let keeper = AbortOnDrop(tokio::spawn(keep(Arc::clone(&shared))));
         Ok(Self { shared, _keeper: keeper })
@@ -169,22 +178,6 @@ pub(super) async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -
     match connection.send_packed_command(command).await {
         Ok(Value::ServerError(_)) => Err(Fault::Refused),
         Ok(value) => Ok(value),
-        Err(error) => Err(fault(&error)),
-    }
-}
-
-/// Sends several commands at once and gives their answers, in order.
-pub(super) async fn ask_all(
-    connection: &mut MultiplexedConnection,
-    commands: &redis::Pipeline,
-    count: usize,
-) -> Result<Vec<Value>, Fault> {
-    match connection.send_packed_commands(commands, 0, count).await {
-        Ok(values) if values.iter().any(|value| matches!(value, Value::ServerError(_))) => {
-            Err(Fault::Refused)
-        }
-        Ok(values) if values.len() == count => Ok(values),
-        Ok(_) => Err(Fault::Nonsense),
         Err(error) => Err(fault(&error)),
     }
 }
@@ -231,14 +224,16 @@ impl Shared {
         if dropped.is_some() {
             self.phase.send_replace(Phase::Open);
             self.opened.notify_one();
-            tracing::warn!(target: "larder::redis", link = self.name, why, "breaker open: going on without Redis");
+            tracing::debug!(target: "larder::redis", link = self.name, why, "breaker open");
+            self.member.down(why);
         }
     }
 
     fn close(&self, connection: MultiplexedConnection) {
         *self.line.lock() = Some(Line { connection, health: Arc::default() });
         self.phase.send_replace(Phase::Closed);
-        tracing::info!(target: "larder::redis", link = self.name, "connected");
+        tracing::debug!(target: "larder::redis", link = self.name, "connected");
+        self.member.up();
     }
 }
 
@@ -323,13 +318,10 @@ async fn attempt(shared: &Arc<Shared>) -> bool {
             true
         }
         failed => {
-            let first = *shared.phase.borrow() == Phase::Starting;
+            let why = failed.and_then(Result::err).unwrap_or_else(|| "the attempt was cut short".to_owned());
+            tracing::debug!(target: "larder::redis", link = shared.name, why, "no connection");
+            shared.member.down(&why);
             shared.phase.send_replace(Phase::Open);
-            if first {
-                let why =
-                    failed.and_then(Result::err).unwrap_or_else(|| "the attempt was cut short".to_owned());
-                tracing::warn!(target: "larder::redis", link = shared.name, why, "no connection: going on without Redis");
-            }
             false
         }
     }

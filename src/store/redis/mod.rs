@@ -9,6 +9,8 @@
 mod keys;
 mod link;
 mod queue;
+mod reach;
+mod script;
 #[cfg(test)]
 mod tests;
 
@@ -23,9 +25,11 @@ use redis::{Value, cmd};
 use tokio::time::timeout;
 
 use self::link::{AbortOnDrop, Fault, Link, Phase, ask};
-use self::queue::{Queue, Write, Writer, write_purge};
+use self::queue::{Queue, Write, Writer};
+use self::reach::Member;
+pub use self::reach::Reach;
 use super::Purges;
-use crate::clock::Clock;
+use crate::clock::{Clock, Mono};
 use crate::config;
 use crate::fields::vary::Vary;
 use crate::rules::{SelectingFields, selecting_fields};
@@ -47,6 +51,7 @@ struct Inner {
     queue: Arc<Queue>,
     purges: Arc<Purges>,
     counters: Arc<Counters>,
+    clock: Clock,
     deadline: Duration,
     max_object: u64,
     _writing: AbortOnDrop<()>,
@@ -59,7 +64,14 @@ pub struct Answer {
     pub found: Result<Arc<StoredResponse>, Absent>,
     /// The URL's generation, to be handed to [`Redis::put`] after a fetch that begins now; `None`
     /// when it could not be learned, and then nothing may be put.
-    pub generation: Option<u64>,
+    pub generation: Option<Generation>,
+}
+
+/// What stood for a URL before a fetch began, and when Redis was asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation {
+    number: u64,
+    seen_at: Mono,
 }
 
 /// Why Redis gave no response.
@@ -107,11 +119,20 @@ impl From<Fault> for Absent {
 impl Redis {
     /// Starts the tier, on the current runtime; `None` where no Redis is configured. The first
     /// connections are waited for, but for half a second at most; without them the breakers are open
-    /// and the attempts go on in the background.
-    pub async fn start(cfg: &config::Cache, clock: Clock, purges: Arc<Purges>) -> Option<Self> {
+    /// and the attempts go on in the background. `reach` is the process's, and tells in the log how
+    /// it goes.
+    pub async fn start(
+        cfg: &config::Cache,
+        clock: Clock,
+        purges: Arc<Purges>,
+        reach: &Arc<Reach>,
+    ) -> Option<Self> {
         let url = cfg.redis.as_deref()?;
         let links = (|| {
-            Ok((Link::start("lookup", url, cfg.redis_deadline)?, Link::start("write", url, WRITE_PING)?))
+            Ok((
+                Link::start("lookup", url, cfg.redis_deadline, Member::join(reach))?,
+                Link::start("write", url, WRITE_PING, Member::join(reach))?,
+            ))
         })();
         let (reader, writer) = match links {
             Ok((reader, writer)) => (reader, Arc::new(writer)),
@@ -135,7 +156,7 @@ impl Redis {
             link: Arc::clone(&writer),
             purges: Arc::clone(&purges),
             counters: Arc::clone(&counters),
-            clock,
+            clock: clock.clone(),
         };
         let writing = AbortOnDrop(tokio::spawn(task.run()));
         let (deadline, max_object) = (cfg.redis_deadline, cfg.redis_max_object);
@@ -145,6 +166,7 @@ impl Redis {
             queue,
             purges,
             counters,
+            clock,
             deadline,
             max_object,
             _writing: writing,
@@ -160,6 +182,8 @@ impl Redis {
         counters.gets.fetch_add(1, Ordering::Relaxed);
         // Kept outside of the calls: learned by the first of two, it holds even if the second fails.
         let mut generation = None;
+        // Before the question: what is purged after this moment is seen as purged after the look.
+        let seen_at = self.0.clock.mono();
         let looked =
             self.0.reader.with(self.0.deadline, |connection| look(connection, key, headers, &mut generation));
         let found = match looked.await {
@@ -168,13 +192,15 @@ impl Redis {
             Err(fault) => Err(Absent::from(fault)),
         };
         counters.count(found.as_ref().err().copied());
+        let generation = generation.map(|number| Generation { number, seen_at });
         Answer { found: found.map(Arc::new), generation }
     }
 
     /// Hands a response to the write-behind queue, to live for `ttl` (7 days at most). Never waits:
     /// what does not fit is dropped and counted, as is a body larger than `redis_max_object`.
-    /// `generation` is the one that [`get`](Self::get) gave before the fetch began.
-    pub fn put(&self, response: Arc<StoredResponse>, generation: u64, ttl: Duration) {
+    /// `generation` is the one that [`get`](Self::get) gave before the fetch began; if the URL was
+    /// purged since, or the fetch took more than five minutes, nothing is written.
+    pub fn put(&self, response: Arc<StoredResponse>, generation: Generation, ttl: Duration) {
         let size = u64::try_from(response.body.len()).unwrap_or(u64::MAX);
         let small = size <= self.0.max_object;
         if small && self.0.queue.offer(Write { response, generation, ttl }) {
@@ -184,18 +210,24 @@ impl Redis {
     }
 
     /// Voids everything stored for a URL, on every node that reads this Redis. Within the deadline;
-    /// what did not succeed is tried again in the background until it does.
-    pub async fn purge(&self, url_hash: u128) -> Result<(), Absent> {
-        // Until it is known to be taken it counts as failed: dropped here, it is tried again.
-        let mut unsure = Unsure { redis: &self.0, url_hash, taken: false };
-        let written =
-            self.0.reader.with(self.0.deadline, |connection| write_purge(connection, url_hash)).await;
-        unsure.taken = written.is_ok();
-        written.map_err(|fault| {
-            let absent = Absent::from(fault);
-            self.0.counters.count_failure(absent);
-            absent
-        })
+    /// what did not succeed is tried again in the background until it does. Costs Redis a small key,
+    /// for ten minutes where nothing is stored that it would have to outlive.
+    ///
+    /// Until the purge is known to be taken it counts as failed: if the future is dropped, even one
+    /// that was never polled, the purge is tried again.
+    pub fn purge(&self, url_hash: u128) -> impl Future<Output = Result<(), Absent>> + use<'_> {
+        let unsure = Unsure { redis: &self.0, url_hash, taken: false };
+        async move {
+            let mut unsure = unsure;
+            let calls = |connection| script::purge(connection, url_hash);
+            let written = self.0.reader.with(self.0.deadline, calls).await;
+            unsure.taken = written.is_ok();
+            written.map_err(|fault| {
+                let absent = Absent::from(fault);
+                self.0.counters.count_failure(absent);
+                absent
+            })
+        }
     }
 
     /// Waits until everything that was put is written or given up, `within` at most; for stopping.
@@ -216,7 +248,7 @@ impl Redis {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.0.counters;
         RedisGauges {
-            up: phase == Phase::Closed,
+            up: phase == Phase::Closed && self.0.writer.phase() == Phase::Closed,
             breaker: phase.as_str(),
             gets: count(&counters.gets),
             hits: count(&counters.hits),

@@ -1,8 +1,10 @@
 //! Write-behind: what waits to be written to Redis, and the task that writes it.
 //!
 //! Knows that a response must never wait for Redis, so everything here is bounded and what does not
-//! fit is dropped and counted; that a write is tried once, within [`WRITE`]; and that a purge is
-//! never overtaken by a write: the local purges are asked just before a write and again after it.
+//! fit is dropped and counted; that a write is tried once, within [`WRITE`], and not at all when its
+//! fetch began too long ago; and that a purge is never overtaken by a write: Redis takes none whose
+//! URL was purged since, and for a purge that Redis has not heard of yet the local ones are asked just
+//! before a write and again after it.
 //! A purge that Redis did not take is kept, up to [`PURGES`] of them, and tried again until it did.
 //! Must not know: how a lookup works, or who fills the queue.
 
@@ -14,12 +16,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, Value, cmd, pipe};
+use redis::cmd;
 use tokio::sync::Notify;
 
-use super::Counters;
 use super::keys;
-use super::link::{Fault, Link, Phase, ask, ask_all};
+use super::link::{Fault, Link, Phase, ask};
+use super::script::{self, Set};
+use super::{Counters, Generation};
 use crate::clock::{Clock, Mono};
 use crate::store::Purges;
 use crate::stored::{StoredResponse, encode_names, encode_response};
@@ -36,7 +39,7 @@ const PURGE_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Write {
     pub(super) response: Arc<StoredResponse>,
     /// The URL's generation when the fetch began.
-    pub(super) generation: u64,
+    pub(super) generation: Generation,
     pub(super) ttl: Duration,
 }
 
@@ -200,7 +203,7 @@ impl Writer {
     }
 
     async fn purge_again(&self, url_hash: u128) -> bool {
-        let taken = self.link.with(WRITE, |connection| write_purge(connection, url_hash)).await.is_ok();
+        let taken = self.link.with(WRITE, |connection| script::purge(connection, url_hash)).await.is_ok();
         if !taken && !self.queue.keep_purge(url_hash) {
             self.counters.lost_purge();
         }
@@ -209,30 +212,32 @@ impl Writer {
     }
 
     async fn write(&self, write: &Write) {
-        // Purged while it waited. (Its generation would make it count for nothing in any case, once
-        // Redis has taken that purge.)
-        if self.purges.is_purged(&write.response) {
+        // Purged while it waited, and Redis may not know yet. Or so long ago that Redis may have
+        // forgotten that it was purged meanwhile.
+        let late = self.clock.mono().since(write.generation.seen_at) > keys::PUT_WITHIN;
+        if late || self.purges.is_purged(&write.response) {
             self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let Some(record) = Record::of(write) else { return };
-        let written = self.link.with(WRITE, |connection| record.set(connection)).await;
+        let written = self.link.with(WRITE, |connection| record.put(connection)).await;
         self.count(written, record.bytes());
-        if written != Err(Fault::Open) && self.purges.is_purged(&write.response) {
+        if !matches!(written, Ok(false) | Err(Fault::Open)) && self.purges.is_purged(&write.response) {
             // Purged while it was written: one of the two deletes it, whichever comes second. Should
-            // this fail as well, the purge's generation still voids it.
+            // this fail as well, the purge still voids it once Redis hears of it.
             let _undone = self.link.with(WRITE, |connection| record.unlink(connection)).await;
         }
     }
 
-    fn count(&self, written: Result<(), Fault>, bytes: u64) {
+    fn count(&self, written: Result<bool, Fault>, bytes: u64) {
         let counters = &self.counters;
         match written {
-            Ok(()) => {
+            Ok(true) => {
                 counters.writes.fetch_add(1, Ordering::Relaxed);
                 counters.written_bytes.fetch_add(bytes, Ordering::Relaxed);
             }
-            Err(Fault::Open | Fault::Full) => {
+            // Ok(false): purged since its fetch began.
+            Ok(false) | Err(Fault::Open | Fault::Full) => {
                 counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
             }
             Err(Fault::Deadline | Fault::Lost | Fault::Nonsense | Fault::Refused) => {
@@ -244,31 +249,26 @@ impl Writer {
 
 /// What is set for one response: itself, and the names it varies on, if any.
 struct Record {
+    url_hash: u128,
+    generation: u64,
     sets: Vec<Set>,
-}
-
-struct Set {
-    key: String,
-    value: Vec<u8>,
-    ttl: u64,
 }
 
 impl Record {
     /// `None` when it would expire at once.
     fn of(write: &Write) -> Option<Self> {
-        let (response, generation) = (&write.response, write.generation);
-        let base = keys::base(&response.key);
+        let (response, generation) = (&write.response, write.generation.number);
+        let (url_hash, base) = (response.key.url_hash(), keys::base(&response.key));
         let ttl = keys::record_ttl(write.ttl)?;
         let value = encode_response(response, generation);
         let names: Vec<_> = response.selecting.names().cloned().collect();
         if names.is_empty() {
-            return Some(Self { sets: vec![Set { key: base, value, ttl }] });
+            return Some(Self { url_hash, generation, sets: vec![Set { key: base, value, ttl }] });
         }
         let key = keys::variant(&base, response.selecting.hash());
         let value_of_names = encode_names(&response.key, &names, generation);
-        // The variant first: whoever finds the names may then look for it.
         let names = Set { key: base, value: value_of_names, ttl: keys::names_ttl(write.ttl) };
-        Some(Self { sets: vec![Set { key, value, ttl }, names] })
+        Some(Self { url_hash, generation, sets: vec![Set { key, value, ttl }, names] })
     }
 
     fn bytes(&self) -> u64 {
@@ -278,16 +278,8 @@ impl Record {
             .fold(0, u64::saturating_add)
     }
 
-    fn set(&self, mut connection: MultiplexedConnection) -> impl Future<Output = Result<(), Fault>> + use<> {
-        let mut commands = Pipeline::with_capacity(self.sets.len());
-        for set in &self.sets {
-            commands.cmd("SET").arg(&set.key).arg(&set.value).arg("PX").arg(set.ttl);
-        }
-        let count = self.sets.len();
-        async move {
-            let answers = ask_all(&mut connection, &commands, count).await?;
-            if answers.iter().all(|answer| *answer == Value::Okay) { Ok(()) } else { Err(Fault::Nonsense) }
-        }
+    fn put(&self, connection: MultiplexedConnection) -> impl Future<Output = Result<bool, Fault>> + use<> {
+        script::was_put(connection, script::put(self.url_hash, self.generation, &self.sets))
     }
 
     fn unlink(
@@ -299,18 +291,5 @@ impl Record {
             command.arg(&set.key);
         }
         async move { ask(&mut connection, &command).await.map(drop) }
-    }
-}
-
-/// Gives the URL a new generation, which voids everything recorded under any earlier one, and
-/// deletes the plain record, which mostly is all there is.
-pub(super) async fn write_purge(mut connection: MultiplexedConnection, url_hash: u128) -> Result<(), Fault> {
-    let marker_ttl = u64::try_from(keys::MARKER_TTL.as_millis()).unwrap_or(u64::MAX);
-    let mut commands = pipe();
-    commands.cmd("SET").arg(keys::marker(url_hash)).arg(keys::new_generation()).arg("PX").arg(marker_ttl);
-    commands.cmd("UNLINK").arg(keys::plain(url_hash));
-    match ask_all(&mut connection, &commands, 2).await?.first() {
-        Some(Value::Okay) => Ok(()),
-        _ => Err(Fault::Nonsense),
     }
 }

@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Node {
     redis: Redis,
     purges: Arc<Purges>,
+    clock: Clock,
 }
 
 impl Node {
@@ -33,16 +34,29 @@ impl Node {
     }
 
     async fn with(cfg: config::Cache) -> Self {
-        let purges = Arc::new(Purges::new(PURGES));
-        let redis = Redis::start(&cfg, Clock::system(), Arc::clone(&purges)).await.expect("a URL is given");
-        let node = Self { redis, purges };
+        Self::with_clock(cfg, Clock::system()).await
+    }
+
+    async fn with_clock(cfg: config::Cache, clock: Clock) -> Self {
+        let node = Self::begin(&cfg, clock).await.expect("a URL is given");
         node.until("closed").await;
         node
     }
 
+    async fn begin(cfg: &config::Cache, clock: Clock) -> Option<Self> {
+        let purges = Arc::new(Purges::new(PURGES));
+        let redis = Redis::start(cfg, clock.clone(), Arc::clone(&purges), &Arc::default()).await?;
+        Some(Self { redis, purges, clock })
+    }
+
+    /// Puts, as of a fetch that has just begun.
+    fn offer(&self, response: Arc<StoredResponse>, number: u64, ttl: Duration) {
+        self.redis.put(response, Generation { number, seen_at: self.clock.mono() }, ttl);
+    }
+
     /// Puts and waits until it is written.
     async fn put(&self, response: Arc<StoredResponse>, generation: u64) {
-        self.redis.put(response, generation, TTL);
+        self.offer(response, generation, TTL);
         self.redis.flush(PATIENCE).await;
     }
 
@@ -93,6 +107,10 @@ async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
 
+fn seen(answer: &Answer) -> Option<u64> {
+    answer.generation.map(|generation| generation.number)
+}
+
 fn local() -> Born {
     Born::Here(0)
 }
@@ -102,7 +120,8 @@ async fn what_one_node_puts_another_finds() {
     let server = RedisServer::start();
     let (one, two) = (Node::start(server.url()).await, Node::start(server.url()).await);
     let answer = one.redis.get(&key("/"), &HeaderMap::new()).await;
-    assert_eq!((answer.found.err(), answer.generation), (Some(Absent::NotFound), Some(0)));
+    assert_eq!(seen(&answer), Some(0));
+    assert_eq!(answer.found.err(), Some(Absent::NotFound));
     let written = plain("/", b"hello", local());
     one.put(Arc::clone(&written), 0).await;
 
@@ -128,7 +147,7 @@ async fn a_varying_response_is_found_by_its_names_and_then_by_the_variant() {
     assert_eq!(node.get("/", &[("accept", "application/json")]).await.unwrap(), "json");
     assert_eq!(node.get("/", &[("accept", "image/png")]).await, Err(Absent::NotFound));
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound), "absence is a value");
-    assert_eq!(server.keys().len(), 3, "the names and two variants");
+    assert_eq!(server.keys().len(), 4, "the names and two variants, and the marker that outlives them");
 }
 
 #[tokio::test]
@@ -171,11 +190,7 @@ async fn what_is_not_ours_is_a_damaged_miss() {
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound), "MGET shows no value of another type");
     server.command(&["SET", &keys::marker(key("/").url_hash()), "not a number"]);
     let answer = node.redis.get(&key("/"), &HeaderMap::new()).await;
-    assert_eq!(
-        (answer.found.err(), answer.generation),
-        (Some(Absent::Damaged), None),
-        "nothing may be put then"
-    );
+    assert_eq!((seen(&answer), answer.found.err()), (None, Some(Absent::Damaged)), "nothing may be put then");
 
     // A variant of another type is an error that Redis answers; the connection is good for more.
     node.put(varying("/v", "a", b"a"), 0).await;
@@ -183,11 +198,7 @@ async fn what_is_not_ours_is_a_damaged_miss() {
     server.command(&["DEL", &variant]);
     server.command(&["LPUSH", &variant, "a list"]);
     let answer = node.redis.get(&key("/v"), &fields(&[("accept", "a")])).await;
-    assert_eq!(
-        (answer.found.err(), answer.generation),
-        (Some(Absent::Error), Some(0)),
-        "what was learned holds"
-    );
+    assert_eq!((seen(&answer), answer.found.err()), (Some(0), Some(Absent::Error)), "what was learned holds");
     assert_eq!(node.redis.state(), "closed");
 }
 
@@ -202,7 +213,7 @@ async fn a_purge_voids_all_of_a_url_on_every_node_also_what_is_put_later() {
     one.put(varying("/v", "a", b"variant"), 0).await;
     one.put(plain("/stays", b"stays", local()), 0).await;
     // Under way on the other node when the purge comes: it has learned the generation of before.
-    let seen = two.redis.get(&key("/late"), &HeaderMap::new()).await.generation.unwrap();
+    let seen = two.redis.get(&key("/late"), &HeaderMap::new()).await.generation.unwrap().number;
 
     for path in ["/", "/v", "/late"] {
         one.redis.purge(key(path).url_hash()).await.unwrap();
@@ -219,7 +230,7 @@ async fn a_purge_voids_all_of_a_url_on_every_node_also_what_is_put_later() {
     );
     assert_eq!(two.get("/stays", &[]).await.unwrap(), "stays");
 
-    let now = two.redis.get(&key("/late"), &HeaderMap::new()).await.generation.unwrap();
+    let now = two.redis.get(&key("/late"), &HeaderMap::new()).await.generation.unwrap().number;
     assert_ne!(now, seen);
     two.put(plain("/late", b"new", local()), now).await;
     assert_eq!(one.get("/late", &[]).await.unwrap(), "new");
@@ -233,10 +244,10 @@ async fn a_marker_that_has_ended_never_revives_what_it_voided() {
     let node = Node::start(server.url()).await;
     let marker = keys::marker(key("/").url_hash());
     node.redis.purge(key("/").url_hash()).await.unwrap();
-    let first = node.redis.get(&key("/"), &HeaderMap::new()).await.generation.unwrap();
+    let first = node.redis.get(&key("/"), &HeaderMap::new()).await.generation.unwrap().number;
     node.put(plain("/", b"old", local()), first).await;
     assert_eq!(node.get("/", &[]).await.unwrap(), "old");
-    // As if eight days had passed: with a counted generation the next purge would reach the same.
+    // As if its time were over: with a counted generation the next purge would reach the same.
     server.command(&["DEL", &marker]);
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
     // A marker alone, as another version of this program might write a purge.
@@ -244,6 +255,152 @@ async fn a_marker_that_has_ended_never_revives_what_it_voided() {
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
     node.redis.purge(key("/").url_hash()).await.unwrap();
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
+}
+
+/// Milliseconds that a key has to live; negative when it is not there or does not expire.
+fn left(server: &RedisServer, key: &str) -> i64 {
+    server.command(&["PTTL", key]).int()
+}
+
+const TEN_MINUTES: i64 = 600_000;
+
+#[tokio::test]
+async fn a_purge_of_what_is_not_stored_costs_a_key_for_minutes_however_often() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    for _ in 0..3 {
+        for path in ["/a", "/b"] {
+            node.redis.purge(key(path).url_hash()).await.unwrap();
+        }
+    }
+    // Nor does a plain record, which the purge deletes, make it cost more.
+    node.put(plain("/c", b"c", local()), 0).await;
+    node.redis.purge(key("/c").url_hash()).await.unwrap();
+    let keys = server.keys();
+    assert_eq!(keys.len(), 3, "{keys:?}");
+    for key in keys {
+        assert!(key.ends_with(":g") && (1..=TEN_MINUTES).contains(&left(&server, &key)), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_that_began_before_a_purge_is_not_put_after_it() {
+    let server = RedisServer::start();
+    // The purge comes from another node, so that no note of this process helps.
+    let (node, other) = (Node::start(server.url()).await, Node::start(server.url()).await);
+    let seen = node.redis.get(&key("/"), &HeaderMap::new()).await.generation.unwrap();
+    other.redis.purge(key("/").url_hash()).await.unwrap();
+    for late in [plain("/", b"old", local()), varying("/", "a", b"old")] {
+        node.redis.put(late, seen, TTL);
+        node.redis.flush(PATIENCE).await;
+    }
+    assert_eq!(server.keys(), [keys::marker(key("/").url_hash())]);
+    let gauges = node.redis.gauges();
+    assert_eq!((gauges.writes, gauges.dropped_writes, gauges.write_errors), (0, 2, 0));
+}
+
+#[tokio::test]
+async fn a_put_comes_while_a_purge_since_its_look_would_still_be_known_or_never() {
+    let server = RedisServer::start();
+    let (clock, stepper) = Clock::stepped(Timestamp::from_secs(1_000));
+    let node = Node::with_clock(samples::cache(Some(server.url())), clock).await;
+    let seen = node.redis.get(&key("/"), &HeaderMap::new()).await.generation.unwrap();
+    let put = async || {
+        node.redis.put(plain("/", b"x", local()), seen, TTL);
+        node.redis.flush(PATIENCE).await;
+        (node.redis.gauges().writes, node.redis.gauges().dropped_writes)
+    };
+    stepper.advance(keys::PUT_WITHIN);
+    assert_eq!(put().await, (1, 0));
+    stepper.advance(Duration::from_millis(1));
+    assert_eq!(put().await, (1, 1), "too late");
+}
+
+#[tokio::test]
+async fn a_purge_outlives_what_it_cannot_name_though_the_plain_record_be_gone() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    let long = Duration::from_secs(6 * 24 * 3600);
+    let marker = keys::marker(key("/").url_hash());
+    let variant = keys::variant(&keys::base(&key("/")), varying("/", "a", b"").selecting.hash());
+    node.offer(varying("/", "a", b"old"), 0, long);
+    // A response that does not vary takes the place of the names, and ends soon.
+    node.offer(plain("/", b"short", local()), 0, TTL);
+    node.redis.flush(PATIENCE).await;
+    server.command(&["DEL", &keys::plain(key("/").url_hash())]);
+
+    for _ in 0..2 {
+        node.redis.purge(key("/").url_hash()).await.unwrap();
+        assert!(left(&server, &marker) > left(&server, &variant), "{}", left(&server, &marker));
+    }
+    // And so it stays when there are names again, under which the old variant could be found.
+    let now = node.redis.get(&key("/"), &HeaderMap::new()).await.generation.unwrap();
+    node.redis.put(varying("/", "b", b"new"), now, TTL);
+    node.redis.flush(PATIENCE).await;
+    assert!(left(&server, &marker) > left(&server, &variant), "a marker is never made to live shorter");
+    assert_eq!(node.get("/", &[("accept", "a")]).await, Err(Absent::NotFound));
+    assert_eq!(node.get("/", &[("accept", "b")]).await.unwrap(), "new");
+}
+
+#[tokio::test]
+async fn a_purge_outlives_what_is_keyed_on_request_fields() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    let extras = Arc::new(CacheKey::from_parts(key("/").url().into(), "h:accept=x;".into()));
+    let response = stored(&extras, &[], &[("cache-control", "max-age=60")], b"old", local());
+    node.offer(response, 0, Duration::from_secs(6 * 24 * 3600));
+    node.redis.flush(PATIENCE).await;
+    node.redis.purge(key("/").url_hash()).await.unwrap();
+    assert_eq!(node.redis.get(&extras, &HeaderMap::new()).await.found.err(), Some(Absent::NotFound));
+    let marker = keys::marker(key("/").url_hash());
+    assert!(left(&server, &marker) > left(&server, &keys::base(&extras)));
+}
+
+#[tokio::test]
+async fn what_is_put_after_a_purge_is_not_lost_when_the_purge_ends() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    node.redis.purge(key("/").url_hash()).await.unwrap();
+    let now = node.redis.get(&key("/"), &HeaderMap::new()).await.generation.unwrap();
+    node.redis.put(plain("/", b"new", local()), now, Duration::from_secs(3600));
+    node.redis.flush(PATIENCE).await;
+    let url = key("/").url_hash();
+    assert!(left(&server, &keys::marker(url)) > left(&server, &keys::plain(url)));
+}
+
+#[tokio::test]
+async fn a_redis_that_is_full_still_takes_a_purge() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    node.put(plain("/", b"old", local()), 0).await;
+    server.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    node.put(plain("/other", b"x", local()), 0).await;
+    assert_eq!(node.redis.gauges().write_errors, 1, "it is full");
+    node.redis.purge(key("/").url_hash()).await.unwrap();
+    assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
+}
+
+#[tokio::test]
+async fn a_purge_that_is_given_up_before_it_began_reaches_redis_all_the_same() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    node.put(plain("/", b"old", local()), 0).await;
+    drop(node.redis.purge(key("/").url_hash()));
+    node.redis.flush(PATIENCE).await;
+    assert_eq!(server.keys(), [keys::marker(key("/").url_hash())]);
+}
+
+#[tokio::test]
+async fn it_is_up_when_both_links_are() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    assert!(node.redis.gauges().up);
+    let broken = node.redis.0.writer.with(TTL, |_| async { Err::<(), _>(Fault::Lost) }).await;
+    assert_eq!(broken, Err(Fault::Lost));
+    let gauges = node.redis.gauges();
+    assert_eq!((gauges.up, gauges.breaker), (false, "closed"), "lookups go on");
+    node.until("closed").await;
+    assert!(node.redis.gauges().up);
 }
 
 #[tokio::test]
@@ -269,7 +426,7 @@ async fn a_purge_that_comes_during_the_write_undoes_it() {
     let relay = Relay::start(server.addr());
     let node = Node::start(relay.url()).await;
     relay.set(Mode::Stall);
-    node.redis.put(varying("/", "a", b"old"), 0, TTL);
+    node.offer(varying("/", "a", b"old"), 0, TTL);
     // The writer has taken it, and is held up by the relay.
     let taken = async {
         while node.redis.0.queue.waiting_writes() > 0 {
@@ -280,7 +437,7 @@ async fn a_purge_that_comes_during_the_write_undoes_it() {
     node.purges.purge(key("/").url_hash(), Timestamp::from_secs(1_000));
     relay.set(Mode::Pass);
     node.redis.flush(PATIENCE).await;
-    assert_eq!(server.keys(), Vec::<String>::new());
+    assert_eq!(server.keys(), [keys::marker(key("/").url_hash())]);
 }
 
 #[tokio::test]
@@ -288,18 +445,18 @@ async fn every_key_expires_and_a_marker_last() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
     let for_ever = Duration::from_secs(3600 * 24 * 365);
-    node.redis.put(plain("/a", b"a", local()), 0, TTL);
-    node.redis.put(varying("/b", "x", b"b"), 0, TTL);
-    node.redis.put(plain("/c", b"c", local()), 0, for_ever);
-    node.redis.put(varying("/d", "x", b"d"), 0, for_ever);
-    node.redis.put(plain("/e", b"e", local()), 0, Duration::ZERO);
+    node.offer(plain("/a", b"a", local()), 0, TTL);
+    node.offer(varying("/b", "x", b"b"), 0, TTL);
+    node.offer(plain("/c", b"c", local()), 0, for_ever);
+    node.offer(varying("/d", "x", b"d"), 0, for_ever);
+    node.offer(plain("/e", b"e", local()), 0, Duration::ZERO);
     node.redis.flush(PATIENCE).await;
     node.redis.purge(key("/f").url_hash()).await.unwrap();
     let keys = server.keys();
-    assert_eq!(keys.len(), 7, "{keys:?}: /e is not worth writing");
+    assert_eq!(keys.len(), 9, "{keys:?}: /e is not worth writing");
     let mut longest = (0, String::new());
     for key in keys {
-        let left = server.command(&["PTTL", &key]).int();
+        let left = left(&server, &key);
         assert!(left > 0, "{key} does not expire");
         longest = longest.max((left, key));
     }
@@ -324,7 +481,7 @@ async fn a_redis_that_stops_opens_the_breaker_and_is_used_again_when_it_is_back(
     assert!(!gauges.up && gauges.breaker != "closed");
     assert_eq!(node.redis.get(&key("/"), &HeaderMap::new()).await.generation, None);
 
-    node.redis.put(plain("/", b"2", local()), 0, TTL);
+    node.offer(plain("/", b"2", local()), 0, TTL);
     assert_eq!(node.redis.purge(key("/p").url_hash()).await, Err(Absent::Open));
     node.redis.flush(PATIENCE).await;
 
@@ -340,16 +497,15 @@ async fn a_redis_that_stops_opens_the_breaker_and_is_used_again_when_it_is_back(
 async fn without_redis_a_start_waits_half_a_second_at_most_and_goes_on() {
     let mut server = RedisServer::start();
     server.stop();
-    let purges = Arc::new(Purges::new(PURGES));
     let cfg = samples::cache(Some(server.url()));
-    let started = timeout(PATIENCE, Redis::start(&cfg, Clock::system(), Arc::clone(&purges))).await.unwrap();
-    let node = Node { redis: started.expect("a handle, though there is no server"), purges };
+    let started = timeout(PATIENCE, Node::begin(&cfg, Clock::system())).await.unwrap();
+    let node = started.expect("a handle, though there is no server");
     assert_eq!(node.get("/", &[]).await, Err(Absent::Open));
     server.restart_on_same_port();
     node.until("closed").await;
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
 
-    let none = Redis::start(&samples::cache(None), Clock::system(), Arc::new(Purges::new(PURGES))).await;
+    let none = Node::begin(&samples::cache(None), Clock::system()).await;
     assert!(none.is_none(), "none is configured");
 }
 
@@ -440,12 +596,12 @@ async fn a_full_queue_drops_and_counts_and_large_bodies_stay_out() {
     let node = Node::with(cfg).await;
     relay.set(Mode::Stall);
     for nth in 0..10 {
-        node.redis.put(plain(&format!("/{nth}"), &[0; 5_000], local()), 0, TTL);
+        node.offer(plain(&format!("/{nth}"), &[0; 5_000], local()), 0, TTL);
     }
     let gauges = node.redis.gauges();
     assert!((12_000..=20_000).contains(&gauges.queue_bytes), "{gauges:?}");
     assert_eq!(gauges.dropped_writes, 7, "{gauges:?}");
-    node.redis.put(plain("/large", &[0; 6_001], local()), 0, TTL);
+    node.offer(plain("/large", &[0; 6_001], local()), 0, TTL);
     assert_eq!(node.redis.gauges().dropped_writes, 8);
     relay.set(Mode::Pass);
     node.redis.flush(PATIENCE).await;
@@ -460,7 +616,7 @@ async fn a_flush_ends_when_its_time_is_up() {
     let relay = Relay::start(server.addr());
     let node = Node::start(relay.url()).await;
     relay.set(Mode::Stall);
-    node.redis.put(plain("/", b"1", local()), 0, TTL);
+    node.offer(plain("/", b"1", local()), 0, TTL);
     timeout(PATIENCE, node.redis.flush(Duration::from_millis(10))).await.expect("within its own time");
     assert!(node.redis.gauges().queue_bytes > 0, "still waiting");
 }

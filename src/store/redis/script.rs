@@ -1,0 +1,93 @@
+//! The two changes that Redis makes as a whole: a purge, and a put.
+//!
+//! Knows the scripts and what they answer. Each is one `EVAL`, sent with its text (a few hundred
+//! bytes beside a response), so that no node has to know which scripts a Redis has seen. All keys of
+//! a call are of one URL, hence on one node of a cluster. Why they are right stands in `keys`.
+//! Must not know: who calls, or what a record holds.
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Value, cmd};
+
+use super::keys;
+use super::link::{Fault, ask};
+
+/// Keys: marker, plain record. Arguments: new generation, least time to live.
+///
+/// The deletion comes first: a Redis whose memory is full refuses a `SET` unless the script has
+/// changed something before it.
+const PURGE: &str = "\
+redis.call('UNLINK', KEYS[2])
+local left = redis.call('PTTL', KEYS[1])
+return redis.call('SET', KEYS[1], ARGV[1], 'PX', math.max(left, tonumber(ARGV[2])))";
+
+/// Keys: marker, then each record's. Arguments: the generation that the fetch saw, the time that the
+/// marker has to live (0 where none is needed), then for each record its value and time to live.
+/// Answers whether it was put.
+const PUT: &str = "\
+local now = redis.call('GET', KEYS[1]) or '0'
+if now ~= ARGV[1] then return 0 end
+for i = 2, #KEYS do
+  redis.call('SET', KEYS[i], ARGV[2 * i - 1], 'PX', ARGV[2 * i])
+end
+local needed = tonumber(ARGV[2])
+if needed > 0 and redis.call('PTTL', KEYS[1]) < needed then
+  redis.call('SET', KEYS[1], now, 'PX', ARGV[2])
+end
+return 1";
+
+/// A record to be put.
+pub(super) struct Set {
+    pub(super) key: String,
+    pub(super) value: Vec<u8>,
+    /// Milliseconds to live.
+    pub(super) ttl: u64,
+}
+
+/// Gives the URL a new generation, which voids everything recorded under any earlier one, and
+/// deletes the plain record, which mostly is all there is.
+pub(super) async fn purge(mut connection: MultiplexedConnection, url_hash: u128) -> Result<(), Fault> {
+    let mut call = eval(PURGE, &[&keys::marker(url_hash), &keys::plain(url_hash)]);
+    call.arg(keys::new_generation()).arg(keys::purged_ttl());
+    match ask(&mut connection, &call).await? {
+        Value::Okay => Ok(()),
+        _ => Err(Fault::Nonsense),
+    }
+}
+
+/// The call that puts `sets`, all of one URL, if its generation is still the one that was `seen`.
+pub(super) fn put(url_hash: u128, seen: u64, sets: &[Set]) -> Cmd {
+    let marker = keys::marker(url_hash);
+    let mut names = vec![marker.as_str()];
+    names.extend(sets.iter().map(|set| set.key.as_str()));
+    let mut call = eval(PUT, &names);
+    call.arg(seen).arg(marker_ttl(url_hash, seen, sets));
+    for set in sets {
+        call.arg(&set.value).arg(set.ttl);
+    }
+    call
+}
+
+/// Sends what [`put`] made; gives whether Redis took it, or had been purged meanwhile.
+pub(super) async fn was_put(mut connection: MultiplexedConnection, call: Cmd) -> Result<bool, Fault> {
+    match ask(&mut connection, &call).await? {
+        Value::Int(1) => Ok(true),
+        Value::Int(0) => Ok(false),
+        _ => Err(Fault::Nonsense),
+    }
+}
+
+/// 0 for a plain record of a URL that was never purged: a purge can name it, and no marker stands
+/// whose end would void it.
+fn marker_ttl(url_hash: u128, seen: u64, sets: &[Set]) -> u64 {
+    let plain = keys::plain(url_hash);
+    if seen == 0 && sets.iter().all(|set| set.key == plain) {
+        return 0;
+    }
+    keys::marker_ttl(sets.iter().map(|set| set.ttl).max().unwrap_or(0))
+}
+
+fn eval(script: &str, names: &[&str]) -> Cmd {
+    let mut call = cmd("EVAL");
+    call.arg(script).arg(names.len()).arg(names);
+    call
+}

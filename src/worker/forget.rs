@@ -1,0 +1,75 @@
+//! Forgets a URL: in memory, in Redis, and whatever of it is being fetched.
+//!
+//! Knows the order in which the tiers, the fetches in flight and the notes of purges are told, and
+//! why a note may then be taken back.
+//! Must not know: why a URL is to be forgotten, or who is told.
+//!
+//! A note makes void everything of its URL that was born before it, wherever it is. But the table of
+//! notes is bounded, and when it overflows, everything older counts as purged: were a note left for
+//! each URL that is written to, a write-heavy API would flush the whole cache over and over, though
+//! most of its URLs have never been in it. So the note stands while the work is under way, and stays
+//! only where it is needed. In order:
+//!
+//! 1. The note is taken. From here on nobody is given what is older, and no fetch that began earlier
+//!    can keep what it brings, be it from the origin or from Redis.
+//! 2. Redis is purged. From here on nobody reads anything older there, and Redis takes nothing from a
+//!    fetch that began earlier.
+//! 3. Memory drops what it holds under the key.
+//! 4. If no fetch for the key is in flight, the note is taken back.
+//!
+//! Why that is right: what is older could come back only by a fetch that began before the note (its
+//! question to the origin or to Redis may have been answered earlier) or before 2 (it may have read
+//! Redis). Such a fetch holds its seat until it has kept what it brings. Is it still in flight at 4,
+//! the note stays. Is it over, then what it kept, it kept before 4 while the note stood, and that
+//! means not at all. A fetch that begins after 4 asks an origin that has answered the write before 1,
+//! and a Redis that was purged in 2; and what its request found in memory, and wants confirmed, it
+//! uses only if memory holds it still (`fill`), which was settled in 3.
+//!
+//! The note stays in three cases: a fetch is in flight; Redis did not take the purge, and may hand
+//! out what is older until it does; and where request fields are part of the key, since keys with
+//! such extras cannot be named, neither in memory nor among the flights.
+
+use std::future::Future;
+
+use crate::store::Absent;
+use crate::stored::CacheKey;
+
+use super::{Snapshot, Worker};
+
+/// What has been forgotten, and how that went. Memory never fails.
+#[derive(Debug)]
+pub struct Forgotten {
+    /// The URL's key, request fields apart.
+    pub key: CacheKey,
+    /// How Redis took it, where one is configured; what failed is tried again in the background.
+    pub redis: Option<Result<(), Absent>>,
+}
+
+impl Worker {
+    /// Forgets everything of `url`, whatever request fields its stored responses are keyed on; `None`
+    /// where that is not an absolute `http` URL. Lasts as long as Redis may take for an answer.
+    ///
+    /// The call itself makes void what memory holds; the future only waits for the rest. If that is
+    /// dropped, even one that was never polled, the note stays and Redis is told in the background.
+    pub fn forget(
+        &self,
+        snapshot: &Snapshot,
+        url: &str,
+    ) -> Option<impl Future<Output = Forgotten> + use<'_>> {
+        let (key, extras) = snapshot.key_of_url(url)?;
+        let seq = self.shared.purges.purge(key.url_hash(), self.now());
+        let telling = self.redis.as_ref().map(|redis| redis.purge(key.url_hash()));
+        Some(async move {
+            let redis = match telling {
+                Some(telling) => Some(telling.await),
+                None => None,
+            };
+            self.shared.memory.remove(&key);
+            let told = redis.is_none_or(|told| told.is_ok());
+            if told && !extras && !self.shared.flights.any(key.hash()) {
+                self.shared.purges.retract(key.url_hash(), seq);
+            }
+            Forgotten { key, redis }
+        })
+    }
+}

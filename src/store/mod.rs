@@ -16,6 +16,11 @@ pub use memory::{Class, Memory, Resource};
 pub use purge::{PURGES, Purges};
 pub use redis::{Absent, Answer, Generation, Reach, Redis};
 
+/// A real server, for the tests of this room and of those above it.
+#[cfg(test)]
+#[path = "../../tests/support/redis.rs"]
+pub(crate) mod redis_server;
+
 /// What the tests of this room share.
 #[cfg(test)]
 mod samples {

@@ -6,6 +6,8 @@
 mod asked;
 mod forget;
 mod landing;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};

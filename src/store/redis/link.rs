@@ -230,10 +230,11 @@ impl Shared {
     }
 
     fn close(&self, connection: MultiplexedConnection) {
+        tracing::debug!(target: "larder::redis", link = self.name, "connected");
+        // Before anybody can find it open again: up and down are told in their order.
+        self.member.up();
         *self.line.lock() = Some(Line { connection, health: Arc::default() });
         self.phase.send_replace(Phase::Closed);
-        tracing::debug!(target: "larder::redis", link = self.name, "connected");
-        self.member.up();
     }
 }
 
@@ -351,15 +352,18 @@ async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Fault> {
 /// Pings the standing connection until it is given up; gives its last state of health.
 async fn watch_over(shared: &Shared, chance: &mut Chance) -> Arc<Health> {
     let mut last = Arc::default();
+    let mut alarms = shared.member.alarms();
     loop {
         let Some(line) = shared.line.lock().clone() else { return last };
         last = line.health;
-        // Dropped here by the other branch: the ping is abandoned, as any call may be.
-        tokio::select! {
-            () = shared.opened.notified() => {}
-            () = tokio::time::sleep(chance.around(PING_EVERY)) => {
-                let _judged = shared.with(shared.ping, |mut connection| async move { ping(&mut connection).await }).await;
-            }
+        let stands = tokio::select! {
+            () = shared.opened.notified() => false,
+            _ = alarms.changed() => true,
+            () = tokio::time::sleep(chance.around(PING_EVERY)) => true,
+        };
+        if stands {
+            let ping = |mut connection| async move { ping(&mut connection).await };
+            let _judged = shared.with(shared.ping, ping).await;
         }
     }
 }

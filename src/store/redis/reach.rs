@@ -1,17 +1,23 @@
 //! Whether this process reaches Redis, as it is told in the log.
 //!
 //! Knows that a process has many links and its operator wants one line: when the first of them goes
-//! down, and when the last of them is back.
+//! down, and when the last of them is back. The first raises an alarm, so that the others look at
+//! their own connections at once: one that found out a second later, when the first is back already,
+//! would make two changes of one.
 //! Must not know: how a link is made, or what goes over it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 /// The state of all links of a process; shared by its workers.
 #[derive(Debug, Default)]
-pub struct Reach(Mutex<State>);
+pub struct Reach {
+    state: Mutex<State>,
+    alarm: watch::Sender<()>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -39,21 +45,28 @@ pub(super) struct Member {
 impl Member {
     /// A link that has not yet tried to connect.
     pub(super) fn join(reach: &Arc<Reach>) -> Self {
-        let mut state = reach.0.lock();
+        let mut state = reach.state.lock();
         state.next = state.next.saturating_add(1);
         Self { reach: Arc::clone(reach), number: state.next }
     }
 
+    /// Tells when some link has gone down and the others should look.
+    pub(super) fn alarms(&self) -> watch::Receiver<()> {
+        self.reach.alarm.subscribe()
+    }
+
     /// The link is connected.
     pub(super) fn up(&self) {
-        if self.reach.0.lock().up(self.number) {
+        if self.reach.state.lock().up(self.number) {
             tracing::info!(target: "larder::redis", "redis answers: both tiers are in use");
         }
     }
 
     /// The link is down.
     pub(super) fn down(&self, why: &str) {
-        if self.reach.0.lock().down(self.number) {
+        let news = self.reach.state.lock().down(self.number);
+        if news {
+            self.reach.alarm.send_replace(());
             tracing::warn!(target: "larder::redis", "redis does not answer: memory tier only ({why})");
         }
     }
@@ -61,7 +74,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.reach.0.lock().down.remove(&self.number);
+        self.reach.state.lock().down.remove(&self.number);
     }
 }
 
@@ -112,6 +125,6 @@ mod tests {
         goes.down("test");
         drop(goes);
         stays.up();
-        assert_eq!(reach.0.lock().said, Some(Said::Up));
+        assert_eq!(reach.state.lock().said, Some(Said::Up));
     }
 }

@@ -9,13 +9,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::store::redis_server::{Mode, RedisServer, Relay, Reply};
 use crate::store::{PURGES, samples};
 use crate::stored::Born;
 use crate::stored::samples::{fields, key, plain, stored};
-
-#[path = "../../../tests/support/redis.rs"]
-mod support;
-use support::{Mode, RedisServer, Relay, Reply};
 
 const TTL: Duration = Duration::from_secs(60);
 /// Far longer than anything here takes: reached only when a test fails.

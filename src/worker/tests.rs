@@ -1,0 +1,198 @@
+//! Forgetting, against real tiers.
+
+use std::pin::pin;
+use std::sync::Barrier;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+use crate::flight::{FlightKey, Seat};
+use crate::store::Class;
+use crate::store::redis_server::RedisServer;
+use crate::stored::samples::{key, plain, stored};
+use crate::stored::{Born, StoredResponse};
+
+/// A worker as the server makes one; `cache` is added to its `[cache]`, `route` to `[route.cache]`.
+async fn worker(cache: &str, route: &str) -> Worker {
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\n[cache]\n{cache}\n[upstream.o]\nservers = [\"http://127.0.0.1:1\"]\n\
+         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"o\"\n[route.cache]\n{route}\n"
+    );
+    let config = Config::parse(&text, "proxy.toml", &|_| None).unwrap();
+    let clock = Clock::system();
+    let (purges, reach) = (Arc::new(Purges::new(crate::store::PURGES)), Arc::default());
+    let redis = Redis::start(&config.cache, clock.clone(), Arc::clone(&purges), &reach).await;
+    let shared = Shared {
+        memory: Memory::new(&config.cache),
+        purges,
+        flights: Flights::new(),
+        access: None,
+        pseudonym: "larder-test".into(),
+        connections: AtomicU64::new(0),
+        draining: AtomicBool::new(false),
+        started: clock.mono(),
+        started_at: clock.now(),
+        tiers: Mutex::default(),
+        reach,
+        snapshot: ArcSwap::from_pointee(Snapshot {
+            metrics: Metrics::new(&["all".to_owned()], 1),
+            upstreams: Vec::new(),
+            config,
+        }),
+        clock,
+    };
+    Worker { index: 0, shared: Arc::new(shared), redis }
+}
+
+fn with_redis(server: &RedisServer) -> String {
+    format!("redis = \"{}\"\nredis_deadline = \"5s\"", server.url())
+}
+
+impl Worker {
+    async fn forget_path(&self, path: &str) -> Forgotten {
+        let snapshot = self.shared.snapshot.load_full();
+        self.forget(&snapshot, &format!("http://test{path}")).unwrap().await
+    }
+
+    fn keep(&self, response: &Arc<StoredResponse>) -> bool {
+        self.shared.memory.keep(Arc::clone(response), Class::Plain, &self.shared.purges)
+    }
+
+    /// Whether a request would be given this response.
+    fn gives(&self, response: &Arc<StoredResponse>) -> bool {
+        self.shared.memory.holds(response) && !self.shared.purges.is_purged(response)
+    }
+
+    fn notes(&self) -> usize {
+        self.shared.purges.notes()
+    }
+
+    fn born(&self) -> Born {
+        Born::Here(self.shared.purges.seq())
+    }
+
+    fn fly(&self, path: &str, lane: u64) -> crate::flight::Owner<Landing> {
+        match self.shared.flights.join(FlightKey { key: key(path).hash(), lane }) {
+            Seat::Owner(owner) => owner,
+            Seat::Guest(_) => panic!("it flies already"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_urls_that_were_never_cached_leave_no_note_and_keys_of_minutes() {
+    let server = RedisServer::start();
+    let worker = worker(&with_redis(&server), "").await;
+    let kept = plain("/kept", b"kept", worker.born());
+    worker.keep(&kept);
+    for nth in 0..1_000 {
+        let forgotten = worker.forget_path(&format!("/{nth}")).await;
+        assert_eq!(forgotten.redis, Some(Ok(())));
+        assert_eq!(worker.notes(), 0);
+    }
+    assert!(worker.gives(&kept));
+    let keys = server.keys();
+    assert_eq!(keys.len(), 1_000);
+    for key in keys.iter().step_by(50) {
+        let left = server.command(&["PTTL", key]).int();
+        assert!(key.ends_with(":g") && (1..=600_000).contains(&left), "{key}: {left}");
+    }
+}
+
+#[tokio::test]
+async fn what_memory_holds_is_forgotten_without_a_note() {
+    let worker = worker("", "").await;
+    let old = plain("/", b"old", worker.born());
+    worker.keep(&old);
+    assert!(worker.gives(&old));
+    let forgotten = worker.forget_path("/").await;
+    assert_eq!((forgotten.key.url(), forgotten.redis), ("http://test/", None));
+    assert!(!worker.gives(&old) && !worker.shared.memory.holds(&old));
+    assert_eq!(worker.notes(), 0);
+    assert!(worker.forget(&worker.shared.snapshot.load_full(), "/no-host").is_none());
+}
+
+#[tokio::test]
+async fn a_fetch_in_flight_keeps_the_note_and_what_it_brings_is_not_kept() {
+    let server = RedisServer::start();
+    let worker = worker(&with_redis(&server), "").await;
+    for lane in [0, 1, 1 << 63] {
+        let seat = worker.fly("/", lane);
+        let old = plain("/", b"old", worker.born());
+        worker.forget_path("/").await;
+        assert_eq!(worker.notes(), 1, "lane {lane}");
+        assert!(!worker.keep(&old), "lane {lane}");
+        drop(seat);
+        // The next one has nothing to fear any more, and takes both notes back.
+        worker.forget_path("/").await;
+        assert_eq!(worker.notes(), 0, "lane {lane}");
+    }
+    let _another = worker.fly("/other", 0);
+    worker.forget_path("/").await;
+    assert_eq!(worker.notes(), 0, "another key's flight");
+}
+
+#[tokio::test]
+async fn where_request_fields_are_part_of_the_key_the_note_stays() {
+    let worker = worker("", "key.headers = [\"X-Tenant\"]").await;
+    let extras = Arc::new(CacheKey::from_parts(key("/").url().into(), "h:x-tenant=a;".into()));
+    let old = stored(&extras, &[], &[("cache-control", "max-age=60")], b"old", worker.born());
+    worker.keep(&old);
+    worker.forget_path("/").await;
+    assert!(!worker.gives(&old));
+    assert_eq!(worker.notes(), 1);
+}
+
+#[tokio::test]
+async fn while_redis_does_not_take_the_purge_the_note_stays() {
+    let mut server = RedisServer::start();
+    let worker = worker(&with_redis(&server), "").await;
+    server.stop();
+    let forgotten = worker.forget_path("/").await;
+    assert!(matches!(forgotten.redis, Some(Err(_))), "{forgotten:?}");
+    assert_eq!(worker.notes(), 1);
+}
+
+#[tokio::test]
+async fn whoever_does_not_wait_has_it_forgotten_all_the_same() {
+    let server = RedisServer::start();
+    let worker = worker(&with_redis(&server), "").await;
+    let old = plain("/", b"old", worker.born());
+    worker.keep(&old);
+    drop(worker.forget(&worker.shared.snapshot.load_full(), "http://test/"));
+    assert!(!worker.gives(&old));
+    assert_eq!(worker.notes(), 1);
+    worker.redis.as_ref().unwrap().flush(Duration::from_secs(20)).await;
+    assert_eq!(server.keys().len(), 1, "the marker");
+}
+
+#[tokio::test]
+async fn a_racing_fetch_never_brings_back_what_was_before_the_write() {
+    let worker = worker("", "").await;
+    let snapshot = worker.shared.snapshot.load_full();
+    for round in 0..500 {
+        let path = format!("/{round}");
+        let url = format!("http://test{path}");
+        let (written, start) = (AtomicBool::new(false), Barrier::new(2));
+        let fetched = thread::scope(|scope| {
+            let fetch = scope.spawn(|| {
+                start.wait();
+                let _seat = worker.fly(&path, 0);
+                let born = worker.born();
+                let new = written.load(Ordering::SeqCst);
+                let response = plain(&path, b"x", born);
+                worker.keep(&response);
+                (response, new)
+            });
+            start.wait();
+            written.store(true, Ordering::SeqCst);
+            let forgetting = pin!(worker.forget(&snapshot, &url).unwrap());
+            let done = forgetting.poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(done, Poll::Ready(_)), "nothing to wait for without Redis");
+            fetch.join().unwrap()
+        });
+        assert!(fetched.1 || !worker.gives(&fetched.0), "round {round}: it came back");
+    }
+}

@@ -22,7 +22,9 @@ use super::wait::Wait;
 /// Looks the request up in memory.
 pub(super) fn lookup(mut exchange: Box<Exchange>) -> Step {
     let began = exchange.mono();
-    let resource = exchange.worker.shared.memory.find(&exchange.key);
+    let memory = &exchange.worker.shared.memory;
+    let again = exchange.attempts > 0;
+    let resource = if again { memory.peek(&exchange.key) } else { memory.find(&exchange.key) };
     match found(&mut exchange, resource.as_deref()) {
         Found::Stored(stored) => reuse(exchange, stored, resource.as_deref(), began),
         Found::Nothing(miss) => {
@@ -80,6 +82,7 @@ fn reuse(
 }
 
 fn hit(exchange: Box<Exchange>, stored: Arc<StoredResponse>, reusable: Reusable, source: Source) -> Step {
+    exchange.worker.shared.memory.answered();
     let outcome = Outcome { ttl: Some(reusable.ttl()), ..Outcome::new(source) };
     Step::Deliver(Box::new(Deliver::stored(*exchange, stored, reusable, outcome)))
 }

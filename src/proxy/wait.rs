@@ -83,7 +83,7 @@ impl Wait {
         if let Some(stale) = &self.stale {
             return lookup::variant(&stale.selecting);
         }
-        let resource = self.exchange.worker.shared.memory.find(&self.exchange.key)?;
+        let resource = self.exchange.worker.shared.memory.peek(&self.exchange.key)?;
         let stored = resource.variants.first()?;
         let names = stored.facts.vary.clone();
         lookup::variant(&rules::selecting_fields(&names, &self.exchange.asked.headers))
@@ -123,7 +123,7 @@ impl Wait {
     /// Whether memory now holds something that it did not hold before.
     fn filled_meanwhile(&self) -> bool {
         let shared = &self.exchange.worker.shared;
-        let Some(resource) = shared.memory.find(&self.exchange.key) else { return false };
+        let Some(resource) = shared.memory.peek(&self.exchange.key) else { return false };
         let now = self.exchange.worker.now();
         if self.stale.is_none() && resource.marked(self.exchange.class(), now).is_some() {
             return true;
@@ -177,6 +177,9 @@ impl Wait {
     }
 
     fn landed_for_guest(mut self: Box<Self>, landing: Landing) -> Step {
+        if !self.is_ours(&landing) {
+            return self.alone(None);
+        }
         match landing {
             Landing::Fetched(fetched) => {
                 // A purge that came before this request and after the fetch began.
@@ -204,6 +207,18 @@ impl Wait {
             }
             landing => self.landed(landing, true),
         }
+    }
+
+    /// Flights are told apart by hashes; like what is stored, what lands is compared by the key's text.
+    fn is_ours(&self, landing: &Landing) -> bool {
+        let key = match landing {
+            Landing::Fetched(fetched) => &fetched.key,
+            Landing::Found(stored) | Landing::Revalidated(stored) | Landing::StaleIfError(stored, _) => {
+                &stored.key
+            }
+            Landing::NotStorable(_) | Landing::Failed(_) => return true,
+        };
+        *key == self.exchange.key
     }
 
     fn is_purged(&self, born: Born, facts: &ResponseFacts) -> bool {

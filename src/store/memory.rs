@@ -145,9 +145,17 @@ impl Memory {
     /// found. Whether a response has been purged is for the reader to ask ([`Purges::is_purged`]).
     pub fn find(&self, key: &CacheKey) -> Option<Arc<Resource>> {
         self.lookups.add();
-        let found = self.cache.get(&key.hash()).filter(|resource| *resource.key == *key)?;
+        self.peek(key)
+    }
+
+    /// Counts a lookup whose find answered the request: whether it may is for the rules to say.
+    pub fn answered(&self) {
         self.hits.add();
-        Some(found)
+    }
+
+    /// As [`find`](Self::find), for a second look on behalf of the same request: not counted.
+    pub fn peek(&self, key: &CacheKey) -> Option<Arc<Resource>> {
+        self.cache.get(&key.hash()).filter(|resource| *resource.key == *key)
     }
 
     /// Adds a response to its key as the most recent variant, in place of one with the same

@@ -294,9 +294,10 @@ mod tests {
         let (memory, purges) = memory(1 << 20);
         assert!(memory.keep(plain("/a", b"a", BORN), Class::Plain, &purges));
         assert_eq!(bodies(&memory, "/a"), ["a"]);
+        memory.answered();
         assert!(memory.find(&key("/b")).is_none());
         memory.remove(&key("/a"));
-        assert!(memory.find(&key("/a")).is_none());
+        assert!(memory.find(&key("/a")).is_none() && memory.peek(&key("/a")).is_none());
         let gauges = memory.gauges();
         assert_eq!((gauges.lookups, gauges.hits, gauges.inserts), (3, 1, 1));
     }

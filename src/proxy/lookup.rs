@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use crate::fill::Fill;
 use crate::flight::FlightKey;
 use crate::rules::{self, MustAsk, NotStored, Reusable, Reuse, SelectingFields};
 use crate::store::Resource;
@@ -150,17 +149,7 @@ pub(super) fn refresh(exchange: &Exchange, stored: &Arc<StoredResponse>, resourc
     }
     let lane = lane(exchange, variant(&stored.selecting));
     let Some(seat) = exchange.worker.shared.flights.join_if_free(lane) else { return };
-    let fill = Fill {
-        worker: Arc::clone(&exchange.worker),
-        snapshot: Arc::clone(&exchange.snapshot),
-        route: exchange.route,
-        asked: Arc::clone(&exchange.asked),
-        key: Arc::clone(&exchange.key),
-        class,
-        stale: Some(Arc::clone(stored)),
-        seat,
-        owner: None,
-    };
+    let fill = exchange.fill(Some(Arc::clone(stored)), seat, None);
     tokio::spawn(fill.run());
 }
 

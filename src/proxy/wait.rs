@@ -11,7 +11,6 @@ use http::{HeaderMap, Method};
 use tokio::sync::oneshot;
 
 use crate::fields::vary::Vary;
-use crate::fill::Fill;
 use crate::flight::{Guest, Owner, Seat};
 use crate::rules::{self, NotStored, ResponseFacts, Reusable, Reuse};
 use crate::stored::{Born, StoredResponse};
@@ -97,18 +96,7 @@ impl Wait {
             return Step::Lookup(Box::new(self.exchange));
         }
         let (tell, told) = oneshot::channel();
-        let exchange = &self.exchange;
-        let fill = Fill {
-            worker: Arc::clone(&exchange.worker),
-            snapshot: Arc::clone(&exchange.snapshot),
-            route: exchange.route,
-            asked: Arc::clone(&exchange.asked),
-            key: Arc::clone(&exchange.key),
-            class: exchange.class(),
-            stale: self.stale.clone(),
-            seat,
-            owner: Some(tell),
-        };
+        let fill = self.exchange.fill(self.stale.clone(), seat, Some(tell));
         tokio::spawn(fill.run());
         match told.await {
             Ok(ForOwner { landing, times }) => {

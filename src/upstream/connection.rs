@@ -82,9 +82,9 @@ impl Conn {
     }
 
     /// Leaves the socket to an upgraded protocol (RFC 9110 §7.8); it keeps its slot until it is
-    /// closed, however long that takes.
+    /// closed. Nothing is due any more when the driver has handed the socket over, which it does
+    /// when the request has been sent to its end.
     pub(super) fn detach(mut self) {
-        self.due.clear();
         self.detached = true;
     }
 

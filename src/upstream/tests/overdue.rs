@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Method;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::advance;
+use tokio::time::{Instant, advance};
 
 use crate::upstream::OriginError;
 use crate::upstream::pool::{Grant, Want};
@@ -65,22 +65,29 @@ async fn a_body_that_nobody_polls_makes_room_for_a_waiting_request() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_waited_for_is_woken_when_its_time_is_over() {
+async fn a_body_that_is_waited_for_is_woken_when_its_time_is_over_however_short_or_long() {
     stop_time();
-    let origin = Origin::start().await;
-    let up = upstream(&origin, one_connection);
-    let asked = ask(&up, get("/"));
-    let mut peer = origin.accept().await;
-    peer.answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n").await;
-    let mut body = reply(asked).await.response.into_body();
-    assert_eq!(soon(body.frame()).await.unwrap().unwrap().into_data().unwrap(), "some");
-    let waiting = tokio::spawn(async move { body.frame().await });
-    tokio::task::yield_now().await;
-    advance(TOTAL + MOMENT).await;
-    let error = soon(waiting).await.unwrap().unwrap().unwrap_err();
-    assert_eq!(error.as_str(), "total-timeout");
-    peer.until_closed().await;
-    until(|| gauges(&up).open == 0).await;
+    for millis in [1, 20, 999, 1001, 3_600_000] {
+        let total = Duration::from_millis(millis);
+        let origin = Origin::start().await;
+        let up = upstream(&origin, |cfg| {
+            cfg.timeout.total = total;
+            cfg.timeout.first_byte = total * 2;
+        });
+        let begun = Instant::now();
+        let asked = ask(&up, get("/"));
+        let mut peer = origin.accept().await;
+        peer.answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n").await;
+        let mut body = reply(asked).await.response.into_body();
+        assert_eq!(soon(body.frame()).await.unwrap().unwrap().into_data().unwrap(), "some");
+        let waiting = tokio::spawn(async move { body.frame().await });
+        tokio::task::yield_now().await;
+        advance(total + MOMENT).await;
+        let error = soon(waiting).await.unwrap().unwrap().unwrap_err();
+        assert_eq!((error.as_str(), begun.elapsed()), ("total-timeout", total + MOMENT));
+        peer.until_closed().await;
+        until(|| gauges(&up).open == 0).await;
+    }
 }
 
 #[tokio::test]
@@ -237,6 +244,27 @@ async fn an_upgraded_connection_outlives_it() {
     assert_eq!((&heard, gauges(&up).open), (b"and back", 1));
     drop(stream);
     peer.until_closed().await;
+    until(|| gauges(&up).open == 0).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_whose_request_stands_still_makes_room() {
+    stop_time();
+    let origin = Origin::start().await;
+    let up = upstream(&origin, one_connection);
+    let (feeder, body) = fed();
+    let mut request = request(Method::POST, "/chat", body);
+    request.headers_mut().insert("upgrade", "chat".parse().unwrap());
+    request.headers_mut().insert("connection", "upgrade".parse().unwrap());
+    let asked = ask(&up, request);
+    let mut peer = origin.accept().await;
+    peer.answer("HTTP/1.1 101 Switching Protocols\r\nupgrade: chat\r\nconnection: upgrade\r\n\r\n").await;
+    let mut forwarded = reply(asked).await;
+    let upgraded = hyper::upgrade::on(&mut forwarded.response);
+    advance(TOTAL + MOMENT).await;
+    assert!(soon(upgraded).await.is_err());
+    peer.until_closed().await;
+    feeder.until_dropped().await;
     until(|| gauges(&up).open == 0).await;
 }
 

@@ -273,6 +273,27 @@ fn a_pass_whose_client_leaves_lets_go_of_the_origin() {
 }
 
 #[test]
+fn a_client_that_reads_nothing_does_not_hold_a_connection_beyond_total() {
+    let origin = Origin::start(|request| match request.target.as_str() {
+        // More than all the buffers on its way.
+        "/off?large" => Script::new().head(200, &[]).repeat([b'x'; 64 * 1024], 4096),
+        _ => Script::ok("small", &[]),
+    });
+    let upstream = "pool = { max_connections = 1 }\ntimeout = { total = \"500ms\" }";
+    let larder = Larder::start(&config(&[origin.addr()], upstream, ""));
+    let mut stalled = Connection::open(larder.proxy());
+    stalled.write_head("GET", "/off?large", &[]);
+    let mut response = stalled.response_head("GET");
+    assert_eq!(response.status, 200);
+    origin.wait_for_open_connections(0);
+    assert_eq!(larder.get("/off?small", &[]).text(), "small");
+    assert!(origin.bytes_sent() < 4096 * 64 * 1024, "all of it fitted somewhere");
+    stalled.finish(&mut response);
+    assert!(!response.complete, "cut off, not ended");
+    agrees(&larder, 1, 1, 0);
+}
+
+#[test]
 fn what_is_stored_stands_in_for_an_origin_that_fails() {
     for (what, failure) in [
         ("a 503", Script::respond(503, &[], "down")),

@@ -13,6 +13,7 @@
 mod balance;
 mod body;
 mod connection;
+mod due;
 mod error;
 mod forward;
 mod pool;

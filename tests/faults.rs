@@ -515,3 +515,12 @@ fn server(larder: &Larder, origin: &Origin) -> serde_json::Value {
 fn wait_for_idle(larder: &Larder, origin: &Origin, count: u64) {
     assert!(within(PATIENCE, || server(larder, origin)["idle"] == count), "{}", larder.stats());
 }
+
+#[test]
+fn a_failure_of_the_origin_is_told_in_the_log_with_its_address() {
+    let nobody = support::unused_address();
+    let larder = Larder::start(&config(&[nobody], "", ""));
+    assert_eq!(larder.get("/cached", &[]).status, 502);
+    let line = larder.err.wait_for_line(|line| line.contains("connect-failed"), PATIENCE);
+    assert!(line.contains(&nobody.to_string()) && line.contains("\"level\":\"warn\""), "{line}");
+}

@@ -50,8 +50,20 @@ impl Upstream {
     /// and its slot goes to the next in line.
     ///
     /// # Errors
-    /// When no response head came; see [`ForwardError`].
+    /// When no response head came; see [`ForwardError`]. The log has been told.
     pub async fn forward(
+        self: &Arc<Self>,
+        worker: usize,
+        request: Request<RequestBody>,
+    ) -> Result<Forwarded, ForwardError> {
+        let forwarded = self.forward_in_time(worker, request).await;
+        if let Err(error) = &forwarded {
+            self.complaints.tell(error, self.clock.mono());
+        }
+        forwarded
+    }
+
+    async fn forward_in_time(
         self: &Arc<Self>,
         worker: usize,
         request: Request<RequestBody>,

@@ -782,3 +782,25 @@ fn what_may_not_be_shared_never_reaches_redis() {
     assert_eq!(keys.len(), 8, "{keys:?}");
     assert!(within(Duration::ZERO, || redis_figure(&larder, "writes") == 8));
 }
+
+#[test]
+fn a_head_and_a_range_are_answered_from_redis_after_a_restart() {
+    for (method, fields, status) in
+        [("HEAD", vec![HOST], 200), ("GET", vec![HOST, ("Range", "bytes=1-2")], 206)]
+    {
+        let origin = counting();
+        let redis = RedisServer::start();
+        let config = config(&origin, &redis.url());
+        let mut first = start(&config);
+        fill(&first, "/a");
+        first.kill9();
+
+        let second = start(&config);
+        let response = support::client::request(second.proxy(), method, "/a", &fields, b"");
+        let told = (response.status, response.header("x-cache"));
+        assert_eq!(told, (status, "HIT"), "{method} {:?}", response.headers);
+        assert!(response.header("cache-status").ends_with("detail=redis"), "{:?}", response.headers);
+        assert_memory_hit(&fetch(&second, "/a"), "/a #1");
+        assert_eq!(origin.count("/a"), 1);
+    }
+}

@@ -287,3 +287,28 @@ fn what_is_too_large_passes_whole_and_unstored() {
         assert_eq!((response.body.len(), response.complete), (1025, true), "{path}");
     }
 }
+
+#[test]
+fn what_varies_on_a_field_that_larder_writes_itself_is_not_stored() {
+    for field in ["X-Forwarded-For", "Via", "Accept, forwarded"] {
+        let front = Front::new("", move |request| {
+            let fields = [("Cache-Control", "max-age=60"), ("Vary", field)];
+            Script::ok(request.count.to_string(), &fields)
+        });
+        for turn in 1..=2 {
+            let response = front.get("/", &[]);
+            assert_eq!(response.text(), turn.to_string(), "{field}");
+            assert!(cache_status(&response).ends_with("detail=vary-star"), "{field}");
+        }
+    }
+}
+
+#[test]
+fn a_request_of_http_1_0_without_host_is_answered() {
+    let front = Front::new("", counting(&[("Cache-Control", "max-age=60")]));
+    for word in ["; stored", "; hit"] {
+        let response = support::send(front.larder.proxy(), b"GET / HTTP/1.0\r\n\r\n");
+        assert_eq!((response.status, response.text().as_str()), (200, "1"));
+        assert!(cache_status(&response).contains(word), "{}", cache_status(&response));
+    }
+}

@@ -125,7 +125,7 @@ async fn purge_url(worker: &Worker, url: &str) -> Answer {
         }
     };
     let done = status == StatusCode::OK;
-    tracing::info!(url = key.url(), memory, %redis, "purge");
+    tracing::info!(url = key.url(), memory, redis = redis.as_str(), "purge");
     json_answer(status, &json!({ "url": key.url(), "purged": done, "memory": memory, "redis": redis }))
 }
 

@@ -57,7 +57,7 @@ A port that is in use is replaced by a free one. No Redis is needed.
 Examples:
   larder demo
   larder demo --redis redis://127.0.0.1:6379
-  larder demo --print-config > proxy.toml";
+  larder demo --print-config > reference.toml";
 
 /// The whole command line.
 #[derive(Clone, Debug, Parser)]

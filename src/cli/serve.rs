@@ -43,6 +43,7 @@ pub(super) fn serve(source: &Source) -> ExitCode {
         Ok(signals) => signals,
         Err(code) => return code,
     };
+    raise_file_limit(config.limits.connections);
     let code = match server::start(config, Clock::system(), colours()) {
         Ok(running) => {
             announce(&running);
@@ -111,6 +112,19 @@ fn init_log(config: &Config) -> io::Result<Messages> {
     telemetry::init(&config.log.level, json, terminal && colours())
 }
 
+/// Every connection needs a file descriptor, and the usual limit of 1024 is a soft one.
+fn raise_file_limit(connections: usize) {
+    // Upstreams, Redis and logs need some, too.
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(1024);
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit >= wanted => {}
+        Ok(limit) => {
+            tracing::warn!(limit, wanted, "the limit of open files may be reached before limits.connections");
+        }
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    }
+}
+
 /// Says where it listens: every public address first, then the admin's.
 fn announce(running: &Running) {
     for address in &running.proxy {
@@ -147,17 +161,24 @@ fn until_told(signals: Signals, running: Running) -> ExitCode {
     exit::DONE.into()
 }
 
-/// The two signals that ask for an end.
+/// The signals that ask for an end, and the one that is taken for another wish.
 struct Told {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Told {
     async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Elsewhere it asks for a reload; unheard, it would end the process without a drain.
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP does nothing: restart Larder for another configuration");
+                }
+            }
         }
     }
 }
@@ -173,8 +194,11 @@ fn listen_for_signals() -> Result<Signals, ExitCode> {
 fn hear_signals() -> io::Result<Signals> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     let guard = runtime.enter();
-    let told =
-        Told { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+    let told = Told {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+        hangup: signal(SignalKind::hangup())?,
+    };
     drop(guard);
     Ok((told, runtime))
 }

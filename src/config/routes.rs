@@ -19,8 +19,8 @@ use super::{address, edits, route_cache};
 struct Seen {
     name: String,
     name_span: Span,
-    matcher: Match,
-    match_span: Span,
+    /// None where it has a mistake: it would give wrong answers about what shadows what.
+    matcher: Option<(Match, Span)>,
 }
 
 /// Reads every route, in the file's order. One with mistakes may be left out.
@@ -65,12 +65,9 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     let reader = section.reader;
     section.finish();
     let (name, name_span) = name?;
-    if let (Some(matcher), Some(match_span)) = (&matcher, match_span) {
-        let (name, matcher) = (name.clone(), matcher.clone());
-        let this = Seen { name, name_span, matcher, match_span };
-        check_shadow(reader, &this, seen);
-        seen.push(this);
-    }
+    let this = Seen { name: name.clone(), name_span, matcher: matcher.clone().zip(match_span) };
+    check_shadow(reader, &this, seen);
+    seen.push(this);
     let (matcher, upstream) = (matcher?, upstream?);
     Some(Route { name, matcher, upstream, request_headers, response_headers, cache, line })
 }
@@ -110,18 +107,21 @@ fn upstream(section: &mut Section<'_>, upstreams: &[Upstream]) -> Option<usize> 
 
 /// Refuses a route that earlier ones leave nothing.
 fn check_shadow(reader: &Reader<'_>, this: &Seen, seen: &[Seen]) {
-    let earlier: Vec<&Match> = seen.iter().map(|s| &s.matcher).collect();
-    let Some(by) = shadowed_by(&earlier, &this.matcher) else { return };
-    let by: Vec<&Seen> = by.iter().filter_map(|i| seen.get(*i)).collect();
-    let Some(first) = by.first() else { return };
-    let found = Found::new(this.match_span.clone(), format!("route `{}` can never match", this.name));
+    let Some((matcher, span)) = &this.matcher else { return };
+    let seen: Vec<(&str, &Match, &Span)> =
+        seen.iter().filter_map(|s| s.matcher.as_ref().map(|(m, span)| (s.name.as_str(), m, span))).collect();
+    let earlier: Vec<&Match> = seen.iter().map(|(_, matcher, _)| *matcher).collect();
+    let Some(by) = shadowed_by(&earlier, matcher) else { return };
+    let by: Vec<_> = by.iter().filter_map(|i| seen.get(*i)).collect();
+    let Some((first, _, first_span)) = by.first() else { return };
+    let found = Found::new(span.clone(), format!("route `{}` can never match", this.name));
     let label = match by.len() {
-        1 => format!("`{}` stands earlier and takes all that it would take", first.name),
-        _ => format!("`{}` stands earlier and takes part of it", first.name),
+        1 => format!("`{}` stands earlier and takes all that it would take", first),
+        _ => format!("`{}` stands earlier and takes part of it", first),
     };
-    let names: Vec<String> = by.iter().map(|s| format!("`{}`", s.name)).collect();
+    let names: Vec<String> = by.iter().map(|(name, ..)| format!("`{name}`")).collect();
     let found =
-        found.help(format!("move it before {}", names.join(" and "))).also(first.match_span.clone(), label);
+        found.help(format!("move it before {}", names.join(" and "))).also((*first_span).clone(), label);
     reader.report(found.note("the first matching route wins"));
 }
 

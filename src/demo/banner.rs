@@ -105,9 +105,11 @@ fn ideas(text: &mut String, facts: &Banner, ink: Ink) {
     let user = r#"{"name":"Ada","email":"ada@a.test"}"#;
     idea(text, "a write goes through, uncached", &format!("curl -si --json '{user}' {proxy}/users"), ink);
     idea(text, "a slow request, logged with its phases", &format!("curl -si '{proxy}/slow?ms=1500'"), ink);
-    idea(text, "an API that fails every third time", &format!("curl -si {proxy}/flaky"), ink);
+    idea(text, "every third answer of the API is a 503: stale then", &format!("curl -si {proxy}/flaky"), ink);
     idea(text, "a response that says it is private", &format!("curl -si {proxy}/users/me"), ink);
     if let Some(admin) = &facts.admin {
+        let url = format!(r#"{{"url":"http://{proxy}/users/1"}}"#);
+        idea(text, "forget a URL, in both tiers", &format!("curl -s -d '{url}' {}/purge", admin.at), ink);
         idea(text, "hit ratios, and the same for Prometheus", &format!("curl -s {}/stats", admin.at), ink);
         command(text, &format!("curl -s {}/metrics", admin.at), ink);
     }

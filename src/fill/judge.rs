@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode, header};
 
 use crate::clock::Timestamp;
+use crate::fields::vary::Vary;
 use crate::rules::{self, NotStored, ResponseFacts, Storable};
 use crate::stored::StoredResponse;
 
@@ -41,11 +42,19 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
     let max = filling.fill.snapshot.config.cache.max_object;
     match permit {
         Err(why) => Verdict::NotStorable(why, answer),
+        Ok(_) if varies_on_ours(&facts) => Verdict::NotStorable(NotStored::VaryStar, answer),
         Ok(_) if content_length(answer.response.headers()).is_some_and(|length| length > max) => {
             Verdict::NotStorable(NotStored::TooLarge, answer)
         }
         Ok(permit) => Verdict::Storable(permit, answer),
     }
+}
+
+/// Whether a response varies on a field that Larder writes itself, which says who the client is. What
+/// the client sent cannot tell which requests such a response is for: it is as good as `Vary: *`.
+fn varies_on_ours(facts: &ResponseFacts) -> bool {
+    let ours = ["x-forwarded-for", "x-real-ip", "forwarded", "via"];
+    matches!(&facts.vary, Vary::Names(names) if names.iter().any(|name| ours.contains(&name.as_str())))
 }
 
 /// Whether an answer is an error in whose place what is stored may stand: RFC 5861 §4, "any situation
@@ -57,6 +66,9 @@ pub fn is_failure(status: u16) -> bool {
 /// What is stored, if it may stand in for an origin that failed.
 pub(super) fn standing_in(filling: &Filling, now: Timestamp) -> Option<Arc<StoredResponse>> {
     let stale = filling.fill.stale.as_ref()?;
+    if filling.fill.worker.shared.purges.is_purged(stale) {
+        return None;
+    }
     rules::on_error(&filling.fill.asked.facts, &stale.facts, &filling.cache.policy, now)?;
     Some(Arc::clone(stale))
 }

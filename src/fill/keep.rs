@@ -66,8 +66,8 @@ pub(super) async fn storable(mut filling: Filling, permit: Storable, answer: Ans
     let (writer, growing) = Growing::new(config.lag, config.lag_timeout);
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
     let own = growing.reader().map(|reader| Own { reader, withheld });
-    let (status, born) = (parts.status, filling.born);
-    let fetched = Arc::new(Fetched { status, headers, facts, selecting, born, body: growing });
+    let (status, born, key) = (parts.status, filling.born, Arc::clone(&filling.fill.key));
+    let fetched = Arc::new(Fetched { status, headers, facts, selecting, key, born, body: growing });
     filling.tell_with(Landing::Fetched(Arc::clone(&fetched)), own);
     pump(filling, permit, fetched, writer, body, reserved).await;
 }

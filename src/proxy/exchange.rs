@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
 
 use crate::clock::Mono;
 use crate::config::{Route, RouteCache};
+use crate::fill::Fill;
+use crate::flight::Owner;
 use crate::rules::{Authorization, Cookies};
 use crate::store::Class;
-use crate::stored::CacheKey;
+use crate::stored::{CacheKey, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Source};
-use crate::worker::{Asked, Snapshot, Worker};
+use crate::worker::{Asked, ForOwner, Landing, Snapshot, Worker};
 
 use super::report::Report;
 
@@ -58,6 +61,26 @@ impl Exchange {
         let cookie = facts.has_cookie && matches!(policy.cookies, Cookies::Origin | Cookies::Bypass);
         let authorization = facts.has_authorization && policy.authorization == Authorization::Bypass;
         if cookie || authorization { Class::Credentialed } else { Class::Plain }
+    }
+
+    /// A fetch on behalf of this request and of everyone who waits for the same.
+    pub fn fill(
+        &self,
+        stale: Option<Arc<StoredResponse>>,
+        seat: Owner<Landing>,
+        owner: Option<oneshot::Sender<ForOwner>>,
+    ) -> Fill {
+        Fill {
+            worker: Arc::clone(&self.worker),
+            snapshot: Arc::clone(&self.snapshot),
+            route: self.route,
+            asked: Arc::clone(&self.asked),
+            key: Arc::clone(&self.key),
+            class: self.class(),
+            stale,
+            seat,
+            owner,
+        }
     }
 
     /// The outcome of forwarding for `miss`.

@@ -64,7 +64,9 @@ impl Failure {
             ForwardError::RequestBody { .. } => (StatusCode::BAD_REQUEST, None),
             _ => (StatusCode::BAD_GATEWAY, None),
         };
-        Self { status, cause: error.as_str(), message: error.to_string(), retry_after }
+        // Which server it was, and what the system said, is in the log: it is nobody's business outside.
+        let message = format!("{} (upstream {:?})", public_words(error), error.place().upstream);
+        Self { status, cause: error.as_str(), message, retry_after }
     }
 
     /// The body that clients get.
@@ -73,5 +75,19 @@ impl Failure {
         let mut text = json!({ "error": reason, "cause": self.cause, "message": self.message }).to_string();
         text.push('\n');
         text
+    }
+}
+
+fn public_words(error: &ForwardError) -> &'static str {
+    match error {
+        ForwardError::Connect { .. } => "no server could be connected to",
+        ForwardError::ConnectTimeout { .. } => "no server accepted a connection in time",
+        ForwardError::QueueFull { .. } => "all connections are in use, and too many requests wait for one",
+        ForwardError::QueueTimeout { .. } => "all connections are in use",
+        ForwardError::FirstByteTimeout { .. } => "the server did not begin to answer in time",
+        ForwardError::TotalTimeout { .. } => "the server did not answer in time",
+        ForwardError::Reset { .. } => "the server closed the connection without an answer",
+        ForwardError::Protocol { .. } => "the server did not answer in HTTP that makes sense",
+        ForwardError::RequestBody { .. } => "the request's body broke off",
     }
 }

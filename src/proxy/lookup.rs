@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use crate::fill::Fill;
 use crate::flight::FlightKey;
 use crate::rules::{self, MustAsk, NotStored, Reusable, Reuse, SelectingFields};
 use crate::store::Resource;
@@ -22,7 +21,9 @@ use super::wait::Wait;
 /// Looks the request up in memory.
 pub(super) fn lookup(mut exchange: Box<Exchange>) -> Step {
     let began = exchange.mono();
-    let resource = exchange.worker.shared.memory.find(&exchange.key);
+    let memory = &exchange.worker.shared.memory;
+    let again = exchange.attempts > 0;
+    let resource = if again { memory.peek(&exchange.key) } else { memory.find(&exchange.key) };
     match found(&mut exchange, resource.as_deref()) {
         Found::Stored(stored) => reuse(exchange, stored, resource.as_deref(), began),
         Found::Nothing(miss) => {
@@ -80,6 +81,7 @@ fn reuse(
 }
 
 fn hit(exchange: Box<Exchange>, stored: Arc<StoredResponse>, reusable: Reusable, source: Source) -> Step {
+    exchange.worker.shared.memory.answered();
     let outcome = Outcome { ttl: Some(reusable.ttl()), ..Outcome::new(source) };
     Step::Deliver(Box::new(Deliver::stored(*exchange, stored, reusable, outcome)))
 }
@@ -147,17 +149,7 @@ pub(super) fn refresh(exchange: &Exchange, stored: &Arc<StoredResponse>, resourc
     }
     let lane = lane(exchange, variant(&stored.selecting));
     let Some(seat) = exchange.worker.shared.flights.join_if_free(lane) else { return };
-    let fill = Fill {
-        worker: Arc::clone(&exchange.worker),
-        snapshot: Arc::clone(&exchange.snapshot),
-        route: exchange.route,
-        asked: Arc::clone(&exchange.asked),
-        key: Arc::clone(&exchange.key),
-        class,
-        stale: Some(Arc::clone(stored)),
-        seat,
-        owner: None,
-    };
+    let fill = exchange.fill(Some(Arc::clone(stored)), seat, None);
     tokio::spawn(fill.run());
 }
 

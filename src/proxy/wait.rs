@@ -11,7 +11,6 @@ use http::{HeaderMap, Method};
 use tokio::sync::oneshot;
 
 use crate::fields::vary::Vary;
-use crate::fill::Fill;
 use crate::flight::{Guest, Owner, Seat};
 use crate::rules::{self, NotStored, ResponseFacts, Reusable, Reuse};
 use crate::stored::{Born, StoredResponse};
@@ -38,15 +37,8 @@ pub(super) struct Wait {
 
 impl Wait {
     pub async fn run(mut self: Box<Self>) -> Step {
-        // A HEAD or a range cannot fill the cache with a whole response.
-        if self.exchange.asked.method == Method::HEAD {
-            return self.alone(Some(Detail::NotStored(NotStored::Head)));
-        }
-        if self.exchange.asked.facts.range {
-            return self.alone(Some(lookup::RANGE));
-        }
-        if self.exchange.asked.facts.directives.only_if_cached {
-            return self.only_if_cached().await;
+        if let Some(why) = self.cannot_fill() {
+            return self.without_a_fill(why).await;
         }
         if self.exchange.attempts >= ATTEMPTS {
             return self.alone(None);
@@ -60,18 +52,44 @@ impl Wait {
         }
     }
 
-    /// RFC 9111 §5.2.1.7: the shared tier may still answer; the origin is not asked.
-    async fn only_if_cached(mut self: Box<Self>) -> Step {
-        let began = self.exchange.mono();
-        let found = match &self.exchange.worker.redis {
-            Some(redis) => redis.get(&self.exchange.key, &self.exchange.asked.headers).await.found.ok(),
-            None => None,
-        };
-        self.exchange.report.mark(Phase::Redis, began);
-        match found.filter(|found| !self.exchange.worker.shared.purges.is_purged(found)) {
-            Some(stored) => self.found(stored, false),
-            None => self.alone(None),
+    /// Why this request is none to fetch a whole response for, and the word for it.
+    fn cannot_fill(&self) -> Option<Option<Detail>> {
+        let facts = &self.exchange.asked.facts;
+        if self.exchange.asked.method == Method::HEAD {
+            Some(Some(Detail::NotStored(NotStored::Head)))
+        } else if facts.range {
+            Some(Some(lookup::RANGE))
+        } else {
+            // RFC 9111 §5.2.1.7: a stored response or none; the origin is not asked.
+            facts.directives.only_if_cached.then_some(None)
         }
+    }
+
+    /// The shared tier may still have the whole; else the request goes alone.
+    async fn without_a_fill(mut self: Box<Self>, why: Option<Detail>) -> Step {
+        let Some(stored) = self.ask_redis().await else { return self.alone(why) };
+        let Some(cache) = self.exchange.cache() else { return self.alone(why) };
+        let now = self.exchange.worker.now();
+        match rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
+            Reuse::Fresh(_) | Reuse::Stale { grace: Some(_), .. } => {
+                let shared = &self.exchange.worker.shared;
+                shared.memory.keep(Arc::clone(&stored), self.exchange.class(), &shared.purges);
+                self.found(stored, false)
+            }
+            Reuse::Stale { grace: None, .. } => {
+                self.stale.get_or_insert(stored);
+                self.alone(why)
+            }
+            Reuse::Refused(_) => self.alone(why),
+        }
+    }
+
+    async fn ask_redis(&mut self) -> Option<Arc<StoredResponse>> {
+        let exchange = &mut self.exchange;
+        let began = exchange.mono();
+        let answer = exchange.worker.redis.as_ref()?.get(&exchange.key, &exchange.asked.headers).await;
+        exchange.report.mark(Phase::Redis, began);
+        answer.found.ok().filter(|found| !exchange.worker.shared.purges.is_purged(found))
     }
 
     /// Which variant it is about, as far as anybody knows.
@@ -83,7 +101,7 @@ impl Wait {
         if let Some(stale) = &self.stale {
             return lookup::variant(&stale.selecting);
         }
-        let resource = self.exchange.worker.shared.memory.find(&self.exchange.key)?;
+        let resource = self.exchange.worker.shared.memory.peek(&self.exchange.key)?;
         let stored = resource.variants.first()?;
         let names = stored.facts.vary.clone();
         lookup::variant(&rules::selecting_fields(&names, &self.exchange.asked.headers))
@@ -97,18 +115,7 @@ impl Wait {
             return Step::Lookup(Box::new(self.exchange));
         }
         let (tell, told) = oneshot::channel();
-        let exchange = &self.exchange;
-        let fill = Fill {
-            worker: Arc::clone(&exchange.worker),
-            snapshot: Arc::clone(&exchange.snapshot),
-            route: exchange.route,
-            asked: Arc::clone(&exchange.asked),
-            key: Arc::clone(&exchange.key),
-            class: exchange.class(),
-            stale: self.stale.clone(),
-            seat,
-            owner: Some(tell),
-        };
+        let fill = self.exchange.fill(self.stale.clone(), seat, Some(tell));
         tokio::spawn(fill.run());
         match told.await {
             Ok(ForOwner { landing, times }) => {
@@ -123,7 +130,7 @@ impl Wait {
     /// Whether memory now holds something that it did not hold before.
     fn filled_meanwhile(&self) -> bool {
         let shared = &self.exchange.worker.shared;
-        let Some(resource) = shared.memory.find(&self.exchange.key) else { return false };
+        let Some(resource) = shared.memory.peek(&self.exchange.key) else { return false };
         let now = self.exchange.worker.now();
         if self.stale.is_none() && resource.marked(self.exchange.class(), now).is_some() {
             return true;
@@ -177,6 +184,9 @@ impl Wait {
     }
 
     fn landed_for_guest(mut self: Box<Self>, landing: Landing) -> Step {
+        if !self.is_ours(&landing) {
+            return self.alone(None);
+        }
         match landing {
             Landing::Fetched(fetched) => {
                 // A purge that came before this request and after the fetch began.
@@ -204,6 +214,18 @@ impl Wait {
             }
             landing => self.landed(landing, true),
         }
+    }
+
+    /// Flights are told apart by hashes; like what is stored, what lands is compared by the key's text.
+    fn is_ours(&self, landing: &Landing) -> bool {
+        let key = match landing {
+            Landing::Fetched(fetched) => &fetched.key,
+            Landing::Found(stored) | Landing::Revalidated(stored) | Landing::StaleIfError(stored, _) => {
+                &stored.key
+            }
+            Landing::NotStorable(_) | Landing::Failed(_) => return true,
+        };
+        *key == self.exchange.key
     }
 
     fn is_purged(&self, born: Born, facts: &ResponseFacts) -> bool {

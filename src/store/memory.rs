@@ -145,9 +145,17 @@ impl Memory {
     /// found. Whether a response has been purged is for the reader to ask ([`Purges::is_purged`]).
     pub fn find(&self, key: &CacheKey) -> Option<Arc<Resource>> {
         self.lookups.add();
-        let found = self.cache.get(&key.hash()).filter(|resource| *resource.key == *key)?;
+        self.peek(key)
+    }
+
+    /// Counts a lookup whose find answered the request: whether it may is for the rules to say.
+    pub fn answered(&self) {
         self.hits.add();
-        Some(found)
+    }
+
+    /// As [`find`](Self::find), for a second look on behalf of the same request: not counted.
+    pub fn peek(&self, key: &CacheKey) -> Option<Arc<Resource>> {
+        self.cache.get(&key.hash()).filter(|resource| *resource.key == *key)
     }
 
     /// Whether this very response is stored. Counts as no lookup.
@@ -292,9 +300,10 @@ mod tests {
         let (memory, purges) = memory(1 << 20);
         assert!(memory.keep(plain("/a", b"a", BORN), Class::Plain, &purges));
         assert_eq!(bodies(&memory, "/a"), ["a"]);
+        memory.answered();
         assert!(memory.find(&key("/b")).is_none());
         memory.remove(&key("/a"));
-        assert!(memory.find(&key("/a")).is_none());
+        assert!(memory.find(&key("/a")).is_none() && memory.peek(&key("/a")).is_none());
         let gauges = memory.gauges();
         assert_eq!((gauges.lookups, gauges.hits, gauges.inserts), (3, 1, 1));
     }

@@ -31,7 +31,7 @@ pub fn hit_ratio(cached: u64, missed: u64) -> f64 {
 ///   `completed`). `total` is `active + completed + failed`, always.
 /// - `success_rate`: `completed / (completed + failed)`; 1.0 while nothing is finished.
 /// - `average_time_s`: of finished requests, from head to last byte; 0.0 while there are none.
-/// - in a route, `misses` by reason holds every request that looked and found nothing it could
+/// - `all` is the routes together. In a route, `misses` by reason holds every request that looked and found nothing it could
 ///   use, so `hit_ratio` follows from `hits`, `stale` and `misses`; `revalidated` is a part of
 ///   `misses`, `stale_if_error` a part of `stale`. `results` has each request once.
 pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> Value {
@@ -49,6 +49,7 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> Value {
         "success_rate": ratio(finished - failed, finished, 1.0),
         "average_time_s": if finished == 0 { 0.0 } else { snapshot.process.seconds() / finished as f64 },
         "hit_ratio": total.hit_ratio(),
+        "all": route(&total),
         "connections": gauges.connections,
         "access_log_dropped": gauges.access_dropped,
         "routes": snapshot.routes.iter().map(|(name, c)| ((*name).to_owned(), route(c))).collect::<Map<_, _>>(),

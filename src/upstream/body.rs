@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::connection::Conn;
 use super::error::{OriginError, Place};
@@ -178,10 +178,21 @@ pub(super) struct Exchange {
     pub(super) conn: Conn,
     pub(super) sent: Arc<Sent>,
     pub(super) at: Place,
-    /// The end of `timeout.total`.
-    pub(super) deadline: Pin<Box<Sleep>>,
+    /// The end of `timeout.total`: the connection is cut then, polled or not.
+    pub(super) deadline: Instant,
     /// `timeout.total`.
     pub(super) limit: Duration,
+}
+
+impl Exchange {
+    /// Why a connection that we have closed ourselves has not brought the whole body.
+    fn cut(self) -> OriginError {
+        match Instant::now() >= self.deadline {
+            true => OriginError::TotalTimeout { at: self.at, limit: self.limit },
+            // Its driver's thread has ended.
+            false => OriginError::Reset { at: self.at, cause: "it was closed on this side".into() },
+        }
+    }
 }
 
 impl OriginBody {
@@ -233,16 +244,18 @@ impl Body for OriginBody {
     ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
         let this = &mut *self;
         let Some(exchange) = &mut this.open else { return Poll::Ready(None) };
-        // First, so that an origin that never pauses is held to it too.
-        if exchange.deadline.as_mut().poll(cx).is_ready() {
-            return this.fail(|it| OriginError::TotalTimeout { at: it.at, limit: it.limit });
-        }
-        match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+        let frame = match exchange.conn.is_cut() {
+            true => None,
+            false => ready!(Pin::new(&mut this.incoming).poll_frame(cx)),
+        };
+        match frame {
             Some(Ok(frame)) => {
                 this.end_if_ended();
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => this.fail(|it| OriginError::of(&error, it.at)),
+            // Looked at again: hyper ends a body like this too when the connection is cut just now.
+            None if exchange.conn.is_cut() => this.fail(Exchange::cut),
             None => {
                 this.end();
                 Poll::Ready(None)

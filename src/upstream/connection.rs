@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::clock::Mono;
 
 use super::body::RequestBody;
+use super::due::{Driver, Due};
 use super::pool::{Pool, Slot};
 
 /// Bytes of a response's head at most, and of the read and write buffers.
@@ -40,27 +41,29 @@ pub(super) struct Conn {
     pub(super) send: SendRequest<RequestBody>,
     pool: Weak<Pool>,
     gone: Arc<AtomicBool>,
+    due: Arc<Due>,
     task: AbortHandle,
     detached: bool,
 }
 
 impl Conn {
-    /// Speaks HTTP/1 over `stream`, on a task of this runtime.
+    /// Speaks HTTP/1 over `stream`, on a task of this runtime. `total` is how long an exchange may
+    /// take.
     pub(super) async fn start(
         stream: TcpStream,
         slot: Slot,
         worker: usize,
         now: Mono,
+        total: Duration,
     ) -> hyper::Result<Self> {
         let (id, pool, gone) = (slot.id, slot.pool.clone(), Arc::clone(&slot.gone));
         let socket = super::socket::Socket::new(stream, slot);
         let (send, connection) = builder().handshake(socket).await?;
-        let task = tokio::spawn(async move {
-            // How it ended is told to the request it carried, if any.
-            let _ = connection.with_upgrades().await;
-        });
-        let task = task.abort_handle();
-        Ok(Self { id, worker, opened: now, kept: false, send, pool, gone, task, detached: false })
+        let due = Due::new();
+        // How it ended is told to the request it carried, if any.
+        let driver = Driver::new(connection.with_upgrades(), Arc::clone(&due), total);
+        let task = tokio::spawn(driver).abort_handle();
+        Ok(Self { id, worker, opened: now, kept: false, send, pool, gone, due, task, detached: false })
     }
 
     /// The socket is closed, or is being closed.
@@ -68,8 +71,19 @@ impl Conn {
         self.gone.load(Ordering::Acquire) || self.send.is_closed()
     }
 
+    /// An exchange begins that is cut off at `due`, whether or not anybody asks for its answer.
+    pub(super) fn due_at(&self, due: Instant) {
+        self.due.set(due);
+    }
+
+    /// We have closed it ourselves, so that a body may seem to have ended that has not.
+    pub(super) fn is_cut(&self) -> bool {
+        self.due.is_cut()
+    }
+
     /// Leaves the socket to an upgraded protocol (RFC 9110 §7.8); it keeps its slot until it is
-    /// closed.
+    /// closed. Nothing is due any more when the driver has handed the socket over, which it does
+    /// when the request has been sent to its end.
     pub(super) fn detach(mut self) {
         self.detached = true;
     }
@@ -86,6 +100,9 @@ impl Conn {
     /// meanwhile. If that task is dropped, the connection is closed.
     pub(super) fn give_back(mut self) {
         let Some(pool) = self.pool.upgrade() else { return };
+        if !self.due.clear() {
+            return;
+        }
         if self.send.is_ready() {
             return pool.put(self);
         }

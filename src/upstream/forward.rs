@@ -4,7 +4,7 @@
 //! Knows the time limits and what may be sent twice. Must not know: caching, clients, which
 //! status an error becomes.
 
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, sleep};
 
 use super::Upstream;
 use super::balance::choose;
@@ -50,19 +50,32 @@ impl Upstream {
     /// and its slot goes to the next in line.
     ///
     /// # Errors
-    /// When no response head came; see [`ForwardError`].
+    /// When no response head came; see [`ForwardError`]. The log has been told.
     pub async fn forward(
         self: &Arc<Self>,
         worker: usize,
         request: Request<RequestBody>,
     ) -> Result<Forwarded, ForwardError> {
-        let mut deadline = Box::pin(sleep(self.timeout.total));
-        let mut trip = Trip::new(worker, self.pools.len());
+        let forwarded = self.forward_in_time(worker, request).await;
+        if let Err(error) = &forwarded {
+            self.complaints.tell(error, self.clock.mono());
+        }
+        forwarded
+    }
+
+    async fn forward_in_time(
+        self: &Arc<Self>,
+        worker: usize,
+        request: Request<RequestBody>,
+    ) -> Result<Forwarded, ForwardError> {
+        let mut over = pin!(sleep(self.timeout.total));
+        let deadline = over.deadline();
+        let mut trip = Trip::new(worker, self.pools.len(), deadline);
         let asked = AtomicUsize::new(0);
         let answer = tokio::select! {
             biased;
             answer = self.exchange(&mut trip, &asked, request) => answer?,
-            () = deadline.as_mut() => {
+            () = over.as_mut() => {
                 let at = self.place(asked.load(Ordering::Relaxed));
                 return Err(ForwardError::TotalTimeout { at, limit: self.timeout.total });
             }
@@ -143,6 +156,7 @@ impl Upstream {
         let upgrade = request.headers().contains_key(header::UPGRADE);
         let replay = replay(&request, conn.kept);
         let begun = self.clock.mono();
+        conn.due_at(trip.deadline);
         // If this future is dropped at the await, so is `conn`, which closes the connection.
         let reply = tokio::select! {
             biased;
@@ -153,7 +167,15 @@ impl Upstream {
             }
         };
         trip.times.first_byte += self.clock.mono().since(begun);
-        let response = reply.map_err(|error| Failed::of(error, replay, &sent, pool.place()))?;
+        let response = match reply {
+            Ok(response) => response,
+            // The connection was cut at its deadline, which this future has not noticed yet.
+            Err(_) if Instant::now() >= trip.deadline => {
+                let why = ForwardError::TotalTimeout { at: pool.place(), limit: self.timeout.total };
+                return Err(why.into());
+            }
+            Err(error) => return Err(Failed::of(error, replay, &sent, pool.place())),
+        };
         check_upgrade(&response, upgrade, pool)?;
         Ok(Answer { response, conn, sent, at: pool.place() })
     }
@@ -164,12 +186,14 @@ struct Trip {
     worker: usize,
     /// Servers that could not be connected to.
     tried: Vec<bool>,
+    /// The end of `timeout.total`.
+    deadline: Instant,
     times: ForwardTimes,
 }
 
 impl Trip {
-    fn new(worker: usize, servers: usize) -> Self {
-        Self { worker, tried: vec![false; servers], times: ForwardTimes::default() }
+    fn new(worker: usize, servers: usize, deadline: Instant) -> Self {
+        Self { worker, tried: vec![false; servers], deadline, times: ForwardTimes::default() }
     }
 }
 
@@ -182,7 +206,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn into_forwarded(self, times: ForwardTimes, deadline: Pin<Box<Sleep>>, limit: Duration) -> Forwarded {
+    fn into_forwarded(self, times: ForwardTimes, deadline: Instant, limit: Duration) -> Forwarded {
         let Self { response, conn, sent, at } = self;
         let server = Arc::clone(&at.server);
         let (mut head, incoming) = response.into_parts();

@@ -12,7 +12,9 @@
 
 mod balance;
 mod body;
+mod complaints;
 mod connection;
+mod due;
 mod error;
 mod forward;
 mod pool;
@@ -36,6 +38,7 @@ pub use body::{BoxError, OriginBody, RequestBody};
 pub use error::{ForwardError, OriginError, Place};
 pub use forward::{ForwardTimes, Forwarded};
 
+use complaints::Complaints;
 use pool::Pool;
 
 /// Some servers that do the same, and the connections to them.
@@ -49,6 +52,7 @@ pub struct Upstream {
     turn: AtomicUsize,
     workers: usize,
     clock: Clock,
+    complaints: Complaints,
 }
 
 impl Upstream {
@@ -62,6 +66,7 @@ impl Upstream {
             turn: AtomicUsize::new(0),
             workers,
             clock,
+            complaints: Complaints::default(),
         })
     }
 

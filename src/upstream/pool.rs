@@ -33,6 +33,7 @@ pub(super) struct Pool {
     server: config::Server,
     limits: config::Pool,
     connect: Duration,
+    total: Duration,
     clock: Clock,
     state: Mutex<State>,
     counts: Counts,
@@ -107,6 +108,7 @@ impl Pool {
             server: server.clone(),
             limits: upstream.pool,
             connect: upstream.timeout.connect,
+            total: upstream.timeout.total,
             clock,
             state: Mutex::default(),
             counts: Counts::default(),
@@ -158,7 +160,7 @@ impl Pool {
     pub(super) async fn open(&self, slot: Slot, worker: usize) -> Result<Conn, ForwardError> {
         // If this future is dropped at an await, so is the slot.
         let error = match connection::connect(&self.server.host, self.server.port, self.connect).await {
-            Ok(stream) => match Conn::start(stream, slot, worker, self.clock.mono()).await {
+            Ok(stream) => match Conn::start(stream, slot, worker, self.clock.mono(), self.total).await {
                 Ok(conn) => {
                     self.counts.connects.fetch_add(1, Ordering::Relaxed);
                     self.state.lock().failed = None;

@@ -40,6 +40,22 @@ pub async fn until(mut condition: impl FnMut() -> bool) {
     .await;
 }
 
+/// Stops the runtime's time: from now on it passes by `tokio::time::advance` alone.
+///
+/// Stopped time would jump to the next timer whenever all tasks wait, so one never does. After ten
+/// seconds it passes again, for [`soon`] to end a test that hangs.
+pub fn stop_time() {
+    tokio::time::pause();
+    let clock = Clock::system();
+    let begun = clock.mono();
+    tokio::spawn(async move {
+        while clock.mono().since(begun) < Duration::from_secs(10) {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::resume();
+    });
+}
+
 /// A listener that does nothing by itself.
 pub struct Origin {
     listener: TcpListener,

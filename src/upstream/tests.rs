@@ -3,5 +3,6 @@
 mod cancelling;
 mod connections;
 mod failures;
+mod overdue;
 mod queueing;
 mod retrying;

@@ -11,7 +11,7 @@ use http::{HeaderMap, Response, StatusCode};
 
 use crate::flight::{Growing, Reader};
 use crate::rules::{NotStored, ResponseFacts, SelectingFields};
-use crate::stored::{Born, StoredResponse};
+use crate::stored::{Born, CacheKey, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
 
 /// What a fill came to, for everyone who waits.
@@ -42,6 +42,8 @@ pub struct Fetched {
     pub facts: ResponseFacts,
     /// Which requests it answers.
     pub selecting: SelectingFields,
+    /// What it will be stored under.
+    pub key: Arc<CacheKey>,
     /// By what a purge judges it.
     pub born: Born,
     /// Its body.

@@ -151,6 +151,15 @@ fn no_route_is_an_index_and_the_first_match_wins() {
 }
 
 #[test]
+fn a_name_written_twice_is_told_beside_a_mistake_in_match() {
+    let route =
+        |method: &str| format!("[[route]]\nname = \"a\"\nmatch.method = \"{method}\"\nupstream = \"api\"\n");
+    let text = with_route(&(route("get") + &route("PUT"))).replace("/*", "/x");
+    let shown = parse(&text).unwrap_err().to_string();
+    assert!(shown.contains("upper case") && shown.contains("two routes are named `a`"), "{shown}");
+}
+
+#[test]
 fn the_demos_changes_keep_what_the_checks_promise() {
     let at = |text: &str| text.parse().unwrap();
     let demo = || parse(REST).unwrap().with_listen(at("127.0.0.1:18080")).with_access(Access::Text);

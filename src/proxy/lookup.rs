@@ -159,6 +159,13 @@ pub(super) fn lane(exchange: &Exchange, variant: Option<u64>) -> FlightKey {
     FlightKey { key: exchange.key.hash(), lane: (variant.unwrap_or(0) & !1) | class }
 }
 
+/// A flight that nobody shares: a look into the shared tier by a request that cannot fill. Its lane is
+/// one of many that variants may have by chance; who met it there would find it abandoned, and look
+/// again.
+pub(super) fn look(exchange: &Exchange) -> FlightKey {
+    FlightKey { key: exchange.key.hash(), lane: u64::MAX }
+}
+
 /// The variant that selecting fields name; none where there are no such fields, as before the first
 /// answer: both are the same flight.
 pub(super) fn variant(selecting: &SelectingFields) -> Option<u64> {

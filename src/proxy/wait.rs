@@ -66,14 +66,22 @@ impl Wait {
     }
 
     /// The shared tier may still have the whole; else the request goes alone.
+    ///
+    /// What is promoted to memory was read under a seat, as in a fill: a purge that comes in between
+    /// leaves its note standing only while it sees that something flies (`worker/forget`). One at a
+    /// time does so for a key; it tells nobody anything.
     async fn without_a_fill(mut self: Box<Self>, why: Option<Detail>) -> Step {
+        let seat = self.exchange.worker.shared.flights.join_if_free(lookup::look(&self.exchange));
         let Some(stored) = self.ask_redis().await else { return self.alone(why) };
         let Some(cache) = self.exchange.cache() else { return self.alone(why) };
         let now = self.exchange.worker.now();
         match rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
             Reuse::Fresh(_) | Reuse::Stale { grace: Some(_), .. } => {
                 let shared = &self.exchange.worker.shared;
-                shared.memory.keep(Arc::clone(&stored), self.exchange.class(), &shared.purges);
+                if seat.is_some() {
+                    shared.memory.keep(Arc::clone(&stored), self.exchange.class(), &shared.purges);
+                }
+                drop(seat);
                 self.found(stored, false)
             }
             Reuse::Stale { grace: None, .. } => {

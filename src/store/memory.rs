@@ -160,7 +160,7 @@ impl Memory {
 
     /// Whether this very response is stored. Counts as no lookup.
     pub fn holds(&self, response: &Arc<StoredResponse>) -> bool {
-        let resource = self.cache.get(&response.key.hash());
+        let resource = self.peek(&response.key);
         resource.is_some_and(|resource| resource.variants.iter().any(|held| Arc::ptr_eq(held, response)))
     }
 

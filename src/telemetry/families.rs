@@ -115,7 +115,7 @@ families! {
     REDIS_WRITE_ERRORS: Counter "larder_redis_write_errors_total"
         "Writes to Redis that failed.";
     REDIS_DROPPED: Counter "larder_redis_dropped_writes_total"
-        "Writes to Redis that were not tried, such as for a full queue.";
+        "Writes to Redis that were dropped: for a full queue, or purged since they were fetched.";
     REDIS_QUEUE: Gauge "larder_redis_queue_bytes"
         "Bytes that wait to be written to Redis.";
     UPSTREAM_CONNECTIONS: Gauge "larder_upstream_connections"

@@ -85,7 +85,7 @@ pub struct RedisGauges {
     pub written_bytes: u64,
     /// Writes that failed.
     pub write_errors: u64,
-    /// Writes that were not tried, such as for a full queue.
+    /// Writes that were dropped: for a full queue, or purged since they were fetched.
     pub dropped_writes: u64,
     /// Bytes that wait to be written.
     pub queue_bytes: u64,

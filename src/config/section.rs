@@ -173,7 +173,15 @@ impl<'a> Section<'a> {
 
     /// One of a few words.
     pub(super) fn word<T: Copy>(&mut self, key: &'static str, default: T, words: &[(&str, T)]) -> T {
-        let Some(text) = self.text(key) else { return default };
+        let Some(value) = self.value(key) else { return default };
+        if value.get_ref().as_str().is_none() {
+            let list: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            let found =
+                Found::new(value.span(), format!("expected a word, found {}", value.get_ref().type_str()));
+            self.reader.report(found.help(format!("write {}", list.join(" or "))));
+            return default;
+        }
+        let Some(text) = self.reader.text(value) else { return default };
         let known = words.iter().find(|(word, _)| *word == text.value);
         if known.is_none() {
             self.reader.refuse(&text, "unknown word", one_of(&text.value, words.iter().map(|(w, _)| *w)));

@@ -151,6 +151,12 @@ fn no_route_is_an_index_and_the_first_match_wins() {
 }
 
 #[test]
+fn something_else_in_place_of_a_word_is_answered_with_the_words() {
+    let shown = parse(&format!("[log]\naccess = true\n{REST}")).unwrap_err().to_string();
+    assert!(shown.contains("expected a word, found boolean") && shown.contains("\"json\" or "), "{shown}");
+}
+
+#[test]
 fn a_name_written_twice_is_told_beside_a_mistake_in_match() {
     let route =
         |method: &str| format!("[[route]]\nname = \"a\"\nmatch.method = \"{method}\"\nupstream = \"api\"\n");

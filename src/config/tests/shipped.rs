@@ -94,3 +94,14 @@ fn the_demo_sends_each_of_its_requests_to_the_route_made_for_it() {
     assert_eq!(user.policy.ttl, Ttl { default: secs(60), ..Ttl::default() });
     assert_eq!((user.policy.stale_while_revalidate, user.policy.stale_if_error), (secs(30), secs(600)));
 }
+
+#[test]
+fn the_configuration_in_the_readme_is_good() {
+    let readme = include_str!("../../../README.md");
+    let block = readme.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
+    let config = parse(block).unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(
+        config.routes.iter().map(|route| route.name.as_str()).collect::<Vec<_>>(),
+        ["products", "rest"]
+    );
+}

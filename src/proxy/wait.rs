@@ -117,8 +117,9 @@ impl Wait {
 
     /// Starts the fetch and waits for it.
     async fn own(mut self: Box<Self>, seat: Owner<Landing>) -> Step {
-        // Somebody may have finished between our look into memory and our taking the seat.
-        if self.exchange.attempts == 1 && self.filled_meanwhile() {
+        // Somebody may have finished between our look into memory and our taking the seat, also when
+        // it is the seat of a variant that was learned of only now. Bounded as attempts are.
+        if self.filled_meanwhile() {
             drop(seat);
             return Step::Lookup(Box::new(self.exchange));
         }

@@ -152,7 +152,10 @@ impl Filling {
             Verdict::NotStorable(why, answer) => self.private(answer.response, why).await,
             // Only an unconditional request leads here twice: the origin answers 304 unasked.
             Verdict::WrongNotModified => {
-                let error = ForwardError::unasked(&self.upstream(), "it sent a 304 that nobody asked for");
+                let error = ForwardError::unasked(
+                    self.fill.snapshot.upstream_name(self.fill.route),
+                    "it sent a 304 that nobody asked for",
+                );
                 self.failed(error).await;
             }
         }
@@ -208,13 +211,6 @@ impl Filling {
             let until = self.fill.worker.now().saturating_add(self.fill.snapshot.config.cache.hit_for_miss);
             shared.memory.mark(&self.fill.key, self.fill.class, why, until);
         }
-    }
-
-    fn upstream(&self) -> String {
-        let config = &self.fill.snapshot.config;
-        let route = self.fill.snapshot.route(self.fill.route);
-        let upstream = route.and_then(|route| config.upstreams.get(route.upstream));
-        upstream.map_or_else(String::new, |upstream| upstream.name.clone())
     }
 
     fn promote(&self, found: &Arc<StoredResponse>) {

@@ -147,8 +147,8 @@ impl Pass {
         let far = response.extensions_mut().remove::<OnUpgrade>();
         let (Some(near), Some(far)) = (upgrade, far) else {
             // RFC 9110 §15.2.2: a 101 answers a request to upgrade, nothing else.
-            let upstream = exchange.route().map(|route| route.name.clone()).unwrap_or_default();
-            let unasked = ForwardError::unasked(&upstream, "it switched protocols unasked");
+            let upstream = exchange.snapshot.upstream_name(exchange.route);
+            let unasked = ForwardError::unasked(upstream, "it switched protocols unasked");
             return Box::new(Self { exchange, outcome, upgrade: None, stale })
                 .fail(Failure::forward(&unasked));
         };

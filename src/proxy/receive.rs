@@ -107,12 +107,8 @@ fn join_cookies(headers: &mut HeaderMap) {
 /// The key of a request, by its route's policy.
 fn key_of(asked: &Asked, policy: Option<&KeyPolicy>) -> CacheKey {
     let (path, query) = (asked.target.path(), asked.target.query());
-    match policy {
-        Some(policy) => CacheKey::of(asked.scheme, &asked.authority, path, query, &asked.headers, policy),
-        None => {
-            CacheKey::of(asked.scheme, &asked.authority, path, query, &asked.headers, &KeyPolicy::default())
-        }
-    }
+    let plain = KeyPolicy::default();
+    CacheKey::of(asked.scheme, &asked.authority, path, query, &asked.headers, policy.unwrap_or(&plain))
 }
 
 /// What Larder answers itself, whatever the route.

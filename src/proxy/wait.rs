@@ -256,7 +256,10 @@ impl Wait {
     fn landed(self: Box<Self>, landing: Landing, collapsed: bool) -> Step {
         match landing {
             Landing::Found(stored) => self.found(stored, collapsed),
-            Landing::Revalidated(stored) => self.found_fresh(stored, Source::Revalidated, collapsed),
+            Landing::Revalidated(stored) => {
+                let source = Source::Revalidated(self.miss);
+                self.reuse(stored, source, None, collapsed)
+            }
             Landing::StaleIfError(stored, status) => self.stale_if_error(stored, status, collapsed),
             Landing::NotStorable(why) => self.alone(Some(Detail::NotStored(why))),
             Landing::Failed(error) => self.fail(Failure::forward(&error)),
@@ -272,15 +275,29 @@ impl Wait {
 
     /// The shared tier had it.
     fn found(self: Box<Self>, stored: Arc<StoredResponse>, collapsed: bool) -> Step {
+        let grace = Some(Source::StaleWhileRevalidate(Tier::Redis));
+        self.reuse(stored, Source::Hit(Tier::Redis), grace, collapsed)
+    }
+
+    /// Serves what landed if the rules allow it for this request: as `fresh`, or past its lifetime as
+    /// `grace` where there is such a word.
+    fn reuse(
+        self: Box<Self>,
+        stored: Arc<StoredResponse>,
+        fresh: Source,
+        grace: Option<Source>,
+        collapsed: bool,
+    ) -> Step {
         let now = self.exchange.worker.now();
         let Some(cache) = self.exchange.cache() else { return self.alone(None) };
         if !stored.selecting.matches(&self.exchange.asked.headers) {
             return Step::Lookup(Box::new(self.exchange));
         }
-        match rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
-            Reuse::Fresh(reusable) => self.serve(stored, reusable, Source::Hit(Tier::Redis), collapsed),
-            Reuse::Stale { grace: Some(reusable), .. } => {
-                self.serve(stored, reusable, Source::StaleWhileRevalidate(Tier::Redis), collapsed)
+        let verdict = rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now);
+        match (verdict, grace) {
+            (Reuse::Fresh(reusable), _) => self.serve(stored, reusable, fresh, collapsed),
+            (Reuse::Stale { grace: Some(reusable), .. }, Some(grace)) => {
+                self.serve(stored, reusable, grace, collapsed)
             }
             _ => self.alone(None),
         }
@@ -293,26 +310,6 @@ impl Wait {
         let reusable = rules::after_validation(&stored.facts, &cache.policy, now);
         let source = Source::Revalidated(self.miss);
         self.serve(stored, reusable, source, false)
-    }
-
-    fn found_fresh(
-        self: Box<Self>,
-        stored: Arc<StoredResponse>,
-        source: impl FnOnce(Miss) -> Source,
-        collapsed: bool,
-    ) -> Step {
-        let now = self.exchange.worker.now();
-        let Some(cache) = self.exchange.cache() else { return self.alone(None) };
-        if !stored.selecting.matches(&self.exchange.asked.headers) {
-            return Step::Lookup(Box::new(self.exchange));
-        }
-        match rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
-            Reuse::Fresh(reusable) => {
-                let source = source(self.miss);
-                self.serve(stored, reusable, source, collapsed)
-            }
-            _ => self.alone(None),
-        }
     }
 
     fn stale_if_error(

@@ -102,6 +102,12 @@ impl Snapshot {
         self.route(index).and_then(|route| route.cache.as_ref())
     }
 
+    /// The name of the upstream of the route at `index`.
+    pub fn upstream_name(&self, index: usize) -> &str {
+        let upstream = self.route(index).and_then(|route| self.config.upstreams.get(route.upstream));
+        upstream.map_or("-", |upstream| &upstream.name)
+    }
+
     /// The upstream of the route at `index`.
     pub fn upstream(&self, index: usize) -> Option<&Arc<Upstream>> {
         self.route(index).and_then(|route| self.upstreams.get(route.upstream))

@@ -180,6 +180,7 @@ fn cache(mut section: Section<'_>) -> Cache {
         lag_timeout: s.duration("lag_timeout", d.lag_timeout, Zero::Fine),
         variants: s.count("variants", d.variants, 1..=4096),
         hit_for_miss: s.duration("hit_for_miss", d.hit_for_miss, Zero::Fine),
+        status_key: s.flag("status_key", d.status_key),
         memory,
         redis_max_object,
         redis_queue,

@@ -63,6 +63,8 @@ impl Default for Cache {
             // Long enough to spare a burst from waiting in line, short enough that a response
             // that becomes cacheable is soon noticed.
             hit_for_miss: Duration::from_secs(10),
+            // Made of the client's own request, it tells nobody anything about others.
+            status_key: true,
         }
     }
 }

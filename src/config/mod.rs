@@ -156,6 +156,8 @@ pub struct Cache {
     pub variants: usize,
     /// How long an uncacheable key is remembered, so that its requests do not wait in line.
     pub hit_for_miss: Duration,
+    /// Tell a client that asks (`Larder-Debug: key`) the key of its own request, in `Cache-Status`.
+    pub status_key: bool,
 }
 
 /// `[timing]`

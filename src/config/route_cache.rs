@@ -12,7 +12,7 @@ use super::problems::Found;
 use super::reader::{Reader, Text, Value, Zero, one_of};
 use super::section::Section;
 use crate::rules::{Authorization, Cookies, Policy, SetCookie, Ttl};
-use crate::stored::{Glob, KeyPolicy};
+use crate::stored::{DotSegments, Glob, KeyPolicy, Slashes};
 
 /// Reads a route's caching. Without a word about it, caching is on with the defaults.
 pub(super) fn read(route: &mut Section<'_>) -> Option<RouteCache> {
@@ -80,6 +80,11 @@ fn ambiguous_ttl(reader: &Reader<'_>, value: &Value<'_>) -> Found {
 fn key(mut section: Section<'_>) -> KeyPolicy {
     let globs = section.texts("ignore_query").unwrap_or_default();
     let names = section.texts("headers").unwrap_or_default();
+    let dots =
+        [("bypass", DotSegments::Bypass), ("resolve", DotSegments::Resolve), ("keep", DotSegments::Keep)];
+    let dot_segments = section.word("dot_segments", DotSegments::default(), &dots);
+    let words = [("keep", Slashes::Keep), ("merge", Slashes::Merge)];
+    let slashes = section.word("slashes", Slashes::default(), &words);
     let reader = section.reader;
     let mut headers: Vec<HeaderName> = Vec::new();
     for name in names.iter().filter_map(|text| key_header(reader, text)) {
@@ -89,7 +94,7 @@ fn key(mut section: Section<'_>) -> KeyPolicy {
     }
     section.finish();
     let ignore_query = globs.iter().filter_map(|text| glob(reader, text)).collect();
-    KeyPolicy { ignore_query, headers, ..KeyPolicy::default() }
+    KeyPolicy { ignore_query, headers, dot_segments, slashes, ..KeyPolicy::default() }
 }
 
 fn glob(reader: &Reader<'_>, text: &Text) -> Option<Glob> {

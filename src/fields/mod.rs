@@ -9,6 +9,7 @@ pub mod cache_control;
 pub mod date;
 pub mod hop;
 pub mod list;
+pub mod path;
 pub mod range;
 pub mod validator;
 pub mod vary;

@@ -39,6 +39,9 @@ pub(super) fn finish(
 ) {
     let mut text = String::with_capacity(96);
     outcome.write_cache_status(&mut text);
+    if let Some(key) = &report.key {
+        outcome.write_key(key, &mut text);
+    }
     // RFC 9211 §2: each cache appends its own member; the one closest to the client comes last.
     append(headers, CACHE_STATUS, &text);
     match outcome.x_cache() {

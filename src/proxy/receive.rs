@@ -7,13 +7,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use crate::config::RouteCache;
-use crate::fields::hop;
+use crate::config::{Config, RouteCache};
+use crate::fields::{hop, list};
 use crate::fill::outbound;
 use crate::rules::{Authorization, Cookies, RequestFacts};
 use crate::stored::{CacheKey, KeyPolicy};
@@ -27,6 +27,9 @@ use super::failure::Failure;
 use super::pass::Pass;
 use super::report::Report;
 
+/// What a client wants to be told beside the answer: a list of words, of which `key` is one.
+const LARDER_DEBUG: HeaderName = HeaderName::from_static("larder-debug");
+
 /// Takes a request in.
 pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incoming>) -> Step {
     let start = worker.mono();
@@ -34,6 +37,7 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     drop_connection_options(&mut parts.headers);
+    let wants_key = wants_key(&mut parts.headers) && snapshot.config.cache.status_key;
     join_cookies(&mut parts.headers);
     if !snapshot.config.trusted_proxies.iter().any(|network| network.contains(peer)) {
         // Here already, so that what the origin does not see chooses nothing that is stored.
@@ -53,7 +57,7 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
         at: worker.now(),
     });
     let route = snapshot.config.route(&asked.method, host_of(&asked.authority), asked.target.path());
-    let report = Report::open(&worker, &snapshot, &asked, route, start);
+    let mut report = Report::open(&worker, &snapshot, &asked, route, start);
     if let Some(failure) = refuse(&worker, &asked, authority.is_none()) {
         return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
     }
@@ -63,7 +67,8 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
     };
     let cache = snapshot.cache(route);
     let key = Arc::new(key_of(&asked, cache.map(|cache| &cache.key)));
-    let bypass = bypass(&asked, cache, &body);
+    report.key = wants_key.then(|| Arc::clone(&key));
+    let bypass = bypass(&asked, cache, &body).or_else(|| strays(&asked, &snapshot.config, route));
     let exchange = Exchange {
         worker,
         snapshot,
@@ -148,9 +153,6 @@ fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<
     if asked.facts.directives.no_store {
         return Some(Bypass::RequestNoStore);
     }
-    if climbs(asked.target.path()) {
-        return Some(Bypass::Path);
-    }
     if asked.facts.has_cookie && cache.policy.cookies == Cookies::Bypass {
         return Some(Bypass::Cookie);
     }
@@ -158,15 +160,26 @@ fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<
     None
 }
 
-/// Whether a path holds a `..` segment, in any writing that an origin may resolve: such a path matches
-/// one route and may mean a resource of another, whose responses that route must not store for all.
-fn climbs(path: &str) -> bool {
-    if !path.contains("..") && !path.contains('%') {
+/// Whether the path may mean a resource of another route than the one that it matches, whose responses
+/// that route must not store for all: by its dot segments, or by what the key makes of it.
+fn strays(asked: &Asked, config: &Config, route: usize) -> Option<Bypass> {
+    let policy = &config.routes.get(route)?.cache.as_ref()?.key;
+    let path = asked.target.path();
+    let keyed = policy.path(path);
+    let elsewhere =
+        || keyed != path && config.route(&asked.method, host_of(&asked.authority), &keyed) != Some(route);
+    (policy.refuses(&keyed) || elsewhere()).then_some(Bypass::Path)
+}
+
+/// Whether the client asks for the key in `Cache-Status` (RFC 9211 §2.7). The field is a word between
+/// the two of us: the origin does not get it, and nothing that is stored can depend on it.
+fn wants_key(headers: &mut HeaderMap) -> bool {
+    if !headers.contains_key(&LARDER_DEBUG) {
         return false;
     }
-    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\");
-    // Some servers end a segment at `;`, some take `\` for `/`.
-    plain.split(['/', '\\']).any(|segment| segment.split(';').next() == Some(".."))
+    let wants = list::contains(headers, &LARDER_DEBUG, "key");
+    headers.remove(&LARDER_DEBUG);
+    wants
 }
 
 /// The scheme that the client used: by the word of a trusted proxy (another's has been dropped), else

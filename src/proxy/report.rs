@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::clock::Mono;
+use crate::stored::CacheKey;
 use crate::telemetry::{self, End, Finished, Outcome, Phase, Source, Timeline};
 use crate::worker::{Asked, Snapshot, Worker};
 
@@ -22,6 +23,8 @@ pub(super) struct Report {
     snapshot: Arc<Snapshot>,
     asked: Arc<Asked>,
     route: Option<usize>,
+    /// The key, where the client asks to be told.
+    pub key: Option<Arc<CacheKey>>,
     pub timeline: Timeline,
     pub outcome: Outcome,
     pub status: u16,
@@ -44,6 +47,7 @@ impl Report {
             snapshot: Arc::clone(snapshot),
             asked: Arc::clone(asked),
             route,
+            key: None,
             timeline: Timeline::new(start),
             outcome: Outcome::new(Source::Local),
             status: CLIENT_CLOSED,

@@ -7,6 +7,7 @@ use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, Method};
 
 use super::facts::is_safe;
+use crate::fields::path;
 
 /// Whether this response to this method makes stored responses invalid: an unsafe or unknown
 /// method, and a "non-error" status, 2xx or 3xx.
@@ -14,9 +15,9 @@ pub fn invalidates(method: &Method, status: u16) -> bool {
     !is_safe(method) && (200..400).contains(&status)
 }
 
-/// The absolute URLs to invalidate: the target, and what `Location` and `Content-Location` name if
-/// it has the same origin. "A cache MUST NOT trigger an invalidation" elsewhere: one host could
-/// empty another's cache.
+/// The absolute URLs to invalidate: the target, as it came and as it means without dot segments (RFC
+/// 3986 §6.2.2.3), and what `Location` and `Content-Location` name if it has the same origin. "A cache
+/// MUST NOT trigger an invalidation" elsewhere: one host could empty another's cache.
 pub fn targets(
     scheme: &str,
     authority: &str,
@@ -25,6 +26,10 @@ pub fn targets(
 ) -> Vec<String> {
     let base = Base { scheme, authority, path_and_query };
     let mut urls = vec![base.url(path_and_query)];
+    let resolved = base.url(&without_dots(path_and_query));
+    if !urls.contains(&resolved) {
+        urls.push(resolved);
+    }
     for name in [LOCATION, CONTENT_LOCATION] {
         let reference = response_headers.get(name).and_then(|value| value.to_str().ok());
         let url = reference.and_then(|r| base.resolve(r)).map(|path| base.url(&path));
@@ -111,23 +116,10 @@ fn without_dots(path_and_query: &str) -> String {
         Some(parts) => parts,
         None => (path_and_query, ""),
     };
-    let mut kept: Vec<&str> = Vec::new();
-    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
-    while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        match segment {
-            "." | ".." => {
-                if segment == ".." {
-                    kept.pop();
-                }
-                if last {
-                    kept.push("");
-                }
-            }
-            _ => kept.push(segment),
-        }
+    match path::resolve(path) {
+        resolved if resolved.starts_with('/') => format!("{resolved}{query}"),
+        resolved => format!("/{resolved}{query}"),
     }
-    format!("/{}{query}", kept.join("/"))
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ mod samples {
             lag_timeout: Duration::from_secs(5),
             variants: 8,
             hit_for_miss: Duration::from_secs(60),
+            status_key: true,
         }
     }
 }

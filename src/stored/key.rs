@@ -7,10 +7,13 @@
 //! Must not know: where a route's key policy was written, or how a tier uses the hashes. What the
 //! origin sees is never changed by a key.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, Uri, header};
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 use super::Glob;
+use crate::fields::path;
 
 /// What a route adds to the key, and what it leaves out of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +26,39 @@ pub struct KeyPolicy {
     pub cookies: Vec<String>,
     /// The `Authorization` field is part of the key, as a digest.
     pub per_credential: bool,
+    /// What `.` and `..` segments of a path mean.
+    pub dot_segments: DotSegments,
+    /// What slashes in a row mean.
+    pub slashes: Slashes,
+}
+
+/// What `.` and `..` segments of a path mean. Origins differ: some resolve them, also where they are
+/// written `%2e%2e%2f` or `..;`, some take them for names, some redirect. The origin always sees the
+/// path as received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DotSegments {
+    /// Such a request does not use the cache: which resource it means, and so which route's rules hold
+    /// for it, is the origin's to say.
+    #[default]
+    Bypass,
+    /// They are resolved in the key (RFC 3986 §5.2.4). In a writing that not every server resolves, the
+    /// request does not use the cache. Where an origin does not resolve them, anybody can have its
+    /// answer to `/x/../y` stored as that to `/y`.
+    Resolve,
+    /// They are part of the key as received. Where an origin resolves them, such a path passes by the
+    /// rules of the route that is meant for the resource.
+    Keep,
+}
+
+/// What slashes in a row mean. The origin always sees the path as received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Slashes {
+    /// They are part of the key as received (RFC 3986 §3.3: a segment may be empty).
+    #[default]
+    Keep,
+    /// They count as one in the key. Where an origin tells them apart, anybody can have its answer to
+    /// `//y` stored as that to `/y`.
+    Merge,
 }
 
 /// The key of a stored resource: the normalised URL, and the request fields a route adds.
@@ -39,13 +75,33 @@ impl KeyPolicy {
     pub fn has_extras(&self) -> bool {
         !self.headers.is_empty() || !self.cookies.is_empty() || self.per_credential
     }
+
+    /// A path as the key has it.
+    pub fn path<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        let merged = match self.slashes {
+            Slashes::Keep => Cow::Borrowed(path),
+            Slashes::Merge => path::merge_slashes(path),
+        };
+        match (self.dot_segments, merged) {
+            (DotSegments::Resolve, Cow::Borrowed(path)) => path::resolve(path),
+            (DotSegments::Resolve, Cow::Owned(path)) => Cow::Owned(path::resolve(&path).into_owned()),
+            (DotSegments::Bypass | DotSegments::Keep, merged) => merged,
+        }
+    }
+
+    /// Whether a path, [as the key has it](Self::path), may mean another one to the origin, so that
+    /// it must not use the cache.
+    pub fn refuses(&self, path: &str) -> bool {
+        self.dot_segments != DotSegments::Keep && path::has_dot_segment(path)
+    }
 }
 
 impl CacheKey {
     /// The key of a request. `scheme` and `authority` are compared without case and the scheme's
-    /// default port is dropped (RFC 9110 §4.2.3); the path stays as received; query arguments are
-    /// split at `&`, those that the route ignores are dropped and the rest is sorted bytewise by
-    /// name, undecoded; arguments of one name keep their order. An empty query is none.
+    /// default port is dropped (RFC 9110 §4.2.3); the path stays as received, but for what the route
+    /// makes of dot segments and slashes; query arguments are split at `&`, those that the route
+    /// ignores are dropped and the rest is sorted bytewise by name, undecoded; arguments of one name
+    /// keep their order. An empty query is none.
     pub fn of(
         scheme: &str,
         authority: &str,
@@ -120,7 +176,7 @@ fn url_text(scheme: &str, authority: &str, path: &str, query: Option<&str>, poli
     text.push_str("://");
     text.push_str(authority);
     text.make_ascii_lowercase();
-    text.push_str(path);
+    text.push_str(&policy.path(path));
     push_query(&mut text, query.unwrap_or(""), policy);
     text.into_boxed_str()
 }
@@ -321,6 +377,33 @@ mod tests {
             ("a", "/", Some("gclids=x"), "http://a/?gclids=x", "the glob is for the whole name"),
         ] {
             assert_eq!(key(authority, path, query, &policy).url(), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_as_received_but_for_what_the_route_says_of_dots_and_slashes() {
+        let (resolve, merge) = (DotSegments::Resolve, Slashes::Merge);
+        for (dot_segments, slashes, path, expected, refused) in [
+            (DotSegments::Bypass, Slashes::Keep, "/a/../b", "/a/../b", true),
+            (DotSegments::Bypass, Slashes::Keep, "/a/./b", "/a/./b", true),
+            (DotSegments::Bypass, Slashes::Keep, "/a/..%2fb", "/a/..%2fb", true),
+            (DotSegments::Bypass, Slashes::Keep, "/a//b", "/a//b", false),
+            (DotSegments::Bypass, merge, "//a//b/", "/a/b/", false),
+            (DotSegments::Keep, Slashes::Keep, "/a/%2e%2e/b", "/a/%2e%2e/b", false),
+            (resolve, Slashes::Keep, "/a/%2e%2e/b/.", "/b/", false),
+            (resolve, Slashes::Keep, "/a//../b", "/a/b", false),
+            (resolve, merge, "/a//../b", "/b", false),
+            (resolve, merge, "/a/..\\b", "/a/..\\b", true),
+            (resolve, merge, "/a/..;/b", "/a/..;/b", true),
+            (resolve, merge, "/a%2F..%2Fb", "/a%2F..%2Fb", true),
+            (resolve, merge, "/%41/b;c=.", "/%41/b;c=.", false),
+        ] {
+            let policy = KeyPolicy { dot_segments, slashes, ..KeyPolicy::default() };
+            let keyed = policy.path(path);
+            assert_eq!((keyed.as_ref(), policy.refuses(&keyed)), (expected, refused), "{policy:?} {path}");
+            assert_eq!(key("a", path, None, &policy).url(), format!("http://a{expected}"));
+            let purged = CacheKey::of_url(&format!("http://a{path}"), &policy).unwrap();
+            assert_eq!(purged.url(), format!("http://a{expected}"), "a purge names the same");
         }
     }
 

@@ -10,7 +10,7 @@ mod response;
 
 pub use codec::{Damaged, Record, decode, encode_names, encode_response};
 pub use glob::Glob;
-pub use key::{CacheKey, KeyPolicy};
+pub use key::{CacheKey, DotSegments, KeyPolicy, Slashes};
 pub use response::{Born, Received, StoredResponse};
 
 #[cfg(test)]

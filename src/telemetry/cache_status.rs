@@ -14,9 +14,13 @@
 use std::fmt::Write;
 
 use super::outcome::{Bypass, Miss, Outcome, Source};
+use crate::stored::CacheKey;
 
 /// The largest Integer of a structured field (RFC 9651 §3.3.1).
 const LARGEST: i64 = 999_999_999_999_999;
+
+/// The most characters of a key that are shown; what is longer ends in `...`.
+const LONGEST_KEY: usize = 1024;
 
 impl Outcome {
     /// Appends this cache's member, such as `larder; fwd=uri-miss; stored; collapsed`.
@@ -39,6 +43,22 @@ impl Outcome {
             out.push_str("; detail=");
             out.push_str(if is_token(word) { word } else { "other" });
         }
+    }
+
+    /// Appends the key as a further parameter (RFC 9211 §2.7), where one was used: the URL, and after
+    /// a space the request fields that the route adds, credentials as a digest.
+    pub fn write_key(&self, key: &CacheKey, out: &mut String) {
+        if !self.looked() {
+            return;
+        }
+        out.push_str("; key=\"");
+        let space = if key.extras().is_empty() { "" } else { " " };
+        let mut bytes = key.url().bytes().chain(space.bytes()).chain(key.extras().bytes());
+        bytes.by_ref().take(LONGEST_KEY).for_each(|byte| push_in_string(byte, out));
+        if bytes.next().is_some() {
+            out.push_str("...");
+        }
+        out.push('"');
     }
 
     /// The value of `fwd`. None where a pass failed: `Failed(None)` does not say why it passed.
@@ -74,6 +94,17 @@ impl Outcome {
             Source::Bypass(Bypass::Method) => self.note().filter(|word| *word != "method"),
             Source::Bypass(why) => Some(why.as_str()),
             Source::Revalidated(_) | Source::Miss(_) | Source::Local | Source::Failed(_) => self.note(),
+        }
+    }
+}
+
+/// RFC 9651 §3.3.3: a String is ASCII without controls, with `"` and `\` escaped.
+fn push_in_string(byte: u8, out: &mut String) {
+    match byte {
+        b'"' | b'\\' => out.extend(['\\', char::from(byte)]),
+        b' '..=b'~' => out.push(char::from(byte)),
+        _ => {
+            let _ = write!(out, "%{byte:02X}");
         }
     }
 }
@@ -193,6 +224,42 @@ mod tests {
         assert_eq!(line(&far), "larder; hit; ttl=999999999999999; detail=memory");
         let old = outcome(Source::Hit(Tier::Memory), |o| o.ttl = Some(i64::MIN));
         assert_eq!(line(&old), "larder; hit; ttl=-999999999999999; detail=memory");
+    }
+
+    fn with_key(source: Source, url: &str, extras: &str) -> String {
+        let mut out = String::new();
+        Outcome::new(source).write_key(&CacheKey::from_parts(url.into(), extras.into()), &mut out);
+        out
+    }
+
+    #[test]
+    fn the_key_is_a_string_of_bounded_length() {
+        let hit = Source::Hit(Tier::Memory);
+        for (url, extras, expected) in [
+            ("http://a/x?y", "", r#"; key="http://a/x?y""#),
+            ("http://a/", "h:accept=x;", r#"; key="http://a/ h:accept=x;""#),
+            ("http://a/\"\\", "", r#"; key="http://a/\"\\""#),
+            ("http://a/é", "", r#"; key="http://a/%C3%A9""#),
+        ] {
+            assert_eq!(with_key(hit, url, extras), expected);
+        }
+        let long = with_key(hit, &"u".repeat(LONGEST_KEY), "e");
+        assert_eq!(long, format!("; key=\"{}...\"", "u".repeat(LONGEST_KEY)));
+        let longest = with_key(hit, &"u".repeat(LONGEST_KEY), "");
+        assert_eq!(longest, format!("; key=\"{}\"", "u".repeat(LONGEST_KEY)));
+    }
+
+    #[test]
+    fn a_key_that_was_not_used_is_not_told() {
+        let none = [Source::Bypass(Bypass::Method), Source::Local, Source::Failed(None)];
+        assert!(none.iter().all(|source| with_key(*source, "http://a/", "").is_empty()));
+        let some = [
+            Source::Miss(Miss::Uri),
+            Source::Revalidated(Miss::Stale),
+            Source::StaleIfError,
+            Source::Failed(Some(Miss::Uri)),
+        ];
+        assert!(some.iter().all(|source| !with_key(*source, "http://a/", "").is_empty()));
     }
 
     #[test]

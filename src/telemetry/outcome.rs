@@ -73,7 +73,8 @@ pub enum Bypass {
     Body,
     /// The request said `no-store`.
     RequestNoStore,
-    /// The path holds `..`: which resource it means, and so which route, is the origin's to say.
+    /// The path holds dot segments, or its key is another route's: which resource it means, and so
+    /// which route's rules hold for it, is the origin's to say.
     Path,
 }
 
@@ -260,6 +261,11 @@ impl Outcome {
             Source::Miss(miss) | Source::Revalidated(miss) | Source::Failed(Some(miss)) => Some(miss),
             _ => None,
         }
+    }
+
+    /// Whether the key was used: to find the answer, or to find none.
+    pub const fn looked(&self) -> bool {
+        !matches!(self.source, Source::Bypass(_) | Source::Local | Source::Failed(None))
     }
 
     /// Why the cache was not asked.

@@ -11,6 +11,8 @@ use http::{HeaderMap, HeaderName, Method, header};
 
 use crate::clock::Timestamp;
 use crate::fields::cache_control::{Reach, RequestDirectives, ResponseDirectives, delta_seconds};
+use crate::fields::groups::Groups;
+use crate::fields::no_vary_search::NoVarySearch;
 use crate::fields::validator::ETag;
 use crate::fields::vary::Vary;
 use crate::fields::{date, list};
@@ -51,6 +53,10 @@ pub struct ResponseFacts {
     pub vary: Vary,
     /// It carries `Set-Cookie`.
     pub set_cookie: bool,
+    /// `Cache-Groups` (RFC 9875 §2)
+    pub groups: Groups,
+    /// `No-Vary-Search`; `None` where all of the query counts.
+    pub no_vary_search: Option<NoVarySearch>,
     /// When the request for it was sent (§4.2.3).
     pub request_time: Timestamp,
     /// When its head arrived (§4.2.3).
@@ -96,6 +102,8 @@ impl ResponseFacts {
             etag: ETag::of(headers),
             vary: Vary::parse(headers),
             set_cookie: headers.contains_key(SET_COOKIE),
+            groups: Groups::of(headers),
+            no_vary_search: NoVarySearch::parse(headers),
             request_time,
             response_time,
         }
@@ -107,6 +115,11 @@ impl ResponseFacts {
     pub fn has_validator(&self) -> bool {
         let validator = self.etag.is_some() || self.last_modified.is_some();
         validator && (200..300).contains(&self.status)
+    }
+
+    /// Bytes on the heap that grow with what the origin says, beyond the few that names take.
+    pub fn heap(&self) -> usize {
+        self.groups.heap() + self.no_vary_search.as_ref().map_or(0, NoVarySearch::heap)
     }
 
     /// When it was made, so far as can be told: `Date`, or the time of receipt (RFC 9110 §6.6.1).
@@ -246,6 +259,16 @@ mod tests {
             let no_cache = field.replace("private", "no-cache");
             assert_eq!(response(200, &[&no_cache]).directives.no_cache.is_all(), all, "§5.2.2.4 {no_cache}");
         }
+    }
+
+    #[test]
+    fn groups_and_what_of_a_query_counts_are_noticed() {
+        let facts = response(200, &["cache-groups: \"b\", \"a\"", "no-vary-search: params=(\"x\")"]);
+        assert_eq!(facts.groups.iter().collect::<Vec<_>>(), ["a", "b"], "9875 §2");
+        assert!(facts.no_vary_search.as_ref().is_some_and(|rule| rule.same("a=1&x=2", "a=1")));
+        assert!(facts.heap() >= "abx".len());
+        let facts = response(200, &["cache-groups: a", "no-vary-search: params=x"]);
+        assert!(facts.groups.is_empty() && facts.no_vary_search.is_none() && facts.heap() == 0);
     }
 
     #[test]

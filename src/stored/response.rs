@@ -109,6 +109,7 @@ impl StoredResponse {
             self.headers.capacity().saturating_mul(FIELD),
             repeats.saturating_mul(FIELD),
             selecting,
+            self.facts.heap(),
             self.key.heap(),
         ]
         .into_iter()

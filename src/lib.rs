@@ -19,6 +19,7 @@
 //! config/          3      file -> check -> Config, or all problems with line and caret
 //! stored/          2 pure the thing we keep: StoredResponse, key, codec
 //! rules/           1 pure RFC 9111 as total functions
+//! coding/          1 pure content codings: encode, decode within a bound
 //! fields/          0 pure HTTP fields as typed values
 //! clock.rs         0      the only reader of time
 //! ```
@@ -32,6 +33,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 pub mod admin;
 pub mod cli;
 pub mod clock;
+pub mod coding;
 pub mod config;
 pub mod demo;
 pub mod fields;

@@ -16,10 +16,11 @@
 use std::path::{Path, PathBuf};
 
 /// Every room and its floor. A room may use rooms with a smaller number, and itself.
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("clock", 0),
     ("fields", 0),
     ("rules", 1),
+    ("coding", 1),
     ("stored", 2),
     ("config", 3),
     ("telemetry", 3),
@@ -36,7 +37,7 @@ const FLOORS: [(&str, u8); 16] = [
 ];
 
 /// Rooms that know nothing of sockets, files, clocks and runtimes.
-const PURE: [&str; 3] = ["fields", "rules", "stored"];
+const PURE: [&str; 4] = ["fields", "rules", "coding", "stored"];
 
 /// The one neighbour's item that a pure room may use: a moment that somebody else has read.
 const PURE_TIME: &str = "Timestamp";

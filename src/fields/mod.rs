@@ -5,7 +5,9 @@
 //! "there is none" comes out, in time linear in the bytes.
 //! Must not know: caching decisions, clocks, I/O.
 
+pub mod accept_encoding;
 pub mod cache_control;
+pub mod content_coding;
 pub mod date;
 pub mod groups;
 pub mod hop;

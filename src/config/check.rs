@@ -176,6 +176,7 @@ fn cache(mut section: Section<'_>) -> Cache {
             d.redis_deadline,
             Zero::Refused("leave out `redis` instead"),
         ),
+        range_fill: s.size("range_fill", d.range_fill, "write range = \"part\" on the routes instead"),
         lag: s.size("lag", d.lag, "write at least \"64KiB\""),
         lag_timeout: s.duration("lag_timeout", d.lag_timeout, Zero::Fine),
         variants: s.count("variants", d.variants, 1..=4096),

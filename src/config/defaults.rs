@@ -54,6 +54,8 @@ impl Default for Cache {
             max_object: 16 * MIB,
             // As much again as the default memory tier, at the very most.
             in_flight: 256 * MIB,
+            // As quickly fetched as a part of it.
+            range_fill: MIB,
             // About what sockets on the way hold anyway.
             lag: MIB,
             // Time for a stalled network to come back, not for a client that reads nothing.

@@ -148,6 +148,9 @@ pub struct Cache {
     /// Bytes of bodies that may be on their way into the cache at once; beyond it responses are
     /// passed through unstored.
     pub in_flight: u64,
+    /// With `range = "auto"`, a representation known to be no larger than this is completed when a
+    /// range of it is missing, bytes.
+    pub range_fill: u64,
     /// Bytes that a slow client may lag behind a body that outgrew `max_object`.
     pub lag: u64,
     /// How long a client that lags so far may hold up the others before it is cut off.

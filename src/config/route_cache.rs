@@ -11,7 +11,7 @@ use super::RouteCache;
 use super::problems::Found;
 use super::reader::{Reader, Text, Value, Zero, one_of};
 use super::section::Section;
-use crate::rules::{Authorization, Cookies, Policy, SetCookie, Ttl};
+use crate::rules::{Authorization, Cookies, Policy, RangeFetch, SetCookie, Ttl};
 use crate::stored::{DotSegments, Glob, KeyPolicy, Slashes};
 
 /// Reads a route's caching. Without a word about it, caching is on with the defaults.
@@ -44,6 +44,7 @@ fn cache(mut section: Section<'_>) -> RouteCache {
         cookies,
         authorization,
         set_cookie: set_cookie(s, d.set_cookie),
+        range: range(s, d.range),
     };
     section.finish();
     RouteCache { key, policy }
@@ -176,4 +177,9 @@ fn set_cookie(section: &mut Section<'_>, default: SetCookie) -> SetCookie {
         ("keep", SetCookie::Keep),
     ];
     section.word("set_cookie", default, &words)
+}
+
+fn range(section: &mut Section<'_>, default: RangeFetch) -> RangeFetch {
+    let words = [("auto", RangeFetch::Auto), ("fill", RangeFetch::Fill), ("part", RangeFetch::Part)];
+    section.word("range", default, &words)
 }

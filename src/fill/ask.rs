@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use crate::rules;
+use http::{HeaderValue, header};
+
 use crate::stored::StoredResponse;
 use crate::upstream::{ForwardError, RequestBody};
 
-use super::{Answer, Filling, outbound};
+use super::{Answer, Filling, Plan, outbound};
 
 /// Asks the shared tier for a response to this request; notes the URL's generation.
 ///
@@ -25,19 +26,21 @@ pub(super) async fn redis(filling: &mut Filling) -> Option<Arc<StoredResponse>> 
     if fill.worker.shared.purges.is_purged(&found) { None } else { Some(found) }
 }
 
-/// Asks the origin; conditionally if what is stored has a validator and `conditional` says so.
+/// Asks the origin as planned.
 ///
 /// Bounded by the upstream's own limits.
-pub(super) async fn origin(filling: &mut Filling, conditional: bool) -> Result<Answer, ForwardError> {
+pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, ForwardError> {
     let fill = &filling.fill;
     let Some((route, upstream)) = fill.snapshot.route(fill.route).zip(fill.snapshot.upstream(fill.route))
     else {
         return Err(ForwardError::unasked("-", "the route has no upstream"));
     };
-    let conditions = match fill.stale.as_ref().filter(|_| conditional) {
-        Some(stale) => rules::origin_conditions(&stale.facts, &stale.headers),
-        None => Vec::new(),
-    };
+    let Plan { range, mut conditions, gap } = plan;
+    // A client's own `If-Range` can bring no 304.
+    let conditional = conditions.iter().any(|(name, _)| *name != header::IF_RANGE);
+    let asked_range = range.and_then(|range| HeaderValue::from_str(&range.to_string()).ok());
+    let ranged = asked_range.is_some();
+    conditions.extend(asked_range.map(|value| (header::RANGE, value)));
     let request = outbound::fill(&fill.worker, &fill.asked, route, &fill.snapshot, conditions)
         .map(|()| RequestBody::empty());
     let request_time = fill.worker.now();
@@ -49,5 +52,5 @@ pub(super) async fn origin(filling: &mut Filling, conditional: bool) -> Result<A
     filling.times.queue = Some(forwarded.times.queue);
     filling.times.connect = forwarded.times.connect;
     filling.times.first_byte = Some(forwarded.times.first_byte);
-    Ok(Answer { response: forwarded.response, request_time, response_time, conditional })
+    Ok(Answer { response: forwarded.response, request_time, response_time, conditional, ranged, gap })
 }

@@ -7,24 +7,38 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode, header};
 
 use crate::clock::Timestamp;
+use crate::fields::range::ContentRange;
 use crate::fields::vary::Vary;
 use crate::rules::{self, NotStored, ResponseFacts, Storable};
 use crate::stored::StoredResponse;
 
-use super::{Answer, Filling};
+use super::{Answer, Filling, Gap};
 
 /// What to do with an answer.
 pub(super) enum Verdict {
     /// A 304 that confirms what is stored.
     Confirmed(Answer),
-    /// A 304 that does not: ask again, without conditions.
-    WrongNotModified,
+    /// A 304 that does not, or a part that does not fit: ask again, as if nothing were stored.
+    Unfit,
     /// An error in whose place what is stored may stand (RFC 5861 §4).
     Stands(Arc<StoredResponse>, u16),
     /// To be kept.
     Storable(Storable, Answer),
+    /// The rest of what is stored in part.
+    Completes(Box<Rest>),
     /// For the owner alone.
     NotStorable(NotStored, Answer),
+}
+
+/// An answer with what is missing, and what it makes of the parts that are stored.
+pub(super) struct Rest {
+    pub answer: Answer,
+    pub stale: Arc<StoredResponse>,
+    pub gap: Gap,
+    /// The fields of both (RFC 9110 §15.3.7.3).
+    pub headers: HeaderMap,
+    pub facts: ResponseFacts,
+    pub permit: Storable,
 }
 
 pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
@@ -37,11 +51,22 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
     {
         return Verdict::Stands(stale, status.as_u16());
     }
+    if let Some(gap) = answer.gap {
+        match status {
+            StatusCode::PARTIAL_CONTENT => return rest(filling, answer, gap),
+            // What is stored in part is longer than what there is.
+            StatusCode::RANGE_NOT_SATISFIABLE => return Verdict::Unfit,
+            _ => {}
+        }
+    }
     let facts = facts_of(&answer);
     let permit = rules::storing::judge(&filling.fill.asked.facts, &facts, &filling.cache.policy);
     let max = filling.fill.snapshot.config.cache.max_object;
     match permit {
         Err(why) => Verdict::NotStorable(why, answer),
+        Ok(_) if facts.status == 206 && !(answer.ranged && holds_no_more_than_it_says(&facts, &answer)) => {
+            Verdict::NotStorable(NotStored::Partial, answer)
+        }
         Ok(_) if varies_on_ours(&facts) => Verdict::NotStorable(NotStored::VaryStar, answer),
         Ok(_) if content_length(answer.response.headers()).is_some_and(|length| length > max) => {
             Verdict::NotStorable(NotStored::TooLarge, answer)
@@ -70,6 +95,7 @@ pub(super) fn standing_in(filling: &Filling, now: Timestamp) -> Option<Arc<Store
         return None;
     }
     rules::on_error(&filling.fill.asked.facts, &stale.facts, &filling.cache.policy, now)?;
+    stale.cut(&filling.fill.asked.facts, &filling.fill.asked.headers)?;
     Some(Arc::clone(stale))
 }
 
@@ -104,6 +130,35 @@ fn not_modified(filling: &Filling, answer: Answer) -> Verdict {
         Some(stale) if answer.conditional && rules::confirms(&stale.facts, &facts) => {
             Verdict::Confirmed(answer)
         }
-        _ => Verdict::WrongNotModified,
+        _ => Verdict::Unfit,
     }
+}
+
+/// A part that was asked for to be put together with those that are stored.
+fn rest(filling: &Filling, answer: Answer, gap: Gap) -> Verdict {
+    let came = facts_of(&answer);
+    let Some(stale) = filling.fill.stale.clone() else { return Verdict::Unfit };
+    let length = stale.content.length();
+    let expected = Some(ContentRange { span: Some(gap.missing), length: Some(length) });
+    if came.content_range != expected || !rules::same_representation(&stale.facts, &came) {
+        return Verdict::Unfit;
+    }
+    let headers = rules::freshen(&stale.headers, answer.response.headers());
+    let status = stale.status.as_u16();
+    let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
+    // The parts had a Content-Range each, and so has what comes.
+    let judged = ResponseFacts { content_range: came.content_range, ..facts.clone() };
+    match rules::storing::judge(&filling.fill.asked.facts, &judged, &filling.cache.policy) {
+        Ok(permit) => Verdict::Completes(Box::new(Rest { answer, stale, gap, headers, facts, permit })),
+        // Now it may not be kept, so there is nothing to put together.
+        Err(_) => Verdict::Unfit,
+    }
+}
+
+/// A part that is shorter than its range is a part all the same, up to where it ends; in one that is
+/// longer, nobody knows what is what.
+fn holds_no_more_than_it_says(facts: &ResponseFacts, answer: &Answer) -> bool {
+    let span = facts.content_range.and_then(|said| said.span);
+    let length = content_length(answer.response.headers());
+    span.is_some_and(|span| length.is_none_or(|length| length <= span.len()))
 }

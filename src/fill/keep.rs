@@ -3,23 +3,25 @@
 //! Knows the order in which tiers, waiters and body are served.
 //! Must not know: why a response may be kept (it holds the permit).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 
 use crate::clock::Timestamp;
+use crate::fields::range::{ContentRange, Span};
 use crate::fields::{date, hop};
 use crate::flight::{Growing, Room, Writer};
 use crate::rules::{self, NotStored, ResponseFacts, Storable};
 use crate::store::Reserved;
-use crate::stored::{Received, StoredResponse};
+use crate::stored::{Content, Parts, Received, StoredResponse};
 use crate::upstream::OriginBody;
 use crate::worker::{Fetched, ForOwner, Landing, Own, OwnerLanding};
 
-use super::judge::{content_length, facts_of};
+use super::judge::{Rest, content_length, facts_of};
 use super::{Answer, Filling};
 
 /// A 304: both tiers get the stored response with the fields that the 304 brought (§4.3.4).
@@ -34,7 +36,9 @@ pub(super) fn confirmed(mut filling: Filling, answer: Answer) {
     let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
     // The 304 may have named other fields in Vary.
     let selecting = rules::selecting_fields(&facts.vary, &filling.fill.asked.headers);
-    match rules::storing::judge(&filling.fill.asked.facts, &facts, &filling.cache.policy) {
+    // Parts had a Content-Range each as they came.
+    let judged = ResponseFacts { content_range: stale.content.range(), ..facts.clone() };
+    match rules::storing::judge(&filling.fill.asked.facts, &judged, &filling.cache.policy) {
         Ok(permit) => {
             let headers = rules::stored_fields(&headers, &permit);
             let fresh = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
@@ -51,25 +55,100 @@ pub(super) fn confirmed(mut filling: Filling, answer: Answer) {
 
 /// A storable response: its head goes to everyone now, its body as it comes, and when it is whole
 /// it is kept.
-pub(super) async fn storable(mut filling: Filling, permit: Storable, answer: Answer) {
-    let config = &filling.fill.snapshot.config.cache;
-    let declared = content_length(answer.response.headers());
-    let Some(reserved) = filling.fill.worker.shared.memory.in_flight().try_reserve(declared.unwrap_or(0))
-    else {
+pub(super) async fn storable(filling: Filling, permit: Storable, answer: Answer) {
+    let Some(reserved) = reserve(&filling, &answer) else {
         return filling.private(answer.response, NotStored::InFlightLimit).await;
     };
     let facts = facts_of(&answer);
-    let selecting = rules::selecting_fields(&facts.vary, &filling.fill.asked.headers);
+    let keeping = match facts.content_range {
+        Some(ContentRange { span: Some(span), length: Some(length) }) => Keeping::Part { span, length },
+        _ => Keeping::Whole,
+    };
     let (parts, body) = answer.response.into_parts();
-    let headers = passing_fields(&parts.headers, &permit);
-    let withheld = withheld_fields(&parts.headers, &permit);
+    let head = Head {
+        status: parts.status,
+        headers: passing_fields(&parts.headers, &permit),
+        withheld: withheld_fields(&parts.headers, &permit),
+        facts,
+    };
+    deliver(filling, permit, head, keeping, body, reserved).await;
+}
+
+/// What was missing of the stored parts: goes out with what is wanted of them, and is kept with them
+/// (RFC 9111 §3.4).
+pub(super) async fn completing(filling: Filling, rest: Rest) {
+    let Rest { answer, stale, gap, headers, facts, permit } = rest;
+    let (Some(reserved), Content::Parts(parts)) = (reserve(&filling, &answer), &stale.content) else {
+        return filling.private(answer.response, NotStored::InFlightLimit).await;
+    };
+    let held = |first: u64, end: u64| {
+        let span = (first < end).then(|| Span { first, last: end.saturating_sub(1) });
+        span.and_then(|span| stale.content.cut(span)).unwrap_or_default()
+    };
+    let keeping = Keeping::Rest {
+        before: held(gap.wanted.first, gap.missing.first),
+        after: held(gap.missing.end(), gap.wanted.end()),
+        parts: parts.clone(),
+        missing: gap.missing,
+    };
+    let mut passing = rules::stored_fields(&headers, &permit);
+    ensure_date(&mut passing, answer.response_time);
+    passing.insert(header::CONTENT_LENGTH, HeaderValue::from(gap.wanted.len()));
+    let status = if gap.whole { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
+    if !gap.whole {
+        let Span { first, last } = gap.wanted;
+        let text = format!("bytes {first}-{last}/{}", parts.length());
+        passing.extend(HeaderValue::from_str(&text).ok().map(|value| (header::CONTENT_RANGE, value)));
+    }
+    let withheld = withheld_fields(answer.response.headers(), &permit);
+    let head = Head { status, headers: passing, withheld, facts };
+    let body = answer.response.into_body();
+    deliver(filling, permit, head, keeping, body, reserved).await;
+}
+
+/// The head of a response on its way into the cache.
+struct Head {
+    status: StatusCode,
+    headers: HeaderMap,
+    withheld: HeaderMap,
+    facts: ResponseFacts,
+}
+
+/// What a body becomes at its end.
+enum Keeping {
+    /// All that there is.
+    Whole,
+    /// A part.
+    Part { span: Span, length: u64 },
+    /// One more part of what is stored; `before` and `after` go out around it.
+    Rest { before: Vec<Bytes>, after: Vec<Bytes>, parts: Parts, missing: Span },
+}
+
+/// Room for a body of the length that is declared.
+fn reserve(filling: &Filling, answer: &Answer) -> Option<Reserved> {
+    let declared = content_length(answer.response.headers());
+    filling.fill.worker.shared.memory.in_flight().try_reserve(declared.unwrap_or(0))
+}
+
+async fn deliver(
+    mut filling: Filling,
+    permit: Storable,
+    head: Head,
+    keeping: Keeping,
+    body: OriginBody,
+    reserved: Reserved,
+) {
+    let config = &filling.fill.snapshot.config.cache;
+    let Head { status, headers, withheld, facts } = head;
+    let selecting = rules::selecting_fields(&facts.vary, &filling.fill.asked.headers);
     let (writer, growing) = Growing::new(config.lag, config.lag_timeout);
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
     let own = growing.reader().map(|reader| Own { reader, withheld });
-    let (status, born, key) = (parts.status, filling.born, Arc::clone(&filling.fill.key));
+    let (born, key) = (filling.born, Arc::clone(&filling.fill.key));
     let fetched = Arc::new(Fetched { status, headers, facts, selecting, key, born, body: growing });
     filling.tell_with(Landing::Fetched(Arc::clone(&fetched)), own);
-    pump(filling, permit, fetched, writer, body, reserved).await;
+    let pump = Pump { writer, trailers: None, reserved: Some(reserved), came: Vec::new(), taken: 0 };
+    pump.run(filling, permit, fetched, keeping, body).await;
 }
 
 /// What has come of a body so far.
@@ -78,52 +157,88 @@ struct Pump {
     trailers: Option<HeaderMap>,
     /// `None` once the body has outgrown what may be kept.
     reserved: Option<Reserved>,
-}
-
-/// Moves the body from the origin to the readers, and into the cache at its end.
-///
-/// Returning early drops the writer: readers see a broken body, and nothing is kept.
-async fn pump(
-    mut filling: Filling,
-    permit: Storable,
-    fetched: Arc<Fetched>,
-    writer: Writer,
-    mut body: OriginBody,
-    reserved: Reserved,
-) {
-    let mut pump = Pump { writer, trailers: None, reserved: Some(reserved) };
-    while !body.is_end_stream() {
-        match body.frame().await {
-            None => break,
-            Some(Err(_)) => return,
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(chunk) => {
-                    if pump.take(&mut filling, chunk).await == Room::NoReaders {
-                        return;
-                    }
-                }
-                Err(other) => pump.trailers = other.into_trailers().ok(),
-            },
-        }
-    }
-    if pump.reserved.is_none() {
-        return pump.writer.complete(None, pump.trailers);
-    }
-    let whole = StoredResponse::compact(&pump.writer.chunks());
-    let response = stored(&filling, permit, &fetched, whole.clone());
-    // Kept before the seat is given up: whoever finds no flight finds the response.
-    filling.promote(&response);
-    filling.write_behind(&response);
-    pump.writer.complete(Some(whole), pump.trailers);
+    /// What the origin has sent, while it is kept.
+    came: Vec<Bytes>,
+    /// Bytes that the origin has sent.
+    taken: u64,
 }
 
 impl Pump {
+    /// Moves the body from the origin to the readers, and into the cache at its end.
+    ///
+    /// Returning early drops the writer: readers see a broken body, and nothing is kept.
+    async fn run(
+        mut self,
+        mut filling: Filling,
+        permit: Storable,
+        fetched: Arc<Fetched>,
+        keeping: Keeping,
+        mut body: OriginBody,
+    ) {
+        if let Keeping::Rest { before, .. } = &keeping {
+            before.iter().for_each(|bytes| self.writer.push(bytes.clone()));
+        }
+        while !body.is_end_stream() {
+            match body.frame().await {
+                None => break,
+                Some(Err(_)) => return,
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(chunk) => {
+                        if self.take(&mut filling, &keeping, chunk).await == Room::NoReaders {
+                            return;
+                        }
+                    }
+                    Err(other) => self.trailers = other.into_trailers().ok(),
+                },
+            }
+        }
+        self.end(filling, permit, &fetched, keeping);
+    }
+
+    /// The body has come to its end.
+    fn end(mut self, filling: Filling, permit: Storable, fetched: &Fetched, keeping: Keeping) {
+        if let Keeping::Rest { after, missing, .. } = &keeping {
+            if self.taken != missing.len() {
+                return;
+            }
+            after.iter().for_each(|bytes| self.writer.push(bytes.clone()));
+            // A trailer section is about what the origin has sent, not about what was made of it.
+            self.trailers = None;
+        }
+        let content = self.reserved.is_some().then(|| self.content(&keeping)).flatten();
+        let Some(content) = content else { return self.writer.complete(None, self.trailers) };
+        let whole = content.whole().filter(|_| matches!(keeping, Keeping::Whole)).cloned();
+        let response = stored(&filling, permit, fetched, content);
+        // Kept before the seat is given up: whoever finds no flight finds the response.
+        filling.promote(&response);
+        filling.write_behind(&response);
+        self.writer.complete(whole, self.trailers);
+    }
+
+    /// What is to be kept, in memory of its own; `None` where what came does not fit its head.
+    fn content(&self, keeping: &Keeping) -> Option<Content> {
+        let bytes = StoredResponse::compact(&self.came);
+        match keeping {
+            Keeping::Whole => Some(Content::Whole(bytes)),
+            Keeping::Part { span, length } => {
+                (self.taken <= span.len()).then(|| Parts::of(*length, span.first, bytes)).flatten()
+            }
+            Keeping::Rest { parts, missing, .. } => parts.with(missing.first, bytes),
+        }
+    }
+
     /// Takes a chunk; waits for the readers where the body is no longer kept.
-    async fn take(&mut self, filling: &mut Filling, chunk: Bytes) -> Room {
+    async fn take(&mut self, filling: &mut Filling, keeping: &Keeping, chunk: Bytes) -> Room {
         let max = filling.fill.snapshot.config.cache.max_object;
-        let total = self.writer.written().saturating_add(chunk.len() as u64);
+        self.taken = self.taken.saturating_add(chunk.len() as u64);
+        let held = match keeping {
+            Keeping::Rest { missing, .. } if self.taken > missing.len() => return Room::NoReaders,
+            Keeping::Rest { parts, .. } => Content::Parts(parts.clone()).held(),
+            Keeping::Whole | Keeping::Part { .. } => 0,
+        };
+        let total = self.taken;
         if let Some(reserved) = &mut self.reserved {
-            let why = if total > max {
+            let why = if total.saturating_add(held) > max {
                 Some(NotStored::TooLarge)
             } else if !reserved.grow(total.saturating_sub(reserved.bytes())) {
                 Some(NotStored::InFlightLimit)
@@ -132,8 +247,11 @@ impl Pump {
             };
             if let Some(why) = why {
                 self.reserved = None;
+                self.came = Vec::new();
                 filling.mark(why, 200);
                 self.writer.stop_keeping();
+            } else {
+                self.came.push(chunk.clone());
             }
         }
         let room = self.writer.room().await;
@@ -162,13 +280,25 @@ impl Filling {
     }
 }
 
-fn stored(filling: &Filling, permit: Storable, fetched: &Fetched, body: Bytes) -> Arc<StoredResponse> {
+fn stored(filling: &Filling, permit: Storable, fetched: &Fetched, content: Content) -> Arc<StoredResponse> {
+    let mut headers = Cow::Borrowed(&fetched.headers);
+    let status = match (fetched.status, &content) {
+        (StatusCode::OK | StatusCode::PARTIAL_CONTENT, Content::Parts(_)) => StatusCode::PARTIAL_CONTENT,
+        (StatusCode::PARTIAL_CONTENT, Content::Whole(_)) => StatusCode::OK,
+        (status, _) => status,
+    };
+    if fetched.status == StatusCode::PARTIAL_CONTENT || status == StatusCode::PARTIAL_CONTENT {
+        // They tell of one message, not of the representation that it brought a part of.
+        let headers = headers.to_mut();
+        headers.remove(header::CONTENT_RANGE);
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let received = Received {
-        status: fetched.status,
-        headers: &fetched.headers,
+        status,
+        headers: &headers,
         request_time: fetched.facts.request_time,
         response_time: fetched.facts.response_time,
-        body,
+        content,
         selecting: fetched.selecting.clone(),
         key: Arc::clone(&filling.fill.key),
         born: filling.born,

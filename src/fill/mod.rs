@@ -7,8 +7,9 @@
 //! ask Redis   fresh ......... promote, publish, done
 //!             in grace ...... promote, publish, go on as a refresh
 //!             else .......... go on (its validator is used)
-//! ask origin  (conditional if a stale copy is held)
+//! ask origin  (conditional if a stale copy is held; for what is missing if parts are)
 //! judge       304 ........... freshen both tiers, publish
+//!             the rest ...... put it together with the parts, publish, keep
 //!             storable ...... publish the head, grow the body, keep in both tiers
 //!             not storable .. to the owner alone; mark the key; guests go alone
 //!             error ......... stale if allowed, else the failure to all
@@ -21,6 +22,8 @@ mod ask;
 mod judge;
 mod keep;
 pub mod outbound;
+mod plan;
+mod tell;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,14 +34,16 @@ use tokio::sync::oneshot;
 use crate::clock::Timestamp;
 use crate::config::RouteCache;
 use crate::flight::Owner;
-use crate::rules::{self, NotStored, Reuse};
+use crate::rules::{self, Reuse};
 use crate::store::{Class, Generation};
 use crate::stored::{Born, CacheKey, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
-use crate::worker::{Asked, FillTimes, ForOwner, Landing, Own, OwnerLanding, Snapshot, Worker};
+use crate::worker::{Asked, FillTimes, ForOwner, Landing, Snapshot, Worker};
 
 use judge::Verdict;
 pub use judge::is_failure;
+use plan::{Gap, Plan};
+pub use plan::{Want, want};
 
 /// How long an origin that failed is left alone where something stored stands in for it.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -55,9 +60,11 @@ pub struct Fill {
     pub asked: Arc<Asked>,
     /// What is fetched.
     pub key: Arc<CacheKey>,
+    /// How much of it.
+    pub want: Want,
     /// Whether the request carries credentials.
     pub class: Class,
-    /// What memory holds, no longer fresh.
+    /// What memory holds, no longer fresh or not all that is wanted.
     pub stale: Option<Arc<StoredResponse>>,
     /// The seat on the flight.
     pub seat: Owner<Landing>,
@@ -82,7 +89,12 @@ struct Answer {
     response: Response<OriginBody>,
     request_time: Timestamp,
     response_time: Timestamp,
+    /// It may be a 304, by conditions of ours.
     conditional: bool,
+    /// It was asked for a range.
+    ranged: bool,
+    /// What it is to be put together with.
+    gap: Option<Gap>,
 }
 
 impl Fill {
@@ -108,32 +120,49 @@ impl Filling {
     async fn ask_redis(&mut self) -> bool {
         let Some(found) = ask::redis(self).await else { return false };
         let now = self.fill.worker.now();
+        let answers = found.cut(&self.fill.asked.facts, &self.fill.asked.headers).is_some();
         match rules::reuse::judge(&self.fill.asked.facts, &found.facts, &self.cache.policy, now) {
-            Reuse::Fresh(_) => {
+            Reuse::Fresh(_) if answers => {
                 self.promote(&found);
                 self.tell(Landing::Found(found));
                 true
             }
+            Reuse::Fresh(_) => {
+                self.begin_with(found);
+                false
+            }
             Reuse::Stale { grace, .. } => {
-                if grace.is_some() {
+                if grace.is_some() && answers {
                     self.promote(&found);
                     self.tell(Landing::Found(Arc::clone(&found)));
                 }
-                self.fill.stale = Some(found);
+                self.begin_with(found);
                 false
             }
             Reuse::Refused(_) => false,
         }
     }
 
+    /// Something is stored after all, so other than thought may be wanted.
+    fn begin_with(&mut self, found: Arc<StoredResponse>) {
+        let config = &self.fill.snapshot.config.cache;
+        self.fill.want = plan::want(&self.fill.asked, Some(&found), &self.cache.policy, config);
+        self.fill.stale = Some(found);
+    }
+
+    /// What to ask the origin.
+    fn plan(&self) -> Plan {
+        plan::plan(self.fill.want, &self.fill.asked, self.fill.stale.as_deref())
+    }
+
     async fn ask_origin(mut self) {
-        let conditional = self.fill.stale.as_ref().is_some_and(|stale| stale.facts.has_validator());
-        let verdict = match ask::origin(&mut self, conditional).await {
+        let plan = self.plan();
+        let verdict = match ask::origin(&mut self, plan).await {
             Ok(answer) => judge::judge(&self, answer),
             Err(error) => return self.failed(error).await,
         };
         match verdict {
-            Verdict::WrongNotModified => match ask::origin(&mut self, false).await {
+            Verdict::Unfit => match self.ask_anew().await {
                 Ok(answer) => {
                     let verdict = judge::judge(&self, answer);
                     self.settle(verdict).await;
@@ -144,14 +173,21 @@ impl Filling {
         }
     }
 
+    /// The same as if nothing were stored.
+    async fn ask_anew(&mut self) -> Result<Answer, ForwardError> {
+        let plan = plan::anew(self.fill.want, &self.fill.asked);
+        ask::origin(self, plan).await
+    }
+
     async fn settle(self, verdict: Verdict) {
         match verdict {
             Verdict::Confirmed(answer) => keep::confirmed(self, answer),
             Verdict::Stands(stale, status) => self.stands(stale, Some(status)).await,
             Verdict::Storable(permit, answer) => keep::storable(self, permit, answer).await,
+            Verdict::Completes(rest) => keep::completing(self, *rest).await,
             Verdict::NotStorable(why, answer) => self.private(answer.response, why).await,
             // Only an unconditional request leads here twice: the origin answers 304 unasked.
-            Verdict::WrongNotModified => {
+            Verdict::Unfit => {
                 let error = ForwardError::unasked(
                     self.fill.snapshot.upstream_name(self.fill.route),
                     "it sent a 304 that nobody asked for",
@@ -183,50 +219,5 @@ impl Filling {
         if self.refresh {
             tokio::time::sleep(AFTER_ERROR).await;
         }
-    }
-
-    /// Not to be shared: marks the key, sends everyone else away, gives it to the owner.
-    async fn private(mut self, response: Response<OriginBody>, why: NotStored) {
-        let error = response.status().is_server_error();
-        self.mark(why, response.status().as_u16());
-        // The mark stands before anybody is sent away, so that none of them joins a flight again.
-        self.fill.seat.publish(Landing::NotStorable(why));
-        match self.fill.owner.take() {
-            // An owner that has left drops the response, which closes its connection.
-            Some(owner) => {
-                let landing = OwnerLanding::Private(Box::new(response), why);
-                let _left = owner.send(ForOwner { landing, times: self.times });
-            }
-            None => drop(response),
-        }
-        if error {
-            self.rest_after_refresh().await;
-        }
-    }
-
-    /// Remembers that the key is not worth waiting for.
-    fn mark(&self, why: NotStored, status: u16) {
-        if judge::is_lasting(why, status) {
-            let shared = &self.fill.worker.shared;
-            let until = self.fill.worker.now().saturating_add(self.fill.snapshot.config.cache.hit_for_miss);
-            shared.memory.mark(&self.fill.key, self.fill.class, why, until);
-        }
-    }
-
-    fn promote(&self, found: &Arc<StoredResponse>) {
-        let shared = &self.fill.worker.shared;
-        shared.memory.keep(Arc::clone(found), self.fill.class, &shared.purges);
-    }
-
-    fn tell(&mut self, landing: Landing) {
-        self.tell_with(landing, None);
-    }
-
-    fn tell_with(&mut self, landing: Landing, own: Option<Own>) {
-        if let Some(owner) = self.fill.owner.take() {
-            let landing = OwnerLanding::Shared(landing.clone(), own);
-            let _left = owner.send(ForOwner { landing, times: self.times });
-        }
-        self.fill.seat.publish(landing);
     }
 }

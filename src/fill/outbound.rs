@@ -18,8 +18,8 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The request of a fill: a GET without a body, without the client's range and conditions, with
-/// `conditions` of our own.
+/// The request of a fill: a GET without a body, without the client's range and conditions, with the
+/// `conditions` that were planned.
 pub fn fill(
     worker: &Worker,
     asked: &Asked,
@@ -30,7 +30,9 @@ pub fn fill(
     let mut headers = forwarded_fields(worker, asked, route, snapshot);
     rules::strip_conditions(&mut headers);
     headers.remove(header::CONTENT_LENGTH);
-    headers.extend(conditions);
+    for (name, value) in conditions {
+        headers.append(name, value);
+    }
     build(Method::GET, asked, headers)
 }
 

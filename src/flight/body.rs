@@ -151,11 +151,6 @@ impl Writer {
         state.trim();
     }
 
-    /// Every chunk written so far. Only whole while the body is kept.
-    pub fn chunks(&self) -> Vec<Bytes> {
-        self.state.lock().chunks.iter().cloned().collect()
-    }
-
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.state.lock().written
@@ -417,7 +412,7 @@ mod tests {
         writer.push(chunk("one "));
         assert_eq!(now(&mut reader), Some(Some(Ok("one ".into()))));
         writer.push(chunk("two"));
-        let whole = writer.chunks().concat().into();
+        let whole = chunk("one two");
         writer.complete(Some(whole), None);
         assert_eq!(all(reader).await.unwrap(), "two");
         assert_eq!(all(growing.reader().unwrap()).await.unwrap(), "one two");

@@ -87,6 +87,12 @@ impl<T: Clone> Flights<T> {
         }
     }
 
+    /// A place on a flight that is under way; none where nobody is fetching it.
+    pub fn visit(&self, key: FlightKey) -> Option<Guest<T>> {
+        let shard = self.shard(key.key)?.lock();
+        shard.get(&key).map(|receiver| Guest(receiver.clone()))
+    }
+
     /// Whether a fetch for the key is in flight, in whatever lane.
     ///
     /// If there is none, then every fetch for it that ever began is over, with all that its task did
@@ -172,6 +178,18 @@ mod tests {
             Seat::Guest(guest) => guest,
             Seat::Owner(_) => panic!("the key should be taken"),
         }
+    }
+
+    #[tokio::test]
+    async fn a_visitor_never_becomes_the_owner() {
+        let flights = Flights::new();
+        assert!(flights.visit(KEY).is_none());
+        let owner = owner(&flights, KEY);
+        let visitor = flights.visit(KEY).unwrap();
+        owner.publish(7);
+        assert_eq!(visitor.wait().await, Ok(7));
+        drop(owner);
+        assert!(flights.visit(KEY).is_none() && flights.is_empty());
     }
 
     #[tokio::test]

@@ -1,18 +1,20 @@
 //! The body that a client gets, and the end of its report.
 //!
-//! Knows the four kinds of content and when one is complete. A body that cannot be completed ends in
+//! Knows the kinds of content and when one is complete. A body that cannot be completed ends in
 //! an error, so that the connection is cut and never looks whole.
 //! Must not know: where the content comes from beyond its type.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::clock::Mono;
-use crate::flight::Reader;
+use crate::fields::range::Span;
+use crate::flight::{Broken, Reader};
 use crate::telemetry::{End, Phase};
 use crate::upstream::OriginBody;
 
@@ -36,10 +38,51 @@ pub(super) enum Content {
     Empty,
     /// All of it.
     Whole(Bytes),
+    /// All of it, in pieces.
+    Pieces(VecDeque<Bytes>),
     /// A body that is still on its way into the cache.
     Growing(Reader),
+    /// A part of such a body.
+    GrowingPart(Stretch),
     /// Straight from the origin.
     Origin(OriginBody),
+}
+
+/// Some bytes of a body that is still on its way.
+pub(super) struct Stretch {
+    reader: Reader,
+    /// Bytes yet to be passed over.
+    skip: u64,
+    /// Bytes yet to be given.
+    left: u64,
+}
+
+impl Stretch {
+    pub(super) fn new(reader: Reader, span: Span) -> Self {
+        Self { reader, skip: span.first, left: span.len() }
+    }
+
+    /// Never its trailers: they are about the whole.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        while self.left > 0 {
+            let data = match ready!(Pin::new(&mut self.reader).poll_frame(cx)) {
+                Some(Ok(frame)) => frame.into_data().ok(),
+                Some(Err(broken)) => return Poll::Ready(Some(Err(broken.into()))),
+                None => None,
+            };
+            // It was shorter than its head said.
+            let Some(mut data) = data else { return Poll::Ready(Some(Err(Broken.into()))) };
+            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(data.len());
+            self.skip = self.skip.saturating_sub(skipped as u64);
+            data.advance(skipped);
+            data.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+            self.left = self.left.saturating_sub(data.len() as u64);
+            if !data.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+        }
+        Poll::Ready(None)
+    }
 }
 
 impl Delivery {
@@ -48,6 +91,8 @@ impl Delivery {
         let expected = match &content {
             Content::Empty => Some(0),
             Content::Whole(bytes) => Some(bytes.len() as u64),
+            Content::Pieces(pieces) => Some(total(pieces)),
+            Content::GrowingPart(stretch) => Some(stretch.left),
             _ => {
                 headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
             }
@@ -69,10 +114,16 @@ impl Delivery {
                 self.content = Content::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
+            Content::Pieces(pieces) => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
             Content::Growing(reader) => Pin::new(reader).poll_frame(cx).map_err(Into::into),
+            Content::GrowingPart(stretch) => stretch.poll_frame(cx),
             Content::Origin(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
         }
     }
+}
+
+fn total(pieces: &VecDeque<Bytes>) -> u64 {
+    pieces.iter().map(|piece| piece.len() as u64).sum()
 }
 
 impl Body for Delivery {
@@ -101,7 +152,9 @@ impl Body for Delivery {
         match &self.content {
             Content::Empty => true,
             Content::Whole(bytes) => bytes.is_empty(),
+            Content::Pieces(pieces) => pieces.is_empty(),
             Content::Growing(reader) => reader.is_end_stream(),
+            Content::GrowingPart(stretch) => stretch.left == 0,
             Content::Origin(body) => body.is_end_stream(),
         }
     }
@@ -110,7 +163,9 @@ impl Body for Delivery {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Pieces(pieces) => SizeHint::with_exact(total(pieces)),
             Content::Growing(reader) => reader.size_hint(),
+            Content::GrowingPart(stretch) => SizeHint::with_exact(stretch.left),
             Content::Origin(body) => body.size_hint(),
         }
     }

@@ -1,27 +1,29 @@
 //! The answer: which part of what is at hand the client asked for, under which head.
 //!
-//! Knows conditions and ranges on complete responses. A stored response comes here only with the
-//! rules' permit.
+//! Knows how each part of a response is headed. A stored response comes here only with the rules'
+//! permit, and with what of it is to be sent.
 //! Must not know: how the response was found.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::fields::hop;
-use crate::fields::range::{self, Resolved};
-use crate::rules::{self, ClientCondition, ResponseFacts, Reusable};
-use crate::stored::StoredResponse;
+use crate::fields::range::{Resolved, Span};
+use crate::flight::Reader;
+use crate::rules::{self, ResponseFacts, Reusable};
+use crate::stored::{self, Cut, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Source};
 use crate::upstream::OriginBody;
 use crate::worker::{Asked, Fetched, Own, Snapshot, Worker};
 
-use super::body::{Content, Delivery};
+use super::body::{Content, Delivery, Stretch};
 use super::exchange::Exchange;
 use super::failure::Failure;
 use super::head;
+use super::multipart;
 use super::report::Report;
 
 /// Everything that is needed to answer.
@@ -36,7 +38,7 @@ pub(super) struct Deliver {
 }
 
 enum What {
-    Stored(Arc<StoredResponse>, Reusable),
+    Stored(Arc<StoredResponse>, Cut, Reusable),
     Growing(Arc<Fetched>, Own),
     /// For this client alone; the client's own conditions have been withheld from the origin.
     Private(Response<OriginBody>),
@@ -57,10 +59,11 @@ impl Deliver {
     pub fn stored(
         exchange: Exchange,
         stored: Arc<StoredResponse>,
+        cut: Cut,
         reusable: Reusable,
         outcome: Outcome,
     ) -> Self {
-        Self::of(exchange, outcome, What::Stored(stored, reusable))
+        Self::of(exchange, outcome, What::Stored(stored, cut, reusable))
     }
 
     /// On its way into the cache.
@@ -119,7 +122,7 @@ impl Deliver {
         let foreign = !matches!(what, What::Failure(_));
         let now = worker.now();
         let mut draft = match (what, asked.as_deref()) {
-            (What::Stored(stored, reusable), asked) => from_store(asked, &stored, &reusable),
+            (What::Stored(stored, cut, reusable), _) => from_store(&stored, cut, &reusable),
             (What::Growing(fetched, own), asked) => {
                 let age = outcome.collapsed.then(|| rules::current_age(&fetched.facts, now));
                 growing(asked, &fetched, own, age)
@@ -149,32 +152,58 @@ impl Deliver {
     }
 }
 
-fn from_store(asked: Option<&Asked>, stored: &StoredResponse, reusable: &Reusable) -> Draft {
+fn from_store(stored: &StoredResponse, cut: Cut, reusable: &Reusable) -> Draft {
     let mut headers = stored.headers.clone();
     head::set_age(&mut headers, reusable.age());
     // What another server measured for another request says nothing about this one.
     headers.remove("server-timing");
-    let Some(asked) = asked else { return whole(stored.status, headers, stored.body.clone()) };
-    if is_not_modified(asked, &stored.facts) {
-        return not_modified(headers);
-    }
-    match resolve_range(asked, stored) {
-        Resolved::Whole => whole(stored.status, headers, stored.body.clone()),
-        Resolved::Part { first, last } => part(headers, &stored.body, first, last),
-        Resolved::Unsatisfiable => unsatisfiable(headers, stored.body.len()),
+    let length = stored.content.length();
+    match cut {
+        Cut::NotModified => not_modified(headers),
+        Cut::Whole(bytes) => whole(stored.status, headers, bytes),
+        Cut::Part(span, bytes) => {
+            set_content_range(&mut headers, span, length);
+            pieces(headers, span.len(), bytes)
+        }
+        Cut::Parts(parts) => several(headers, parts, length),
+        Cut::Unsatisfiable => unsatisfiable(headers, length),
     }
 }
 
 fn growing(asked: Option<&Asked>, fetched: &Fetched, own: Own, age: Option<std::time::Duration>) -> Draft {
+    let Own { reader, withheld } = own;
     let mut headers = fetched.headers.clone();
-    headers.extend(own.withheld);
+    headers.extend(withheld);
     if let Some(age) = age {
         head::set_age(&mut headers, age);
     }
     if asked.is_some_and(|asked| is_not_modified(asked, &fetched.facts)) {
         return not_modified(headers);
     }
-    Draft { status: fetched.status, headers, content: Content::Growing(own.reader) }
+    // Which bytes a part is can be told only where the length of the whole is known.
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if let (Some(asked), Some(length), StatusCode::OK) = (asked, length, fetched.status) {
+        match stored::resolve(&asked.facts, &asked.headers, &fetched.facts, length) {
+            Resolved::Part(span) => return stretch(headers, reader, span, length),
+            Resolved::Unsatisfiable => return unsatisfiable(headers, length),
+            // §14.2: "A server MAY ignore the Range header field". They would have to be gathered.
+            Resolved::Parts(_) | Resolved::Whole => {}
+        }
+    }
+    Draft { status: fetched.status, headers, content: Content::Growing(reader) }
+}
+
+fn is_not_modified(asked: &Asked, facts: &ResponseFacts) -> bool {
+    stored::is_not_modified(&asked.facts, &asked.headers, facts)
+}
+
+/// A part of a body that is on its way as a whole.
+fn stretch(mut headers: HeaderMap, reader: Reader, span: Span, length: u64) -> Draft {
+    set_content_range(&mut headers, span, length);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(span.len()));
+    headers.remove(header::TRAILER);
+    let content = Content::GrowingPart(Stretch::new(reader, span));
+    Draft { status: StatusCode::PARTIAL_CONTENT, headers, content }
 }
 
 fn private(asked: Option<&Asked>, response: Response<OriginBody>, facts: &ResponseFacts) -> Draft {
@@ -229,18 +258,31 @@ fn not_modified(mut headers: HeaderMap) -> Draft {
     Draft { status: StatusCode::NOT_MODIFIED, headers, content: Content::Empty }
 }
 
-fn part(mut headers: HeaderMap, body: &Bytes, first: u64, last: u64) -> Draft {
-    let content_range = format!("bytes {first}-{last}/{}", body.len());
-    if let Ok(value) = HeaderValue::from_str(&content_range) {
+fn set_content_range(headers: &mut HeaderMap, span: Span, length: u64) {
+    let text = format!("bytes {}-{}/{length}", span.first, span.last);
+    if let Ok(value) = HeaderValue::from_str(&text) {
         headers.insert(header::CONTENT_RANGE, value);
     }
-    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(body.len());
-    let slice = body.slice(at(first)..at(last.saturating_add(1)));
-    whole(StatusCode::PARTIAL_CONTENT, headers, slice)
+}
+
+fn pieces(mut headers: HeaderMap, length: u64, pieces: Vec<Bytes>) -> Draft {
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    let content = Content::Pieces(pieces.into());
+    Draft { status: StatusCode::PARTIAL_CONTENT, headers, content }
+}
+
+/// RFC 9110 §15.3.7.2: the ranges stand in the parts, and nowhere else.
+fn several(mut headers: HeaderMap, parts: Vec<(Span, Vec<Bytes>)>, length: u64) -> Draft {
+    let framed = multipart::frame(parts, length, headers.get(header::CONTENT_TYPE));
+    if let Ok(value) = HeaderValue::from_str(&framed.content_type) {
+        headers.insert(header::CONTENT_TYPE, value);
+    }
+    let total = framed.pieces.iter().map(|piece| piece.len() as u64).sum();
+    pieces(headers, total, framed.pieces)
 }
 
 /// RFC 9110 §15.5.17.
-fn unsatisfiable(mut headers: HeaderMap, length: usize) -> Draft {
+fn unsatisfiable(mut headers: HeaderMap, length: u64) -> Draft {
     for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::ETAG, header::LAST_MODIFIED] {
         headers.remove(name);
     }
@@ -248,21 +290,4 @@ fn unsatisfiable(mut headers: HeaderMap, length: usize) -> Draft {
         headers.insert(header::CONTENT_RANGE, value);
     }
     whole(StatusCode::RANGE_NOT_SATISFIABLE, headers, Bytes::new())
-}
-
-fn is_not_modified(asked: &Asked, facts: &ResponseFacts) -> bool {
-    let reads = asked.method == Method::GET || asked.method == Method::HEAD;
-    reads && rules::client_condition(&asked.headers, facts) == ClientCondition::NotModified
-}
-
-/// RFC 9110 §14.2: Range is for GET, and only on a 200; If-Range guards it (§13.1.5).
-fn resolve_range(asked: &Asked, stored: &StoredResponse) -> Resolved {
-    let Some(value) = asked.headers.get(header::RANGE) else { return Resolved::Whole };
-    let applies = asked.method == Method::GET
-        && stored.status == StatusCode::OK
-        && rules::if_range_holds(&asked.headers, &stored.facts);
-    match range::parse(value.as_bytes()).filter(|_| applies) {
-        Some(range) => range.resolve(stored.body.len() as u64),
-        None => Resolved::Whole,
-    }
 }

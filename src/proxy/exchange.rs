@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Mono;
 use crate::config::{Route, RouteCache};
-use crate::fill::Fill;
+use crate::fill::{self, Fill, Want};
 use crate::flight::Owner;
 use crate::rules::{Authorization, Cookies};
 use crate::store::Class;
@@ -63,9 +63,16 @@ impl Exchange {
         if cookie || authorization { Class::Credentialed } else { Class::Plain }
     }
 
+    /// What to fetch for it, given what is stored.
+    pub fn want(&self, stored: Option<&StoredResponse>) -> Want {
+        let config = &self.snapshot.config.cache;
+        self.cache().map_or(Want::Whole, |cache| fill::want(&self.asked, stored, &cache.policy, config))
+    }
+
     /// A fetch on behalf of this request and of everyone who waits for the same.
     pub fn fill(
         &self,
+        want: Want,
         stale: Option<Arc<StoredResponse>>,
         seat: Owner<Landing>,
         owner: Option<oneshot::Sender<ForOwner>>,
@@ -76,6 +83,7 @@ impl Exchange {
             route: self.route,
             asked: Arc::clone(&self.asked),
             key: Arc::clone(&self.key),
+            want,
             class: self.class(),
             stale,
             seat,

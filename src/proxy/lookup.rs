@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::fill::Want;
 use crate::flight::FlightKey;
 use crate::rules::{self, MustAsk, NotStored, Reusable, Reuse, SelectingFields};
 use crate::store::Resource;
-use crate::stored::StoredResponse;
+use crate::stored::{Cut, StoredResponse};
 use crate::telemetry::{Bypass, Detail, Miss, Outcome, Phase, Source, Tier};
 
 use super::Step;
@@ -62,28 +65,41 @@ fn reuse(
     let Some(cache) = exchange.cache() else { return absent(exchange, Miss::Uri, resource) };
     let verdict = rules::reuse::judge(&exchange.asked.facts, &stored.facts, &cache.policy, now);
     exchange.report.mark(Phase::Memory, began);
-    match verdict {
+    let cut = stored.cut(&exchange.asked.facts, &exchange.asked.headers);
+    match (verdict, cut) {
         // If-Match and If-Unmodified-Since are the origin's to judge (RFC 9110 §13.1).
         _ if rules::has_precondition(&exchange.asked.headers) => {
             forward(exchange, |exchange| Pass::missing(exchange, Miss::Request))
         }
-        Reuse::Fresh(reusable) => hit(exchange, stored, reusable, Source::Hit(Tier::Memory)),
-        Reuse::Stale { grace: Some(reusable), .. } => {
-            refresh(&exchange, &stored, resource);
-            hit(exchange, stored, reusable, Source::StaleWhileRevalidate(Tier::Memory))
+        (Reuse::Fresh(reusable), Some(cut)) => {
+            hit(exchange, stored, cut, reusable, Source::Hit(Tier::Memory))
         }
-        Reuse::Stale { grace: None, because } => must_ask(exchange, stored, because, resource),
-        Reuse::Refused(because) => {
+        (Reuse::Stale { grace: Some(reusable), .. }, Some(cut)) => {
+            refresh(&exchange, &stored, resource);
+            hit(exchange, stored, cut, reusable, Source::StaleWhileRevalidate(Tier::Memory))
+        }
+        // §3.3: what is missing has to be fetched first.
+        (Reuse::Fresh(_) | Reuse::Stale { grace: Some(_), .. }, None) => {
+            ask(exchange, Miss::Partial, Some(stored), resource)
+        }
+        (Reuse::Stale { grace: None, because }, _) => must_ask(exchange, stored, because, resource),
+        (Reuse::Refused(because), _) => {
             let why = if because == MustAsk::Cookie { Bypass::Cookie } else { Bypass::Authorization };
             forward(exchange, |exchange| Pass::bypassing(exchange, why, None))
         }
     }
 }
 
-fn hit(exchange: Box<Exchange>, stored: Arc<StoredResponse>, reusable: Reusable, source: Source) -> Step {
+fn hit(
+    exchange: Box<Exchange>,
+    stored: Arc<StoredResponse>,
+    cut: Cut,
+    reusable: Reusable,
+    source: Source,
+) -> Step {
     exchange.worker.shared.memory.answered();
     let outcome = Outcome { ttl: Some(reusable.ttl()), ..Outcome::new(source) };
-    Step::Deliver(Box::new(Deliver::stored(*exchange, stored, reusable, outcome)))
+    Step::Deliver(Box::new(Deliver::stored(*exchange, stored, cut, reusable, outcome)))
 }
 
 fn must_ask(
@@ -119,12 +135,24 @@ fn ask(
     if exchange.asked.facts.directives.only_if_cached && exchange.worker.redis.is_none() {
         return only_if_cached(exchange);
     }
-    let now = exchange.worker.now();
-    if let Some(why) = resource.and_then(|resource| resource.marked(exchange.class(), now)) {
+    if let Some(why) = resource.and_then(|resource| known_uncacheable(&exchange, resource, stale.as_deref()))
+    {
         exchange.detail = Some(Detail::HitForMiss(why));
         return forward(exchange, |exchange| Pass::missing(exchange, miss));
     }
     Step::Wait(Box::new(Wait { exchange: *exchange, miss, stale }))
+}
+
+/// Why it is known not to be worth a fetch for all.
+pub(super) fn known_uncacheable(
+    exchange: &Exchange,
+    resource: &Resource,
+    stale: Option<&StoredResponse>,
+) -> Option<NotStored> {
+    let marked = resource.marked(exchange.class(), exchange.worker.now())?;
+    // What is too large as a whole may be kept in parts.
+    let in_parts = || matches!(exchange.want(stale), Want::Part(_));
+    (marked != NotStored::TooLarge || !in_parts()).then_some(marked)
 }
 
 /// To the origin, for this client alone, unless the client wants nothing from there.
@@ -147,16 +175,23 @@ pub(super) fn refresh(exchange: &Exchange, stored: &Arc<StoredResponse>, resourc
     if resource.is_some_and(|resource| resource.marked(class, exchange.worker.now()).is_some()) {
         return;
     }
-    let lane = lane(exchange, variant(&stored.selecting));
+    let want = exchange.want(Some(stored));
+    let lane = lane(exchange, variant(&stored.selecting), want);
     let Some(seat) = exchange.worker.shared.flights.join_if_free(lane) else { return };
-    let fill = exchange.fill(Some(Arc::clone(stored)), seat, None);
+    let fill = exchange.fill(want, Some(Arc::clone(stored)), seat, None);
     tokio::spawn(fill.run());
 }
 
-/// The flight that this request may share: same key, same variant, same kind of credentials.
-pub(super) fn lane(exchange: &Exchange, variant: Option<u64>) -> FlightKey {
+/// The flight that this request may share: same key, same variant, same range, same kind of
+/// credentials.
+pub(super) fn lane(exchange: &Exchange, variant: Option<u64>, want: Want) -> FlightKey {
     let class = u64::from(exchange.class() == crate::store::Class::Credentialed);
-    FlightKey { key: exchange.key.hash(), lane: (variant.unwrap_or(0) & !1) | class }
+    let variant = variant.unwrap_or(0);
+    let lane = match want {
+        Want::Whole => variant,
+        Want::Part(range) => xxh3_64_with_seed(range.to_string().as_bytes(), variant),
+    };
+    FlightKey { key: exchange.key.hash(), lane: (lane & !1) | class }
 }
 
 /// A flight that nobody shares: a look into the shared tier by a request that cannot fill. Its lane is

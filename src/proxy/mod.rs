@@ -22,6 +22,7 @@ mod exchange;
 mod failure;
 mod head;
 mod lookup;
+mod multipart;
 mod pass;
 mod receive;
 mod report;

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::fill::{is_failure, outbound};
 use crate::rules::{self, Reusable};
-use crate::stored::StoredResponse;
+use crate::stored::{Cut, StoredResponse};
 use crate::telemetry::{Bypass, Miss, Outcome, Phase, Source};
 use crate::upstream::{ForwardError, Forwarded, OriginBody, RequestBody};
 
@@ -58,8 +58,8 @@ impl Pass {
                 self.note(&forwarded);
                 let response = forwarded.response;
                 let status = response.status().as_u16();
-                if let Some((stale, permit)) = self.standing_in().filter(|_| is_failure(status)) {
-                    return self.stand_in(stale, permit, Some(status));
+                if let Some(standing_in) = self.standing_in().filter(|_| is_failure(status)) {
+                    return self.stand_in(standing_in, Some(status));
                 }
                 self.invalidate(&response).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -69,25 +69,30 @@ impl Pass {
                 Step::Deliver(Box::new(Deliver::passed(exchange, response, outcome)))
             }
             Err(error) => match self.standing_in() {
-                Some((stale, permit)) => self.stand_in(stale, permit, None),
+                Some(standing_in) => self.stand_in(standing_in, None),
                 None => self.fail(Failure::forward(&error)),
             },
         }
     }
 
     /// What is stored, if it may answer because the origin failed (RFC 5861 §4).
-    fn standing_in(&self) -> Option<(Arc<StoredResponse>, Reusable)> {
+    fn standing_in(&self) -> Option<(Arc<StoredResponse>, Cut, Reusable)> {
         let (stale, cache) = self.stale.as_ref().zip(self.exchange.cache())?;
         let now = self.exchange.worker.now();
         let permit = rules::on_error(&self.exchange.asked.facts, &stale.facts, &cache.policy, now)?;
         let purged = self.exchange.worker.shared.purges.is_purged(stale);
-        (!purged).then(|| (Arc::clone(stale), permit))
+        let cut = stale.cut(&self.exchange.asked.facts, &self.exchange.asked.headers)?;
+        (!purged).then(|| (Arc::clone(stale), cut, permit))
     }
 
-    fn stand_in(self: Box<Self>, stale: Arc<StoredResponse>, permit: Reusable, status: Option<u16>) -> Step {
+    fn stand_in(
+        self: Box<Self>,
+        (stale, cut, permit): (Arc<StoredResponse>, Cut, Reusable),
+        status: Option<u16>,
+    ) -> Step {
         let ttl = Some(permit.ttl());
         let outcome = Outcome { fwd_status: status, ttl, ..Outcome::new(Source::StaleIfError) };
-        Step::Deliver(Box::new(Deliver::stored(self.exchange, stale, permit, outcome)))
+        Step::Deliver(Box::new(Deliver::stored(self.exchange, stale, cut, permit, outcome)))
     }
 
     async fn forward(&mut self) -> Result<Forwarded, ForwardError> {

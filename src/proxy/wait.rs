@@ -7,12 +7,14 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
 
+use crate::fields::range::Ranges;
 use crate::fields::vary::Vary;
+use crate::fill::Want;
 use crate::flight::{Guest, Owner, Seat};
-use crate::rules::{self, NotStored, ResponseFacts, Reusable, Reuse};
+use crate::rules::{self, NotStored, RangeFetch, ResponseFacts, Reusable, Reuse};
 use crate::stored::{Born, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Phase, Source, Tier};
 use crate::worker::{Fetched, FillTimes, ForOwner, Landing, Own, OwnerLanding};
@@ -44,9 +46,14 @@ impl Wait {
             return self.alone(None);
         }
         self.exchange.attempts += 1;
-        let lane = lookup::lane(&self.exchange, self.variant());
+        let (variant, want) = (self.variant(), self.want());
         let flights = Arc::clone(&self.exchange.worker.shared.flights);
-        match flights.join(lane) {
+        // The whole may be on its way already, and the range with it.
+        let whole = lookup::lane(&self.exchange, variant, Want::Whole);
+        if let Some(guest) = flights.visit(whole).filter(|_| want != Want::Whole) {
+            return self.visit(guest).await;
+        }
+        match flights.join(lookup::lane(&self.exchange, variant, want)) {
             Seat::Owner(seat) => self.own(seat).await,
             Seat::Guest(guest) => self.visit(guest).await,
         }
@@ -57,12 +64,24 @@ impl Wait {
         let facts = &self.exchange.asked.facts;
         if self.exchange.asked.method == Method::HEAD {
             Some(Some(Detail::NotStored(NotStored::Head)))
-        } else if facts.range {
+        } else if matches!(facts.ranges, Some(Ranges::Several(_))) && self.want_whole_of_nothing() {
             Some(Some(lookup::RANGE))
         } else {
             // RFC 9111 §5.2.1.7: a stored response or none; the origin is not asked.
             facts.directives.only_if_cached.then_some(None)
         }
+    }
+
+    /// Several ranges are not fetched as such. They are answered from a whole: one that the route asks
+    /// for, or one that is stored and has to be confirmed.
+    fn want_whole_of_nothing(&self) -> bool {
+        let fills = self.exchange.cache().is_some_and(|cache| cache.policy.range == RangeFetch::Fill);
+        let whole = self.stale.as_ref().is_some_and(|stale| stale.content.whole().is_some());
+        !fills && !whole
+    }
+
+    fn want(&self) -> Want {
+        self.exchange.want(self.stale.as_deref())
     }
 
     /// The shared tier may still have the whole; else the request goes alone.
@@ -124,7 +143,7 @@ impl Wait {
             return Step::Lookup(Box::new(self.exchange));
         }
         let (tell, told) = oneshot::channel();
-        let fill = self.exchange.fill(self.stale.clone(), seat, Some(tell));
+        let fill = self.exchange.fill(self.want(), self.stale.clone(), seat, Some(tell));
         tokio::spawn(fill.run());
         match told.await {
             Ok(ForOwner { landing, times }) => {
@@ -141,7 +160,7 @@ impl Wait {
         let shared = &self.exchange.worker.shared;
         let Some(resource) = shared.memory.peek(&self.exchange.key) else { return false };
         let now = self.exchange.worker.now();
-        if self.stale.is_none() && resource.marked(self.exchange.class(), now).is_some() {
+        if self.stale.is_none() && lookup::known_uncacheable(&self.exchange, &resource, None).is_some() {
             return true;
         }
         let Some(stored) = resource.select(&self.exchange.asked.headers) else { return false };
@@ -210,6 +229,12 @@ impl Wait {
                 // reused for them; one that must be validated may not.
                 if !self.reusable(&fetched.facts) {
                     return self.alone(None);
+                }
+                // Another's `If-Range` may have brought the part (RFC 9110 §13.1.5).
+                if fetched.status == StatusCode::PARTIAL_CONTENT
+                    && !rules::if_range_holds(&self.exchange.asked.headers, &fetched.facts)
+                {
+                    return self.alone(Some(lookup::RANGE));
                 }
                 match fetched.body.reader() {
                     Some(reader) => self.fetched(fetched, Own { reader, withheld: HeaderMap::new() }, true),
@@ -320,16 +345,18 @@ impl Wait {
     ) -> Step {
         let now = self.exchange.worker.now();
         let Some(cache) = self.exchange.cache() else { return self.alone(None) };
-        let matches = stored.selecting.matches(&self.exchange.asked.headers);
-        match rules::on_error(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
-            Some(reusable) if matches => {
+        let asked = &self.exchange.asked;
+        let matches = stored.selecting.matches(&asked.headers);
+        let cut = stored.cut(&asked.facts, &asked.headers);
+        match rules::on_error(&asked.facts, &stored.facts, &cache.policy, now).zip(cut) {
+            Some((reusable, cut)) if matches => {
                 let outcome = Outcome {
                     fwd_status: status,
                     ttl: Some(reusable.ttl()),
                     collapsed,
                     ..Outcome::new(Source::StaleIfError)
                 };
-                Step::Deliver(Box::new(Deliver::stored(self.exchange, stored, reusable, outcome)))
+                Step::Deliver(Box::new(Deliver::stored(self.exchange, stored, cut, reusable, outcome)))
             }
             _ => self.alone(None),
         }
@@ -342,6 +369,11 @@ impl Wait {
         source: Source,
         collapsed: bool,
     ) -> Step {
+        let asked = &self.exchange.asked;
+        // Not all that it asks for is there.
+        let Some(cut) = stored.cut(&asked.facts, &asked.headers) else {
+            return self.alone(Some(lookup::RANGE));
+        };
         let forwarded = matches!(source, Source::Revalidated(_));
         let outcome = Outcome {
             ttl: Some(reusable.ttl()),
@@ -353,7 +385,7 @@ impl Wait {
             detail: self.exchange.detail.filter(|_| forwarded),
             ..Outcome::new(source)
         };
-        Step::Deliver(Box::new(Deliver::stored(self.exchange, stored, reusable, outcome)))
+        Step::Deliver(Box::new(Deliver::stored(self.exchange, stored, cut, reusable, outcome)))
     }
 
     /// Goes to the origin on its own account.

@@ -6,13 +6,16 @@
 
 use std::time::Duration;
 
-use http::header::{AGE, AUTHORIZATION, COOKIE, DATE, EXPIRES, LAST_MODIFIED, RANGE, SET_COOKIE};
-use http::{HeaderMap, HeaderName, Method, header};
+use http::header::{
+    AGE, AUTHORIZATION, CONTENT_RANGE, COOKIE, DATE, EXPIRES, LAST_MODIFIED, RANGE, SET_COOKIE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::clock::Timestamp;
 use crate::fields::cache_control::{Reach, RequestDirectives, ResponseDirectives, delta_seconds};
 use crate::fields::groups::Groups;
 use crate::fields::no_vary_search::NoVarySearch;
+use crate::fields::range::{self, ContentRange, Ranges};
 use crate::fields::validator::ETag;
 use crate::fields::vary::Vary;
 use crate::fields::{date, list};
@@ -30,6 +33,8 @@ pub struct RequestFacts {
     pub has_cookie: bool,
     /// It carries `Range`.
     pub range: bool,
+    /// What the `Range` of a GET asks for, where it makes sense (RFC 9110 §14.2).
+    pub ranges: Option<Ranges>,
 }
 
 /// What the rules need to know of a response.
@@ -57,6 +62,8 @@ pub struct ResponseFacts {
     pub groups: Groups,
     /// `No-Vary-Search`; `None` where all of the query counts.
     pub no_vary_search: Option<NoVarySearch>,
+    /// `Content-Range` of a 206; `None` where it does not say, or says nonsense.
+    pub content_range: Option<ContentRange>,
     /// When the request for it was sent (§4.2.3).
     pub request_time: Timestamp,
     /// When its head arrived (§4.2.3).
@@ -81,6 +88,7 @@ impl RequestFacts {
             has_authorization: headers.contains_key(AUTHORIZATION),
             has_cookie: headers.contains_key(COOKIE),
             range: headers.contains_key(RANGE),
+            ranges: ranges(method, headers),
         }
     }
 }
@@ -104,6 +112,7 @@ impl ResponseFacts {
             set_cookie: headers.contains_key(SET_COOKIE),
             groups: Groups::of(headers),
             no_vary_search: NoVarySearch::parse(headers),
+            content_range: content_range(status, headers),
             request_time,
             response_time,
         }
@@ -126,6 +135,24 @@ impl ResponseFacts {
     pub(crate) fn made(&self) -> Timestamp {
         self.date.unwrap_or(self.response_time)
     }
+}
+
+/// §14.2: "A server MUST ignore a Range header field received with a request method that is
+/// unrecognized or for which range handling is not defined", which is all but GET.
+fn ranges(method: &Method, headers: &HeaderMap) -> Option<Ranges> {
+    let value = only(headers, RANGE).filter(|_| *method == Method::GET)?;
+    range::parse(value.as_bytes())
+}
+
+fn content_range(status: u16, headers: &HeaderMap) -> Option<ContentRange> {
+    let value = only(headers, CONTENT_RANGE).filter(|_| status == 206)?;
+    range::parse_content_range(value.as_bytes())
+}
+
+/// The value of a field that stands on one line.
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())
 }
 
 /// Whether a method is defined to change nothing (RFC 9110 §9.2.1). Unknown ones are not.

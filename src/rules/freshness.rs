@@ -74,7 +74,7 @@ pub fn usable_for(resp: &ResponseFacts, policy: &Policy) -> Duration {
 /// Whether `ttl.default` and `ttl.override` apply to a status: an error is not kept because its
 /// route has a default. A part of what is heuristically cacheable (RFC 9110 §15.1).
 pub(crate) fn takes_route_ttl(status: u16) -> bool {
-    matches!(status, 200 | 203 | 204 | 300 | 301 | 308 | 404 | 410)
+    matches!(status, 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 410)
 }
 
 /// Whether the origin forbids serving the response stale (§4.2.4).

@@ -23,12 +23,12 @@ mod validation;
 pub use facts::{Expires, RequestFacts, ResponseFacts, is_safe};
 pub use freshness::{Lifetime, LifetimeSource, current_age, lifetime, usable_for};
 pub use invalidation::{invalidates, targets};
-pub use policy::{Authorization, Cookies, Policy, SetCookie, Ttl};
+pub use policy::{Authorization, Cookies, Policy, RangeFetch, SetCookie, Ttl};
 pub use reasons::{MustAsk, NotStored};
 pub use reuse::{Reusable, Reuse, after_validation, on_error};
 pub use selecting::{SelectingFields, selecting_fields};
 pub use storing::{Storable, stored_fields};
 pub use validation::{
     ClientCondition, client_condition, confirms, freshen, has_precondition, if_range_holds,
-    not_modified_fields, origin_conditions, strip_conditions,
+    not_modified_fields, origin_conditions, our_if_range, same_representation, strip_conditions,
 };

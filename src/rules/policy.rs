@@ -25,6 +25,8 @@ pub struct Policy {
     pub authorization: Authorization,
     /// What a response's `Set-Cookie` means for the cache.
     pub set_cookie: SetCookie,
+    /// What is fetched for a request with `Range`.
+    pub range: RangeFetch,
 }
 
 /// The three named lifetimes of a route; never one ambiguous `ttl`.
@@ -75,6 +77,17 @@ pub enum SetCookie {
     Keep,
 }
 
+/// What is fetched for a request with `Range` that what is stored cannot answer (RFC 9111 §3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RangeFetch {
+    /// What is missing of the range; of a representation known to be small, all that is missing.
+    Auto,
+    /// The whole, from which all further ranges are answered.
+    Fill,
+    /// What is missing of the range.
+    Part,
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
@@ -85,6 +98,7 @@ impl Default for Policy {
             cookies: Cookies::Origin,
             authorization: Authorization::Bypass,
             set_cookie: SetCookie::Origin,
+            range: RangeFetch::Auto,
         }
     }
 }

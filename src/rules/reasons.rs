@@ -25,7 +25,7 @@ pub enum NotStored {
     SetCookie,
     /// `Vary: *`: no request can be known to match (§4.1).
     VaryStar,
-    /// Partial content is not stored (§3.3).
+    /// Partial content that does not say what it is a part of, or that nobody asked for (§3.3).
     Partial,
     /// No lifetime: the origin said nothing, the route gives no `ttl.default`, and there is no
     /// validator to make it worth keeping.

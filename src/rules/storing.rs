@@ -11,6 +11,7 @@ use super::freshness::{self, LifetimeSource};
 use super::policy::{Authorization, Cookies, Policy, SetCookie};
 use super::reasons::NotStored;
 use crate::clock::Timestamp;
+use crate::fields::range::ContentRange;
 use crate::fields::vary::Vary;
 use crate::fields::{date, hop};
 
@@ -121,8 +122,12 @@ fn method(req: &RequestFacts) -> Result<(), NotStored> {
 
 fn status(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored> {
     match resp.status {
-        // §3.3: without ranges of our own, a part is not stored.
-        206 => Err(NotStored::Partial),
+        // §3.3: a part is stored as long as it is clear what it is a part of. Several in one message are
+        // passed on as they come.
+        206 => {
+            let clear = |said: &ContentRange| said.span.is_some() && said.length.is_some();
+            if resp.content_range.as_ref().is_some_and(clear) { Ok(()) } else { Err(NotStored::Partial) }
+        }
         // Answers to a precondition or a range of this one request, not to the resource.
         416 if req.range => Err(NotStored::Range),
         304 | 412 | 416 => Err(NotStored::Status),
@@ -142,7 +147,7 @@ fn status(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored> {
 
 /// Final statuses of RFC 9110 §15 whose caching behaviour is all implemented here.
 fn understood(status: u16) -> bool {
-    let (success, redirect) = (200..=205, [300, 301, 302, 303, 305, 307, 308]);
+    let (success, redirect) = (200..=206, [300, 301, 302, 303, 305, 307, 308]);
     let client_error = matches!(status, 400..=411 | 413..=415 | 417 | 422 | 426);
     success.contains(&status) || redirect.contains(&status) || client_error || (500..=505).contains(&status)
 }
@@ -232,7 +237,20 @@ mod tests {
             ("§3 not final", 199, &[MINUTE], Err(NotStored::Status)),
             ("9110 §15 no status", 600, &[MINUTE], Err(NotStored::Status)),
             ("§3 304 is an update", 304, &[MINUTE], Err(NotStored::Status)),
-            ("§3.3 partial", 206, &[MINUTE], Err(NotStored::Partial)),
+            ("§3.3 partial", 206, &[MINUTE, "content-range: bytes 0-4/10"], Ok(())),
+            ("§3.3 partial, of what nobody knows", 206, &[MINUTE], Err(NotStored::Partial)),
+            (
+                "§3.3 partial, of unknown length",
+                206,
+                &[MINUTE, "content-range: bytes 0-4/*"],
+                Err(NotStored::Partial),
+            ),
+            (
+                "9110 §14.4 a range beyond its length",
+                206,
+                &[MINUTE, "content-range: bytes 0-10/10"],
+                Err(NotStored::Partial),
+            ),
             ("9110 §13 of the request's condition", 412, &[MINUTE], Err(NotStored::Status)),
             ("9110 §14 of the request's range", 416, &[MINUTE], Err(NotStored::Status)),
             ("6585 §4", 429, &[MINUTE], Err(NotStored::Status)),
@@ -521,7 +539,8 @@ mod tests {
             if let Ok(permit) = judge(&req, &resp, &policy) {
                 prop_assert_eq!(&req.method, Method::GET);
                 prop_assert!(!req.directives.no_store && resp.vary != Vary::Star);
-                prop_assert!((200..600).contains(&resp.status) && ![206, 304].contains(&resp.status));
+                prop_assert!((200..600).contains(&resp.status) && resp.status != 304);
+                prop_assert!(resp.status != 206 || resp.content_range.is_some());
                 prop_assert!(!freshness::usable_for(&resp, &policy).is_zero());
                 prop_assert!(permit.without().len() <= 3);
             }

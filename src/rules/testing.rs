@@ -169,6 +169,7 @@ pub mod any {
                     cookies,
                     authorization,
                     set_cookie,
+                    ..Policy::default()
                 }
             },
         )

@@ -41,6 +41,31 @@ pub fn origin_conditions(resp: &ResponseFacts, stored: &HeaderMap) -> Vec<(Heade
     tag.into_iter().chain(modified).collect()
 }
 
+/// The `If-Range` that asks for more of the very representation that is stored in part (RFC 9110
+/// §13.1.5); `None` where it has no strong validator, so that nothing may be put together with it.
+pub fn our_if_range(resp: &ResponseFacts, stored: &HeaderMap) -> Option<HeaderValue> {
+    match &resp.etag {
+        Some(tag) => stored.get(ETAG).filter(|_| !tag.is_weak()).cloned(),
+        None => stored.get(LAST_MODIFIED).filter(|_| has_strong_date(resp)).cloned(),
+    }
+}
+
+/// Whether a part that came is of the representation that is stored in part: RFC 9110 §15.3.7.3, "only
+/// ... if they all have in common the same strong validator".
+pub fn same_representation(stored: &ResponseFacts, part: &ResponseFacts) -> bool {
+    match (&stored.etag, &part.etag) {
+        (Some(held), Some(came)) => held.strong_eq(came),
+        (None, None) => has_strong_date(stored) && stored.last_modified == part.last_modified,
+        _ => false,
+    }
+}
+
+/// RFC 9110 §8.8.2.2: a date is strong where it is at least a second before `Date`.
+fn has_strong_date(resp: &ResponseFacts) -> bool {
+    let dates = resp.last_modified.zip(resp.date);
+    dates.is_some_and(|(modified, date)| date.as_secs() > modified.as_secs())
+}
+
 /// Removes what a fill never carries: the client's own conditions and ranges. The answer is for
 /// all, and whole.
 pub fn strip_conditions(headers: &mut HeaderMap) {
@@ -52,7 +77,7 @@ pub fn strip_conditions(headers: &mut HeaderMap) {
 /// Whether the client's copy still holds (§4.3.2; RFC 9110 §13.2.2). The request is a GET or HEAD.
 pub fn client_condition(request_headers: &HeaderMap, resp: &ResponseFacts) -> ClientCondition {
     // §4.3.2 speaks of stored 200s (and 206s).
-    let held = resp.status == 200 && still_held(request_headers, resp);
+    let held = matches!(resp.status, 200 | 206) && still_held(request_headers, resp);
     if held { ClientCondition::NotModified } else { ClientCondition::None }
 }
 
@@ -176,8 +201,7 @@ fn unmodified_since(request_headers: &HeaderMap, resp: &ResponseFacts) -> bool {
 /// before `Date`).
 fn same_strong_date(value: &[u8], resp: &ResponseFacts) -> bool {
     let asked: Option<Timestamp> = date::parse(value, resp.response_time);
-    let (Some(modified), Some(date)) = (resp.last_modified, resp.date) else { return false };
-    asked == Some(modified) && date.as_secs() > modified.as_secs()
+    asked.is_some() && asked == resp.last_modified && has_strong_date(resp)
 }
 
 #[cfg(test)]
@@ -208,6 +232,28 @@ mod tests {
         ] {
             let found = origin_conditions(&response(status, fields), &headers(fields));
             assert_eq!(lines(&HeaderMap::from_iter(found)), expected, "{clause}");
+        }
+    }
+
+    #[test]
+    fn parts_are_put_together_by_a_strong_validator_alone() {
+        let (modified, later) = (format!("last-modified: {BEFORE}"), format!("date: {NOW}"));
+        let soon = format!("date: {BEFORE}");
+        let (strong, weak, other) = ("etag: \"a\"", "etag: W/\"a\"", "etag: \"b\"");
+        for (clause, held, came, same) in [
+            ("§15.3.7.3 strong tag", &[strong][..], &[strong][..], true),
+            ("§15.3.7.3 another", &[strong], &[other], false),
+            ("§15.3.7.3 weak", &[weak], &[weak], false),
+            ("§15.3.7.3 none there", &[strong], &[], false),
+            ("§15.3.7.3 none here", &[], &[strong], false),
+            ("§8.8.2.2 strong date", &[&modified, &later], &[&modified], true),
+            ("§8.8.2.2 weak date", &[&modified, &soon], &[&modified], false),
+            ("§15.3.7.3 no validator", &[], &[], false),
+        ] {
+            let (stored, part) = (response(206, held), response(206, came));
+            assert_eq!(same_representation(&stored, &part), same, "{clause}");
+            let asks = our_if_range(&stored, &headers(held)).is_some();
+            assert_eq!(asks, same || held == [strong], "{clause}");
         }
     }
 

@@ -292,7 +292,9 @@ mod tests {
     fn bodies(memory: &Memory, path: &str) -> Vec<String> {
         let resource = memory.find(&key(path));
         let variants = resource.iter().flat_map(|resource| &resource.variants);
-        variants.map(|variant| String::from_utf8_lossy(&variant.body).into_owned()).collect()
+        variants
+            .map(|variant| String::from_utf8_lossy(variant.content.whole().unwrap()).into_owned())
+            .collect()
     }
 
     #[test]
@@ -348,8 +350,11 @@ mod tests {
 
         let resource = memory.find(&key("/")).unwrap();
         assert_eq!(resource.names().collect::<Vec<_>>(), ["accept"]);
-        let select =
-            |accept: &str| resource.select(&fields(&[("accept", accept)])).map(|found| found.body.clone());
+        let select = |accept: &str| {
+            resource
+                .select(&fields(&[("accept", accept)]))
+                .map(|found| found.content.whole().unwrap().clone())
+        };
         assert_eq!(select("c").unwrap(), "4");
         assert_eq!(select("b"), None);
         assert!(resource.select(&HeaderMap::new()).is_none(), "§4.1: absence is a value");
@@ -379,7 +384,7 @@ mod tests {
         let held: u64 = found.iter().map(|(_, resource)| resource.weight).sum();
         assert!(held <= 200_000 && found.len() > 20, "{held} in {}", found.len());
         let bodies: u64 =
-            found.iter().flat_map(|(_, resource)| &resource.variants).map(|v| v.body.len() as u64).sum();
+            found.iter().flat_map(|(_, resource)| &resource.variants).map(|v| v.content.held()).sum();
         assert!(held > bodies);
     }
 

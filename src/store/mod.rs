@@ -38,6 +38,7 @@ mod samples {
             redis_queue: 8 << 20,
             max_object: 16 << 20,
             in_flight: 64 << 20,
+            range_fill: 1 << 20,
             lag: 1 << 20,
             lag_timeout: Duration::from_secs(5),
             variants: 8,

@@ -7,10 +7,12 @@
 //! Must not know: where the bytes are kept, or for how long.
 //!
 //! ```text
-//! record    magic "LRDR" | version u16 = 1 | kind u8 | generation u64 | url | extras | rest | xxh3-64
+//! record    magic "LRDR" | version u16 = 2 | kind u8 | generation u64 | url | extras | rest | xxh3-64
 //! response  kind 1: request time u64 ms | response time u64 ms | status u16
 //!           | count u16, of selecting fields: name, present u8, value | count u16, of fields: name, value
-//!           | body length u64, body
+//!           | content
+//! content   0 u8 | length u64, bytes: the whole
+//!           1 u8 | length of the whole u64 | count u16, of pieces: first byte u64, length u64, bytes
 //! names     kind 2: count u16, of names
 //! text      length u32, bytes
 //! ```
@@ -21,14 +23,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Born, CacheKey, StoredResponse};
+use super::{Born, CacheKey, Content, Parts, StoredResponse};
 use crate::clock::Timestamp;
 use crate::rules::SelectingFields;
 
 const MAGIC: &[u8; 4] = b"LRDR";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const RESPONSE: u8 = 1;
 const NAMES: u8 = 2;
+const WHOLE: u8 = 0;
+const PARTS: u8 = 1;
 /// Magic, version and checksum.
 const SHORTEST: usize = 4 + 2 + 8;
 
@@ -71,7 +75,8 @@ pub enum Damaged {
 
 /// A response's record.
 pub fn encode_response(response: &StoredResponse, generation: u64) -> Vec<u8> {
-    let room = response.body.len() + response.key.heap() + 256;
+    let content = usize::try_from(response.content.held()).unwrap_or(0) + 24 * response.content.pieces();
+    let room = content + response.key.heap() + 256;
     let fields: usize =
         response.headers.iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum();
     let mut out = begin(RESPONSE, generation, &response.key, room + fields);
@@ -89,8 +94,7 @@ pub fn encode_response(response: &StoredResponse, generation: u64) -> Vec<u8> {
         put_text(&mut out, name.as_str().as_bytes());
         put_text(&mut out, value.as_bytes());
     }
-    out.extend_from_slice(&u64::try_from(response.body.len()).unwrap_or(u64::MAX).to_le_bytes());
-    out.extend_from_slice(&response.body);
+    put_content(&mut out, &response.content);
     finish(out)
 }
 
@@ -165,6 +169,29 @@ fn put_text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
 }
 
+fn put_content(out: &mut Vec<u8>, content: &Content) {
+    match content {
+        Content::Whole(bytes) => {
+            out.push(WHOLE);
+            put_bytes(out, bytes);
+        }
+        Content::Parts(parts) => {
+            out.push(PARTS);
+            out.extend_from_slice(&parts.length().to_le_bytes());
+            put_count(out, parts.list().len());
+            for (first, bytes) in parts.list() {
+                out.extend_from_slice(&first.to_le_bytes());
+                put_bytes(out, bytes);
+            }
+        }
+    }
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
 struct Reader {
     bytes: Bytes,
     at: usize,
@@ -176,17 +203,35 @@ impl Reader {
         let status = StatusCode::from_u16(self.u16()?).map_err(|_| Damaged::Malformed)?;
         let selecting = self.selecting()?;
         let headers = self.fields()?;
-        let length = usize::try_from(self.u64()?).map_err(|_| Damaged::Malformed)?;
-        let body = self.shared(length)?;
+        let content = self.content()?;
         Ok(StoredResponse::from_record(
             status,
             headers,
             times,
-            body,
+            content,
             selecting,
             Arc::clone(key),
             Born::Elsewhere,
         ))
+    }
+
+    fn content(&mut self) -> Result<Content, Damaged> {
+        match self.u8()? {
+            WHOLE => Ok(Content::Whole(self.long()?)),
+            PARTS => {
+                let length = self.u64()?;
+                let pieces = (0..self.u16()?).map(|_| Ok((self.u64()?, self.long()?)));
+                let pieces = pieces.collect::<Result<Vec<_>, Damaged>>()?;
+                Parts::from_list(length, pieces).map(Content::Parts).ok_or(Damaged::Malformed)
+            }
+            _ => Err(Damaged::Malformed),
+        }
+    }
+
+    /// Bytes after a length of 8 bytes: a part of the record itself, not a copy.
+    fn long(&mut self) -> Result<Bytes, Damaged> {
+        let length = usize::try_from(self.u64()?).map_err(|_| Damaged::Malformed)?;
+        self.shared(length)
     }
 
     fn selecting(&mut self) -> Result<SelectingFields, Damaged> {
@@ -293,7 +338,7 @@ mod tests {
             ("cache-control", "max-age=60"),
             ("link", "</a>; rel=next"),
             ("date", "Thu, 01 Jan 1970 00:16:41 GMT"),
-            ("vary", "accept, accept-encoding"),
+            ("vary", "accept, x-tenant"),
             ("link", "</b>; rel=prev"),
         ];
         stored(&sample_key(), &[("accept", "application/json")], &response, b"{\"id\":1}", Born::Here(7))
@@ -308,28 +353,49 @@ mod tests {
 
     fn assert_same(read: &StoredResponse, written: &StoredResponse) {
         assert_eq!(
-            (read.status, &read.body, &read.selecting),
-            (written.status, &written.body, &written.selecting)
+            (read.status, &read.content, &read.selecting),
+            (written.status, &written.content, &written.selecting)
         );
         assert!(read.headers.iter().eq(written.headers.iter()), "order and repeats survive");
         assert_eq!((&read.facts, &read.key), (&written.facts, &written.key));
         assert_eq!(read.born, Born::Elsewhere);
     }
 
-    const GOLDEN_RESPONSE: &[u8] = include_bytes!("../../tests/golden/record-v1-response.bin");
-    const GOLDEN_NAMES: &[u8] = include_bytes!("../../tests/golden/record-v1-names.bin");
+    /// Bytes 2 to 4 and 6 of 9.
+    fn sample_of_parts() -> Arc<StoredResponse> {
+        let mut response = (*sample()).clone();
+        let Some(Content::Parts(parts)) = Parts::of(9, 2, Bytes::from_static(b"abc")) else { panic!() };
+        response.content = parts.with(6, Bytes::from_static(b"d")).unwrap();
+        Arc::new(response)
+    }
 
-    /// These files are never changed. With a new version they stay, and this test says instead that
-    /// version 1 is `Damaged::Version`.
+    const GOLDEN_RESPONSE: &[u8] = include_bytes!("../../tests/golden/record-v2-response.bin");
+    const GOLDEN_PARTS: &[u8] = include_bytes!("../../tests/golden/record-v2-parts.bin");
+    const GOLDEN_NAMES: &[u8] = include_bytes!("../../tests/golden/record-v2-names.bin");
+
     #[test]
-    fn version_1_is_written_and_read_as_ever() {
-        let written = sample();
-        assert_eq!(encode_response(&written, 42), GOLDEN_RESPONSE);
-        let (generation, read) = response(GOLDEN_RESPONSE.to_vec(), &sample_key());
-        assert_eq!(generation, 42);
-        assert_same(&read, &written);
+    fn version_1_is_another_version() {
+        for record in [
+            &include_bytes!("../../tests/golden/record-v1-response.bin")[..],
+            include_bytes!("../../tests/golden/record-v1-names.bin"),
+        ] {
+            let decoded = decode(Bytes::from_static(record), &sample_key());
+            assert_eq!(decoded.err(), Some(Damaged::Version));
+        }
+    }
 
-        let names = [http::header::ACCEPT, http::header::ACCEPT_ENCODING];
+    /// These files are never changed. With a new version they stay, and the test above says that they
+    /// are `Damaged::Version`.
+    #[test]
+    fn version_2_is_written_and_read_as_ever() {
+        for (written, golden) in [(sample(), GOLDEN_RESPONSE), (sample_of_parts(), GOLDEN_PARTS)] {
+            assert_eq!(encode_response(&written, 42), golden);
+            let (generation, read) = response(golden.to_vec(), &sample_key());
+            assert_eq!(generation, 42);
+            assert_same(&read, &written);
+        }
+
+        let names = [http::header::ACCEPT, HeaderName::from_static("x-tenant")];
         assert_eq!(encode_names(&sample_key(), &names, 42), GOLDEN_NAMES);
         match decode(Bytes::from_static(GOLDEN_NAMES), &sample_key()) {
             Ok(Record::Names { generation: 42, names: read }) => assert_eq!(read, names),
@@ -342,7 +408,7 @@ mod tests {
         let record = Bytes::from(encode_response(&sample(), 0));
         let whole = record.as_ptr_range();
         let Ok(Record::Response { response, .. }) = decode(record.clone(), &sample_key()) else { panic!() };
-        assert!(whole.contains(&response.body.as_ptr()));
+        assert!(whole.contains(&response.content.whole().unwrap().as_ptr()));
         assert!(response.headers.values().all(|value| whole.contains(&value.as_bytes().as_ptr())));
     }
 
@@ -362,7 +428,7 @@ mod tests {
         };
         assert_eq!(with(&|record| record.truncate(13)), Some(Damaged::TooShort));
         assert_eq!(with(&|record| record[0] = b'X'), Some(Damaged::Magic));
-        assert_eq!(with(&|record| record[4] = 2), Some(Damaged::Version), "whatever its checksum");
+        assert_eq!(with(&|record| record[4] = 9), Some(Damaged::Version), "whatever its checksum");
         assert_eq!(with(&|record| record[20] ^= 1), Some(Damaged::Checksum));
         assert_eq!(with(&|record| record.truncate(record.len() - 1)), Some(Damaged::Checksum));
         assert_eq!(with(&|record| record.push(0)), Some(Damaged::Checksum));
@@ -400,15 +466,22 @@ mod tests {
         );
         record.truncate(record.len() - 2);
         put_count(&mut record, 0);
+        let mut parts = record.clone();
+        parts.push(PARTS);
+        parts.extend_from_slice(&[0xff; 10]);
+        assert_eq!(decode(Bytes::from(finish(parts)), &sample_key()).err(), Some(Damaged::Malformed));
+        record.push(WHOLE);
         record.extend_from_slice(&u64::MAX.to_le_bytes());
         assert_eq!(decode(Bytes::from(finish(record)), &sample_key()).err(), Some(Damaged::Malformed));
     }
 
     #[test]
     fn every_flipped_byte_is_noticed() {
-        for record in
-            [encode_response(&sample(), 42), encode_names(&sample_key(), &[http::header::ACCEPT], 1)]
-        {
+        for record in [
+            encode_response(&sample(), 42),
+            encode_response(&sample_of_parts(), 7),
+            encode_names(&sample_key(), &[http::header::ACCEPT], 1),
+        ] {
             for at in 0..record.len() {
                 for flip in [1, 0x80, 0xff] {
                     let mut changed = record.clone();
@@ -446,8 +519,11 @@ mod tests {
         }
 
         #[test]
-        fn any_change_behind_a_right_checksum_is_safe(at in 0usize..400, value: u8, cut in 0usize..200) {
-            let mut record = encode_response(&sample(), 42);
+        fn any_change_behind_a_right_checksum_is_safe(
+            at in 0usize..400, value: u8, cut in 0usize..200, parts: bool,
+        ) {
+            let sample = if parts { sample_of_parts() } else { sample() };
+            let mut record = encode_response(&sample, 42);
             let at = at % (record.len() - 8);
             record[at] = value;
             let end = record.len() - 8;

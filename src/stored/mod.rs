@@ -4,13 +4,17 @@
 //! a computed expiry: the route's policy is applied when a response is read.
 
 mod codec;
+mod cut;
 mod glob;
 mod key;
+mod parts;
 mod response;
 
 pub use codec::{Damaged, Record, decode, encode_names, encode_response};
+pub use cut::{Cut, is_not_modified, resolve};
 pub use glob::Glob;
 pub use key::{CacheKey, DotSegments, KeyPolicy, Slashes};
+pub use parts::{Content, MOST_PIECES, Parts};
 pub use response::{Born, Received, StoredResponse};
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::CacheKey;
+use super::{CacheKey, Content};
 use crate::clock::Timestamp;
 use crate::rules::{ResponseFacts, SelectingFields, Storable, stored_fields};
 
@@ -24,8 +24,8 @@ pub struct StoredResponse {
     pub headers: HeaderMap,
     /// The same, understood.
     pub facts: ResponseFacts,
-    /// The whole body.
-    pub body: Bytes,
+    /// What is held of its content.
+    pub content: Content,
     /// The request's fields that `Vary` named (§4.1).
     pub selecting: SelectingFields,
     /// What it is stored under.
@@ -45,7 +45,7 @@ pub enum Born {
     Elsewhere,
 }
 
-/// A complete response of the origin, about to be stored.
+/// A response of the origin whose body has come to its end, about to be stored.
 #[derive(Debug)]
 pub struct Received<'a> {
     /// Status.
@@ -56,8 +56,8 @@ pub struct Received<'a> {
     pub request_time: Timestamp,
     /// When the head came (§4.2.3).
     pub response_time: Timestamp,
-    /// The whole body, in memory of its own: see [`StoredResponse::compact`].
-    pub body: Bytes,
+    /// What came of its content, in memory of its own: see [`StoredResponse::compact`].
+    pub content: Content,
     /// The request's fields that `Vary` named (§4.1).
     pub selecting: SelectingFields,
     /// What it is to be stored under.
@@ -71,11 +71,11 @@ impl StoredResponse {
     pub fn new(permit: Storable, received: Received<'_>) -> Self {
         let headers = compact_fields(&stored_fields(received.headers, &permit));
         let times = (received.request_time, received.response_time);
-        let Received { status, body, selecting, key, born, .. } = received;
-        Self::from_record(status, headers, times, body, selecting, key, born)
+        let Received { status, content, selecting, key, born, .. } = received;
+        Self::from_record(status, headers, times, content, selecting, key, born)
     }
 
-    /// The same body with the fields that a 304 has freshened (§3.2), confirmed by a fetch that
+    /// The same content with the fields that a 304 has freshened (§3.2), confirmed by a fetch that
     /// was `born` so.
     pub fn freshened(
         &self,
@@ -104,7 +104,8 @@ impl StoredResponse {
         [
             size_of::<Self>(),
             COUNTERS,
-            self.body.len(),
+            usize::try_from(self.content.held()).unwrap_or(usize::MAX),
+            self.content.pieces().saturating_mul(PIECE),
             fields,
             self.headers.capacity().saturating_mul(FIELD),
             repeats.saturating_mul(FIELD),
@@ -121,19 +122,21 @@ impl StoredResponse {
         status: StatusCode,
         headers: HeaderMap,
         (request_time, response_time): (Timestamp, Timestamp),
-        body: Bytes,
+        content: Content,
         selecting: SelectingFields,
         key: Arc<CacheKey>,
         born: Born,
     ) -> Self {
         // Understood from the stored fields, so that it means the same in both tiers.
         let facts = ResponseFacts::of(status.as_u16(), &headers, request_time, response_time);
-        Self { status, headers, facts, body, selecting, key, born, _sealed: () }
+        Self { status, headers, facts, content, selecting, key, born, _sealed: () }
     }
 }
 
 /// A slot of a `HeaderMap` with its share of the index.
 const FIELD: usize = 112;
+/// A piece of the content, with its reference count.
+const PIECE: usize = 64;
 /// One selecting field.
 const SELECTING: usize = 64;
 /// Reference counts, allocator rounding, and the facts' own small allocations.
@@ -203,7 +206,7 @@ pub(crate) mod samples {
                 headers: &headers,
                 request_time: times.0,
                 response_time: times.1,
-                body: StoredResponse::compact(&[Bytes::copy_from_slice(body)]),
+                content: Content::Whole(StoredResponse::compact(&[Bytes::copy_from_slice(body)])),
                 selecting: selecting_fields(&facts.vary, &request),
                 key: Arc::clone(key),
                 born,
@@ -287,7 +290,7 @@ mod tests {
         let headers = fields(&[("cache-control", "max-age=90"), ("date", "Sun, 06 Nov 1994 08:49:37 GMT")]);
         let facts = ResponseFacts::of(200, &headers, Timestamp::from_secs(5), Timestamp::from_secs(6));
         let fresh = old.freshened(&headers, facts.clone(), old.selecting.clone(), Born::Here(2));
-        assert_eq!((fresh.body.as_ptr(), fresh.born), (old.body.as_ptr(), Born::Here(2)));
+        assert_eq!((&fresh.content, fresh.born), (&old.content, Born::Here(2)));
         assert_eq!((fresh.headers, fresh.facts), (headers, facts));
     }
 }

@@ -323,7 +323,7 @@ mod tests {
             for needs_fwd in ["fwd-status", "stored", "collapsed"] {
                 prop_assert!(value(needs_fwd).is_none() || value("fwd").is_some(), "{}", line);
             }
-            let fwd = ["bypass", "method", "uri-miss", "vary-miss", "request", "stale"];
+            let fwd = ["bypass", "method", "uri-miss", "vary-miss", "request", "stale", "partial"];
             prop_assert!(value("fwd").is_none_or(|v| fwd.contains(&v.unwrap_or(""))), "{}", line);
         }
     }

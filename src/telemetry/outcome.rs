@@ -35,6 +35,8 @@ pub enum Miss {
     Vary,
     /// What is stored is stale.
     Stale,
+    /// Not all that the request asks for is stored.
+    Partial,
     /// The request asked for the origin's word (`no-cache`, `max-age`, `min-fresh`), or what is
     /// stored may not answer this request.
     Request,
@@ -42,7 +44,7 @@ pub enum Miss {
 
 impl Miss {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 4] = [Self::Uri, Self::Vary, Self::Stale, Self::Request];
+    pub const ALL: [Self; 5] = [Self::Uri, Self::Vary, Self::Stale, Self::Partial, Self::Request];
 
     /// The word of RFC 9211 §2.2, for headers, labels and logs.
     pub const fn as_str(self) -> &'static str {
@@ -50,6 +52,7 @@ impl Miss {
             Self::Uri => "uri-miss",
             Self::Vary => "vary-miss",
             Self::Stale => "stale",
+            Self::Partial => "partial",
             Self::Request => "request",
         }
     }

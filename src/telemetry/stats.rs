@@ -205,7 +205,10 @@ mod tests {
         assert_eq!(users["hits"], json!({ "memory": 2, "redis": 1 }));
         assert_eq!((&users["stale"], &users["stale_if_error"]), (&json!(2), &json!(1)));
         assert_eq!(users["revalidated"], 1);
-        assert_eq!(users["misses"], json!({ "uri-miss": 2, "vary-miss": 1, "stale": 1, "request": 0 }));
+        assert_eq!(
+            users["misses"],
+            json!({ "uri-miss": 2, "vary-miss": 1, "stale": 1, "partial": 0, "request": 0 })
+        );
         assert_eq!(users["not_stored"]["set-cookie"], 1);
         assert_eq!(users["not_stored"].as_object().unwrap().len(), NotStored::ALL.len());
         assert_eq!((&users["bypass"], &users["bypass_reasons"]["method"]), (&json!(1), &json!(1)));

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use larder::clock::Timestamp;
 use larder::fields::date;
 use larder::rules::{self, Policy, RequestFacts, ResponseFacts, Reuse, reuse, storing};
-use larder::stored::{self, Born, CacheKey, KeyPolicy, Received, Record, StoredResponse};
+use larder::stored::{self, Born, CacheKey, Content, KeyPolicy, Received, Record, StoredResponse};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -170,7 +170,7 @@ fn kept(map: &HeaderMap, status: u16, policy: &Policy) -> Option<StoredResponse>
         headers: map,
         request_time: AT,
         response_time: AT,
-        body: StoredResponse::compact(&[]),
+        content: Content::Whole(StoredResponse::compact(&[])),
         selecting: rules::selecting_fields(&facts.vary, &HeaderMap::new()),
         key: Arc::new(key),
         born: Born::Here(0),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use larder::clock::Timestamp;
-use larder::fields::range::{self, Resolved};
+use larder::fields::range::{self, Resolved, Span};
 use larder::rules::{
     self, Authorization, ClientCondition, Cookies, LifetimeSource, MustAsk, NotStored, Policy, RequestFacts,
     ResponseFacts, Reuse, SetCookie, Storable, reuse, storing,
@@ -204,7 +204,12 @@ impl World {
         let found = match range::parse(asked.as_bytes()).map(|range| range.resolve(self.body)) {
             None | Some(Resolved::Whole) => "whole ".to_owned(),
             Some(Resolved::Unsatisfiable) => "416 ".to_owned(),
-            Some(Resolved::Part { first, last }) => format!("part {first}-{last}"),
+            Some(Resolved::Part(Span { first, last })) => format!("part {first}-{last}"),
+            Some(Resolved::Parts(spans)) => {
+                let spans: Vec<_> =
+                    spans.iter().map(|span| format!("{}-{}", span.first, span.last)).collect();
+                format!("parts {}", spans.join(","))
+            }
         };
         same(&found, &format!("{word} {said}"), "range")
     }

@@ -2,12 +2,12 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `larder:1:{U}:X` | the response, or the names it varies on |
-//! | `larder:1:{U}:X:S` | a variant, where the response varies |
-//! | `larder:1:{U}:g` | the URL's generation, a number; absent = 0 |
+//! | `larder:2:{U}:X` | the response, or the names it varies on |
+//! | `larder:2:{U}:X:S` | a variant, where the response varies |
+//! | `larder:2:{U}:g` | the URL's generation, a number; absent = 0 |
 //!
 //! `U` is the URL's hash in hex (32 digits), `X` is `-` or the hash of the key's extras (32 digits),
-//! `S` is the hash of the selecting fields (16 digits), and `1` is the version of this layout and of
+//! `S` is the hash of the selecting fields (16 digits), and `2` is the version of this layout and of
 //! the record. The braces keep all keys of a URL on one node of a cluster.
 //!
 //! Every record carries the generation that stood before its fetch began, and counts only while the
@@ -62,13 +62,13 @@ pub(super) fn base(key: &CacheKey) -> String {
     let url = key.url_hash();
     match key.extras() {
         "" => plain(url),
-        extras => format!("larder:1:{{{url:032x}}}:{:032x}", xxh3_128(extras.as_bytes())),
+        extras => format!("larder:2:{{{url:032x}}}:{:032x}", xxh3_128(extras.as_bytes())),
     }
 }
 
 /// The key of the response to a URL whose route adds nothing to the key.
 pub(super) fn plain(url_hash: u128) -> String {
-    format!("larder:1:{{{url_hash:032x}}}:-")
+    format!("larder:2:{{{url_hash:032x}}}:-")
 }
 
 /// The key of one variant.
@@ -78,7 +78,7 @@ pub(super) fn variant(base: &str, selecting_hash: u64) -> String {
 
 /// The key of a URL's generation.
 pub(super) fn marker(url_hash: u128) -> String {
-    format!("larder:1:{{{url_hash:032x}}}:g")
+    format!("larder:2:{{{url_hash:032x}}}:g")
 }
 
 /// A generation that never was before: 0 stands for "never purged".
@@ -123,7 +123,7 @@ mod tests {
         let plain_key = CacheKey::from_parts("http://a/".into(), "".into());
         let with_extras = CacheKey::from_parts("http://a/".into(), "h:accept=x;".into());
         let url = plain_key.url_hash();
-        let tag = format!("larder:1:{{{url:032x}}}:");
+        let tag = format!("larder:2:{{{url:032x}}}:");
         let keys = [
             base(&plain_key),
             base(&with_extras),

@@ -201,8 +201,7 @@ impl Redis {
     /// `generation` is the one that [`get`](Self::get) gave before the fetch began; if the URL was
     /// purged since, or the fetch took more than five minutes, nothing is written.
     pub fn put(&self, response: Arc<StoredResponse>, generation: Generation, ttl: Duration) {
-        let size = u64::try_from(response.body.len()).unwrap_or(u64::MAX);
-        let small = size <= self.0.max_object;
+        let small = response.content.held() <= self.0.max_object;
         if small && self.0.queue.offer(Write { response, generation, ttl }) {
             return;
         }

@@ -81,7 +81,11 @@ impl Node {
     }
 
     async fn get(&self, path: &str, request: &[(&str, &str)]) -> Result<Bytes, Absent> {
-        self.redis.get(&key(path), &fields(request)).await.found.map(|response| response.body.clone())
+        self.redis
+            .get(&key(path), &fields(request))
+            .await
+            .found
+            .map(|response| response.content.whole().unwrap().clone())
     }
 
     /// Waits for the breakers of both links; fails when that takes too long.
@@ -123,7 +127,10 @@ async fn what_one_node_puts_another_finds() {
     one.put(Arc::clone(&written), 0).await;
 
     let found = two.redis.get(&key("/"), &HeaderMap::new()).await.found.unwrap();
-    assert_eq!((found.status, &found.body, found.born), (written.status, &written.body, Born::Elsewhere));
+    assert_eq!(
+        (found.status, &found.content, found.born),
+        (written.status, &written.content, Born::Elsewhere)
+    );
     assert!(found.headers.iter().eq(written.headers.iter()));
     assert_eq!(found.facts, written.facts);
     assert_eq!(two.get("/other", &[]).await, Err(Absent::NotFound));

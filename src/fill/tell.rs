@@ -1,0 +1,65 @@
+//! Whom a fill tells what, and what it remembers of it.
+//!
+//! Knows the order: what is kept or marked stands before anybody hears of it, so that nobody who goes on
+//! from the news looks in vain.
+//! Must not know: how it came to what it tells.
+
+use std::sync::Arc;
+
+use http::Response;
+
+use crate::rules::NotStored;
+use crate::stored::StoredResponse;
+use crate::upstream::OriginBody;
+use crate::worker::{ForOwner, Landing, Own, OwnerLanding};
+
+use super::{Filling, Want, judge};
+
+impl Filling {
+    /// Not to be shared: marks the key, sends everyone else away, gives it to the owner.
+    pub(super) async fn private(mut self, response: Response<OriginBody>, why: NotStored) {
+        let error = response.status().is_server_error();
+        self.mark(why, response.status().as_u16());
+        // The mark stands before anybody is sent away, so that none of them joins a flight again.
+        self.fill.seat.publish(Landing::NotStorable(why));
+        match self.fill.owner.take() {
+            // An owner that has left drops the response, which closes its connection.
+            Some(owner) => {
+                let landing = OwnerLanding::Private(Box::new(response), why);
+                let _left = owner.send(ForOwner { landing, times: self.times });
+            }
+            None => drop(response),
+        }
+        if error {
+            self.rest_after_refresh().await;
+        }
+    }
+
+    /// Remembers that the key is not worth waiting for.
+    pub(super) fn mark(&self, why: NotStored, status: u16) {
+        // A part that is too large says nothing of others.
+        let of_a_part = why == NotStored::TooLarge && self.fill.want != Want::Whole;
+        if judge::is_lasting(why, status) && !of_a_part {
+            let shared = &self.fill.worker.shared;
+            let until = self.fill.worker.now().saturating_add(self.fill.snapshot.config.cache.hit_for_miss);
+            shared.memory.mark(&self.fill.key, self.fill.class, why, until);
+        }
+    }
+
+    pub(super) fn promote(&self, found: &Arc<StoredResponse>) {
+        let shared = &self.fill.worker.shared;
+        shared.memory.keep(Arc::clone(found), self.fill.class, &shared.purges);
+    }
+
+    pub(super) fn tell(&mut self, landing: Landing) {
+        self.tell_with(landing, None);
+    }
+
+    pub(super) fn tell_with(&mut self, landing: Landing, own: Option<Own>) {
+        if let Some(owner) = self.fill.owner.take() {
+            let landing = OwnerLanding::Shared(landing.clone(), own);
+            let _left = owner.send(ForOwner { landing, times: self.times });
+        }
+        self.fill.seat.publish(landing);
+    }
+}

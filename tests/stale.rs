@@ -331,13 +331,15 @@ fn a_head_or_a_range_is_covered_too_when_the_origin_fails() {
     for (method, fields) in asked {
         let path = format!("/{method}");
         assert_eq!(told(&front.get(&path, &[])), STORED);
+        // For later: where an origin has just failed, it is not asked again for a second.
+        assert_eq!(told(&front.get(&format!("{path}-2"), &[])), STORED);
         let response = front.request(method, &path, fields, b"");
         assert_eq!(told(&response), INSTEAD_OF_503, "{method}");
         assert_eq!(response.text(), if method == "HEAD" { "" } else { "ol" });
     }
     front.origin.stop();
     for (method, fields) in asked {
-        let response = front.request(method, &format!("/{method}"), fields, b"");
+        let response = front.request(method, &format!("/{method}-2"), fields, b"");
         assert_eq!(told(&response), INSTEAD_OF_NOTHING, "{method}");
     }
 }

@@ -167,7 +167,7 @@ fn figures_agree_exactly_with_what_was_sent() {
     let api = &stats["routes"]["api"];
     assert_eq!(api["requests"], 29, "{api:#}");
     assert_eq!(api["hits"], json!({ "memory": 4, "redis": 1 }), "{api:#}");
-    let misses = json!({ "uri-miss": 15, "vary-miss": 1, "stale": 2, "request": 1 });
+    let misses = json!({ "uri-miss": 15, "vary-miss": 1, "stale": 2, "partial": 0, "request": 1 });
     assert_eq!(api["misses"], misses, "{api:#}");
     let keys = ["stale", "stale_if_error", "revalidated", "collapsed", "bypass", "failed"];
     assert_eq!(of(api, &keys), [2, 1, 1, 4, 3, 1].map(Value::from), "{api:#}");

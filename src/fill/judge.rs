@@ -140,7 +140,8 @@ fn rest(filling: &Filling, answer: Answer, gap: Gap) -> Verdict {
     let Some(stale) = filling.fill.stale.clone() else { return Verdict::Unfit };
     let length = stale.content.length();
     let expected = Some(ContentRange { span: Some(gap.missing), length: Some(length) });
-    if came.content_range != expected || !rules::same_representation(&stale.facts, &came) {
+    let fits = content_length(answer.response.headers()).is_none_or(|length| length == gap.missing.len());
+    if !fits || came.content_range != expected || !rules::same_representation(&stale.facts, &came) {
         return Verdict::Unfit;
     }
     let headers = rules::freshen(&stale.headers, answer.response.headers());

@@ -77,6 +77,40 @@ fn selecting_fields_match_whatever_their_spacing_and_lines() {
 }
 
 #[test]
+fn encodings_that_accept_the_same_share_a_variant() {
+    let front = Front::new(
+        "",
+        echo("accept-encoding", &[("Cache-Control", "max-age=60"), ("Vary", "Accept-Encoding")]),
+    );
+    front.get("/", &[("Accept-Encoding", "gzip, br")]);
+    for same in ["br;q=1.0,GZip", "x-gzip , br", "gzip, br, deflate;q=0"] {
+        assert_eq!(told(&front.get("/", &[("Accept-Encoding", same)])), HIT, "RFC 9110 §12.5.3 {same}");
+    }
+    for other in ["gzip", "gzip, br;q=0.5", "gzip, br, identity;q=0"] {
+        assert_eq!(told(&front.get("/", &[("Accept-Encoding", other)])), VARY_STORED, "{other}");
+    }
+}
+
+#[test]
+fn languages_are_taken_by_meaning_where_a_route_says_so() {
+    let answer = |_: &Request| {
+        let fields =
+            [("Cache-Control", "max-age=60"), ("Vary", "Accept-Language"), ("Content-Language", "de")];
+        Script::ok("hallo", &fields)
+    };
+    for (cache, told_of_others) in [("vary.normalize = [\"accept-language\"]", HIT), ("", VARY_STORED)] {
+        let front = Front::new(cache, answer);
+        front.get("/", &[("Accept-Language", "en, de")]);
+        for same in ["DE, eN", "de, en", "fr;q=0.5, de;q=1.0"] {
+            let found = told(&front.get("/", &[("Accept-Language", same)]));
+            assert_eq!(found, told_of_others, "RFC 9110 §12.5.4 {same}");
+        }
+        assert_eq!(told(&front.get("/", &[("Accept-Language", "en ,de")])), HIT, "RFC 9111 §4.1");
+        assert_eq!(told(&front.get("/", &[("Accept-Language", "fr, de;q=0.5")])), VARY_STORED);
+    }
+}
+
+#[test]
 fn vary_on_everything_is_never_stored() {
     let front =
         Front::new("", |_| Script::ok("a", &[("Cache-Control", "max-age=60"), ("Vary", "Accept, *")]));

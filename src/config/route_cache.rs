@@ -5,13 +5,13 @@
 //! Must not know: the caching rules.
 
 use http::HeaderName;
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE};
 
 use super::RouteCache;
 use super::problems::Found;
 use super::reader::{Reader, Text, Value, Zero, one_of};
 use super::section::Section;
-use crate::rules::{Authorization, Cookies, Policy, RangeFetch, SetCookie, Ttl};
+use crate::rules::{Authorization, Cookies, Normalize, Policy, RangeFetch, SetCookie, Ttl};
 use crate::stored::{DotSegments, Glob, KeyPolicy, Slashes};
 
 /// Reads a route's caching. Without a word about it, caching is on with the defaults.
@@ -41,6 +41,7 @@ fn cache(mut section: Section<'_>) -> RouteCache {
         stale_while_revalidate: s.optional_duration("stale_while_revalidate"),
         stale_if_error: s.optional_duration("stale_if_error"),
         keep: s.duration("keep", d.keep, Zero::Fine),
+        normalize: s.section("vary").map(normalize).unwrap_or(d.normalize),
         cookies,
         authorization,
         set_cookie: set_cookie(s, d.set_cookie),
@@ -96,6 +97,23 @@ fn key(mut section: Section<'_>) -> KeyPolicy {
     section.finish();
     let ignore_query = globs.iter().filter_map(|text| glob(reader, text)).collect();
     KeyPolicy { ignore_query, headers, dot_segments, slashes, ..KeyPolicy::default() }
+}
+
+fn normalize(mut section: Section<'_>) -> Normalize {
+    let names = section.texts("normalize").unwrap_or_default();
+    let reader = section.reader;
+    section.finish();
+    let mut normalize = Normalize::default();
+    for text in &names {
+        if text.value.eq_ignore_ascii_case(ACCEPT_LANGUAGE.as_str()) {
+            normalize.accept_language = true;
+        } else if text.value.eq_ignore_ascii_case(ACCEPT_ENCODING.as_str()) {
+            reader.refuse(text, "Accept-Encoding is always taken by its meaning", "leave it out");
+        } else {
+            reader.refuse(text, "not a field whose meaning is known", "write \"accept-language\"");
+        }
+    }
+    normalize
 }
 
 fn glob(reader: &Reader<'_>, text: &Text) -> Option<Glob> {

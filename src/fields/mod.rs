@@ -5,6 +5,7 @@
 //! "there is none" comes out, in time linear in the bytes.
 //! Must not know: caching decisions, clocks, I/O.
 
+pub mod accept;
 pub mod accept_encoding;
 pub mod cache_control;
 pub mod content_coding;

@@ -19,7 +19,7 @@ pub(super) async fn redis(filling: &mut Filling) -> Option<Arc<StoredResponse>> 
     let fill = &filling.fill;
     let redis = fill.worker.redis.as_ref()?;
     let asked_at = fill.worker.mono();
-    let answer = redis.get(&fill.key, &fill.asked.headers).await;
+    let answer = redis.get(&fill.key, &fill.asked.headers, filling.cache.policy.normalize).await;
     filling.times.redis = Some(fill.worker.mono().since(asked_at));
     filling.generation = answer.generation;
     let found = answer.found.ok()?;

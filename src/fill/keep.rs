@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::fields::range::{ContentRange, Span};
 use crate::fields::{date, hop};
 use crate::flight::{Growing, Room, Writer};
-use crate::rules::{self, NotStored, ResponseFacts, Storable};
+use crate::rules::{self, NotStored, ResponseFacts, SelectingFields, Storable};
 use crate::store::Reserved;
 use crate::stored::{Content, Parts, Received, StoredResponse};
 use crate::upstream::OriginBody;
@@ -35,7 +35,7 @@ pub(super) fn confirmed(mut filling: Filling, answer: Answer) {
     let status = stale.status.as_u16();
     let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
     // The 304 may have named other fields in Vary.
-    let selecting = rules::selecting_fields(&facts.vary, &filling.fill.asked.headers);
+    let selecting = filling.selecting(&facts);
     // Parts had a Content-Range each as they came.
     let judged = ResponseFacts { content_range: stale.content.range(), ..facts.clone() };
     match rules::storing::judge(&filling.fill.asked.facts, &judged, &filling.cache.policy) {
@@ -140,7 +140,7 @@ async fn deliver(
 ) {
     let config = &filling.fill.snapshot.config.cache;
     let Head { status, headers, withheld, facts } = head;
-    let selecting = rules::selecting_fields(&facts.vary, &filling.fill.asked.headers);
+    let selecting = filling.selecting(&facts);
     let (writer, growing) = Growing::new(config.lag, config.lag_timeout);
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
     let own = growing.reader().map(|reader| Own { reader, withheld });
@@ -272,10 +272,15 @@ impl Filling {
         }
     }
 
+    /// Which requests a response with these facts answers.
+    fn selecting(&self, facts: &ResponseFacts) -> SelectingFields {
+        rules::selecting_fields(&facts.vary, &self.fill.asked.headers, self.cache.policy.normalize)
+    }
+
     fn write_behind(&self, response: &Arc<StoredResponse>) {
         if let Some((redis, generation)) = self.fill.worker.redis.as_ref().zip(self.generation) {
             let ttl = rules::usable_for(&response.facts, &self.cache.policy);
-            redis.put(Arc::clone(response), generation, ttl);
+            redis.put(Arc::clone(response), generation, ttl, self.cache.policy.normalize);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::clock::Mono;
 use crate::config::{Route, RouteCache};
 use crate::fill::{self, Fill, Want};
 use crate::flight::Owner;
-use crate::rules::{Authorization, Cookies};
+use crate::rules::{Authorization, Cookies, Normalize};
 use crate::store::Class;
 use crate::stored::{CacheKey, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Source};
@@ -48,6 +48,11 @@ impl Exchange {
 
     pub fn cache(&self) -> Option<&RouteCache> {
         self.snapshot.cache(self.route)
+    }
+
+    /// Which of the request's fields are taken by their meaning.
+    pub fn normalize(&self) -> Normalize {
+        self.cache().map(|cache| cache.policy.normalize).unwrap_or_default()
     }
 
     pub fn route(&self) -> Option<&Route> {

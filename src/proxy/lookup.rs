@@ -44,7 +44,7 @@ pub(super) enum Found {
 
 fn found(exchange: &mut Exchange, resource: Option<&Resource>) -> Found {
     let Some(resource) = resource else { return Found::Nothing(Miss::Uri) };
-    match resource.select(&exchange.asked.headers) {
+    match resource.select(&exchange.asked.headers, exchange.normalize()) {
         Some(stored) if exchange.worker.shared.purges.is_purged(stored) => {
             exchange.detail = Some(Detail::Purged);
             Found::Nothing(Miss::Uri)

@@ -114,7 +114,8 @@ impl Wait {
     async fn ask_redis(&mut self) -> Option<Arc<StoredResponse>> {
         let exchange = &mut self.exchange;
         let began = exchange.mono();
-        let answer = exchange.worker.redis.as_ref()?.get(&exchange.key, &exchange.asked.headers).await;
+        let (redis, normalize) = (exchange.worker.redis.as_ref()?, exchange.normalize());
+        let answer = redis.get(&exchange.key, &exchange.asked.headers, normalize).await;
         exchange.report.mark(Phase::Redis, began);
         answer.found.ok().filter(|found| !exchange.worker.shared.purges.is_purged(found))
     }
@@ -122,16 +123,19 @@ impl Wait {
     /// Which variant it is about, as far as anybody knows.
     fn variant(&self) -> Option<u64> {
         if let Some(names) = &self.exchange.names {
-            let vary = Vary::Names(names.clone());
-            return lookup::variant(&rules::selecting_fields(&vary, &self.exchange.asked.headers));
+            return self.variant_by(&Vary::Names(names.clone()));
         }
         if let Some(stale) = &self.stale {
             return lookup::variant(&stale.selecting);
         }
         let resource = self.exchange.worker.shared.memory.peek(&self.exchange.key)?;
         let stored = resource.variants.first()?;
-        let names = stored.facts.vary.clone();
-        lookup::variant(&rules::selecting_fields(&names, &self.exchange.asked.headers))
+        self.variant_by(&stored.facts.vary)
+    }
+
+    fn variant_by(&self, vary: &Vary) -> Option<u64> {
+        let headers = &self.exchange.asked.headers;
+        lookup::variant(&rules::selecting_fields(vary, headers, self.exchange.normalize()))
     }
 
     /// Starts the fetch and waits for it.
@@ -163,7 +167,8 @@ impl Wait {
         if self.stale.is_none() && lookup::known_uncacheable(&self.exchange, &resource, None).is_some() {
             return true;
         }
-        let Some(stored) = resource.select(&self.exchange.asked.headers) else { return false };
+        let normalize = self.exchange.normalize();
+        let Some(stored) = resource.select(&self.exchange.asked.headers, normalize) else { return false };
         let Some(cache) = self.exchange.cache() else { return false };
         let new = self.stale.as_ref().is_none_or(|stale| !Arc::ptr_eq(stale, stored));
         new && !shared.purges.is_purged(stored)
@@ -221,7 +226,8 @@ impl Wait {
                 if self.is_purged(fetched.born, &fetched.facts) {
                     return self.alone(Some(Detail::Purged));
                 }
-                if !fetched.selecting.matches(&self.exchange.asked.headers) {
+                let (headers, normalize) = (&self.exchange.asked.headers, self.exchange.normalize());
+                if !fetched.selecting.matches(&fetched.facts, headers, normalize) {
                     self.exchange.names = Some(fetched.selecting.names().cloned().collect());
                     return Step::Lookup(Box::new(self.exchange));
                 }
@@ -315,7 +321,7 @@ impl Wait {
     ) -> Step {
         let now = self.exchange.worker.now();
         let Some(cache) = self.exchange.cache() else { return self.alone(None) };
-        if !stored.selecting.matches(&self.exchange.asked.headers) {
+        if !stored.is_for(&self.exchange.asked.headers, self.exchange.normalize()) {
             return Step::Lookup(Box::new(self.exchange));
         }
         let verdict = rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now);
@@ -346,7 +352,7 @@ impl Wait {
         let now = self.exchange.worker.now();
         let Some(cache) = self.exchange.cache() else { return self.alone(None) };
         let asked = &self.exchange.asked;
-        let matches = stored.selecting.matches(&asked.headers);
+        let matches = stored.is_for(&asked.headers, self.exchange.normalize());
         let cut = stored.cut(&asked.facts, &asked.headers);
         match rules::on_error(&asked.facts, &stored.facts, &cache.policy, now).zip(cut) {
             Some((reusable, cut)) if matches => {

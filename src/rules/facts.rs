@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use http::header::{
-    AGE, AUTHORIZATION, CONTENT_RANGE, COOKIE, DATE, EXPIRES, LAST_MODIFIED, RANGE, SET_COOKIE,
+    AGE, AUTHORIZATION, CONTENT_LANGUAGE, CONTENT_RANGE, COOKIE, DATE, EXPIRES, LAST_MODIFIED, RANGE,
+    SET_COOKIE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
@@ -18,7 +19,7 @@ use crate::fields::no_vary_search::NoVarySearch;
 use crate::fields::range::{self, ContentRange, Ranges};
 use crate::fields::validator::ETag;
 use crate::fields::vary::Vary;
-use crate::fields::{date, list};
+use crate::fields::{accept, date, list};
 
 /// What the rules need to know of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct ResponseFacts {
     pub etag: Option<ETag>,
     /// `Vary`
     pub vary: Vary,
+    /// `Content-Language`, in lower case, where it names one language (RFC 9110 §8.5).
+    pub language: Option<Box<str>>,
     /// It carries `Set-Cookie`.
     pub set_cookie: bool,
     /// `Cache-Groups` (RFC 9875 §2)
@@ -109,6 +112,7 @@ impl ResponseFacts {
             last_modified: date_of(headers, LAST_MODIFIED, response_time),
             etag: ETag::of(headers),
             vary: Vary::parse(headers),
+            language: language(headers),
             set_cookie: headers.contains_key(SET_COOKIE),
             groups: Groups::of(headers),
             no_vary_search: NoVarySearch::parse(headers),
@@ -185,6 +189,13 @@ fn whole_if_relied_on(reach: &mut Reach) {
 
 fn date_of(headers: &HeaderMap, name: HeaderName, now: Timestamp) -> Option<Timestamp> {
     date::parse(headers.get(name)?.as_bytes(), now)
+}
+
+fn language(headers: &HeaderMap) -> Option<Box<str>> {
+    let mut tags = list::all(headers, &CONTENT_LANGUAGE);
+    let tag = tags.next().filter(|tag| accept::is_language(tag))?;
+    let lower = std::str::from_utf8(tag).ok()?.to_ascii_lowercase();
+    tags.next().is_none().then(|| lower.into())
 }
 
 /// §5.1: of a list the first member; what is no number is ignored.

@@ -23,7 +23,7 @@ mod validation;
 pub use facts::{Expires, RequestFacts, ResponseFacts, is_safe};
 pub use freshness::{Lifetime, LifetimeSource, current_age, lifetime, usable_for};
 pub use invalidation::{invalidates, targets};
-pub use policy::{Authorization, Cookies, Policy, RangeFetch, SetCookie, Ttl};
+pub use policy::{Authorization, Cookies, Normalize, Policy, RangeFetch, SetCookie, Ttl};
 pub use reasons::{MustAsk, NotStored};
 pub use reuse::{Reusable, Reuse, after_validation, on_error};
 pub use selecting::{SelectingFields, selecting_fields};

@@ -19,6 +19,8 @@ pub struct Policy {
     pub stale_if_error: Option<Duration>,
     /// How long past its lifetime a response with a validator is kept only to be validated.
     pub keep: Duration,
+    /// Which selecting fields are taken by their meaning.
+    pub normalize: Normalize,
     /// What a request's `Cookie` means for the cache.
     pub cookies: Cookies,
     /// What a request's `Authorization` means for the cache.
@@ -38,6 +40,15 @@ pub struct Ttl {
     pub r#override: Option<Duration>,
     /// No lifetime is longer than this.
     pub max: Option<Duration>,
+}
+
+/// Which of a request's fields are taken by their meaning where `Vary` names them (RFC 9111 §4.1),
+/// beyond `Accept-Encoding`, which always is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Normalize {
+    /// `Accept-Language`: case and the order of equals do not count, and a response in the language
+    /// that a request prefers to all others answers it.
+    pub accept_language: bool,
 }
 
 /// What a request's `Cookie` field means for the cache.
@@ -95,6 +106,8 @@ impl Default for Policy {
             stale_while_revalidate: None,
             stale_if_error: None,
             keep: Duration::from_secs(600),
+            // Some origins take the order of equal languages for one of preference.
+            normalize: Normalize { accept_language: false },
             cookies: Cookies::Origin,
             authorization: Authorization::Bypass,
             set_cookie: SetCookie::Origin,

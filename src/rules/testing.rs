@@ -66,7 +66,7 @@ pub fn ttl_max(secs: u64) -> Policy {
 /// Random requests, responses and policies for the room's laws.
 pub mod any {
     use super::*;
-    use crate::rules::{Authorization, Cookies, SetCookie};
+    use crate::rules::{Authorization, Cookies, Normalize, SetCookie};
     use proptest::prelude::*;
     use proptest::sample::{select, subsequence};
 
@@ -166,6 +166,7 @@ pub mod any {
                     stale_while_revalidate,
                     stale_if_error,
                     keep: Duration::from_secs(keep),
+                    normalize: Normalize::default(),
                     cookies,
                     authorization,
                     set_cookie,

@@ -21,7 +21,7 @@ use super::seed::Seed;
 use super::{InFlight, Purges};
 use crate::clock::Timestamp;
 use crate::config;
-use crate::rules::NotStored;
+use crate::rules::{Normalize, NotStored};
 use crate::stored::{CacheKey, StoredResponse};
 use crate::telemetry::MemoryGauges;
 
@@ -70,8 +70,8 @@ struct Mark {
 impl Resource {
     /// The response for a request with these fields: the most recent whose selecting fields match
     /// (§4.1).
-    pub fn select(&self, headers: &HeaderMap) -> Option<&Arc<StoredResponse>> {
-        self.variants.iter().find(|variant| variant.selecting.matches(headers))
+    pub fn select(&self, headers: &HeaderMap, normalize: Normalize) -> Option<&Arc<StoredResponse>> {
+        self.variants.iter().find(|variant| variant.is_for(headers, normalize))
     }
 
     /// Why requests of this class are known not to be cacheable now, if they are.
@@ -278,6 +278,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
     const BORN: Born = Born::Here(0);
+    const PLAIN: Normalize = Normalize { accept_language: false };
 
     fn memory(bytes: u64) -> (Memory, Purges) {
         let cfg = config::Cache { memory: bytes, variants: 3, ..samples::cache(None) };
@@ -352,12 +353,12 @@ mod tests {
         assert_eq!(resource.names().collect::<Vec<_>>(), ["accept"]);
         let select = |accept: &str| {
             resource
-                .select(&fields(&[("accept", accept)]))
+                .select(&fields(&[("accept", accept)]), PLAIN)
                 .map(|found| found.content.whole().unwrap().clone())
         };
         assert_eq!(select("c").unwrap(), "4");
         assert_eq!(select("b"), None);
-        assert!(resource.select(&HeaderMap::new()).is_none(), "§4.1: absence is a value");
+        assert!(resource.select(&HeaderMap::new(), PLAIN).is_none(), "§4.1: absence is a value");
     }
 
     #[test]

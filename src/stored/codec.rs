@@ -323,6 +323,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::rules::Normalize;
     use crate::stored::samples::{fields, stored};
 
     fn sample_key() -> Arc<CacheKey> {
@@ -510,7 +511,7 @@ mod tests {
             prop_assert_eq!(read_generation, generation);
             assert_same(&read, &written);
             let again = fields(&request);
-            prop_assert!(read.selecting.matches(&again));
+            prop_assert!(read.is_for(&again, Normalize::default()));
         }
 
         #[test]

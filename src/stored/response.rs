@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{CacheKey, Content};
 use crate::clock::Timestamp;
-use crate::rules::{ResponseFacts, SelectingFields, Storable, stored_fields};
+use crate::rules::{Normalize, ResponseFacts, SelectingFields, Storable, stored_fields};
 
 /// A response as it is kept, in either tier.
 #[derive(Clone, Debug)]
@@ -85,6 +85,11 @@ impl StoredResponse {
         born: Born,
     ) -> Self {
         Self { headers: compact_fields(headers), facts, selecting, born, ..self.clone() }
+    }
+
+    /// Whether a request with these fields may be given it, by what `Vary` named (§4.1).
+    pub fn is_for(&self, headers: &HeaderMap, normalize: Normalize) -> bool {
+        self.selecting.matches(&self.facts, headers, normalize)
     }
 
     /// One piece of memory, exactly as large as the chunks together. A chunk as it comes from a
@@ -207,7 +212,7 @@ pub(crate) mod samples {
                 request_time: times.0,
                 response_time: times.1,
                 content: Content::Whole(StoredResponse::compact(&[Bytes::copy_from_slice(body)])),
-                selecting: selecting_fields(&facts.vary, &request),
+                selecting: selecting_fields(&facts.vary, &request, Normalize::default()),
                 key: Arc::clone(key),
                 born,
             },

@@ -215,11 +215,13 @@ impl World {
     }
 
     fn selects(&self, matches: bool) -> Result<(), String> {
-        let selecting = rules::selecting_fields(&self.received().vary, &self.earlier);
-        let found = selecting.matches(&self.request);
-        let other = rules::selecting_fields(&self.received().vary, &self.request);
-        let star = self.received().vary == larder::fields::vary::Vary::Star;
-        if !star && (selecting == other) != found {
+        let (resp, normalize) = (self.received(), self.policy.normalize);
+        let selecting = rules::selecting_fields(&resp.vary, &self.earlier, normalize);
+        let found = selecting.matches(&resp, &self.request, normalize);
+        let other = rules::selecting_fields(&resp.vary, &self.request, normalize);
+        let star = resp.vary == larder::fields::vary::Vary::Star;
+        let by_language = normalize.accept_language && resp.language.is_some();
+        if !star && !by_language && (selecting == other) != found {
             return Err("the two selections are equal, but do not match, or the other way round".into());
         }
         same(
@@ -297,6 +299,7 @@ fn set(policy: &mut Policy, name: &str, value: &str) -> Result<(), String> {
         "stale_while_revalidate" => policy.stale_while_revalidate = Some(duration()?),
         "stale_if_error" => policy.stale_if_error = Some(duration()?),
         "keep" => policy.keep = duration()?,
+        "vary.normalize" => policy.normalize.accept_language = value == "accept-language",
         "cookies" => {
             policy.cookies = match value {
                 "origin" => Cookies::Origin,

@@ -254,6 +254,20 @@ fn a_mistake_in_a_route_is_told_once_where_it_stands() {
             "write \"origin\" or \"never\" or \"strip\" or \"keep\"",
         ),
         (
+            "[route.cache]\nvary.normalize = [\"accept\"]",
+            2,
+            19,
+            "not a field whose meaning is known",
+            "write \"accept-language\"",
+        ),
+        (
+            "[route.cache]\nvary.normalize = \"Accept-Encoding\"",
+            2,
+            18,
+            "Accept-Encoding is always taken by its meaning",
+            "leave it out",
+        ),
+        (
             "[route.cache]\nkey.headers = [\"Cookie\"]",
             2,
             16,

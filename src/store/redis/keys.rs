@@ -3,7 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `larder:2:{U}:X` | the response, or the names it varies on |
-//! | `larder:2:{U}:X:S` | a variant, where the response varies |
+//! | `larder:2:{U}:X:S` | a variant, where the response varies; by its language a second time, where a route takes those by meaning |
 //! | `larder:2:{U}:g` | the URL's generation, a number; absent = 0 |
 //!
 //! `U` is the URL's hash in hex (32 digits), `X` is `-` or the hash of the key's extras (32 digits),

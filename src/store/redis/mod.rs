@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use redis::aio::MultiplexedConnection;
 use redis::{Value, cmd};
 use tokio::time::timeout;
@@ -32,7 +32,7 @@ use super::Purges;
 use crate::clock::{Clock, Mono};
 use crate::config;
 use crate::fields::vary::Vary;
-use crate::rules::{SelectingFields, selecting_fields};
+use crate::rules::{Normalize, selecting_fields};
 use crate::stored::{CacheKey, Record, StoredResponse, decode};
 use crate::telemetry::RedisGauges;
 
@@ -177,15 +177,16 @@ impl Redis {
     ///
     /// If the future is dropped (a fill that is no longer wanted), the answer is thrown away when it
     /// comes; nothing is changed by a lookup.
-    pub async fn get(&self, key: &Arc<CacheKey>, headers: &HeaderMap) -> Answer {
+    pub async fn get(&self, key: &Arc<CacheKey>, headers: &HeaderMap, normalize: Normalize) -> Answer {
         let counters = &self.0.counters;
         counters.gets.fetch_add(1, Ordering::Relaxed);
         // Kept outside of the calls: learned by the first of two, it holds even if the second fails.
         let mut generation = None;
         // Before the question: what is purged after this moment is seen as purged after the look.
         let seen_at = self.0.clock.mono();
+        let asked = Request { headers, normalize };
         let looked =
-            self.0.reader.with(self.0.deadline, |connection| look(connection, key, headers, &mut generation));
+            self.0.reader.with(self.0.deadline, |connection| look(connection, key, asked, &mut generation));
         let found = match looked.await {
             Ok(Ok(response)) if self.0.purges.is_purged(&response) => Err(Absent::NotFound),
             Ok(found) => found,
@@ -199,10 +200,17 @@ impl Redis {
     /// Hands a response to the write-behind queue, to live for `ttl` (7 days at most). Never waits:
     /// what does not fit is dropped and counted, as is a body larger than `redis_max_object`.
     /// `generation` is the one that [`get`](Self::get) gave before the fetch began; if the URL was
-    /// purged since, or the fetch took more than five minutes, nothing is written.
-    pub fn put(&self, response: Arc<StoredResponse>, generation: Generation, ttl: Duration) {
+    /// purged since, or the fetch took more than five minutes, nothing is written. Where the route takes
+    /// languages by meaning (`normalize`), it can then also be found by its language.
+    pub fn put(
+        &self,
+        response: Arc<StoredResponse>,
+        generation: Generation,
+        ttl: Duration,
+        normalize: Normalize,
+    ) {
         let small = response.content.held() <= self.0.max_object;
-        if small && self.0.queue.offer(Write { response, generation, ttl }) {
+        if small && self.0.queue.offer(Write { response, generation, ttl, normalize }) {
             return;
         }
         self.0.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
@@ -288,7 +296,7 @@ impl Drop for Unsure<'_> {
 async fn look(
     mut connection: MultiplexedConnection,
     key: &Arc<CacheKey>,
-    headers: &HeaderMap,
+    asked: Request<'_>,
     generation: &mut Option<u64>,
 ) -> Result<Result<StoredResponse, Absent>, Fault> {
     let base = keys::base(key);
@@ -300,21 +308,50 @@ async fn look(
     let Some(now) = read_generation(now) else { return Ok(Err(Absent::Damaged)) };
     *generation = Some(now);
     let names = match judge(record, key, now) {
-        Ok(Record::Response { response, .. }) => return Ok(matching(response, headers)),
+        Ok(Record::Response { response, .. }) => return Ok(matching(response, asked)),
         Ok(Record::Names { names, .. }) => names,
         Err(absent) => return Ok(Err(absent)),
     };
-    let selecting: SelectingFields = selecting_fields(&Vary::Names(names), headers);
-    let variant = match ask(&mut connection, cmd("GET").arg(keys::variant(&base, selecting.hash()))).await? {
-        Value::BulkString(bytes) => Some(bytes),
-        Value::Nil => None,
-        _ => return Err(Fault::Nonsense),
+    for variant in variants(&mut connection, &base, names, asked).await? {
+        match judge(variant, key, now) {
+            Ok(Record::Response { response, .. }) => match matching(response, asked) {
+                Err(Absent::NotFound) => {}
+                found => return Ok(found),
+            },
+            Ok(Record::Names { .. }) => return Ok(Err(Absent::Damaged)),
+            Err(Absent::NotFound) => {}
+            Err(absent) => return Ok(Err(absent)),
+        }
+    }
+    Ok(Err(Absent::NotFound))
+}
+
+/// What stands where a response for this request would be: under its selecting fields, and under the
+/// language it prefers where languages are taken by meaning.
+async fn variants(
+    connection: &mut MultiplexedConnection,
+    base: &str,
+    names: Vec<HeaderName>,
+    asked: Request<'_>,
+) -> Result<Vec<Text>, Fault> {
+    let fields = selecting_fields(&Vary::Names(names), asked.headers, asked.normalize);
+    let variant = keys::variant(base, fields.hash());
+    let Some(by_language) = fields.by_preferred_language(asked.headers, asked.normalize) else {
+        let value = ask(connection, cmd("GET").arg(variant)).await?;
+        return string(value).map(|value| vec![value]).ok_or(Fault::Nonsense);
     };
-    Ok(match judge(variant, key, now) {
-        Ok(Record::Response { response, .. }) => matching(response, headers),
-        Ok(Record::Names { .. }) => Err(Absent::Damaged),
-        Err(absent) => Err(absent),
-    })
+    let by_language = keys::variant(base, by_language.hash());
+    match ask(connection, cmd("MGET").arg(variant).arg(by_language)).await? {
+        Value::Array(values) => values.into_iter().map(string).collect::<Option<_>>().ok_or(Fault::Nonsense),
+        _ => Err(Fault::Nonsense),
+    }
+}
+
+/// What a lookup needs to know of the request.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    headers: &'a HeaderMap,
+    normalize: Normalize,
 }
 
 /// A string, or nothing where Redis has none.
@@ -350,8 +387,8 @@ fn judge(value: Text, key: &Arc<CacheKey>, now: u64) -> Result<Record, Absent> {
 }
 
 /// §4.1: the selecting fields must match; the hash in the key's name only led here.
-fn matching(response: StoredResponse, headers: &HeaderMap) -> Result<StoredResponse, Absent> {
-    if response.selecting.matches(headers) { Ok(response) } else { Err(Absent::NotFound) }
+fn matching(response: StoredResponse, asked: Request<'_>) -> Result<StoredResponse, Absent> {
+    if response.is_for(asked.headers, asked.normalize) { Ok(response) } else { Err(Absent::NotFound) }
 }
 
 #[derive(Debug, Default)]

@@ -24,6 +24,7 @@ use super::link::{Fault, Link, Phase, ask};
 use super::script::{self, Set};
 use super::{Counters, Generation};
 use crate::clock::{Clock, Mono};
+use crate::rules::{Normalize, SelectingFields};
 use crate::store::Purges;
 use crate::stored::{StoredResponse, encode_names, encode_response};
 
@@ -41,6 +42,8 @@ pub(super) struct Write {
     /// The URL's generation when the fetch began.
     pub(super) generation: Generation,
     pub(super) ttl: Duration,
+    /// By what else than its selecting fields it can be found.
+    pub(super) normalize: Normalize,
 }
 
 /// What waits to be written; bounded in bytes.
@@ -265,10 +268,14 @@ impl Record {
         if names.is_empty() {
             return Some(Self { url_hash, generation, sets: vec![Set { key: base, value, ttl }] });
         }
-        let key = keys::variant(&base, response.selecting.hash());
-        let value_of_names = encode_names(&response.key, &names, generation);
-        let names = Set { key: base, value: value_of_names, ttl: keys::names_ttl(write.ttl) };
-        Some(Self { url_hash, generation, sets: vec![Set { key, value, ttl }, names] })
+        let by_language = response.selecting.by_language(&response.facts, write.normalize);
+        let variant =
+            |fields: &SelectingFields, value| Set { key: keys::variant(&base, fields.hash()), value, ttl };
+        let mut sets: Vec<_> = by_language.iter().map(|fields| variant(fields, value.clone())).collect();
+        sets.push(variant(&response.selecting, value));
+        let value = encode_names(&response.key, &names, generation);
+        sets.push(Set { key: base, value, ttl: keys::names_ttl(write.ttl) });
+        Some(Self { url_hash, generation, sets })
     }
 
     fn bytes(&self) -> u64 {

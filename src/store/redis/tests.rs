@@ -15,6 +15,7 @@ use crate::stored::Born;
 use crate::stored::samples::{fields, key, plain, stored};
 
 const TTL: Duration = Duration::from_secs(60);
+const PLAIN: Normalize = Normalize { accept_language: false };
 /// Far longer than anything here takes: reached only when a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -48,7 +49,7 @@ impl Node {
 
     /// Puts, as of a fetch that has just begun.
     fn offer(&self, response: Arc<StoredResponse>, number: u64, ttl: Duration) {
-        self.redis.put(response, Generation { number, seen_at: self.clock.mono() }, ttl);
+        self.redis.put(response, Generation { number, seen_at: self.clock.mono() }, ttl, PLAIN);
     }
 
     /// Puts and waits until it is written.
@@ -82,7 +83,7 @@ impl Node {
 
     async fn get(&self, path: &str, request: &[(&str, &str)]) -> Result<Bytes, Absent> {
         self.redis
-            .get(&key(path), &fields(request))
+            .get(&key(path), &fields(request), PLAIN)
             .await
             .found
             .map(|response| response.content.whole().unwrap().clone())
@@ -120,13 +121,13 @@ fn local() -> Born {
 async fn what_one_node_puts_another_finds() {
     let server = RedisServer::start();
     let (one, two) = (Node::start(server.url()).await, Node::start(server.url()).await);
-    let answer = one.redis.get(&key("/"), &HeaderMap::new()).await;
+    let answer = one.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await;
     assert_eq!(seen(&answer), Some(0));
     assert_eq!(answer.found.err(), Some(Absent::NotFound));
     let written = plain("/", b"hello", local());
     one.put(Arc::clone(&written), 0).await;
 
-    let found = two.redis.get(&key("/"), &HeaderMap::new()).await.found.unwrap();
+    let found = two.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await.found.unwrap();
     assert_eq!(
         (found.status, &found.content, found.born),
         (written.status, &written.content, Born::Elsewhere)
@@ -152,6 +153,27 @@ async fn a_varying_response_is_found_by_its_names_and_then_by_the_variant() {
     assert_eq!(node.get("/", &[("accept", "image/png")]).await, Err(Absent::NotFound));
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound), "absence is a value");
     assert_eq!(server.keys().len(), 4, "the names and two variants, and the marker that outlives them");
+}
+
+#[tokio::test]
+async fn a_variant_is_found_by_its_language_where_the_route_says_so() {
+    let by_meaning = Normalize { accept_language: true };
+    let response = [("cache-control", "max-age=60"), ("vary", "accept-language"), ("content-language", "de")];
+    let german = stored(&key("/"), &[("accept-language", "de, en")], &response, b"hallo", local());
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    for normalize in [PLAIN, by_meaning] {
+        let generation = Generation { number: 0, seen_at: node.clock.mono() };
+        node.redis.put(Arc::clone(&german), generation, TTL, normalize);
+        node.redis.flush(PATIENCE).await;
+        for (asked, found) in [("fr;q=0.5, DE", normalize == by_meaning), ("fr, de", false), ("de, en", true)]
+        {
+            let asked = fields(&[("accept-language", asked)]);
+            let answer = node.redis.get(&key("/"), &asked, normalize).await.found;
+            assert_eq!(answer.is_ok(), found, "RFC 9110 §12.5.4 {asked:?} {normalize:?}");
+        }
+    }
+    assert_eq!(node.get("/", &[("accept-language", "de")]).await, Err(Absent::NotFound), "another route");
 }
 
 #[tokio::test]
@@ -193,7 +215,7 @@ async fn what_is_not_ours_is_a_damaged_miss() {
     server.command(&["LPUSH", &base, "a list"]);
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound), "MGET shows no value of another type");
     server.command(&["SET", &keys::marker(key("/").url_hash()), "not a number"]);
-    let answer = node.redis.get(&key("/"), &HeaderMap::new()).await;
+    let answer = node.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await;
     assert_eq!((seen(&answer), answer.found.err()), (None, Some(Absent::Damaged)), "nothing may be put then");
 
     // A variant of another type is an error that Redis answers; the connection is good for more.
@@ -201,7 +223,7 @@ async fn what_is_not_ours_is_a_damaged_miss() {
     let variant = keys::variant(&keys::base(&key("/v")), varying("/v", "a", b"").selecting.hash());
     server.command(&["DEL", &variant]);
     server.command(&["LPUSH", &variant, "a list"]);
-    let answer = node.redis.get(&key("/v"), &fields(&[("accept", "a")])).await;
+    let answer = node.redis.get(&key("/v"), &fields(&[("accept", "a")]), PLAIN).await;
     assert_eq!((seen(&answer), answer.found.err()), (Some(0), Some(Absent::Error)), "what was learned holds");
     assert_eq!(node.redis.state(), "closed");
 }
@@ -217,7 +239,7 @@ async fn a_purge_voids_all_of_a_url_on_every_node_also_what_is_put_later() {
     one.put(varying("/v", "a", b"variant"), 0).await;
     one.put(plain("/stays", b"stays", local()), 0).await;
     // Under way on the other node when the purge comes: it has learned the generation of before.
-    let seen = two.redis.get(&key("/late"), &HeaderMap::new()).await.generation.unwrap().number;
+    let seen = two.redis.get(&key("/late"), &HeaderMap::new(), PLAIN).await.generation.unwrap().number;
 
     for path in ["/", "/v", "/late"] {
         one.redis.purge(key(path).url_hash()).await.unwrap();
@@ -225,7 +247,7 @@ async fn a_purge_voids_all_of_a_url_on_every_node_also_what_is_put_later() {
     two.put(plain("/late", b"from before", local()), seen).await;
 
     assert_eq!(two.get("/", &[]).await, Err(Absent::NotFound));
-    assert_eq!(two.redis.get(&extras, &HeaderMap::new()).await.found.err(), Some(Absent::NotFound));
+    assert_eq!(two.redis.get(&extras, &HeaderMap::new(), PLAIN).await.found.err(), Some(Absent::NotFound));
     assert_eq!(two.get("/v", &[("accept", "a")]).await, Err(Absent::NotFound));
     assert_eq!(
         two.get("/late", &[]).await,
@@ -234,7 +256,7 @@ async fn a_purge_voids_all_of_a_url_on_every_node_also_what_is_put_later() {
     );
     assert_eq!(two.get("/stays", &[]).await.unwrap(), "stays");
 
-    let now = two.redis.get(&key("/late"), &HeaderMap::new()).await.generation.unwrap().number;
+    let now = two.redis.get(&key("/late"), &HeaderMap::new(), PLAIN).await.generation.unwrap().number;
     assert_ne!(now, seen);
     two.put(plain("/late", b"new", local()), now).await;
     assert_eq!(one.get("/late", &[]).await.unwrap(), "new");
@@ -248,7 +270,7 @@ async fn a_marker_that_has_ended_never_revives_what_it_voided() {
     let node = Node::start(server.url()).await;
     let marker = keys::marker(key("/").url_hash());
     node.redis.purge(key("/").url_hash()).await.unwrap();
-    let first = node.redis.get(&key("/"), &HeaderMap::new()).await.generation.unwrap().number;
+    let first = node.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await.generation.unwrap().number;
     node.put(plain("/", b"old", local()), first).await;
     assert_eq!(node.get("/", &[]).await.unwrap(), "old");
     // As if its time were over: with a counted generation the next purge would reach the same.
@@ -292,10 +314,10 @@ async fn a_fetch_that_began_before_a_purge_is_not_put_after_it() {
     let server = RedisServer::start();
     // The purge comes from another node, so that no note of this process helps.
     let (node, other) = (Node::start(server.url()).await, Node::start(server.url()).await);
-    let seen = node.redis.get(&key("/"), &HeaderMap::new()).await.generation.unwrap();
+    let seen = node.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await.generation.unwrap();
     other.redis.purge(key("/").url_hash()).await.unwrap();
     for late in [plain("/", b"old", local()), varying("/", "a", b"old")] {
-        node.redis.put(late, seen, TTL);
+        node.redis.put(late, seen, TTL, PLAIN);
         node.redis.flush(PATIENCE).await;
     }
     assert_eq!(server.keys(), [keys::marker(key("/").url_hash())]);
@@ -308,9 +330,9 @@ async fn a_put_comes_while_a_purge_since_its_look_would_still_be_known_or_never(
     let server = RedisServer::start();
     let (clock, stepper) = Clock::stepped(Timestamp::from_secs(1_000));
     let node = Node::with_clock(samples::cache(Some(server.url())), clock).await;
-    let seen = node.redis.get(&key("/"), &HeaderMap::new()).await.generation.unwrap();
+    let seen = node.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await.generation.unwrap();
     let put = async || {
-        node.redis.put(plain("/", b"x", local()), seen, TTL);
+        node.redis.put(plain("/", b"x", local()), seen, TTL, PLAIN);
         node.redis.flush(PATIENCE).await;
         (node.redis.gauges().writes, node.redis.gauges().dropped_writes)
     };
@@ -338,8 +360,8 @@ async fn a_purge_outlives_what_it_cannot_name_though_the_plain_record_be_gone() 
         assert!(left(&server, &marker) > left(&server, &variant), "{}", left(&server, &marker));
     }
     // And so it stays when there are names again, under which the old variant could be found.
-    let now = node.redis.get(&key("/"), &HeaderMap::new()).await.generation.unwrap();
-    node.redis.put(varying("/", "b", b"new"), now, TTL);
+    let now = node.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await.generation.unwrap();
+    node.redis.put(varying("/", "b", b"new"), now, TTL, PLAIN);
     node.redis.flush(PATIENCE).await;
     assert!(left(&server, &marker) > left(&server, &variant), "a marker is never made to live shorter");
     assert_eq!(node.get("/", &[("accept", "a")]).await, Err(Absent::NotFound));
@@ -355,7 +377,7 @@ async fn a_purge_outlives_what_is_keyed_on_request_fields() {
     node.offer(response, 0, Duration::from_secs(6 * 24 * 3600));
     node.redis.flush(PATIENCE).await;
     node.redis.purge(key("/").url_hash()).await.unwrap();
-    assert_eq!(node.redis.get(&extras, &HeaderMap::new()).await.found.err(), Some(Absent::NotFound));
+    assert_eq!(node.redis.get(&extras, &HeaderMap::new(), PLAIN).await.found.err(), Some(Absent::NotFound));
     let marker = keys::marker(key("/").url_hash());
     assert!(left(&server, &marker) > left(&server, &keys::base(&extras)));
 }
@@ -365,8 +387,8 @@ async fn what_is_put_after_a_purge_is_not_lost_when_the_purge_ends() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
     node.redis.purge(key("/").url_hash()).await.unwrap();
-    let now = node.redis.get(&key("/"), &HeaderMap::new()).await.generation.unwrap();
-    node.redis.put(plain("/", b"new", local()), now, Duration::from_secs(3600));
+    let now = node.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await.generation.unwrap();
+    node.redis.put(plain("/", b"new", local()), now, Duration::from_secs(3600), PLAIN);
     node.redis.flush(PATIENCE).await;
     let url = key("/").url_hash();
     assert!(left(&server, &keys::marker(url)) > left(&server, &keys::plain(url)));
@@ -483,7 +505,7 @@ async fn a_redis_that_stops_opens_the_breaker_and_is_used_again_when_it_is_back(
     assert_eq!((gauges.errors, gauges.deadline_exceeded), (errors.errors, 0), "refused, not tried");
     assert_eq!(gauges.refused, errors.refused + 1_000);
     assert!(!gauges.up && gauges.breaker != "closed");
-    assert_eq!(node.redis.get(&key("/"), &HeaderMap::new()).await.generation, None);
+    assert_eq!(node.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await.generation, None);
 
     node.offer(plain("/", b"2", local()), 0, TTL);
     assert_eq!(node.redis.purge(key("/p").url_hash()).await, Err(Absent::Open));
@@ -636,7 +658,7 @@ async fn calls_that_are_given_up_leave_the_connection_in_order() {
     relay.set(Mode::Stall);
     // Sent, and then dropped while the answer is outstanding.
     let (key_a, none) = (key("/a"), HeaderMap::new());
-    let mut call = Box::pin(node.redis.get(&key_a, &none));
+    let mut call = Box::pin(node.redis.get(&key_a, &none, PLAIN));
     for _ in 0..10 {
         assert!(poll_once(call.as_mut()).await.is_pending());
         tokio::task::yield_now().await;
@@ -653,7 +675,7 @@ async fn calls_under_way_and_given_up_are_bounded() {
     let node = Node::start(relay.url()).await;
     relay.set(Mode::Stall);
     let (key, none) = (key("/"), HeaderMap::new());
-    let mut calls: Vec<_> = (0..400).map(|_| Box::pin(node.redis.get(&key, &none))).collect();
+    let mut calls: Vec<_> = (0..400).map(|_| Box::pin(node.redis.get(&key, &none, PLAIN))).collect();
     let mut full = 0;
     for call in &mut calls {
         if let Poll::Ready(answer) = poll_once(call.as_mut()).await {

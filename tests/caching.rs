@@ -222,7 +222,7 @@ fn lifetimes_show_in_ttl_and_age() {
         let hit = front.get("/", &[]);
         assert_eq!(told(&hit), HIT, "{cache}");
         // Up to half a minute may have passed on a busy machine.
-        assert!((lifetime - 30..lifetime).contains(&ttl(&hit)), "{cache}: {}", cache_status(&hit));
+        assert!((lifetime - 30..=lifetime).contains(&ttl(&hit)), "{cache}: {}", cache_status(&hit));
         assert!((born_at..born_at + 30).contains(&age(&hit)), "{cache}: {}", age(&hit));
     }
 }

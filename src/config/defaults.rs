@@ -6,7 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Access, Cache, Limits, Log, LogFormat, Pool, Timeouts, Timing};
+use super::{Access, Cache, Limits, Log, LogFormat, Pool, RouteCache, Timeouts, Timing};
+use crate::rules::Policy;
+use crate::stored::KeyPolicy;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -67,6 +69,17 @@ impl Default for Cache {
             hit_for_miss: Duration::from_secs(10),
             // Made of the client's own request, it tells nobody anything about others.
             status_key: true,
+        }
+    }
+}
+
+impl Default for RouteCache {
+    fn default() -> Self {
+        Self {
+            key: KeyPolicy::default(),
+            policy: Policy::default(),
+            // More than any query that people write; what is larger is an upload.
+            max_request_body: 64 * KIB,
         }
     }
 }

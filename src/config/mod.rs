@@ -265,12 +265,14 @@ pub struct Route {
 }
 
 /// `[route.cache]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteCache {
     /// What the key is made of.
     pub key: KeyPolicy,
     /// Lifetimes and the like.
     pub policy: Policy,
+    /// Bytes of a request's content, where it is part of the key; a larger one does not use the cache.
+    pub max_request_body: u64,
 }
 
 /// `match = { … }`: every part that is given must agree.

@@ -11,7 +11,7 @@ use super::RouteCache;
 use super::problems::Found;
 use super::reader::{Reader, Text, Value, Zero, one_of};
 use super::section::Section;
-use crate::rules::{Authorization, Cookies, Normalize, Policy, RangeFetch, SetCookie, Ttl};
+use crate::rules::{Authorization, Cookies, Methods, Normalize, Policy, RangeFetch, SetCookie, Ttl};
 use crate::stored::{DotSegments, Glob, KeyPolicy, Slashes};
 
 /// Reads a route's caching. Without a word about it, caching is on with the defaults.
@@ -46,9 +46,12 @@ fn cache(mut section: Section<'_>) -> RouteCache {
         authorization,
         set_cookie: set_cookie(s, d.set_cookie),
         range: range(s, d.range),
+        methods: methods(s).unwrap_or(d.methods),
     };
+    let max = RouteCache::default().max_request_body;
+    let max_request_body = s.size("max_request_body", max, "leave QUERY and POST out of `methods` instead");
     section.finish();
-    RouteCache { key, policy }
+    RouteCache { key, policy, max_request_body }
 }
 
 fn ttl<'a>(section: &Section<'a>, value: &'a Value<'a>) -> Ttl {
@@ -176,6 +179,26 @@ fn cookie_list(reader: &Reader<'_>, value: &Value<'_>) -> Option<Cookies> {
         reader.report(Found::new(value.span(), "an empty list of cookies").help("write \"ignore\""));
     }
     (!names.is_empty()).then_some(Cookies::Key(names))
+}
+
+/// Methods are case-sensitive (RFC 9110 §9.1).
+fn methods(section: &mut Section<'_>) -> Option<Methods> {
+    let texts = section.texts("methods")?;
+    if let Some(span) = section.span_of("methods").filter(|_| section.is_empty_list("methods")) {
+        let found = Found::new(span, "an empty list of methods");
+        section.reader.report(found.help("write cache = false in place of [route.cache]"));
+    }
+    let mut methods = Methods::NONE;
+    for text in &texts {
+        match Methods::ALL.iter().find(|method| method.as_str() == text.value) {
+            Some(method) => methods.insert(method),
+            None => {
+                let help = one_of(&text.value, Methods::ALL.iter().map(http::Method::as_str));
+                section.reader.refuse(text, "not a method that can be cached", help);
+            }
+        }
+    }
+    Some(methods)
 }
 
 fn authorization(section: &mut Section<'_>, default: Authorization) -> Authorization {

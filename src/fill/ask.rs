@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderValue, header};
 
 use crate::stored::StoredResponse;
@@ -41,8 +42,10 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
     let asked_range = range.and_then(|range| HeaderValue::from_str(&range.to_string()).ok());
     let ranged = asked_range.is_some();
     conditions.extend(asked_range.map(|value| (header::RANGE, value)));
-    let request = outbound::fill(&fill.worker, &fill.asked, route, &fill.snapshot, conditions)
-        .map(|()| RequestBody::empty());
+    let content = fill.content.as_ref().map(|content| content.bytes.clone());
+    let length = content.as_ref().map(Bytes::len);
+    let request = outbound::fill(&fill.worker, &fill.asked, route, &fill.snapshot, conditions, length)
+        .map(|()| content.map_or_else(RequestBody::empty, RequestBody::whole));
     let request_time = fill.worker.now();
     let asked_at = fill.worker.mono();
     let forwarded = upstream.forward(fill.worker.index, request).await;

@@ -38,7 +38,7 @@ use crate::rules::{self, Reuse};
 use crate::store::{Class, Generation};
 use crate::stored::{Born, CacheKey, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
-use crate::worker::{Asked, FillTimes, ForOwner, Landing, Snapshot, Worker};
+use crate::worker::{Asked, Content, FillTimes, ForOwner, Landing, Snapshot, Worker};
 
 use judge::Verdict;
 pub use judge::is_failure;
@@ -58,6 +58,8 @@ pub struct Fill {
     pub route: usize,
     /// The request that caused it.
     pub asked: Arc<Asked>,
+    /// The request's content, where it is part of the key.
+    pub content: Option<Content>,
     /// What is fetched.
     pub key: Arc<CacheKey>,
     /// How much of it.

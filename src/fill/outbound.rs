@@ -18,14 +18,15 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The request of a fill: a GET without a body, without the client's range and conditions, with the
-/// `conditions` that were planned.
+/// The request of a fill: without the client's range and conditions, with the `conditions` that were
+/// planned. A GET without a body, or the client's own method with a content of `length` bytes.
 pub fn fill(
     worker: &Worker,
     asked: &Asked,
     route: &Route,
     snapshot: &Snapshot,
     conditions: Vec<(HeaderName, HeaderValue)>,
+    length: Option<usize>,
 ) -> Request<()> {
     let mut headers = forwarded_fields(worker, asked, route, snapshot);
     rules::strip_conditions(&mut headers);
@@ -33,7 +34,9 @@ pub fn fill(
     for (name, value) in conditions {
         headers.append(name, value);
     }
-    build(Method::GET, asked, headers)
+    let Some(length) = length else { return build(Method::GET, asked, headers) };
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    build(asked.method.clone(), asked, headers)
 }
 
 /// The request of a pass: as the client sent it. `upgrade` is the protocol to switch to.

@@ -3,7 +3,7 @@
 //! Decides by what is wanted and what is stored, does nothing.
 //! Must not know: tiers, waiters, the answer.
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, Method, header};
 
 use crate::config;
 use crate::fields::range::{RangeSpec, Ranges, Resolved, Span};
@@ -74,6 +74,8 @@ fn covers(asked: &Asked, stored: Option<&StoredResponse>) -> bool {
 
 /// The question for `want`.
 pub(super) fn plan(want: Want, asked: &Asked, stored: Option<&StoredResponse>) -> Plan {
+    // RFC 9110 §13.1.2: of a POST, a validator that matches makes a 412.
+    let stored = stored.filter(|_| asked.method != Method::POST);
     let Some(stored) = stored else { return anew(want, asked) };
     let Content::Parts(parts) = &stored.content else {
         let conditions = rules::origin_conditions(&stored.facts, &stored.headers);

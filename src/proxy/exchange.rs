@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use http::HeaderName;
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use crate::clock::Mono;
@@ -17,7 +16,8 @@ use crate::rules::{Authorization, Cookies, Normalize};
 use crate::store::Class;
 use crate::stored::{CacheKey, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Source};
-use crate::worker::{Asked, ForOwner, Landing, Snapshot, Worker};
+use crate::upstream::RequestBody;
+use crate::worker::{Asked, Content, ForOwner, Landing, Snapshot, Worker};
 
 use super::report::Report;
 
@@ -31,7 +31,9 @@ pub(super) struct Exchange {
     /// What it would be stored under.
     pub key: Arc<CacheKey>,
     /// The request's own body; only a pass uses it.
-    pub body: Option<Incoming>,
+    pub body: Option<RequestBody>,
+    /// The content, where it is part of the key: of a request that only reads.
+    pub content: Option<Content>,
     pub report: Report,
     /// How often it has sat down with a flight that then had nothing for it.
     pub attempts: u8,
@@ -87,6 +89,7 @@ impl Exchange {
             snapshot: Arc::clone(&self.snapshot),
             route: self.route,
             asked: Arc::clone(&self.asked),
+            content: self.content.clone(),
             key: Arc::clone(&self.key),
             want,
             class: self.class(),

@@ -45,6 +45,16 @@ impl Failure {
         Self::local(StatusCode::GATEWAY_TIMEOUT, "only-if-cached", text)
     }
 
+    /// The client's content, which is part of the key, broke off.
+    pub fn broken_content() -> Self {
+        Self::local(StatusCode::BAD_REQUEST, "request-body", "the request's body broke off")
+    }
+
+    /// The client's content, which is part of the key, did not come in time (RFC 9110 §15.5.9).
+    pub fn late_content() -> Self {
+        Self::local(StatusCode::REQUEST_TIMEOUT, "request-timeout", "the request's body did not come in time")
+    }
+
     /// A bug of ours.
     pub fn internal() -> Self {
         let text = "Larder failed on this request; its log says where";

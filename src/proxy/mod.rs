@@ -5,7 +5,8 @@
 //! Must not know: tiers' insides, connections, how a fetch is made.
 //!
 //! ```text
-//! receive → lookup (memory)
+//! receive → read (the content, where it is part of the key)
+//!         → lookup (memory)
 //!            ├ fresh ............... deliver
 //!            ├ in grace ............ deliver, fill
 //!            ├ miss, must validate . wait ⇄ fill
@@ -17,6 +18,7 @@
 //! step then tells telemetry; a fill goes on without it; a pass drops its connection.
 
 mod body;
+mod content;
 mod deliver;
 mod exchange;
 mod failure;
@@ -37,6 +39,7 @@ use hyper::body::Incoming;
 use crate::worker::Worker;
 
 pub use body::Delivery;
+use content::Read;
 use deliver::Deliver;
 use exchange::Exchange;
 use pass::Pass;
@@ -44,6 +47,8 @@ use wait::Wait;
 
 /// What to do next with a request.
 enum Step {
+    /// Read its content, then look into the memory tier.
+    Read(Box<Read>),
     /// Look into the memory tier.
     Lookup(Box<Exchange>),
     /// Wait for a fetch.
@@ -59,6 +64,7 @@ pub async fn handle(worker: Arc<Worker>, peer: IpAddr, request: Request<Incoming
     let mut step = receive::receive(worker, peer, request);
     loop {
         step = match step {
+            Step::Read(read) => read.run().await,
             Step::Lookup(exchange) => lookup::lookup(exchange),
             Step::Wait(wait) => wait.run().await,
             Step::Pass(pass) => pass.run().await,

@@ -96,10 +96,7 @@ impl Pass {
     }
 
     async fn forward(&mut self) -> Result<Forwarded, ForwardError> {
-        let body = match self.exchange.body.take() {
-            Some(body) if !body.is_end_stream() => RequestBody::incoming(body),
-            _ => RequestBody::empty(),
-        };
+        let body = self.exchange.body.take().unwrap_or_else(RequestBody::empty);
         let exchange = &self.exchange;
         let (worker, snapshot) = (&exchange.worker, &exchange.snapshot);
         let Some((route, upstream)) = exchange.route().zip(snapshot.upstream(exchange.route)) else {
@@ -133,8 +130,9 @@ impl Pass {
     /// Memory forgets at once, before the client hears of its success; Redis within its deadline,
     /// or later from a queue. Dropped while it waits for Redis (the client has left), that still holds.
     async fn invalidate(&self, response: &Response<OriginBody>) {
-        let Exchange { worker, snapshot, asked, .. } = &self.exchange;
-        if !rules::invalidates(&asked.method, response.status().as_u16()) {
+        let Exchange { worker, snapshot, asked, content, .. } = &self.exchange;
+        // A POST that only reads changes nothing.
+        if content.is_some() || !rules::invalidates(&asked.method, response.status().as_u16()) {
             return;
         }
         let target = asked.target.as_str();

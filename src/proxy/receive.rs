@@ -18,9 +18,11 @@ use crate::fill::outbound;
 use crate::rules::{Authorization, Cookies, RequestFacts};
 use crate::stored::{CacheKey, KeyPolicy};
 use crate::telemetry::Bypass;
+use crate::upstream::RequestBody;
 use crate::worker::{Asked, Worker};
 
 use super::Step;
+use super::content::Read;
 use super::deliver::Deliver;
 use super::exchange::Exchange;
 use super::failure::Failure;
@@ -69,18 +71,24 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
     let key = Arc::new(key_of(&asked, cache.map(|cache| &cache.key)));
     report.key = wants_key.then(|| Arc::clone(&key));
     let bypass = bypass(&asked, cache, &body).or_else(|| strays(&asked, &snapshot.config, route));
+    let with_content = keyed_on_content(&asked, cache) && bypass != Some(Bypass::Upgrade);
     let exchange = Exchange {
         worker,
         snapshot,
         route,
         asked,
         key,
-        body: Some(body),
+        body: None,
+        content: None,
         report,
         attempts: 0,
         names: None,
         detail: None,
     };
+    if with_content {
+        return Step::Read(Box::new(Read::of(exchange, body, bypass)));
+    }
+    let exchange = Exchange { body: Some(RequestBody::incoming(body)), ..exchange };
     match bypass {
         Some(why) => Step::Pass(Box::new(Pass::bypassing(exchange, why, upgrade))),
         None => Step::Lookup(Box::new(exchange)),
@@ -143,11 +151,11 @@ fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<
     if protocol_wanted(&asked.headers).is_some() {
         return Some(Bypass::Upgrade);
     }
-    if asked.method != Method::GET && asked.method != Method::HEAD {
+    if !cache.policy.methods.contains(&asked.method) {
         return Some(Bypass::Method);
     }
     // A GET's body has no meaning that the key could know (RFC 9110 §9.3.1).
-    if !body.is_end_stream() {
+    if !body.is_end_stream() && !keyed_on_content(asked, Some(cache)) {
         return Some(Bypass::Body);
     }
     if asked.facts.directives.no_store {
@@ -158,6 +166,12 @@ fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<
     }
     debug_assert!(cache.policy.authorization != Authorization::PerCredential || cache.key.per_credential);
     None
+}
+
+/// Whether the request's content is part of its key.
+fn keyed_on_content(asked: &Asked, cache: Option<&RouteCache>) -> bool {
+    let has_content = asked.method == Method::QUERY || asked.method == Method::POST;
+    has_content && cache.is_some_and(|cache| cache.policy.methods.contains(&asked.method))
 }
 
 /// Whether the path may mean a resource of another route than the one that it matches, whose responses

@@ -32,7 +32,7 @@ pub struct RequestFacts {
     pub has_authorization: bool,
     /// It carries `Cookie`.
     pub has_cookie: bool,
-    /// It carries `Range`.
+    /// It carries `Range`, and its method is one for which that means something.
     pub range: bool,
     /// What the `Range` of a GET asks for, where it makes sense (RFC 9110 §14.2).
     pub ranges: Option<Ranges>,
@@ -90,7 +90,8 @@ impl RequestFacts {
             directives: RequestDirectives::parse(headers),
             has_authorization: headers.contains_key(AUTHORIZATION),
             has_cookie: headers.contains_key(COOKIE),
-            range: headers.contains_key(RANGE),
+            // RFC 9110 §14.2: to be ignored on every method but GET.
+            range: *method == Method::GET && headers.contains_key(RANGE),
             ranges: ranges(method, headers),
         }
     }
@@ -161,8 +162,11 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
 
 /// Whether a method is defined to change nothing (RFC 9110 §9.2.1). Unknown ones are not.
 pub fn is_safe(method: &Method) -> bool {
-    // The last ones are registered by RFC 4918, 3253 and 5323.
-    matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "REPORT" | "SEARCH")
+    // The last ones are registered by RFC 10008, 4918, 3253 and 5323.
+    matches!(
+        method.as_str(),
+        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH"
+    )
 }
 
 /// Fields that this cache itself goes by, or that the stored bytes mean nothing without. Left out

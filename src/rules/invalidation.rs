@@ -151,6 +151,7 @@ mod tests {
             ("9110 §9.2.1 safe", "OPTIONS", 200, false),
             ("9110 §9.2.1 safe", "TRACE", 200, false),
             ("4918 §9.1 safe", "PROPFIND", 207, false),
+            ("10008 safe", "QUERY", 200, false),
         ] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             assert_eq!(invalidates(&method, status), expected, "{clause}: {method} {status}");

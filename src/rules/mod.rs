@@ -10,6 +10,7 @@
 
 mod facts;
 mod freshness;
+mod graphql;
 mod invalidation;
 mod policy;
 mod reasons;
@@ -22,8 +23,9 @@ mod validation;
 
 pub use facts::{Expires, RequestFacts, ResponseFacts, is_safe};
 pub use freshness::{Lifetime, LifetimeSource, current_age, lifetime, usable_for};
+pub use graphql::only_reads;
 pub use invalidation::{invalidates, targets};
-pub use policy::{Authorization, Cookies, Normalize, Policy, RangeFetch, SetCookie, Ttl};
+pub use policy::{Authorization, Cookies, Methods, Normalize, Policy, RangeFetch, SetCookie, Ttl};
 pub use reasons::{MustAsk, NotStored};
 pub use reuse::{Reusable, Reuse, after_validation, on_error};
 pub use selecting::{SelectingFields, selecting_fields};

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use http::Method;
+
 /// A route's caching policy (`[route.cache]`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -29,6 +31,62 @@ pub struct Policy {
     pub set_cookie: SetCookie,
     /// What is fetched for a request with `Range`.
     pub range: RangeFetch,
+    /// The methods whose requests use the cache.
+    pub methods: Methods,
+}
+
+/// The methods whose requests use the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Methods {
+    /// GET.
+    pub get: bool,
+    /// HEAD, which is answered from what a GET brought.
+    pub head: bool,
+    /// QUERY (RFC 10008), keyed on its content.
+    pub query: bool,
+    /// POST, keyed on its content: the route's word that its POSTs only read.
+    pub post: bool,
+}
+
+impl Methods {
+    /// All that may be named.
+    pub const ALL: [Method; 4] = [Method::GET, Method::HEAD, Method::QUERY, Method::POST];
+
+    /// None of them.
+    pub const NONE: Self = Self { get: false, head: false, query: false, post: false };
+
+    /// Whether requests of this method use the cache.
+    pub fn contains(&self, method: &Method) -> bool {
+        match *method {
+            Method::GET => self.get,
+            Method::HEAD => self.head,
+            Method::QUERY => self.query,
+            Method::POST => self.post,
+            _ => false,
+        }
+    }
+
+    /// Adds one of [`ALL`](Self::ALL); another changes nothing.
+    pub fn insert(&mut self, method: &Method) {
+        match *method {
+            Method::GET => self.get = true,
+            Method::HEAD => self.head = true,
+            Method::QUERY => self.query = true,
+            Method::POST => self.post = true,
+            _ => {}
+        }
+    }
+
+    /// Whether there are any whose requests are keyed on their content.
+    pub const fn with_content(&self) -> bool {
+        self.query || self.post
+    }
+}
+
+impl Default for Methods {
+    fn default() -> Self {
+        Self { get: true, head: true, ..Self::NONE }
+    }
 }
 
 /// The three named lifetimes of a route; never one ambiguous `ttl`.
@@ -112,6 +170,7 @@ impl Default for Policy {
             authorization: Authorization::Bypass,
             set_cookie: SetCookie::Origin,
             range: RangeFetch::Auto,
+            methods: Methods::default(),
         }
     }
 }

@@ -35,11 +35,12 @@ impl Storable {
 /// # Errors
 /// The first reason against it.
 pub fn judge(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Result<Storable, NotStored> {
-    method(req)?;
+    method(req, policy)?;
     status(req, resp)?;
     directives(req, resp)?;
     shared_with_credentials(req, resp, policy)?;
     set_cookie(resp, policy)?;
+    explicit(req, resp, policy)?;
     worth_it(resp, policy)?;
     // RFC 9110 §6.6.1: a recipient with a clock appends Date where it is missing and the message
     // is cached, and may replace one that is no date.
@@ -112,12 +113,33 @@ fn holds_cookie(req: &RequestFacts, policy: &Policy) -> bool {
 }
 
 /// §3: "the request method is understood by the cache".
-fn method(req: &RequestFacts) -> Result<(), NotStored> {
+fn method(req: &RequestFacts, policy: &Policy) -> Result<(), NotStored> {
     match req.method {
         Method::GET => Ok(()),
         Method::HEAD => Err(NotStored::Head),
+        // RFC 10008: its responses are cacheable.
+        Method::QUERY if policy.methods.query => Ok(()),
+        Method::POST if policy.methods.post => Ok(()),
         _ => Err(NotStored::Method),
     }
+}
+
+/// RFC 9110 §9.3.3: "Responses to POST requests are only cacheable when they include explicit freshness
+/// information"; a `ttl.default` or `ttl.override` is the route's own. And one that must be confirmed
+/// is of no use: of a POST, an origin evaluates no such condition (§13.1.2).
+fn explicit(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Result<(), NotStored> {
+    if req.method != Method::POST {
+        return Ok(());
+    }
+    let given = match freshness::lifetime(resp, policy).source {
+        LifetimeSource::Override
+        | LifetimeSource::SMaxAge
+        | LifetimeSource::MaxAge
+        | LifetimeSource::Expires
+        | LifetimeSource::Default => true,
+        LifetimeSource::None => false,
+    };
+    if given && !resp.directives.no_cache.is_all() { Ok(()) } else { Err(NotStored::NoLifetime) }
 }
 
 fn status(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored> {
@@ -214,7 +236,9 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::fields::cache_control::Reach;
+    use crate::rules::{Methods, Ttl};
     use proptest::prelude::*;
+    use std::time::Duration;
 
     type Verdict = Result<(), NotStored>;
 
@@ -519,6 +543,57 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_query_and_post_what_the_route_lists_is_stored() {
+        let all = Policy {
+            methods: Methods { query: true, post: true, ..Methods::default() },
+            ..Policy::default()
+        };
+        let ttl = Ttl { default: Some(Duration::from_secs(9)), ..Ttl::default() };
+        let with_default = Policy { ttl, ..all.clone() };
+        for (clause, method, policy, fields, expected) in [
+            ("10008", Method::QUERY, &all, &["cache-control: max-age=60"][..], Ok(())),
+            ("10008 as a GET's", Method::QUERY, &all, &["etag: \"a\""], Ok(())),
+            (
+                "10008 not listed",
+                Method::QUERY,
+                &Policy::default(),
+                &["cache-control: max-age=60"],
+                Err(NotStored::Method),
+            ),
+            ("9110 §9.3.3 explicit", Method::POST, &all, &["cache-control: max-age=60"], Ok(())),
+            ("9110 §9.3.3 explicit", Method::POST, &all, &["cache-control: s-maxage=60"], Ok(())),
+            ("9110 §9.3.3 the route's word", Method::POST, &with_default, &[], Ok(())),
+            ("9110 §9.3.3 not explicit", Method::POST, &all, &["etag: \"a\""], Err(NotStored::NoLifetime)),
+            (
+                "9110 §9.3.3 not explicit",
+                Method::POST,
+                &all,
+                &["cache-control: public"],
+                Err(NotStored::NoLifetime),
+            ),
+            (
+                "9110 §13.1.2 never confirmed",
+                Method::POST,
+                &all,
+                &["cache-control: no-cache, max-age=60", "etag: \"a\""],
+                Err(NotStored::NoLifetime),
+            ),
+            ("§5.2.2.5", Method::POST, &with_default, &["cache-control: no-store"], Err(NotStored::NoStore)),
+            (
+                "9110 §9.3.3 not listed",
+                Method::POST,
+                &Policy::default(),
+                &["cache-control: max-age=60"],
+                Err(NotStored::Method),
+            ),
+            ("no other", Method::PUT, &all, &["cache-control: max-age=60"], Err(NotStored::Method)),
+        ] {
+            let seen = verdict(&RequestFacts::of(&method, &headers(&[])), &response(200, fields), policy);
+            assert_eq!(seen, expected, "{clause}: {method} {fields:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_policy_stores_what_the_origin_forbids(
@@ -533,11 +608,15 @@ mod tests {
         }
 
         #[test]
-        fn what_is_stored_is_a_whole_get_of_use_to_somebody(
+        fn what_is_stored_is_whole_of_a_method_that_is_cached_and_of_use_to_somebody(
             req in any::request(), resp in any::facts(), policy in any::policy(),
         ) {
             if let Ok(permit) = judge(&req, &resp, &policy) {
-                prop_assert_eq!(&req.method, Method::GET);
+                prop_assert!(req.method == Method::GET || policy.methods.contains(&req.method));
+                prop_assert!(req.method != Method::HEAD);
+                // 9110 §9.3.3
+                let given = freshness::lifetime(&resp, &policy).source != LifetimeSource::None;
+                prop_assert!(req.method != Method::POST || given);
                 prop_assert!(!req.directives.no_store && resp.vary != Vary::Star);
                 prop_assert!((200..600).contains(&resp.status) && resp.status != 304);
                 prop_assert!(resp.status != 206 || resp.content_range.is_some());

@@ -66,7 +66,7 @@ pub fn ttl_max(secs: u64) -> Policy {
 /// Random requests, responses and policies for the room's laws.
 pub mod any {
     use super::*;
-    use crate::rules::{Authorization, Cookies, Normalize, SetCookie};
+    use crate::rules::{Authorization, Cookies, Methods, Normalize, SetCookie};
     use proptest::prelude::*;
     use proptest::sample::{select, subsequence};
 
@@ -140,7 +140,8 @@ pub mod any {
     }
 
     pub fn request() -> impl Strategy<Value = RequestFacts> {
-        let method = select(vec![Method::GET, Method::GET, Method::HEAD, Method::POST]);
+        let methods = vec![Method::GET, Method::GET, Method::HEAD, Method::POST, Method::QUERY];
+        let method = select(methods);
         (method, subsequence(ASKED.as_slice(), 0..=3))
             .prop_map(|(method, asked)| RequestFacts::of(&method, &headers(&asked)))
     }
@@ -159,8 +160,12 @@ pub mod any {
         let authorization =
             select(vec![Authorization::Bypass, Authorization::PerCredential, Authorization::Share]);
         let set_cookie = select(vec![SetCookie::Origin, SetCookie::Never, SetCookie::Strip, SetCookie::Keep]);
-        (ttl, duration(), duration(), 0..900u64, cookies, authorization, set_cookie).prop_map(
-            |(ttl, stale_while_revalidate, stale_if_error, keep, cookies, authorization, set_cookie)| {
+        let methods =
+            proptest::bool::ANY.prop_map(|more| Methods { query: more, post: more, ..Methods::default() });
+        let credentials = (cookies, authorization, set_cookie);
+        (ttl, duration(), duration(), 0..900u64, credentials, methods).prop_map(
+            |(ttl, stale_while_revalidate, stale_if_error, keep, credentials, methods)| {
+                let (cookies, authorization, set_cookie) = credentials;
                 Policy {
                     ttl,
                     stale_while_revalidate,
@@ -170,6 +175,7 @@ pub mod any {
                     cookies,
                     authorization,
                     set_cookie,
+                    methods,
                     ..Policy::default()
                 }
             },

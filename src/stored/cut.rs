@@ -48,7 +48,8 @@ impl StoredResponse {
 
 /// Whether the client's own copy is this response (RFC 9111 §4.3.2).
 pub fn is_not_modified(asked: &RequestFacts, headers: &HeaderMap, facts: &ResponseFacts) -> bool {
-    let reads = asked.method == Method::GET || asked.method == Method::HEAD;
+    // Of a QUERY, conditions mean what they mean of a GET (RFC 10008); of a POST they do not.
+    let reads = matches!(asked.method, Method::GET | Method::HEAD | Method::QUERY);
     reads && client_condition(headers, facts) == ClientCondition::NotModified
 }
 

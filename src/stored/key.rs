@@ -1,15 +1,16 @@
 //! The cache key: one text per stored resource, and its hashes.
 //!
 //! Knows how a URL is normalised (RFC 9111 §2: "the primary cache key is composed from, at a
-//! minimum, the request method and target URI"; only GET is stored, so the method is left out) and
-//! which request fields a route adds. The same request gives the same text and the same hashes on
-//! every node of a fleet: nothing here is seeded.
+//! minimum, the request method and target URI"; a GET's method is left out, another's is part of it
+//! with the content) and which request fields a route adds. The same request gives the same text and
+//! the same hashes on every node of a fleet: nothing here is seeded.
 //! Must not know: where a route's key policy was written, or how a tier uses the hashes. What the
 //! origin sees is never changed by a key.
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, Uri, header};
+use http::{HeaderMap, HeaderName, Method, Uri, header};
+use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 use super::Glob;
@@ -120,6 +121,26 @@ impl CacheKey {
         let authority = uri.authority()?.as_str();
         let url = url_text(scheme, authority, uri.path(), uri.query(), policy);
         Some(Self::from_parts(url, Box::default()))
+    }
+
+    /// The same, with the method, content and content fields of a request (RFC 10008), as a digest that
+    /// nobody can make two contents have. The bytes are taken as they are: what means the same and is
+    /// written otherwise has another key.
+    pub fn with_content(&self, method: &Method, headers: &HeaderMap, content: &[u8]) -> Self {
+        let mut digest = Sha256::new();
+        for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
+            // A field value holds neither 0 nor 1: lines, fields and content stay apart.
+            headers.get_all(name).iter().for_each(|line| {
+                digest.update(line.as_bytes().trim_ascii());
+                digest.update([1]);
+            });
+            digest.update([0]);
+        }
+        digest.update(content);
+        let mut extras = format!("{}b:{method}:", self.extras);
+        digest.finalize().iter().for_each(|byte| extras.push_str(&format!("{byte:02x}")));
+        extras.push(';');
+        Self::from_parts(self.url.clone(), extras.into_boxed_str())
     }
 
     /// From texts that [`url`](Self::url) and [`extras`](Self::extras) once gave.
@@ -435,6 +456,46 @@ mod tests {
         for policy in [plain, header, cookie, credential] {
             assert_eq!(policy.has_extras(), !extras(&[], &policy).is_empty(), "{policy:?}");
         }
+    }
+
+    #[test]
+    fn contents_that_differ_in_anything_have_keys_of_their_own_under_one_url() {
+        let plain = key("a", "/", None, &KeyPolicy::default());
+        let json = fields(&[("content-type", "application/json")]);
+        let with = |method: &Method, headers: &HeaderMap, content: &[u8]| {
+            let key = plain.with_content(method, headers, content);
+            assert_eq!(
+                (key.url(), key.url_hash()),
+                (plain.url(), plain.url_hash()),
+                "a purge names them all"
+            );
+            key.extras().to_owned()
+        };
+        let one = with(&Method::QUERY, &json, b"a");
+        assert!(one.starts_with("b:QUERY:") && one.len() == 8 + 64 + 1, "{one}");
+        assert_eq!(one, with(&Method::QUERY, &fields(&[("content-type", "application/json ")]), b"a"));
+        for (method, headers, content) in [
+            (Method::QUERY, json.clone(), &b"b"[..]),
+            (Method::QUERY, json.clone(), b"a "),
+            (Method::QUERY, json.clone(), b""),
+            (Method::POST, json.clone(), b"a"),
+            (Method::QUERY, HeaderMap::new(), b"a"),
+            (Method::QUERY, fields(&[("content-type", "")]), b"a"),
+            (
+                Method::QUERY,
+                fields(&[("content-type", "application/json"), ("content-encoding", "gzip")]),
+                b"a",
+            ),
+            (
+                Method::QUERY,
+                fields(&[("content-type", "application/json"), ("content-language", "de")]),
+                b"a",
+            ),
+            (Method::QUERY, fields(&[("content-encoding", "application/json")]), b"a"),
+        ] {
+            assert_ne!(with(&method, &headers, content), one, "{method} {headers:?} {content:?}");
+        }
+        assert_ne!(with(&Method::QUERY, &HeaderMap::new(), b""), "", "and none at all is not a GET");
     }
 
     #[test]

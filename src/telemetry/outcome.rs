@@ -61,7 +61,7 @@ impl Miss {
 /// Why a request never looked into the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bypass {
-    /// The method is neither GET nor HEAD.
+    /// The method is not one whose requests use the cache.
     Method,
     /// The route says `cache = false`.
     Off,
@@ -79,11 +79,16 @@ pub enum Bypass {
     /// The path holds dot segments, or its key is another route's: which resource it means, and so
     /// which route's rules hold for it, is the origin's to say.
     Path,
+    /// The content, which would be part of the key, is larger than the route's `max_request_body`.
+    LargeBody,
+    /// A POST that may ask for a change: a GraphQL operation other than a query, or one that cannot be
+    /// told.
+    MayChange,
 }
 
 impl Bypass {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Method,
         Self::Off,
         Self::Cookie,
@@ -92,6 +97,8 @@ impl Bypass {
         Self::Body,
         Self::RequestNoStore,
         Self::Path,
+        Self::LargeBody,
+        Self::MayChange,
     ];
 
     /// The word for headers, labels and logs.
@@ -105,6 +112,8 @@ impl Bypass {
             Self::Body => "body",
             Self::RequestNoStore => "request-no-store",
             Self::Path => "path",
+            Self::LargeBody => "large-body",
+            Self::MayChange => "may-change",
         }
     }
 }

@@ -29,14 +29,23 @@ pub struct RequestBody {
 
 enum Source {
     Empty,
+    Whole(Bytes),
     Incoming(Incoming),
-    Other(Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>),
+    Other(Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send + Sync>>),
 }
 
 impl RequestBody {
     /// No body.
     pub fn empty() -> Self {
         Self { source: Source::Empty, sent: None }
+    }
+
+    /// A body that is at hand; an empty one is none.
+    pub fn whole(bytes: Bytes) -> Self {
+        match bytes.is_empty() {
+            true => Self::empty(),
+            false => Self { source: Source::Whole(bytes), sent: None },
+        }
     }
 
     /// A client's body, passed on as it comes.
@@ -48,16 +57,20 @@ impl RequestBody {
     }
 
     /// Another body, such as a client's with something done to it.
-    pub fn other(body: impl Body<Data = Bytes, Error = BoxError> + Send + 'static) -> Self {
+    pub fn other(body: impl Body<Data = Bytes, Error = BoxError> + Send + Sync + 'static) -> Self {
         match body.is_end_stream() {
             true => Self::empty(),
             false => Self { source: Source::Other(Box::pin(body)), sent: None },
         }
     }
 
-    /// There is no body: such a request can be sent again.
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self.source, Source::Empty)
+    /// The same body once more, where all of it is still at hand.
+    pub(super) fn again(&self) -> Option<Self> {
+        match &self.source {
+            Source::Empty => Some(Self::empty()),
+            Source::Whole(bytes) => Some(Self::whole(bytes.clone())),
+            Source::Incoming(_) | Source::Other(_) => None,
+        }
     }
 
     /// Begins to watch how the body is sent, from now.
@@ -65,7 +78,7 @@ impl RequestBody {
         let sent = Arc::new(Sent {
             begun: Instant::now(),
             progress: AtomicU64::new(0),
-            ended: AtomicBool::new(self.is_empty()),
+            ended: AtomicBool::new(matches!(self.source, Source::Empty)),
             failed: AtomicBool::new(false),
         });
         self.sent = Some(Arc::clone(&sent));
@@ -95,6 +108,10 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match &mut self.source {
             Source::Empty => None,
+            Source::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
+            }
             Source::Incoming(body) => {
                 ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(BoxError::from))
             }
@@ -107,6 +124,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Empty => true,
+            Source::Whole(bytes) => bytes.is_empty(),
             Source::Incoming(body) => body.is_end_stream(),
             Source::Other(body) => body.is_end_stream(),
         }
@@ -115,6 +133,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Incoming(body) => body.size_hint(),
             Source::Other(body) => body.size_hint(),
         }

@@ -5,12 +5,24 @@
 //! Must not know: routes or what is stored.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Version};
 
 use crate::clock::Timestamp;
 use crate::rules::RequestFacts;
+use crate::store::Reserved;
+
+/// A request's content, read whole because it is part of the key.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Their part of the budget for bodies that are held.
+    pub held: Arc<Reserved>,
+}
 
 /// A request as it came.
 #[derive(Clone, Debug)]

@@ -27,8 +27,8 @@
 //! uses only if memory holds it still (`fill`), which was settled in 3.
 //!
 //! The note stays in three cases: a fetch is in flight; Redis did not take the purge, and may hand
-//! out what is older until it does; and where request fields are part of the key, since keys with
-//! such extras cannot be named, neither in memory nor among the flights.
+//! out what is older until it does; and where request fields or contents are part of the key, since
+//! keys with such extras cannot be named, neither in memory nor among the flights.
 
 use std::future::Future;
 
@@ -40,7 +40,7 @@ use super::{Snapshot, Worker};
 /// What has been forgotten, and how that went. Memory never fails.
 #[derive(Debug)]
 pub struct Forgotten {
-    /// The URL's key, request fields apart.
+    /// The URL's key as of a GET, request fields apart.
     pub key: CacheKey,
     /// How Redis took it, where one is configured; what failed is tried again in the background.
     pub redis: Option<Result<(), Absent>>,
@@ -57,20 +57,34 @@ impl Worker {
         snapshot: &Snapshot,
         url: &str,
     ) -> Option<impl Future<Output = Forgotten> + use<'_>> {
-        let (key, extras) = snapshot.key_of_url(url)?;
+        // Each is noted, and Redis asked, before the first is waited for.
+        let mut begun = snapshot.keys_of_url(url).into_iter().map(|key| self.forget_key(key));
+        let (first, others) = (begun.next()?, begun.collect::<Vec<_>>());
+        Some(async move {
+            let mut forgotten = first.await;
+            for other in others {
+                let redis = other.await.redis;
+                forgotten.redis = forgotten.redis.map(|told| told.and(redis.unwrap_or(Ok(()))));
+            }
+            forgotten
+        })
+    }
+
+    /// One of a URL's keys; with whether request fields or contents make several of it.
+    fn forget_key(&self, (key, several): (CacheKey, bool)) -> impl Future<Output = Forgotten> + use<'_> {
         let seq = self.shared.purges.purge(key.url_hash(), self.now());
         let telling = self.redis.as_ref().map(|redis| redis.purge(key.url_hash()));
-        Some(async move {
+        async move {
             let redis = match telling {
                 Some(telling) => Some(telling.await),
                 None => None,
             };
             self.shared.memory.remove(&key);
             let told = redis.is_none_or(|told| told.is_ok());
-            if told && !extras && !self.shared.flights.any(key.hash()) {
+            if told && !several && !self.shared.flights.any(key.hash()) {
                 self.shared.purges.retract(key.url_hash(), seq);
             }
             Forgotten { key, redis }
-        })
+        }
     }
 }

@@ -19,12 +19,13 @@ use parking_lot::Mutex;
 use crate::clock::{Clock, Mono, Timestamp};
 use crate::config::{Config, Route, RouteCache};
 use crate::flight::Flights;
+use crate::rules::Methods;
 use crate::store::{Memory, Purges, Reach, Redis};
 use crate::stored::{CacheKey, KeyPolicy};
 use crate::telemetry::{AccessLog, Metrics, Shard};
 use crate::upstream::Upstream;
 
-pub use asked::Asked;
+pub use asked::{Asked, Content};
 pub use forget::Forgotten;
 pub use landing::{Fetched, FillTimes, ForOwner, Landing, Own, OwnerLanding};
 
@@ -113,17 +114,29 @@ impl Snapshot {
         self.route(index).and_then(|route| self.upstreams.get(route.upstream))
     }
 
-    /// The key under which a GET of `url` is stored, request fields apart, and whether those make
-    /// several keys of it; `None` where `url` is not an absolute `http` URL. The route that would take
-    /// the GET says how queries are read.
-    fn key_of_url(&self, url: &str) -> Option<(CacheKey, bool)> {
-        let uri: Uri = url.parse().ok()?;
-        let host = uri.host()?.to_ascii_lowercase();
-        let route = self.config.route(&Method::GET, &host, uri.path());
-        match route.and_then(|route| self.cache(route)) {
-            Some(cache) => Some((CacheKey::of_url(url, &cache.key)?, cache.key.has_extras())),
-            None => Some((CacheKey::of_url(url, &KeyPolicy::default())?, false)),
+    /// The keys under which responses to requests for `url` are stored, request fields and content
+    /// apart, each with whether those make several of it; none where `url` is not an absolute `http`
+    /// URL. Mostly it is one: the routes that would take such requests say how URLs are read. The first
+    /// is that of a GET.
+    fn keys_of_url(&self, url: &str) -> Vec<(CacheKey, bool)> {
+        let Ok(uri) = url.parse::<Uri>() else { return Vec::new() };
+        let Some(host) = uri.host().map(str::to_ascii_lowercase) else { return Vec::new() };
+        let (mut keys, plain): (Vec<(CacheKey, bool)>, _) = (Vec::new(), KeyPolicy::default());
+        for method in Methods::ALL {
+            let route = self.config.route(&method, &host, uri.path());
+            let cache = route.and_then(|route| self.cache(route));
+            if cache.is_none() && method != Method::GET {
+                continue;
+            }
+            let several =
+                cache.is_some_and(|cache| cache.key.has_extras() || cache.policy.methods.with_content());
+            let Some(key) = CacheKey::of_url(url, cache.map_or(&plain, |cache| &cache.key)) else { continue };
+            match keys.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, known)) => *known |= several,
+                None => keys.push((key, several)),
+            }
         }
+        keys
     }
 
     /// The counters that thread `worker` writes.

@@ -247,6 +247,20 @@ fn a_mistake_in_a_route_is_told_once_where_it_stands() {
             "did you mean \"per-credential\"?",
         ),
         (
+            "[route.cache]\nmethods = [\"GET\", \"PUT\"]",
+            2,
+            19,
+            "not a method that can be cached",
+            "write \"GET\" or \"HEAD\" or \"QUERY\" or \"POST\"",
+        ),
+        (
+            "[route.cache]\nmethods = []",
+            2,
+            11,
+            "an empty list of methods",
+            "write cache = false in place of [route.cache]",
+        ),
+        (
             "[route.cache]\nset_cookie = \"drop\"",
             2,
             14,

@@ -9,7 +9,7 @@ use http::Method;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rules::{Authorization, Cookies, Normalize, SetCookie, Ttl};
+use crate::rules::{Authorization, Cookies, Methods, Normalize, SetCookie, Ttl};
 use crate::stored::{DotSegments, Slashes};
 
 fn env(name: &str) -> Option<String> {
@@ -99,7 +99,8 @@ fn words_stand_for_their_values() {
 fn a_routes_cache_is_read_into_policy_and_key() {
     let lines = "[route.cache]\nttl = { default = \"1s\", override = \"2s\", max = \"3s\" }\nstale_while_revalidate = \"4s\"\n\
                  stale_if_error = \"0s\"\nkeep = \"5s\"\ncookies = [\"lang\", \"lang\", \"ab\"]\nauthorization = \"per-credential\"\n\
-                 set_cookie = \"strip\"\nvary.normalize = [\"Accept-Language\"]\n[route.cache.key]\nignore_query = [\"utm_*\"]\nheaders = [\"Accept-Language\", \"accept-language\"]\n\
+                 set_cookie = \"strip\"\nvary.normalize = [\"Accept-Language\"]\nmethods = [\"GET\", \"QUERY\"]\nmax_request_body = \"1KiB\"\n\
+                 [route.cache.key]\nignore_query = [\"utm_*\"]\nheaders = [\"Accept-Language\", \"accept-language\"]\n\
                  dot_segments = \"resolve\"\nslashes = \"merge\"\n";
     let cache = parse(&with_route(lines)).unwrap().routes[0].cache.clone().unwrap();
     let secs = |s| Some(Duration::from_secs(s));
@@ -113,6 +114,10 @@ fn a_routes_cache_is_read_into_policy_and_key() {
     assert_eq!((cache.key.cookies, cache.key.per_credential), (names, true));
     assert_eq!(cache.key.headers, ["accept-language"]);
     assert_eq!(cache.key.ignore_query[0].as_str(), "utm_*");
+    assert_eq!(
+        (cache.policy.methods, cache.max_request_body),
+        (Methods { get: true, query: true, ..Methods::NONE }, 1024)
+    );
     assert_eq!((cache.key.dot_segments, cache.key.slashes), (DotSegments::Resolve, Slashes::Merge));
 }
 

@@ -45,6 +45,9 @@ fn the_shipped_files_commented_settings_are_right_too() {
     assert_eq!((policy.keep, policy.cookies), (default.keep, default.cookies));
     assert_eq!((policy.authorization, policy.set_cookie), (default.authorization, default.set_cookie));
     assert_eq!(policy.range, default.range);
+    assert_eq!(policy.methods, default.methods);
+    let max_request_body = config.routes[0].cache.clone().unwrap().max_request_body;
+    assert_eq!(max_request_body, RouteCache::default().max_request_body);
     assert!(config.cache.redis.is_some() && config.admin_token.is_some());
     assert!(config.routes.iter().any(|r| r.matcher.regex.is_some() && r.cache.is_none()));
 }

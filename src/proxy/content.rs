@@ -1,0 +1,190 @@
+//! A request whose content is part of its key: the content is read whole before anything is looked up.
+//!
+//! Knows the bounds of that: bytes by the route's setting and by the budget for bodies that are held,
+//! time by the limits that the same body would meet on its way to the origin.
+//! Must not know: what is stored, or what the origin is sent.
+//!
+//! Cancellation: dropping the future drops what was read; nothing has happened yet.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, header};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+
+use crate::rules;
+use crate::store::Reserved;
+use crate::stored::StoredResponse;
+use crate::telemetry::Bypass;
+use crate::upstream::{BoxError, RequestBody};
+use crate::worker::Content;
+
+use super::Step;
+use super::deliver::Deliver;
+use super::exchange::Exchange;
+use super::failure::Failure;
+use super::pass::Pass;
+
+/// A request whose content is still to be read.
+pub(super) struct Read {
+    exchange: Exchange,
+    body: Incoming,
+    /// Why it will not use the cache whatever it holds.
+    bypass: Option<Bypass>,
+}
+
+/// How reading ended.
+enum End {
+    Whole(Content),
+    /// It is larger than may be held.
+    TooLarge(Beginning),
+    /// It broke off.
+    Broken,
+    /// It did not come in time.
+    Late,
+}
+
+impl Read {
+    pub fn of(exchange: Exchange, body: Incoming, bypass: Option<Bypass>) -> Self {
+        Self { exchange, body, bypass }
+    }
+
+    pub async fn run(self: Box<Self>) -> Step {
+        let Self { mut exchange, body, bypass } = *self;
+        match read(&exchange, body).await {
+            End::Whole(content) => judged(exchange, content, bypass),
+            End::TooLarge(beginning) => {
+                exchange.body = Some(RequestBody::other(beginning));
+                Step::Pass(Box::new(Pass::bypassing(exchange, Bypass::LargeBody, None)))
+            }
+            End::Broken => refused(exchange, Failure::broken_content()),
+            End::Late => refused(exchange, Failure::late_content()),
+        }
+    }
+}
+
+/// Keyed on its content, if that only reads: else it goes the way of any other request that may change
+/// something.
+fn judged(mut exchange: Exchange, content: Content, bypass: Option<Bypass>) -> Step {
+    exchange.body = Some(RequestBody::whole(content.bytes.clone()));
+    if !only_reads(&exchange, &content.bytes) {
+        return Step::Pass(Box::new(Pass::bypassing(exchange, Bypass::MayChange, None)));
+    }
+    let asked = &exchange.asked;
+    let key = Arc::new(exchange.key.with_content(&asked.method, &asked.headers, &content.bytes));
+    if exchange.report.key.is_some() {
+        exchange.report.key = Some(Arc::clone(&key));
+    }
+    (exchange.key, exchange.content) = (key, Some(content));
+    match bypass {
+        Some(why) => Step::Pass(Box::new(Pass::bypassing(exchange, why, None))),
+        None => Step::Lookup(Box::new(exchange)),
+    }
+}
+
+/// QUERY is safe by definition (RFC 10008); POST where the route says so and its content does not speak
+/// against it.
+fn only_reads(exchange: &Exchange, content: &[u8]) -> bool {
+    let asked = &exchange.asked;
+    asked.method != Method::POST || {
+        let content_type = asked.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+        let encoded = asked.headers.contains_key(header::CONTENT_ENCODING);
+        let one_type = asked.headers.get_all(header::CONTENT_TYPE).iter().count() <= 1;
+        one_type && rules::only_reads(content_type, encoded, asked.target.query(), content)
+    }
+}
+
+fn refused(exchange: Exchange, failure: Failure) -> Step {
+    let Exchange { worker, snapshot, report, .. } = exchange;
+    Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)))
+}
+
+/// Reads up to the route's bound. A body that is declared larger is not begun with: its client may be
+/// waiting to be told to go on (RFC 9110 §10.1.1), which is the origin's to say then.
+async fn read(exchange: &Exchange, mut body: Incoming) -> End {
+    let max = exchange.cache().map_or(0, |cache| cache.max_request_body);
+    let (mut read, mut bytes) = (VecDeque::new(), 0_u64);
+    let Some(mut held) = exchange.worker.shared.memory.in_flight().try_reserve(0) else {
+        return End::TooLarge(Beginning { read, rest: body });
+    };
+    let (silence, total) = patience(exchange);
+    let over = Instant::now() + total;
+    while !body.is_end_stream() {
+        if body.size_hint().lower() > max.saturating_sub(bytes) {
+            return End::TooLarge(Beginning { read, rest: body });
+        }
+        let frame = match timeout_at(over.min(Instant::now() + silence), body.frame()).await {
+            Err(_) => return End::Late,
+            Ok(None) => break,
+            Ok(Some(Err(_))) => return End::Broken,
+            Ok(Some(Ok(frame))) => frame,
+        };
+        // A trailer section may be discarded (RFC 9110 §6.5.1).
+        let Ok(chunk) = frame.into_data() else { continue };
+        let size = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+        (bytes, read) = (bytes.saturating_add(size), pushed(read, chunk));
+        if bytes > max || !held.grow(size) {
+            return End::TooLarge(Beginning { read, rest: body });
+        }
+    }
+    End::Whole(content(read, held))
+}
+
+/// How long a client's body may be silent, and take in all, on its way to this request's origin.
+fn patience(exchange: &Exchange) -> (Duration, Duration) {
+    let upstreams = &exchange.snapshot.config.upstreams;
+    let upstream = exchange.route().and_then(|route| upstreams.get(route.upstream));
+    upstream.map_or((Duration::ZERO, Duration::ZERO), |it| (it.timeout.first_byte, it.timeout.total))
+}
+
+fn pushed(mut read: VecDeque<Bytes>, chunk: Bytes) -> VecDeque<Bytes> {
+    read.push_back(chunk);
+    read
+}
+
+fn content(mut read: VecDeque<Bytes>, held: Reserved) -> Content {
+    // In memory of its own: chunks are parts of a connection's read buffer.
+    Content { bytes: StoredResponse::compact(read.make_contiguous()), held: Arc::new(held) }
+}
+
+/// A body of which the beginning has been read.
+struct Beginning {
+    read: VecDeque<Bytes>,
+    rest: Incoming,
+}
+
+impl Body for Beginning {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.read.pop_front() {
+            Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
+            None => Pin::new(&mut self.rest).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read: u64 = self.read.iter().map(|chunk| u64::try_from(chunk.len()).unwrap_or(u64::MAX)).sum();
+        let (rest, mut hint) = (self.rest.size_hint(), SizeHint::new());
+        hint.set_lower(rest.lower().saturating_add(read));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}

@@ -1,0 +1,159 @@
+//! Nothing in `rules/` allocates on the memory-hit path: which stored response a request gets
+//! (RFC 9111 §4.1), and whether it may have it (§4), is found without a single allocation.
+//!
+//! Knows an allocator that counts what its own thread asks for. Must not know: how the rules do it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use larder::clock::Timestamp;
+use larder::config::{Config, SHIPPED};
+use larder::rules::{self, Policy, RequestFacts, ResponseFacts, Reuse, reuse, storing};
+use larder::store::{Class, Memory, PURGES, Purges, Resource};
+use larder::stored::{Born, CacheKey, Content, KeyPolicy, Received, StoredResponse};
+
+thread_local! {
+    static ASKED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, and how often this thread has asked it for memory.
+struct Counting;
+
+// SAFETY: hands everything on to the system's allocator; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ASKED.set(ASKED.get() + 1);
+        // SAFETY: as this function's own contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as this function's own contract.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ASKED.set(ASKED.get() + 1);
+        // SAFETY: as this function's own contract.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    let before = ASKED.get();
+    let result = work();
+    (result, ASKED.get() - before)
+}
+
+const AT: Timestamp = Timestamp::from_secs(784_111_777);
+
+fn fields(lines: &[&str]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for line in lines {
+        let (name, value) = line.split_once(": ").unwrap();
+        map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+    }
+    map
+}
+
+fn key() -> Arc<CacheKey> {
+    let policy = KeyPolicy::default();
+    Arc::new(CacheKey::of("http", "a.test", "/a", Some("x=1"), &HeaderMap::new(), &policy))
+}
+
+/// What is stored of this answer to this request, alone under its key.
+fn resource(request: &HeaderMap, answer: &HeaderMap) -> Arc<Resource> {
+    let facts = ResponseFacts::of(200, answer, AT, AT);
+    let asked = RequestFacts::of(&Method::GET, request);
+    let permit = storing::judge(&asked, &facts, &Policy::default()).expect("storable");
+    let received = Received {
+        status: StatusCode::OK,
+        headers: answer,
+        request_time: AT,
+        response_time: AT,
+        content: Content::Whole(StoredResponse::compact(&[])),
+        selecting: rules::selecting_fields(&facts.vary, request, Policy::default().normalize),
+        key: key(),
+        born: Born::Here(0),
+    };
+    let memory = Memory::new(&Config::parse(SHIPPED, "proxy.toml", &|_| None).unwrap().cache);
+    assert!(memory.keep(Arc::new(StoredResponse::new(permit, received)), Class::Plain, &Purges::new(PURGES)));
+    memory.find(&key()).expect("kept")
+}
+
+#[test]
+fn the_counter_counts() {
+    let (boxed, count) = allocations(|| black_box(Box::new([0_u8; 64])));
+    assert_eq!((boxed.len(), count), (64, 1));
+    let (_, count) = allocations(|| black_box(1 + 1));
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn a_hit_is_selected_and_judged_without_an_allocation() {
+    let public = "cache-control: public, max-age=60, stale-while-revalidate=30, stale-if-error=90";
+    let vary = "vary: accept, accept-encoding, accept-language";
+    let common = "accept-language: de, en;q=0.5";
+    for (what, request, answer) in [
+        ("plain", &["accept: */*"][..], &["cache-control: max-age=60"][..]),
+        ("full", &["accept: */*"], &[public, "etag: \"a\"", "last-modified: Sun, 06 Nov 1994 08:00:00 GMT"]),
+        ("expires", &["accept: */*"], &["expires: Sun, 06 Nov 1994 08:50:37 GMT"]),
+        ("vary", &["accept: text/html, */*;q=0.1", "accept-encoding: gzip, br", common], &[public, vary]),
+        ("vary, absent", &[], &[public, vary]),
+        ("no-cache of fields", &["accept: */*"], &["cache-control: max-age=60, no-cache=\"x, y\"", "x: y"]),
+        ("credentials", &["authorization: Basic x", "cookie: a=b"], &[public]),
+        (
+            "directives",
+            &["cache-control: max-age=50, min-fresh=1, max-stale=5"],
+            &["cache-control: max-age=60"],
+        ),
+    ] {
+        let (request, answer) = (fields(request), fields(answer));
+        let (resource, asked) = (resource(&request, &answer), RequestFacts::of(&Method::GET, &request));
+        let policy = Policy::default();
+        for secs in [0, 30, 59, 60, 75, 1000] {
+            let now = AT.saturating_add(Duration::from_secs(secs));
+            let (verdict, count) = allocations(|| {
+                let stored =
+                    black_box(&resource).select(black_box(&request), policy.normalize).expect("matches");
+                (
+                    reuse::judge(&asked, &stored.facts, &policy, now),
+                    rules::client_condition(&request, &stored.facts),
+                )
+            });
+            assert_eq!(count, 0, "{what} after {secs} s: {verdict:?}");
+            assert_eq!(
+                matches!(verdict.0, Reuse::Fresh(_)),
+                secs < 50 || (secs == 59 && what != "directives"),
+                "{what} after {secs} s: {verdict:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_miss_among_variants_costs_no_allocation_either() {
+    let request = fields(&["accept: text/html"]);
+    let resource = resource(&request, &fields(&["cache-control: max-age=60", "vary: accept"]));
+    for other in [&["accept: text/plain"][..], &[], &["accept: text/html", "accept: text/plain"]] {
+        let other = fields(other);
+        let (found, count) = allocations(|| resource.select(&other, Policy::default().normalize).is_some());
+        assert!(!found);
+        // Lines are joined to be compared; one line, or none, is compared as it is.
+        assert!(count == 0 || other.get_all("accept").iter().count() > 1, "{other:?}: {count}");
+    }
+}

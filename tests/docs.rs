@@ -1,0 +1,219 @@
+//! Holds docs/caching.md to the program: every clause row names a test that exists, every clause of
+//! RFC 9111 §3 to §5 has a row, and every setting that is named is one of `proxy.toml`.
+//!
+//! Knows the form of the tables, how tests are named in them, and Rust's `#[test]` well enough. Must
+//! not know: what any row says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
+#[path = "rules/corpus.rs"]
+#[allow(dead_code, reason = "the cases' clauses alone are of interest here")]
+mod corpus;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Every section of RFC 9111 §3 to §5 that asks something of a cache.
+const SECTIONS: [&str; 45] = [
+    "3", "3.1", "3.2", "3.3", "3.4", "3.5", "4", "4.1", "4.2", "4.2.1", "4.2.2", "4.2.3", "4.2.4", "4.3",
+    "4.3.1", "4.3.2", "4.3.3", "4.3.4", "4.3.5", "4.4", "5.1", "5.2", "5.2.1", "5.2.1.1", "5.2.1.2",
+    "5.2.1.3", "5.2.1.4", "5.2.1.5", "5.2.1.6", "5.2.1.7", "5.2.2.1", "5.2.2.2", "5.2.2.3", "5.2.2.4",
+    "5.2.2.5", "5.2.2.6", "5.2.2.7", "5.2.2.8", "5.2.2.9", "5.2.2.10", "5.2.3", "5.3", "5.4", "5.5", "1.2.2",
+];
+
+/// A row of a table of clauses.
+#[derive(Debug)]
+struct Row {
+    line: usize,
+    clause: String,
+    settings: Vec<String>,
+    tests: Vec<String>,
+}
+
+#[test]
+fn every_row_names_tests_that_exist_and_settings_that_are_known() {
+    let (known, rows) = (Known::read(), rows(&document()));
+    assert!(rows.len() > 100, "only {} rows of clauses", rows.len());
+    let complaints: Vec<_> = rows.iter().flat_map(|row| known.complaints(row)).collect();
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+    println!("{} rows of clauses", rows.len());
+}
+
+#[test]
+fn every_clause_of_storing_reuse_and_fields_has_a_row() {
+    let document = document();
+    let of_9111 = document.lines().take_while(|line| !line.starts_with("## What is Larder's own"));
+    let of_9111 = of_9111.collect::<Vec<_>>().join("\n");
+    let clauses: BTreeSet<_> = rows(&of_9111).into_iter().map(|row| row.clause).collect();
+    let missing: Vec<_> =
+        SECTIONS.iter().filter(|section| !clauses.contains(&format!("§{section}"))).collect();
+    assert!(missing.is_empty(), "docs/caching.md has no row for {missing:?}");
+}
+
+#[test]
+fn the_check_itself_notices_what_is_wrong() {
+    let known = Known::read();
+    let head = "| clause | the RFC | Larder | setting | test |\n|---|---|---|---|---|\n";
+    for (row, complaint) in [
+        ("| §4 | a | b | - | - |", "no test"),
+        ("| §4 | a | b | - | `caching::there_is_no_such_test` |", "there_is_no_such_test"),
+        ("| §4 | a | b | - | `nowhere::the_origins_own_lifetime_decides` |", "nowhere"),
+        ("| §4 | a | b | - | `3-storing §4.4` |", "3-storing §4.4"),
+        ("| §4 | a | b | `ttl.defualt` | `3-storing §3` |", "ttl.defualt"),
+        ("| §4 | a | b | ttl.default | `3-storing §3` |", "ttl.default"),
+        ("| clause 4 | a | b | - | `3-storing §3` |", "no clause"),
+    ] {
+        let rows = rows(&format!("{head}{row}\n"));
+        let complaints = known.complaints(&rows[0]);
+        assert!(complaints.len() == 1 && complaints[0].contains(complaint), "{row}: {complaints:?}");
+    }
+    let good = "| §4 | a | b | `ttl.default`, `cache.variants` | `3-storing §3`, `rules/storing::the_request_counts_too` |";
+    let rows = rows(&format!("{head}{good}\n"));
+    assert_eq!(known.complaints(&rows[0]), Vec::<String>::new());
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn document() -> String {
+    std::fs::read_to_string(root().join("docs/caching.md")).unwrap()
+}
+
+/// The rows of the tables that begin with `| clause |`.
+fn rows(document: &str) -> Vec<Row> {
+    let mut in_table = false;
+    let mut rows = Vec::new();
+    for (index, line) in document.lines().enumerate() {
+        let cells: Vec<_> = line.trim().trim_matches('|').split(" | ").map(str::trim).collect();
+        in_table = line.starts_with('|') && (in_table || cells[0] == "clause");
+        if !in_table || cells[0] == "clause" || line.starts_with("|---") {
+            continue;
+        }
+        assert_eq!(cells.len(), 5, "docs/caching.md:{}: five cells", index + 1);
+        rows.push(Row {
+            line: index + 1,
+            clause: cells[0].into(),
+            settings: listed(cells[3]),
+            tests: listed(cells[4]),
+        });
+    }
+    rows
+}
+
+/// The members of a cell, with their back quotes; none for `-`.
+fn listed(cell: &str) -> Vec<String> {
+    cell.split(", ").filter(|member| *member != "-").map(str::to_owned).collect()
+}
+
+/// What a row may name.
+struct Known {
+    /// Tests by file: `caching`, `rules/storing`.
+    tests: BTreeMap<String, BTreeSet<String>>,
+    /// `3-storing §3`
+    cases: BTreeSet<String>,
+    /// `ttl.default`, `cache.variants`
+    settings: BTreeSet<String>,
+}
+
+impl Known {
+    fn read() -> Self {
+        let mut tests = BTreeMap::new();
+        for (folder, within) in [("tests", ""), ("src", "")] {
+            collect(&root().join(folder), within, &mut tests);
+        }
+        let cases = corpus::cases().expect("the corpus is well formed");
+        let stem = |place: &str| place.split(".txt").next().unwrap().to_owned();
+        let clause = |clause: &str| clause.split(' ').nth(1).unwrap().to_owned();
+        let cases =
+            cases.iter().map(|case| format!("{} {}", stem(&case.place), clause(&case.clause))).collect();
+        Self { tests, cases, settings: settings() }
+    }
+
+    fn complaints(&self, row: &Row) -> Vec<String> {
+        let at = |what: String| format!("docs/caching.md:{}: {what}", row.line);
+        let unknown = |name: &String| !self.settings.contains(name.trim_matches('`')) || !is_quoted(name);
+        let missing = |name: &String| !self.has(name.trim_matches('`')) || !is_quoted(name);
+        let mut complaints: Vec<_> = row
+            .settings
+            .iter()
+            .filter(|name| unknown(name))
+            .map(|name| at(format!("no setting {name}")))
+            .collect();
+        complaints
+            .extend(row.tests.iter().filter(|name| missing(name)).map(|name| at(format!("no test {name}"))));
+        if row.tests.is_empty() {
+            complaints.push(at("no test is named".into()));
+        }
+        if !row.clause.starts_with('§') {
+            complaints.push(at(format!("{} is no clause", row.clause)));
+        }
+        complaints
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match name.split_once("::") {
+            Some((file, test)) => self.tests.get(file).is_some_and(|tests| tests.contains(test)),
+            None => self.cases.contains(name),
+        }
+    }
+}
+
+fn is_quoted(name: &str) -> bool {
+    name.len() > 2 && name.starts_with('`') && name.ends_with('`')
+}
+
+/// The tests of every file of a folder: those marked so, and those inside `proptest!`. The files of
+/// `tests/rules/` are modules of `tests/rules.rs`.
+fn collect(folder: &Path, within: &str, tests: &mut BTreeMap<String, BTreeSet<String>>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            collect(&path, &format!("{within}{stem}/"), tests);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name =
+                if folder.ends_with("tests/rules") { "rules".into() } else { format!("{within}{stem}") };
+            tests.entry(name).or_default().extend(marked(&std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+fn marked(source: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut is_marked = false;
+    for line in source.lines().map(str::trim) {
+        is_marked |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        let Some(rest) = line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn ")) else {
+            continue;
+        };
+        if std::mem::take(&mut is_marked) {
+            found.insert(rest.split('(').next().unwrap().to_owned());
+        }
+    }
+    found
+}
+
+/// Every setting of the shipped file, those in comments too; the keys of `[route.cache]` by themselves.
+fn settings() -> BTreeSet<String> {
+    let text = std::fs::read_to_string(root().join("proxy.toml")).unwrap();
+    let mut table = String::new();
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(header) = line.strip_prefix('[') {
+            table = header.trim_matches('[').split(']').next().unwrap().to_owned();
+            continue;
+        }
+        let Some((key, _)) = line.split_once(" = ") else { continue };
+        if !key.contains(' ') {
+            found.insert(if table == "route.cache" { key.into() } else { format!("{table}.{key}") });
+        }
+    }
+    found
+}

@@ -113,12 +113,12 @@ async fn purge_url(worker: &Worker, url: &str) -> Answer {
         let text = "url must be absolute, with the host as clients ask for it: http://host/path";
         return error(StatusCode::BAD_REQUEST, text);
     };
-    let Forgotten { key, redis } = forgetting.await;
+    let Forgotten { key, redis, .. } = forgetting.await;
     // Whatever was held under the URL, under any request fields, is void.
     let memory = "purged";
     let (status, redis) = match redis {
         None => (StatusCode::OK, json!("not configured")),
-        Some(Ok(())) => (StatusCode::OK, json!("purged")),
+        Some(Ok(_)) => (StatusCode::OK, json!("purged")),
         Some(Err(why)) => {
             let text = format!("unreachable ({}); tried again as soon as it is back", why.as_str());
             (StatusCode::SERVICE_UNAVAILABLE, json!(text))

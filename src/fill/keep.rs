@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 
@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::fields::range::{ContentRange, Span};
 use crate::fields::{date, hop};
 use crate::flight::{Growing, Room, Writer};
-use crate::rules::{self, NotStored, ResponseFacts, SelectingFields, Storable};
+use crate::rules::{self, NotStored, RequestFacts, ResponseFacts, SelectingFields, Storable};
 use crate::store::Reserved;
 use crate::stored::{Content, Parts, Received, StoredResponse};
 use crate::upstream::OriginBody;
@@ -42,6 +42,8 @@ pub(super) fn confirmed(mut filling: Filling, answer: Answer) {
         Ok(permit) => {
             let headers = rules::stored_fields(&headers, &permit);
             let fresh = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
+            filling.confirm_others(&stale, &fresh, &answer);
+            // Last, so that it is the most recent.
             filling.promote(&fresh);
             filling.write_behind(&fresh);
             filling.tell(Landing::Revalidated(fresh));
@@ -277,12 +279,58 @@ impl Filling {
         rules::selecting_fields(&facts.vary, &self.fill.asked.headers, self.cache.policy.normalize)
     }
 
-    fn write_behind(&self, response: &Arc<StoredResponse>) {
+    /// §4.3.4: the other responses that this request could have been given, if a strong validator says
+    /// that they are what the 304 confirms. There are some where a resource has varied on one field and
+    /// then on another.
+    fn confirm_others(&self, stale: &StoredResponse, confirmed: &StoredResponse, answer: &Answer) {
+        let not_modified = facts_of(answer);
+        let shared = &self.fill.worker.shared;
+        let Some(resource) = shared.memory.peek(&self.fill.key) else { return };
+        let asked = &self.fill.asked;
+        let others = resource.variants.iter().filter(|other| {
+            other.selecting != stale.selecting
+                && !shared.purges.is_purged(other)
+                && other.is_for(&asked.headers, self.cache.policy.normalize)
+                && rules::same_strong_validator(&other.facts, &not_modified)
+        });
+        for other in others {
+            let times = (answer.request_time, answer.response_time);
+            let fresh = freshened(self, other, answer.response.headers(), times);
+            // The 304 may have given both the same Vary: then one of them is enough.
+            if let Some(fresh) = fresh.filter(|fresh| fresh.selecting != confirmed.selecting) {
+                self.promote(&fresh);
+                self.write_behind(&fresh);
+            }
+        }
+    }
+
+    pub(super) fn write_behind(&self, response: &Arc<StoredResponse>) {
         if let Some((redis, generation)) = self.fill.worker.redis.as_ref().zip(self.generation) {
             let ttl = rules::usable_for(&response.facts, &self.cache.policy);
             redis.put(Arc::clone(response), generation, ttl, self.cache.policy.normalize);
         }
     }
+}
+
+/// A stored response with the fields that news of it has brought (§3.2); `None` where these forbid to
+/// keep it.
+pub(super) fn freshened(
+    filling: &Filling,
+    stored: &StoredResponse,
+    news: &HeaderMap,
+    (request_time, response_time): (Timestamp, Timestamp),
+) -> Option<Arc<StoredResponse>> {
+    let asked = &filling.fill.asked;
+    let mut headers = rules::freshen(&stored.headers, news);
+    ensure_date(&mut headers, response_time);
+    let facts = ResponseFacts::of(stored.status.as_u16(), &headers, request_time, response_time);
+    let selecting = filling.selecting(&facts);
+    // Parts had a Content-Range each as they came; and it is a GET's response, whatever brought the news.
+    let judged = ResponseFacts { content_range: stored.content.range(), ..facts.clone() };
+    let asked = RequestFacts { method: Method::GET, ..asked.facts.clone() };
+    let permit = rules::storing::judge(&asked, &judged, &filling.cache.policy).ok()?;
+    let headers = rules::stored_fields(&headers, &permit);
+    Some(Arc::new(stored.freshened(&headers, facts, selecting, filling.born)))
 }
 
 fn stored(filling: &Filling, permit: Storable, fetched: &Fetched, content: Content) -> Arc<StoredResponse> {

@@ -18,6 +18,7 @@
 //! Cancellation: nothing a client does ends a fill; its own time limits do. Should the task be
 //! dropped, the seat frees the key, the writer breaks the body, and guests start over.
 
+mod adopt;
 mod ask;
 mod judge;
 mod keep;
@@ -40,6 +41,7 @@ use crate::stored::{Born, CacheKey, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
 use crate::worker::{Asked, Content, FillTimes, ForOwner, Landing, Snapshot, Worker};
 
+pub use adopt::{Adopted, Heard, Hearing};
 use judge::Verdict;
 pub use judge::is_failure;
 use plan::{Gap, Plan};

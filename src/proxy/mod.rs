@@ -17,6 +17,7 @@
 //! Cancellation: a client that leaves drops the future of [`handle`]. The [`report::Report`] in the
 //! step then tells telemetry; a fill goes on without it; a pass drops its connection.
 
+mod adopting;
 mod body;
 mod content;
 mod deliver;

@@ -18,8 +18,10 @@ use crate::rules::{self, Reusable};
 use crate::stored::{Cut, StoredResponse};
 use crate::telemetry::{Bypass, Miss, Outcome, Phase, Source};
 use crate::upstream::{ForwardError, Forwarded, OriginBody, RequestBody};
+use crate::worker::{Forgotten, Landing, OwnerLanding};
 
 use super::Step;
+use super::adopting::{self, Adoptable, Listening, Sent};
 use super::deliver::Deliver;
 use super::exchange::Exchange;
 use super::failure::Failure;
@@ -32,19 +34,21 @@ pub(super) struct Pass {
     upgrade: Option<OnUpgrade>,
     /// What is stored, no longer fresh: it may stand in for an origin that fails.
     stale: Option<Arc<StoredResponse>>,
+    /// What a HEAD brings is news of what is stored.
+    listening: Option<Listening>,
 }
 
 impl Pass {
     /// Without having looked.
     pub fn bypassing(exchange: Exchange, why: Bypass, upgrade: Option<OnUpgrade>) -> Self {
         let upgrade = upgrade.filter(|_| why == Bypass::Upgrade || why == Bypass::Off);
-        Self { exchange, outcome: Outcome::new(Source::Bypass(why)), upgrade, stale: None }
+        Self { exchange, outcome: Outcome::new(Source::Bypass(why)), upgrade, stale: None, listening: None }
     }
 
     /// After having looked in vain.
     pub fn missing(exchange: Exchange, miss: Miss) -> Self {
         let outcome = exchange.missed(miss);
-        Self { exchange, outcome, upgrade: None, stale: None }
+        Self { exchange, outcome, upgrade: None, stale: None, listening: None }
     }
 
     /// With something stored that may stand in for an origin that fails.
@@ -52,7 +56,13 @@ impl Pass {
         Self { stale, ..self }
     }
 
+    /// With an ear for what a HEAD says of what is stored.
+    pub fn listening(self, listening: Option<Listening>) -> Self {
+        Self { listening, ..self }
+    }
+
     pub async fn run(mut self: Box<Self>) -> Step {
+        let sent = Sent::now(&self.exchange);
         match self.forward().await {
             Ok(forwarded) => {
                 self.note(&forwarded);
@@ -61,17 +71,46 @@ impl Pass {
                 if let Some(standing_in) = self.standing_in().filter(|_| is_failure(status)) {
                     return self.stand_in(standing_in, Some(status));
                 }
-                self.invalidate(&response).await;
+                if let Some(listening) = self.listening.take() {
+                    adopting::hear(&self.exchange, listening, &response, sent).await;
+                }
+                let adoptable = adopting::adoptable(&self.exchange, &response, sent);
+                let forgotten = self.invalidate(&response).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return self.switch(response);
                 }
-                let Self { exchange, outcome, .. } = *self;
-                Step::Deliver(Box::new(Deliver::passed(exchange, response, outcome)))
+                match adoptable {
+                    Some(adoptable) => self.adopt(adoptable, response, sent, &forgotten).await,
+                    None => self.deliver(response),
+                }
             }
             Err(error) => match self.standing_in() {
                 Some(standing_in) => self.stand_in(standing_in, None),
                 None => self.fail(Failure::forward(&error)),
             },
+        }
+    }
+
+    fn deliver(self: Box<Self>, response: Response<OriginBody>) -> Step {
+        Step::Deliver(Box::new(Deliver::passed(self.exchange, response, self.outcome)))
+    }
+
+    /// The answer to a POST goes out as it comes, and is kept for GETs.
+    async fn adopt(
+        self: Box<Self>,
+        adoptable: Adoptable,
+        response: Response<OriginBody>,
+        sent: Sent,
+        forgotten: &[Forgotten],
+    ) -> Step {
+        match adopting::adopt(&self.exchange, adoptable, response, sent, forgotten).await {
+            Ok(OwnerLanding::Shared(Landing::Fetched(fetched), Some(own))) => {
+                let outcome = Outcome { stored: true, ..self.outcome };
+                Step::Deliver(Box::new(Deliver::growing(self.exchange, fetched, own, outcome)))
+            }
+            Ok(OwnerLanding::Private(response, _)) => self.deliver(*response),
+            Ok(OwnerLanding::Shared(..)) => self.fail(Failure::internal()),
+            Err(response) => self.deliver(response),
         }
     }
 
@@ -129,30 +168,33 @@ impl Pass {
     ///
     /// Memory forgets at once, before the client hears of its success; Redis within its deadline,
     /// or later from a queue. Dropped while it waits for Redis (the client has left), that still holds.
-    async fn invalidate(&self, response: &Response<OriginBody>) {
+    async fn invalidate(&self, response: &Response<OriginBody>) -> Vec<Forgotten> {
         let Exchange { worker, snapshot, asked, content, .. } = &self.exchange;
         // A POST that only reads changes nothing.
         if content.is_some() || !rules::invalidates(&asked.method, response.status().as_u16()) {
-            return;
+            return Vec::new();
         }
         let target = asked.target.as_str();
         let urls = rules::targets(asked.scheme, &asked.authority, target, response.headers());
         // All of them are begun before the first is waited for.
         let begun: Vec<_> = urls.iter().filter_map(|url| worker.forget(snapshot, url)).collect();
+        let mut forgotten = Vec::with_capacity(begun.len());
         for forgetting in begun {
-            let _queued_if_it_failed = forgetting.await;
+            // What Redis did not take waits in a queue.
+            forgotten.push(forgetting.await);
         }
+        forgotten
     }
 
     /// The origin agreed to switch protocols: both connections become one tunnel.
     fn switch(self: Box<Self>, mut response: Response<OriginBody>) -> Step {
-        let Self { exchange, outcome, upgrade, stale } = *self;
+        let Self { exchange, outcome, upgrade, stale, listening } = *self;
         let far = response.extensions_mut().remove::<OnUpgrade>();
         let (Some(near), Some(far)) = (upgrade, far) else {
             // RFC 9110 §15.2.2: a 101 answers a request to upgrade, nothing else.
             let upstream = exchange.snapshot.upstream_name(exchange.route);
             let unasked = ForwardError::unasked(upstream, "it switched protocols unasked");
-            return Box::new(Self { exchange, outcome, upgrade: None, stale })
+            return Box::new(Self { exchange, outcome, upgrade: None, stale, listening })
                 .fail(Failure::forward(&unasked));
         };
         tokio::spawn(tunnel(near, far));

@@ -247,7 +247,7 @@ fn authority(version: Version, scheme: &str, uri: &http::Uri, headers: &HeaderMa
 }
 
 /// The host of an authority, without its port.
-fn host_of(authority: &str) -> &str {
+pub(super) fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,

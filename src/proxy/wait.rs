@@ -15,11 +15,13 @@ use crate::fields::vary::Vary;
 use crate::fill::Want;
 use crate::flight::{Guest, Owner, Seat};
 use crate::rules::{self, NotStored, RangeFetch, ResponseFacts, Reusable, Reuse};
+use crate::store::{Class, Generation};
 use crate::stored::{Born, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Phase, Source, Tier};
 use crate::worker::{Fetched, FillTimes, ForOwner, Landing, Own, OwnerLanding};
 
 use super::Step;
+use super::adopting::Listening;
 use super::deliver::Deliver;
 use super::exchange::Exchange;
 use super::failure::Failure;
@@ -91,7 +93,8 @@ impl Wait {
     /// time does so for a key; it tells nobody anything.
     async fn without_a_fill(mut self: Box<Self>, why: Option<Detail>) -> Step {
         let seat = self.exchange.worker.shared.flights.join_if_free(lookup::look(&self.exchange));
-        let Some(stored) = self.ask_redis().await else { return self.alone(why) };
+        let (found, generation) = self.ask_redis().await;
+        let Some(stored) = found else { return self.alone_and_listening(why, seat, generation, None) };
         let Some(cache) = self.exchange.cache() else { return self.alone(why) };
         let now = self.exchange.worker.now();
         match rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
@@ -104,20 +107,39 @@ impl Wait {
                 self.found(stored, false)
             }
             Reuse::Stale { grace: None, .. } => {
-                self.stale.get_or_insert(stored);
-                self.alone(why)
+                self.stale.get_or_insert_with(|| Arc::clone(&stored));
+                self.alone_and_listening(why, seat, generation, Some(stored))
             }
             Reuse::Refused(_) => self.alone(why),
         }
     }
 
-    async fn ask_redis(&mut self) -> Option<Arc<StoredResponse>> {
+    async fn ask_redis(&mut self) -> (Option<Arc<StoredResponse>>, Option<Generation>) {
         let exchange = &mut self.exchange;
         let began = exchange.mono();
-        let (redis, normalize) = (exchange.worker.redis.as_ref()?, exchange.normalize());
+        let Some(redis) = exchange.worker.redis.as_ref() else { return (None, None) };
+        let normalize = exchange.normalize();
         let answer = redis.get(&exchange.key, &exchange.asked.headers, normalize).await;
         exchange.report.mark(Phase::Redis, began);
-        answer.found.ok().filter(|found| !exchange.worker.shared.purges.is_purged(found))
+        let found = answer.found.ok().filter(|found| !exchange.worker.shared.purges.is_purged(found));
+        (found, answer.generation)
+    }
+
+    /// Goes to the origin on its own account; what a HEAD brings is news of what is stored.
+    fn alone_and_listening(
+        self: Box<Self>,
+        why: Option<Detail>,
+        seat: Option<Owner<Landing>>,
+        generation: Option<Generation>,
+        stored: Option<Arc<StoredResponse>>,
+    ) -> Step {
+        // What one user is told says nothing of what all get.
+        let listens = self.exchange.asked.method == Method::HEAD && self.exchange.class() == Class::Plain;
+        let listening = seat.filter(|_| listens).map(|seat| Listening { seat, generation, stored });
+        match self.alone(why) {
+            Step::Pass(pass) => Step::Pass(Box::new(pass.listening(listening))),
+            step => step,
+        }
     }
 
     /// Which variant it is about, as far as anybody knows.

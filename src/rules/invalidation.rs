@@ -38,6 +38,20 @@ pub fn targets(
     urls
 }
 
+/// Whether `Content-Location` says that the content is a representation of the target itself (RFC 9110
+/// §8.7): then the answer to a POST is what a GET would have brought (§9.3.3).
+pub fn names_itself(
+    scheme: &str,
+    authority: &str,
+    path_and_query: &str,
+    response_headers: &HeaderMap,
+) -> bool {
+    let base = Base { scheme, authority, path_and_query };
+    let mut lines = response_headers.get_all(CONTENT_LOCATION).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+    line.to_str().ok().and_then(|reference| base.resolve(reference)).as_deref() == Some(path_and_query)
+}
+
 /// The target URI that references are relative to.
 struct Base<'a> {
     scheme: &'a str,
@@ -192,6 +206,31 @@ mod tests {
             urls.extend(expected.map(|path| format!("http://Example.com{path}")));
             assert_eq!(of(location), urls, "{clause}: {location}");
         }
+    }
+
+    #[test]
+    fn an_answer_may_be_about_its_target() {
+        for (clause, location, itself) in [
+            ("9110 §8.7 absolute", "http://example.com/a/b?q", true),
+            ("9110 §8.7 path", "/a/b?q", true),
+            ("9110 §8.7 relative", "b?q", true),
+            ("3986 §5.2.2 empty", "", true),
+            ("9110 §8.7 another query", "/a/b", false),
+            ("9110 §8.7 another path", "/a/b/1?q", false),
+            ("9110 §8.7 another origin", "http://example.org/a/b?q", false),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_LOCATION, HeaderValue::from_static(location))]);
+            assert_eq!(
+                names_itself("http", "Example.com", "/a/b?q", &headers),
+                itself,
+                "{clause}: {location}"
+            );
+        }
+        assert!(!names_itself("http", "h", "/", &HeaderMap::new()), "9110 §8.7 absent");
+        let mut twice = HeaderMap::new();
+        twice.append(CONTENT_LOCATION, HeaderValue::from_static("/"));
+        twice.append(CONTENT_LOCATION, HeaderValue::from_static("/"));
+        assert!(!names_itself("http", "h", "/", &twice), "9110 §5.3 it is no list");
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod validation;
 pub use facts::{Expires, RequestFacts, ResponseFacts, is_safe};
 pub use freshness::{Lifetime, LifetimeSource, current_age, lifetime, usable_for};
 pub use graphql::only_reads;
-pub use invalidation::{invalidates, targets};
+pub use invalidation::{invalidates, names_itself, targets};
 pub use policy::{Authorization, Cookies, Methods, Normalize, Policy, RangeFetch, SetCookie, Ttl};
 pub use reasons::{MustAsk, NotStored};
 pub use reuse::{Reusable, Reuse, after_validation, on_error};
@@ -32,5 +32,6 @@ pub use selecting::{SelectingFields, selecting_fields};
 pub use storing::{Storable, stored_fields};
 pub use validation::{
     ClientCondition, client_condition, confirms, freshen, has_precondition, if_range_holds,
-    not_modified_fields, origin_conditions, our_if_range, same_representation, strip_conditions,
+    not_modified_fields, origin_conditions, our_if_range, same_representation, same_strong_validator,
+    speaks_of, strip_conditions,
 };

@@ -48,6 +48,23 @@ pub fn judge(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Resul
     Ok(Storable { without: not_to_store(resp, policy), date })
 }
 
+/// Whether the answer to a POST may be kept for later GETs: RFC 9110 §9.3.3, "when they include explicit
+/// freshness information ... and a Content-Location header field that has the same value as the POST's
+/// target URI", which the caller has found to be so ([`names_itself`](super::names_itself)).
+///
+/// # Errors
+/// The first reason against it.
+pub fn judge_post(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Result<Storable, NotStored> {
+    if resp.status != 200 {
+        return Err(NotStored::Status);
+    }
+    let explicit = freshness::origin_lifetime(resp, policy);
+    if explicit.source == LifetimeSource::None || explicit.duration.is_zero() {
+        return Err(NotStored::NoLifetime);
+    }
+    judge(&RequestFacts { method: Method::GET, ..req.clone() }, resp, policy)
+}
+
 /// The fields to store: all that came, in order and with their repeats (§3.1), but for those of
 /// the connection, of proxies, of a trailer section (which is not stored), and
 /// [`Storable::without`].
@@ -387,6 +404,30 @@ mod tests {
                 "{clause}"
             );
         }
+    }
+
+    #[test]
+    fn a_posts_answer_is_kept_for_gets_where_its_freshness_is_explicit() {
+        const MINUTE: &str = "cache-control: max-age=60";
+        let post = |lines: &[&str]| RequestFacts::of(&Method::POST, &headers(lines));
+        for (clause, status, fields, expected) in [
+            ("9110 §9.3.3", 200, &[MINUTE][..], Ok(())),
+            ("9110 §9.3.3 explicit", 200, &["etag: \"a\""], Err(NotStored::NoLifetime)),
+            (
+                "9110 §9.3.3 freshness",
+                200,
+                &["cache-control: max-age=0", "etag: \"a\""],
+                Err(NotStored::NoLifetime),
+            ),
+            ("9110 §9.3.3 of the target", 201, &[MINUTE], Err(NotStored::Status)),
+            ("§5.2.2.5", 200, &["cache-control: no-store, max-age=60"], Err(NotStored::NoStore)),
+            ("§5.2.2.7", 200, &["cache-control: private, max-age=60"], Err(NotStored::Private)),
+        ] {
+            let judged = judge_post(&post(&[]), &response(status, fields), &ttl_default(60));
+            assert_eq!(judged.map(drop), expected, "{clause}: {status} {fields:?}");
+        }
+        let judged = judge_post(&post(&["authorization: a"]), &response(200, &[MINUTE]), &plain());
+        assert_eq!(judged.map(drop), Err(NotStored::Authorization), "§3.5");
     }
 
     #[test]

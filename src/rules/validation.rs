@@ -140,6 +140,22 @@ pub fn confirms(stored: &ResponseFacts, not_modified: &ResponseFacts) -> bool {
     }
 }
 
+/// Whether a 304 that confirms one stored response speaks of this one, too: §4.3.4, "All the stored
+/// responses in the initial set with one of those same strong validators are identified for update".
+pub fn same_strong_validator(stored: &ResponseFacts, not_modified: &ResponseFacts) -> bool {
+    let tags = stored.etag.as_ref().zip(not_modified.etag.as_ref());
+    tags.is_some_and(|(held, came)| held.strong_eq(came))
+}
+
+/// Whether the answer to a HEAD is about the stored response, whose content is `length` bytes long
+/// (§4.3.5): "matching values for any received validator fields ... and, if the HEAD response has a
+/// Content-Length header field, the value of Content-Length matches".
+pub fn speaks_of(stored: &ResponseFacts, length: u64, head: &ResponseFacts, declared: Option<u64>) -> bool {
+    let tag = head.etag.is_none() || head.etag == stored.etag;
+    let modified = head.last_modified.is_none() || head.last_modified == stored.last_modified;
+    tag && modified && declared.is_none_or(|declared| declared == length)
+}
+
 /// Whether a 304 to a client carries this field of the stored response (RFC 9110 §15.4.5): all but
 /// metadata of the representation, of which the clause lists what is due (`Cache-Control`,
 /// `Content-Location`, `Date`, `ETag`, `Expires`, `Vary`). What speaks of the response itself, such as
@@ -232,6 +248,39 @@ mod tests {
         ] {
             let found = origin_conditions(&response(status, fields), &headers(fields));
             assert_eq!(lines(&HeaderMap::from_iter(found)), expected, "{clause}");
+        }
+    }
+
+    #[test]
+    fn a_head_speaks_of_what_has_its_validators_and_its_length() {
+        let (tag, modified) = ("etag: \"a\"", format!("last-modified: {BEFORE}"));
+        let later = format!("last-modified: {AFTER}");
+        let stored = response(200, &[tag, &modified]);
+        for (clause, head, declared, expected) in [
+            ("§4.3.5 nothing received", &[][..], None, true),
+            ("§4.3.5 both", &[tag, &modified], Some(4), true),
+            ("§4.3.5 another tag", &["etag: \"b\""], None, false),
+            ("§4.3.5 another strength", &["etag: W/\"a\""], None, false),
+            ("§4.3.5 another date", &[tag, &later], None, false),
+            ("§4.3.5 another length", &[tag], Some(5), false),
+        ] {
+            assert_eq!(speaks_of(&stored, 4, &response(200, head), declared), expected, "{clause}");
+        }
+        let bare = response(200, &[]);
+        assert!(!speaks_of(&bare, 4, &response(200, &[tag]), None), "§4.3.5 a tag where there was none");
+    }
+
+    #[test]
+    fn a_304_speaks_of_all_with_its_strong_tag() {
+        for (held, came, expected) in [
+            (&["etag: \"a\""][..], &["etag: \"a\""][..], true),
+            (&["etag: \"b\""], &["etag: \"a\""], false),
+            (&["etag: W/\"a\""], &["etag: W/\"a\""], false),
+            (&[], &["etag: \"a\""], false),
+            (&["etag: \"a\""], &[], false),
+        ] {
+            let same = same_strong_validator(&response(200, held), &response(304, came));
+            assert_eq!(same, expected, "§4.3.4 {held:?} {came:?}");
         }
     }
 

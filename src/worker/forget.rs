@@ -32,7 +32,7 @@
 
 use std::future::Future;
 
-use crate::store::Absent;
+use crate::store::{Absent, Generation};
 use crate::stored::CacheKey;
 
 use super::{Snapshot, Worker};
@@ -42,8 +42,11 @@ use super::{Snapshot, Worker};
 pub struct Forgotten {
     /// The URL's key as of a GET, request fields apart.
     pub key: CacheKey,
-    /// How Redis took it, where one is configured; what failed is tried again in the background.
-    pub redis: Option<Result<(), Absent>>,
+    /// How Redis took it, where one is configured; what failed is tried again in the background. The
+    /// generation is what [`Redis::purge`](crate::store::Redis::purge) gives.
+    pub redis: Option<Result<Option<Generation>, Absent>>,
+    /// Purges that it took in this process: one for each key.
+    pub purges: u64,
 }
 
 impl Worker {
@@ -63,8 +66,11 @@ impl Worker {
         Some(async move {
             let mut forgotten = first.await;
             for other in others {
-                let redis = other.await.redis;
-                forgotten.redis = forgotten.redis.map(|told| told.and(redis.unwrap_or(Ok(()))));
+                let other = other.await;
+                forgotten.purges = forgotten.purges.saturating_add(other.purges);
+                if let Some(Err(failed)) = other.redis {
+                    forgotten.redis = Some(Err(failed));
+                }
             }
             forgotten
         })
@@ -84,7 +90,7 @@ impl Worker {
             if told && !several && !self.shared.flights.any(key.hash()) {
                 self.shared.purges.retract(key.url_hash(), seq);
             }
-            Forgotten { key, redis }
+            Forgotten { key, redis, purges: 1 }
         }
     }
 }

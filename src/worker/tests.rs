@@ -89,7 +89,7 @@ async fn a_thousand_urls_that_were_never_cached_leave_no_note_and_keys_of_minute
     worker.keep(&kept);
     for nth in 0..1_000 {
         let forgotten = worker.forget_path(&format!("/{nth}")).await;
-        assert_eq!(forgotten.redis, Some(Ok(())));
+        assert!(forgotten.redis.is_some_and(|told| told.is_ok()));
         assert_eq!(worker.notes(), 0);
     }
     assert!(worker.gives(&kept));

@@ -220,20 +220,29 @@ impl Redis {
     /// what did not succeed is tried again in the background until it does. Costs Redis a small key,
     /// for ten minutes where nothing is stored that it would have to outlive.
     ///
+    /// Gives the URL's new generation if nobody, on any node, had purged it within those ten minutes:
+    /// then no other write can have come between the caller's own and this purge, and what that write
+    /// has brought may be put.
+    ///
     /// Until the purge is known to be taken it counts as failed: if the future is dropped, even one
     /// that was never polled, the purge is tried again.
-    pub fn purge(&self, url_hash: u128) -> impl Future<Output = Result<(), Absent>> + use<'_> {
+    pub fn purge(
+        &self,
+        url_hash: u128,
+    ) -> impl Future<Output = Result<Option<Generation>, Absent>> + use<'_> {
+        let seen_at = self.0.clock.mono();
         let unsure = Unsure { redis: &self.0, url_hash, taken: false };
         async move {
             let mut unsure = unsure;
             let calls = |connection| script::purge(connection, url_hash);
             let written = self.0.reader.with(self.0.deadline, calls).await;
             unsure.taken = written.is_ok();
-            written.map_err(|fault| {
+            let first = written.map_err(|fault| {
                 let absent = Absent::from(fault);
                 self.0.counters.count_failure(absent);
                 absent
-            })
+            })?;
+            Ok(first.map(|number| Generation { number, seen_at }))
         }
     }
 

@@ -11,14 +11,18 @@ use redis::{Cmd, Value, cmd};
 use super::keys;
 use super::link::{Fault, ask};
 
-/// Keys: marker, plain record. Arguments: new generation, least time to live.
+/// Keys: marker, plain record. Arguments: new generation, least time to live. Answers whether the URL
+/// had not been purged for as long as a purge's marker lives.
 ///
 /// The deletion comes first: a Redis whose memory is full refuses a `SET` unless the script has
 /// changed something before it.
 const PURGE: &str = "\
 redis.call('UNLINK', KEYS[2])
+local was = redis.call('GET', KEYS[1])
 local left = redis.call('PTTL', KEYS[1])
-return redis.call('SET', KEYS[1], ARGV[1], 'PX', math.max(left, tonumber(ARGV[2])))";
+redis.call('SET', KEYS[1], ARGV[1], 'PX', math.max(left, tonumber(ARGV[2])))
+if was and was ~= '0' then return 0 end
+return 1";
 
 /// Keys: marker, then each record's. Arguments: the generation that the fetch saw, the time that the
 /// marker has to live (0 where none is needed), then for each record its value and time to live.
@@ -44,12 +48,18 @@ pub(super) struct Set {
 }
 
 /// Gives the URL a new generation, which voids everything recorded under any earlier one, and
-/// deletes the plain record, which mostly is all there is.
-pub(super) async fn purge(mut connection: MultiplexedConnection, url_hash: u128) -> Result<(), Fault> {
+/// deletes the plain record, which mostly is all there is. Gives that generation if it is the first
+/// for a while.
+pub(super) async fn purge(
+    mut connection: MultiplexedConnection,
+    url_hash: u128,
+) -> Result<Option<u64>, Fault> {
+    let generation = keys::new_generation();
     let mut call = eval(PURGE, &[&keys::marker(url_hash), &keys::plain(url_hash)]);
-    call.arg(keys::new_generation()).arg(keys::purged_ttl());
+    call.arg(generation).arg(keys::purged_ttl());
     match ask(&mut connection, &call).await? {
-        Value::Okay => Ok(()),
+        Value::Int(1) => Ok(Some(generation)),
+        Value::Int(0) => Ok(None),
         _ => Err(Fault::Nonsense),
     }
 }

@@ -1,0 +1,94 @@
+//! What another than a fill has brought and is as good: the answer to a POST that is a representation of
+//! its target, and what the answer to a HEAD says of a stored GET.
+//!
+//! Knows how such an answer is kept; the caller holds the seat, as a fill does, from before the moment
+//! since which nothing may have been purged (`worker/forget`).
+//! Must not know: why the answer was asked for.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Response};
+
+use crate::clock::Timestamp;
+use crate::rules::{self, ResponseFacts, Storable};
+use crate::store::Generation;
+use crate::stored::{Born, StoredResponse};
+use crate::upstream::OriginBody;
+
+use super::judge::content_length;
+use super::{Answer, Fill, FillTimes, Filling, keep};
+
+/// An answer to a POST that may serve later GETs (RFC 9110 §9.3.3).
+pub struct Adopted {
+    /// The answer.
+    pub response: Response<OriginBody>,
+    /// When the POST was sent.
+    pub request_time: Timestamp,
+    /// When the head came.
+    pub response_time: Timestamp,
+    /// That it may be stored.
+    pub permit: Storable,
+    /// The latest purge: the POST's own.
+    pub born: Born,
+    /// The shared tier's generation that the POST's own purge has made.
+    pub generation: Option<Generation>,
+}
+
+/// What a HEAD brought (RFC 9111 §4.3.5).
+pub struct Heard<'a> {
+    /// Its fields.
+    pub headers: &'a HeaderMap,
+    /// The same, understood.
+    pub facts: &'a ResponseFacts,
+    /// The latest purge before the HEAD was sent.
+    pub born: Born,
+    /// The shared tier's generation from before that.
+    pub generation: Option<Generation>,
+}
+
+/// What a HEAD means for a stored response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearing {
+    /// It has been freshened.
+    Freshened,
+    /// It is another now: to be forgotten.
+    Differs,
+}
+
+impl Fill {
+    /// Delivers and keeps an answer as if this fill had fetched it.
+    pub async fn adopt(self, adopted: Adopted) {
+        let Some(cache) = self.snapshot.cache(self.route).cloned() else { return };
+        let Adopted { response, request_time, response_time, permit, born, generation } = adopted;
+        let answer =
+            Answer { response, request_time, response_time, conditional: false, ranged: false, gap: None };
+        let times = FillTimes::default();
+        let filling = Filling { fill: self, cache, born, generation, times, refresh: false };
+        keep::storable(filling, permit, answer).await;
+    }
+
+    /// Freshens stored responses by the answer to a HEAD, or finds that one differs.
+    pub fn hear(self, stored: &[Arc<StoredResponse>], heard: &Heard<'_>) -> Hearing {
+        let Some(cache) = self.snapshot.cache(self.route).cloned() else { return Hearing::Freshened };
+        let declared = content_length(heard.headers);
+        let of_this = |stored: &Arc<StoredResponse>| {
+            rules::speaks_of(&stored.facts, stored.content.length(), heard.facts, declared)
+        };
+        if !stored.iter().all(of_this) {
+            return Hearing::Differs;
+        }
+        let (born, generation, times) = (heard.born, heard.generation, FillTimes::default());
+        let filling = Filling { fill: self, cache, born, generation, times, refresh: false };
+        let times = (heard.facts.request_time, heard.facts.response_time);
+        // The most recent last, so that it stays so.
+        for stored in stored.iter().rev() {
+            // It may no longer be kept.
+            let Some(fresh) = keep::freshened(&filling, stored, heard.headers, times) else {
+                return Hearing::Differs;
+            };
+            filling.promote(&fresh);
+            filling.write_behind(&fresh);
+        }
+        Hearing::Freshened
+    }
+}

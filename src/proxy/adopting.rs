@@ -1,0 +1,155 @@
+//! What a pass brings for the cache: the answer to a POST that is a representation of its target, and
+//! news by HEAD of what is stored.
+//!
+//! Knows when such an answer may be used. Purging is by numbers (`worker/forget`): both hold a seat on
+//! the flight while they keep anything, and a POST is adopted only if no purge but its own has come since
+//! before it was sent.
+//! Must not know: how anything is kept, or delivered.
+//!
+//! Cancellation: a client that leaves drops the future; what a POST brings is then not adopted, or is
+//! kept by a task of its own.
+
+use std::sync::Arc;
+
+use http::{Method, Response, StatusCode};
+use tokio::sync::oneshot;
+
+use crate::clock::Timestamp;
+use crate::fill::{Adopted, Heard, Hearing, Want};
+use crate::flight::Owner;
+use crate::rules::{self, NotStored, ResponseFacts, Storable};
+use crate::store::Generation;
+use crate::stored::{Born, StoredResponse};
+use crate::upstream::OriginBody;
+use crate::worker::{ForOwner, Forgotten, Landing, OwnerLanding};
+
+use super::exchange::Exchange;
+use super::lookup;
+use super::receive::host_of;
+
+/// When a pass was sent, by the clock and by the purges.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub at: Timestamp,
+    pub seq: u64,
+}
+
+impl Sent {
+    pub fn now(exchange: &Exchange) -> Self {
+        Self { at: exchange.worker.now(), seq: exchange.worker.shared.purges.seq() }
+    }
+}
+
+/// What a HEAD needs to tell the cache what it brings.
+pub(super) struct Listening {
+    pub seat: Owner<Landing>,
+    pub generation: Option<Generation>,
+    /// What the shared tier has; memory may have it, too.
+    pub stored: Option<Arc<StoredResponse>>,
+}
+
+/// A POST's answer that may be kept once what it makes void has been forgotten.
+pub(super) struct Adoptable {
+    permit: Storable,
+    seat: Owner<Landing>,
+    response_time: Timestamp,
+}
+
+/// RFC 9110 §9.3.3: whether the answer to a POST may serve later GETs. Takes the seat of such a fetch:
+/// where another holds it, that one is as good.
+pub(super) fn adoptable(
+    exchange: &Exchange,
+    response: &Response<OriginBody>,
+    sent: Sent,
+) -> Option<Adoptable> {
+    let asked = &exchange.asked;
+    let is_post = asked.method == Method::POST && exchange.content.is_none();
+    if !is_post || response.status() != StatusCode::OK || is_other_route(exchange) {
+        return None;
+    }
+    let policy = &exchange.cache()?.policy;
+    let target = asked.target.as_str();
+    if !rules::names_itself(asked.scheme, &asked.authority, target, response.headers()) {
+        return None;
+    }
+    let response_time = exchange.worker.now();
+    let facts = ResponseFacts::of(200, response.headers(), sent.at, response_time);
+    let permit = rules::storing::judge_post(&asked.facts, &facts, policy).ok()?;
+    let selecting = rules::selecting_fields(&facts.vary, &asked.headers, policy.normalize);
+    let lane = lookup::lane(exchange, lookup::variant(&selecting), Want::Whole);
+    let seat = exchange.worker.shared.flights.join_if_free(lane)?;
+    Some(Adoptable { permit, seat, response_time })
+}
+
+/// A GET of the same URL may be another route's, with another key.
+fn is_other_route(exchange: &Exchange) -> bool {
+    let asked = &exchange.asked;
+    let host = host_of(&asked.authority);
+    exchange.snapshot.config.route(&Method::GET, host, asked.target.path()) != Some(exchange.route)
+}
+
+/// Hands the answer over to be kept; gives it back as what is delivered, or as it came.
+pub(super) async fn adopt(
+    exchange: &Exchange,
+    adoptable: Adoptable,
+    response: Response<OriginBody>,
+    sent: Sent,
+    forgotten: &[Forgotten],
+) -> Result<OwnerLanding, Response<OriginBody>> {
+    let Adoptable { permit, seat, response_time } = adoptable;
+    let seq = exchange.worker.shared.purges.seq();
+    // Another purge in between may have been of this URL, by a write that was later than this one.
+    let own_purges: u64 = forgotten.iter().map(|forgotten| forgotten.purges).sum();
+    if seq != sent.seq.saturating_add(own_purges) {
+        return Err(response);
+    }
+    let own = forgotten.iter().find(|forgotten| forgotten.key.url_hash() == exchange.key.url_hash());
+    let generation = own.and_then(|own| own.redis.as_ref()?.as_ref().ok().copied().flatten());
+    let born = Born::Here(seq);
+    let (tell, told) = oneshot::channel();
+    let fill = exchange.fill(Want::Whole, None, seat, Some(tell));
+    let request_time = sent.at;
+    let adopted = Adopted { response, request_time, response_time, permit, born, generation };
+    tokio::spawn(fill.adopt(adopted));
+    match told.await {
+        Ok(ForOwner { landing, .. }) => Ok(landing),
+        // The task ended without a word, which only a panic in it can do.
+        Err(_) => Ok(OwnerLanding::Shared(Landing::NotStorable(NotStored::Method), None)),
+    }
+}
+
+/// RFC 9111 §4.3.5: a 200 to a HEAD freshens what is stored, or shows that it is another by now.
+pub(super) async fn hear(
+    exchange: &Exchange,
+    listening: Listening,
+    response: &Response<OriginBody>,
+    sent: Sent,
+) {
+    if response.status() != StatusCode::OK {
+        return;
+    }
+    let Listening { seat, generation, stored } = listening;
+    let facts = ResponseFacts::of(200, response.headers(), sent.at, exchange.worker.now());
+    let (shared, normalize) = (&exchange.worker.shared, exchange.normalize());
+    let resource = shared.memory.peek(&exchange.key);
+    let here: Vec<_> = resource.iter().flat_map(|resource| resource.variants.iter().cloned()).collect();
+    // What both tiers have is freshened once.
+    let there = stored.filter(|stored| !here.iter().any(|here| here.selecting == stored.selecting));
+    // "each of its stored GET responses that could have been chosen for that request"
+    let chosen: Vec<_> = here
+        .into_iter()
+        .chain(there)
+        .filter(|stored| {
+            stored.is_for(&exchange.asked.headers, normalize) && !shared.purges.is_purged(stored)
+        })
+        .filter(|stored| matches!(stored.facts.status, 200 | 206))
+        .collect();
+    let heard = Heard { headers: response.headers(), facts: &facts, born: Born::Here(sent.seq), generation };
+    let fill = exchange.fill(Want::Whole, None, seat, None);
+    if fill.hear(&chosen, &heard) == Hearing::Differs {
+        let url = exchange.key.url().to_owned();
+        if let Some(forgetting) = exchange.worker.forget(&exchange.snapshot, &url) {
+            let _queued_if_it_failed = forgetting.await;
+        }
+    }
+}

@@ -15,6 +15,7 @@
 //! flight/          4      in-flight table, growing body
 //! upstream/        4 IO   balance, pool, forward
 //! store/           4 IO   two tiers as one: memory, redis, purge
+//! interim/         3      1xx responses on their way to a client
 //! telemetry/       3      timeline, outcome, metrics, slow and access log
 //! config/          3      file -> check -> Config, or all problems with line and caret
 //! stored/          2 pure the thing we keep: StoredResponse, key, codec
@@ -35,6 +36,7 @@ pub mod demo;
 pub mod fields;
 pub mod fill;
 pub mod flight;
+pub mod interim;
 pub mod proxy;
 pub mod rules;
 pub mod server;

@@ -16,7 +16,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every room and its floor. A room may use rooms with a smaller number, and itself.
-const FLOORS: [(&str, u8); 17] = [
+const FLOORS: [(&str, u8); 18] = [
     ("clock", 0),
     ("fields", 0),
     ("rules", 1),
@@ -24,6 +24,7 @@ const FLOORS: [(&str, u8); 17] = [
     ("stored", 2),
     ("config", 3),
     ("telemetry", 3),
+    ("interim", 3),
     ("store", 4),
     ("upstream", 4),
     ("flight", 4),

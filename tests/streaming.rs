@@ -374,6 +374,7 @@ fn asking(larder: &Larder, path: &str) -> (Connection, Response) {
         complete: false,
         framing: None,
         interim: Vec::new(),
+        interim_headers: Vec::new(),
         version: String::new(),
     };
     (connection, nothing)

@@ -19,6 +19,8 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
         redis,
         upstreams: snapshot.upstreams.iter().flat_map(|upstream| upstream.gauges()).collect(),
         connections: shared.connections.load(Ordering::Relaxed),
+        interim_passed: shared.interim.passed(),
+        interim_dropped: shared.interim.dropped(),
         access_dropped: shared.access.as_ref().map_or(0, |access| access.dropped()),
     }
 }

@@ -220,7 +220,7 @@ pub struct Server {
 pub struct Timeouts {
     /// To a connection, name resolution included.
     pub connect: Duration,
-    /// From the request being sent to the response's head.
+    /// From the request being sent, or the last interim response (1xx), to the response's head.
     pub first_byte: Duration,
     /// For the whole exchange, body included.
     pub total: Duration,

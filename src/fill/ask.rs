@@ -48,7 +48,9 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
         .map(|()| content.map_or_else(RequestBody::empty, RequestBody::whole));
     let request_time = fill.worker.now();
     let asked_at = fill.worker.mono();
-    let forwarded = upstream.forward(fill.worker.index, request).await;
+    // An owner that has been told is answered; what goes on then is a refresh.
+    let interim = fill.owner.as_ref().and(fill.interim.as_ref());
+    let forwarded = upstream.forward(fill.worker.index, request, interim).await;
     fill.snapshot.shard(&fill.worker).origin_fetch(Some(fill.route), fill.worker.mono().since(asked_at));
     let forwarded = forwarded?;
     let response_time = fill.worker.now();

@@ -35,6 +35,7 @@ use tokio::sync::oneshot;
 use crate::clock::Timestamp;
 use crate::config::RouteCache;
 use crate::flight::Owner;
+use crate::interim::Interim;
 use crate::rules::{self, Reuse};
 use crate::store::{Class, Generation};
 use crate::stored::{Born, CacheKey, StoredResponse};
@@ -74,6 +75,9 @@ pub struct Fill {
     pub seat: Owner<Landing>,
     /// Whoever waits first; `None` for a refresh.
     pub owner: Option<oneshot::Sender<ForOwner>>,
+    /// The owner's way for interim responses, where it has one. Guests get none: until the final head
+    /// has come, nobody knows whether they may see anything of this exchange.
+    pub interim: Option<Interim>,
 }
 
 /// A fill under way, with what it has learned.

@@ -12,6 +12,7 @@ use crate::clock::Mono;
 use crate::config::{Route, RouteCache};
 use crate::fill::{self, Fill, Want};
 use crate::flight::Owner;
+use crate::interim::Interim;
 use crate::rules::{Authorization, Cookies, Normalize};
 use crate::store::Class;
 use crate::stored::{CacheKey, StoredResponse};
@@ -35,6 +36,8 @@ pub(super) struct Exchange {
     /// The content, where it is part of the key: of a request that only reads.
     pub content: Option<Content>,
     pub report: Report,
+    /// The way for interim responses to its client, where it takes them.
+    pub interim: Option<Interim>,
     /// How often it has sat down with a flight that then had nothing for it.
     pub attempts: u8,
     /// The selecting fields' names, learned from a response in flight.
@@ -76,6 +79,14 @@ impl Exchange {
         self.cache().map_or(Want::Whole, |cache| fill::want(&self.asked, stored, &cache.policy, config))
     }
 
+    /// Who may be sent the origin's interim responses to this request: its client, without the fields
+    /// that the route removes from responses or writes itself.
+    pub fn interim(&self) -> Option<Interim> {
+        let edits = &self.route()?.response_headers;
+        let edited = edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name)).cloned().collect();
+        self.interim.clone().map(|interim| interim.without(edited))
+    }
+
     /// A fetch on behalf of this request and of everyone who waits for the same.
     pub fn fill(
         &self,
@@ -95,6 +106,7 @@ impl Exchange {
             class: self.class(),
             stale,
             seat,
+            interim: owner.as_ref().and(self.interim()),
             owner,
         }
     }

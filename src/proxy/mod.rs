@@ -37,6 +37,7 @@ use std::sync::Arc;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+use crate::interim::Interim;
 use crate::worker::Worker;
 
 pub use body::Delivery;
@@ -60,9 +61,14 @@ enum Step {
     Deliver(Box<Deliver>),
 }
 
-/// Answers one request.
-pub async fn handle(worker: Arc<Worker>, peer: IpAddr, request: Request<Incoming>) -> Response<Delivery> {
-    let mut step = receive::receive(worker, peer, request);
+/// Answers one request. `interim` is the way for interim responses to its client, where it takes them.
+pub async fn handle(
+    worker: Arc<Worker>,
+    peer: IpAddr,
+    request: Request<Incoming>,
+    interim: Option<Interim>,
+) -> Response<Delivery> {
+    let mut step = receive::receive(worker, peer, request, interim);
     loop {
         step = match step {
             Step::Read(read) => read.run().await,

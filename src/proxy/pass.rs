@@ -149,7 +149,8 @@ impl Pass {
             request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let asked_at = worker.mono();
-        let forwarded = upstream.forward(worker.index, request.map(|()| body)).await;
+        let interim = exchange.interim();
+        let forwarded = upstream.forward(worker.index, request.map(|()| body), interim.as_ref()).await;
         snapshot.shard(worker).origin_fetch(Some(exchange.route), worker.mono().since(asked_at));
         forwarded
     }

@@ -15,6 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::config::{Config, RouteCache};
 use crate::fields::{hop, list};
 use crate::fill::outbound;
+use crate::interim::Interim;
 use crate::rules::{Authorization, Cookies, RequestFacts};
 use crate::stored::{CacheKey, KeyPolicy};
 use crate::telemetry::Bypass;
@@ -33,7 +34,12 @@ use super::report::Report;
 const LARDER_DEBUG: HeaderName = HeaderName::from_static("larder-debug");
 
 /// Takes a request in.
-pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incoming>) -> Step {
+pub(super) fn receive(
+    worker: Arc<Worker>,
+    peer: IpAddr,
+    request: Request<Incoming>,
+    interim: Option<Interim>,
+) -> Step {
     let start = worker.mono();
     let snapshot = worker.shared.snapshot.load_full();
     let (mut parts, body) = request.into_parts();
@@ -81,6 +87,7 @@ pub(super) fn receive(worker: Arc<Worker>, peer: IpAddr, request: Request<Incomi
         body: None,
         content: None,
         report,
+        interim,
         attempts: 0,
         names: None,
         detail: None,

@@ -12,6 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Version;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::config::Limits;
+use crate::interim::{Answering, Line, Socket};
 use crate::proxy;
 use crate::worker::Worker;
 
@@ -72,9 +74,15 @@ async fn serve_http1(
     mut stop: watch::Receiver<bool>,
     limits: &Limits,
 ) {
+    let line = Line::new(&worker.shared.pseudonym, Arc::clone(&worker.shared.interim));
+    let socket = Socket::new(TokioIo::new(stream), Arc::clone(&line));
     let service = service_fn(move |request| {
         let worker = Arc::clone(&worker);
-        async move { Ok::<_, Infallible>(proxy::handle(worker, peer, request).await) }
+        let turn = line.open();
+        // RFC 9110 §15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
+        let interim = (request.version() == Version::HTTP_11).then(|| turn.interim());
+        let answer = async move { Ok::<_, Infallible>(proxy::handle(worker, peer, request, interim).await) };
+        Answering::new(turn, answer)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -82,7 +90,9 @@ async fn serve_http1(
         .max_buf_size(limits.head_size.max(MIN_BUFFER))
         .max_header_size(limits.head_size)
         .max_headers(limits.fields)
-        .serve_connection(TokioIo::new(stream), service)
+        // So it is by default; interim responses would not be safe with it (`interim/socket.rs`).
+        .pipeline_flush(false)
+        .serve_connection(socket, service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let stopped = tokio::select! {
@@ -107,7 +117,8 @@ async fn serve_http2(
 ) {
     let service = service_fn(move |request| {
         let worker = Arc::clone(&worker);
-        async move { Ok::<_, Infallible>(proxy::handle(worker, peer, request).await) }
+        // hyper has no way to send an interim response on HTTP/2.
+        async move { Ok::<_, Infallible>(proxy::handle(worker, peer, request, None).await) }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

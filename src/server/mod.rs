@@ -121,6 +121,7 @@ fn share(config: Config, clock: Clock, colour: bool) -> io::Result<Arc<Shared>> 
         flights: Flights::new(),
         access,
         pseudonym: pseudonym(),
+        interim: Arc::default(),
         connections: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         tiers: Mutex::new(Vec::new()),

@@ -71,6 +71,10 @@ fn process(page: &mut Page, snapshot: &Snapshot, gauges: &Gauges) {
     page.one(&f::CLIENT_CLOSED, total.client_closed);
     page.one(&f::SLOW, snapshot.process.slow);
     page.one(&f::CONNECTIONS, gauges.connections);
+    let mut interim = page.family(&f::INTERIM);
+    for (result, count) in [("passed", gauges.interim_passed), ("dropped", gauges.interim_dropped)] {
+        interim.put(&[("result", result)], count);
+    }
 }
 
 fn tiers(page: &mut Page, gauges: &Gauges) {
@@ -263,6 +267,8 @@ mod tests {
             redis: Some(RedisGauges { up: true, breaker: "closed", gets: 6, ..RedisGauges::default() }),
             upstreams: vec![upstream("http://a:1"), upstream("http://b:1"), upstream("http://a:1")],
             connections: 5,
+            interim_passed: 6,
+            interim_dropped: 7,
             access_dropped: 1,
         }
     }

@@ -78,6 +78,8 @@ families! {
         "Requests that took longer than timing.slow_request.";
     CONNECTIONS: Gauge "larder_client_connections"
         "Open connections of clients.";
+    INTERIM: Counter "larder_interim_responses_total"
+        "Interim responses (1xx) of origins on their way to a client of HTTP/1.1, by result: passed, or dropped since it had left, read too slowly, or had been sent too many.";
     TIER_LOOKUPS: Counter "larder_tier_lookups_total"
         "Times a tier was to be asked for a response.";
     TIER_HITS: Counter "larder_tier_hits_total"

@@ -23,6 +23,10 @@ pub struct Gauges {
     pub upstreams: Vec<UpstreamGauges>,
     /// Open client connections.
     pub connections: u64,
+    /// Interim responses handed to clients' sockets.
+    pub interim_passed: u64,
+    /// Interim responses that did not reach their client.
+    pub interim_dropped: u64,
     /// Access-log lines dropped, from [`AccessLog::dropped`](super::AccessLog::dropped).
     pub access_dropped: u64,
 }

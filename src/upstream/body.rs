@@ -80,6 +80,7 @@ impl RequestBody {
             progress: AtomicU64::new(0),
             ended: AtomicBool::new(matches!(self.source, Source::Empty)),
             failed: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
         });
         self.sent = Some(Arc::clone(&sent));
         sent
@@ -140,13 +141,15 @@ impl Body for RequestBody {
     }
 }
 
-/// How far a request's body has been sent.
+/// How far an exchange has come before the response's head.
 pub(super) struct Sent {
     begun: Instant,
-    /// When the last frame was taken, nanoseconds after `begun`.
+    /// When the last frame was taken or the origin last said that it is at work, nanoseconds after
+    /// `begun`.
     progress: AtomicU64,
     ended: AtomicBool,
     failed: AtomicBool,
+    heard: AtomicBool,
 }
 
 impl Sent {
@@ -160,7 +163,18 @@ impl Sent {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// Resolves when no frame has been taken for `limit`.
+    /// The origin has sent an interim response: it is at work on the request.
+    pub(super) fn hear(&self) {
+        self.mark();
+        self.heard.store(true, Ordering::Release);
+    }
+
+    /// Whether it has sent one.
+    pub(super) fn heard(&self) -> bool {
+        self.heard.load(Ordering::Acquire)
+    }
+
+    /// Resolves when no frame has been taken for `limit`, nor an interim response has come.
     pub(super) async fn silent_for(&self, limit: Duration) {
         let mut due = self.last() + limit;
         loop {

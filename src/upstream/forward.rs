@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
+use hyper::ext::on_informational;
 use tokio::time::{Instant, sleep};
 
 use super::Upstream;
@@ -20,6 +21,7 @@ use super::body::{Exchange, OriginBody, RequestBody, Sent};
 use super::connection::Conn;
 use super::error::{ForwardError, Place, words};
 use super::pool::{Grant, Pool, Want};
+use crate::interim::Interim;
 
 /// An origin's answer.
 pub struct Forwarded {
@@ -46,8 +48,9 @@ impl Upstream {
     /// Sends `request` to a server of this upstream and waits for its response's head.
     ///
     /// The request has an origin-form URI and `Host`; its fields go out as they are, as HTTP/1.1.
-    /// `worker` is the calling thread's number. If the future is dropped, the connection is closed
-    /// and its slot goes to the next in line.
+    /// `worker` is the calling thread's number. Interim responses go to `interim`, if anybody is there
+    /// who takes them. If the future is dropped, the connection is closed and its slot goes to the next
+    /// in line.
     ///
     /// # Errors
     /// When no response head came; see [`ForwardError`]. The log has been told.
@@ -55,8 +58,9 @@ impl Upstream {
         self: &Arc<Self>,
         worker: usize,
         request: Request<RequestBody>,
+        interim: Option<&Interim>,
     ) -> Result<Forwarded, ForwardError> {
-        let forwarded = self.forward_in_time(worker, request).await;
+        let forwarded = self.forward_in_time(worker, request, interim).await;
         if let Err(error) = &forwarded {
             self.complaints.tell(error, self.clock.mono());
         }
@@ -67,10 +71,11 @@ impl Upstream {
         self: &Arc<Self>,
         worker: usize,
         request: Request<RequestBody>,
+        interim: Option<&Interim>,
     ) -> Result<Forwarded, ForwardError> {
         let mut over = pin!(sleep(self.timeout.total));
         let deadline = over.deadline();
-        let mut trip = Trip::new(worker, self.pools.len(), deadline);
+        let mut trip = Trip::new(worker, self.pools.len(), deadline, interim);
         let asked = AtomicUsize::new(0);
         let answer = tokio::select! {
             biased;
@@ -85,7 +90,7 @@ impl Upstream {
 
     async fn exchange(
         &self,
-        trip: &mut Trip,
+        trip: &mut Trip<'_>,
         asked: &AtomicUsize,
         request: Request<RequestBody>,
     ) -> Result<Answer, ForwardError> {
@@ -103,7 +108,7 @@ impl Upstream {
     /// A connection to the best server that can be connected to.
     async fn connection(
         &self,
-        trip: &mut Trip,
+        trip: &mut Trip<'_>,
         asked: &AtomicUsize,
         want: Want,
     ) -> Result<(&Arc<Pool>, Conn), ForwardError> {
@@ -145,7 +150,7 @@ impl Upstream {
 
     async fn send(
         &self,
-        trip: &mut Trip,
+        trip: &mut Trip<'_>,
         pool: &Arc<Pool>,
         mut conn: Conn,
         mut request: Request<RequestBody>,
@@ -155,6 +160,7 @@ impl Upstream {
         let sent = request.body_mut().watch();
         let upgrade = request.headers().contains_key(header::UPGRADE);
         let replay = replay(&request, conn.kept);
+        listen(&mut request, &sent, trip.interim.cloned());
         let begun = self.clock.mono();
         conn.due_at(trip.deadline);
         // If this future is dropped at the await, so is `conn`, which closes the connection.
@@ -182,18 +188,20 @@ impl Upstream {
 }
 
 /// What one request has met so far.
-struct Trip {
+struct Trip<'a> {
     worker: usize,
     /// Servers that could not be connected to.
     tried: Vec<bool>,
     /// The end of `timeout.total`.
     deadline: Instant,
     times: ForwardTimes,
+    /// Where interim responses go.
+    interim: Option<&'a Interim>,
 }
 
-impl Trip {
-    fn new(worker: usize, servers: usize, deadline: Instant) -> Self {
-        Self { worker, tried: vec![false; servers], deadline, times: ForwardTimes::default() }
+impl<'a> Trip<'a> {
+    fn new(worker: usize, servers: usize, deadline: Instant, interim: Option<&'a Interim>) -> Self {
+        Self { worker, tried: vec![false; servers], deadline, times: ForwardTimes::default(), interim }
     }
 }
 
@@ -242,7 +250,8 @@ impl Failed {
         let why = reason(error.error(), sent, at);
         let again = match &why {
             _ if unsent.is_some() => unsent,
-            ForwardError::Reset { .. } => replay,
+            // An origin that has said that it is at work had not closed the connection just then.
+            ForwardError::Reset { .. } if !sent.heard() => replay,
             _ => None,
         };
         Self { why, again: again.map(SafeToRetry) }
@@ -270,6 +279,19 @@ fn replay(request: &Request<RequestBody>, kept: bool) -> Option<Box<Request<Requ
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
     Some(Box::new(copy))
+}
+
+/// Interim responses are noted and passed on; hyper gives nothing of them to the final one. Each starts
+/// `timeout.first_byte` anew, as a piece of the request that is taken does: the origin is at work.
+/// `timeout.total` bounds them all.
+fn listen(request: &mut Request<RequestBody>, sent: &Arc<Sent>, interim: Option<Interim>) {
+    let sent = Arc::clone(sent);
+    on_informational(request, move |response| {
+        sent.hear();
+        if let Some(interim) = &interim {
+            interim.pass(response.status(), response.headers());
+        }
+    });
 }
 
 fn reason(error: &hyper::Error, sent: &Sent, at: Place) -> ForwardError {

@@ -3,6 +3,7 @@
 mod cancelling;
 mod connections;
 mod failures;
+mod interim;
 mod overdue;
 mod queueing;
 mod retrying;

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use crate::clock::{Clock, Mono, Timestamp};
 use crate::config::{Config, Route, RouteCache};
 use crate::flight::Flights;
+use crate::interim;
 use crate::rules::Methods;
 use crate::store::{Memory, Purges, Reach, Redis};
 use crate::stored::{CacheKey, KeyPolicy};
@@ -56,6 +57,8 @@ pub struct Shared {
     /// How this process names itself in `Via`: unlike any other's, so that a loop is told from a
     /// chain.
     pub pseudonym: String,
+    /// What has become of interim responses.
+    pub interim: Arc<interim::Counts>,
     /// Open client connections.
     pub connections: AtomicU64,
     /// Whether Larder is stopping.

@@ -30,6 +30,7 @@ async fn worker(cache: &str, route: &str) -> Worker {
         flights: Flights::new(),
         access: None,
         pseudonym: "larder-test".into(),
+        interim: Arc::default(),
         connections: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         started: clock.mono(),

@@ -28,6 +28,8 @@ pub struct Response {
     pub framing: Option<Framing>,
     /// Status codes of interim responses (1xx but 101) that came first.
     pub interim: Vec<u16>,
+    /// The fields of each of those.
+    pub interim_headers: Vec<Fields>,
     /// Version on the status line, such as `HTTP/1.1`.
     pub version: String,
 }
@@ -160,24 +162,38 @@ impl Connection {
 
     /// Reads a response's head alone, after any interim ones.
     pub fn try_response_head(&mut self, method: &str) -> io::Result<Response> {
-        let mut interim = Vec::new();
+        let (mut interim, mut interim_headers) = (Vec::new(), Vec::new());
         loop {
             let head = wire::read_head(&mut self.reader)?
                 .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "closed before a response"))?;
             let response = started(head, method)?;
             if !(100..200).contains(&response.status) || response.status == 101 {
-                return Ok(Response { interim, ..response });
+                return Ok(Response { interim, interim_headers, ..response });
             }
             interim.push(response.status);
+            interim_headers.push(response.headers);
         }
     }
 
     /// Reads one interim response (1xx); panics if something else comes.
     pub fn interim(&mut self) -> u16 {
+        self.interim_head().status
+    }
+
+    /// The same, with its fields.
+    pub fn interim_head(&mut self) -> Response {
         let head = wire::read_head(&mut self.reader).unwrap().expect("closed before an interim response");
-        let status = started(head, "GET").unwrap().status;
+        let response = started(head, "GET").unwrap();
+        let status = response.status;
         assert!((100..200).contains(&status), "{status} in place of an interim response");
-        status
+        response
+    }
+
+    /// Everything that comes until the peer closes, as it is.
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.reader.read_to_end(&mut bytes).unwrap_or_else(|e| panic!("{} does not close: {e}", self.addr));
+        bytes
     }
 
     /// Reads the rest of a response's body.
@@ -258,6 +274,7 @@ fn started(head: Head, method: &str) -> io::Result<Response> {
         trailers: Fields::default(),
         complete: false,
         interim: Vec::new(),
+        interim_headers: Vec::new(),
         version,
     })
 }

@@ -108,6 +108,11 @@ impl Script {
         self.bytes(head + "\r\n")
     }
 
+    /// Sends an interim response: a head without more.
+    pub fn interim(status: u16, headers: &[(&str, &str)]) -> Self {
+        Self::new().head(status, headers)
+    }
+
     /// Sends bytes as they are.
     pub fn bytes(self, bytes: impl AsRef<[u8]>) -> Self {
         self.step(Step::Send(bytes.as_ref().to_vec()))

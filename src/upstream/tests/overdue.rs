@@ -143,7 +143,7 @@ async fn a_request_that_is_not_polled_while_it_waits_for_the_head_makes_room() {
     let mut peer = origin.accept().await;
     peer.answer(OK).await;
     whole(reply(first).await).await.unwrap();
-    let mut asked = Box::pin(up.forward(0, get("/")));
+    let mut asked = Box::pin(up.forward(0, get("/"), None));
     let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(asked.as_mut().poll(cx))).await;
     assert!(polled.is_pending());
     peer.head().await;
@@ -276,7 +276,7 @@ async fn a_body_whose_drivers_thread_has_ended_does_not_look_complete() {
     let other = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let asked = {
         let up = std::sync::Arc::clone(&up);
-        other.spawn(async move { up.forward(1, get("/")).await })
+        other.spawn(async move { up.forward(1, get("/"), None).await })
     };
     let mut peer = origin.accept().await;
     peer.answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n").await;

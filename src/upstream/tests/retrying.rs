@@ -126,7 +126,7 @@ async fn a_request_of_which_nothing_was_written_is_sent_again_whatever_its_metho
         assert_eq!(fresh.bytes(4).await, b"data");
         fresh
     };
-    let (forwarded, _fresh) = tokio::join!(soon(up.forward(0, post("/", "data"))), answered);
+    let (forwarded, _fresh) = tokio::join!(soon(up.forward(0, post("/", "data"), None)), answered);
     whole(forwarded.unwrap()).await.unwrap();
     let g = gauges(&up);
     assert_eq!((g.connects, g.reused, g.retries), (2, 1, 1));

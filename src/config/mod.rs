@@ -15,6 +15,7 @@ mod overrides;
 mod problems;
 mod reader;
 mod route_cache;
+mod route_compress;
 mod route_match;
 mod routes;
 mod section;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use crate::coding::Compress;
 use crate::rules::Policy;
 use crate::stored::KeyPolicy;
 
@@ -260,6 +262,8 @@ pub struct Route {
     pub response_headers: Edits,
     /// `None` where the route says `cache = false`.
     pub cache: Option<RouteCache>,
+    /// What is encoded on its way to clients; `None` where the route does not ask for it.
+    pub compress: Option<Compress>,
     /// Line of its `[[route]]` in the file, from 1.
     pub line: usize,
 }

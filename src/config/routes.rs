@@ -13,7 +13,7 @@ use super::route_match::shadowed_by;
 use super::section::Section;
 use super::upstreams::check_name;
 use super::{HostPattern, Match, PathPattern, Route, Upstream};
-use super::{address, edits, route_cache};
+use super::{address, edits, route_cache, route_compress};
 
 /// What is known of a route that was read, for what the routes mean for each other.
 struct Seen {
@@ -61,6 +61,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     let request_headers = edits::read(&mut section, "request_headers");
     let response_headers = edits::read(&mut section, "response_headers");
     let cache = route_cache::read(&mut section);
+    let compress = route_compress::read(&mut section);
     let match_span = section.span_of("match");
     let reader = section.reader;
     section.finish();
@@ -69,7 +70,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     check_shadow(reader, &this, seen);
     seen.push(this);
     let (matcher, upstream) = (matcher?, upstream?);
-    Some(Route { name, matcher, upstream, request_headers, response_headers, cache, line })
+    Some(Route { name, matcher, upstream, request_headers, response_headers, cache, compress, line })
 }
 
 fn name(section: &mut Section<'_>, seen: &[Seen]) -> Option<(String, Span)> {

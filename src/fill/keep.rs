@@ -19,7 +19,7 @@ use crate::rules::{self, NotStored, RequestFacts, ResponseFacts, SelectingFields
 use crate::store::Reserved;
 use crate::stored::{Content, Parts, Received, StoredResponse};
 use crate::upstream::OriginBody;
-use crate::worker::{Fetched, ForOwner, Landing, Own, OwnerLanding};
+use crate::worker::{Fetched, ForOwner, Forms, Landing, Own, OwnerLanding};
 
 use super::judge::{Rest, content_length, facts_of};
 use super::{Answer, Filling};
@@ -146,8 +146,9 @@ async fn deliver(
     let (writer, growing) = Growing::new(config.lag, config.lag_timeout);
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
     let own = growing.reader().map(|reader| Own { reader, withheld });
-    let (born, key) = (filling.born, Arc::clone(&filling.fill.key));
-    let fetched = Arc::new(Fetched { status, headers, facts, selecting, key, born, body: growing });
+    let (born, key, forms) = (filling.born, Arc::clone(&filling.fill.key), Forms::default());
+    let fetched = Fetched { status, headers, facts, selecting, key, born, body: growing, forms };
+    let fetched = Arc::new(fetched);
     filling.tell_with(Landing::Fetched(Arc::clone(&fetched)), own);
     let pump = Pump { writer, trailers: None, reserved: Some(reserved), came: Vec::new(), taken: 0 };
     pump.run(filling, permit, fetched, keeping, body).await;
@@ -356,7 +357,8 @@ fn stored(filling: &Filling, permit: Storable, fetched: &Fetched, content: Conte
         key: Arc::clone(&filling.fill.key),
         born: filling.born,
     };
-    Arc::new(StoredResponse::new(permit, received))
+    let copies = Arc::clone(&fetched.forms.copies);
+    Arc::new(StoredResponse::new(permit, received).with_copies(copies))
 }
 
 /// What everyone who waits is given: what is stored, and `Trailer`. A trailer section is not stored,

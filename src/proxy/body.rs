@@ -18,6 +18,7 @@ use crate::flight::{Broken, Reader};
 use crate::telemetry::{End, Phase};
 use crate::upstream::OriginBody;
 
+use super::encoding::Encoding;
 use super::report::Report;
 
 /// Any error of a body.
@@ -46,6 +47,8 @@ pub(super) enum Content {
     GrowingPart(Stretch),
     /// Straight from the origin.
     Origin(OriginBody),
+    /// The same, encoded on its way.
+    Encoded(Box<Encoding<OriginBody>>),
 }
 
 /// Some bytes of a body that is still on its way.
@@ -118,6 +121,7 @@ impl Delivery {
             Content::Growing(reader) => Pin::new(reader).poll_frame(cx).map_err(Into::into),
             Content::GrowingPart(stretch) => stretch.poll_frame(cx),
             Content::Origin(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Content::Encoded(body) => Pin::new(&mut **body).poll_frame(cx),
         }
     }
 }
@@ -156,6 +160,7 @@ impl Body for Delivery {
             Content::Growing(reader) => reader.is_end_stream(),
             Content::GrowingPart(stretch) => stretch.left == 0,
             Content::Origin(body) => body.is_end_stream(),
+            Content::Encoded(body) => body.is_end_stream(),
         }
     }
 
@@ -167,6 +172,7 @@ impl Body for Delivery {
             Content::Growing(reader) => reader.size_hint(),
             Content::GrowingPart(stretch) => SizeHint::with_exact(stretch.left),
             Content::Origin(body) => body.size_hint(),
+            Content::Encoded(body) => body.size_hint(),
         }
     }
 }

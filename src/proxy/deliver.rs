@@ -10,11 +10,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
+use crate::coding;
 use crate::fields::hop;
 use crate::fields::range::{Resolved, Span};
 use crate::flight::Reader;
 use crate::rules::{self, ResponseFacts, Reusable};
-use crate::stored::{self, Cut, StoredResponse};
+use crate::stored::{self, Cut, Form, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Source};
 use crate::upstream::OriginBody;
 use crate::worker::{Asked, Fetched, Own, Snapshot, Worker};
@@ -25,6 +26,7 @@ use super::failure::Failure;
 use super::head;
 use super::multipart;
 use super::report::Report;
+use super::transform::{self, At};
 
 /// Everything that is needed to answer.
 pub(super) struct Deliver {
@@ -34,11 +36,15 @@ pub(super) struct Deliver {
     asked: Option<Arc<Asked>>,
     report: Report,
     outcome: Outcome,
+    /// Others may get another form of it.
+    varies: bool,
     what: What,
 }
 
 enum What {
     Stored(Arc<StoredResponse>, Cut, Reusable),
+    /// Another form of it; `None` where the client holds it already.
+    Copy(Arc<StoredResponse>, Reusable, Form, Option<Bytes>),
     Growing(Arc<Fetched>, Own),
     /// For this client alone; the client's own conditions have been withheld from the origin.
     Private(Response<OriginBody>),
@@ -48,10 +54,10 @@ enum What {
 }
 
 /// A head and its content, before Larder's own fields.
-struct Draft {
-    status: StatusCode,
-    headers: HeaderMap,
-    content: Content,
+pub(super) struct Draft {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub content: Content,
 }
 
 impl Deliver {
@@ -64,6 +70,23 @@ impl Deliver {
         outcome: Outcome,
     ) -> Self {
         Self::of(exchange, outcome, What::Stored(stored, cut, reusable))
+    }
+
+    /// From a tier, in another form; `body` is `None` where the client holds it already.
+    pub fn copy(
+        exchange: Exchange,
+        stored: Arc<StoredResponse>,
+        reusable: Reusable,
+        outcome: Outcome,
+        form: Form,
+        body: Option<Bytes>,
+    ) -> Self {
+        Self::of(exchange, outcome, What::Copy(stored, reusable, form, body))
+    }
+
+    /// Says that others may get another form of it.
+    pub fn varying(self, varies: bool) -> Self {
+        Self { varies, ..self }
     }
 
     /// On its way into the cache.
@@ -102,7 +125,16 @@ impl Deliver {
 
     fn of(exchange: Exchange, outcome: Outcome, what: What) -> Self {
         let Exchange { worker, snapshot, route, asked, report, .. } = exchange;
-        Self { worker, snapshot, route: Some(route), asked: Some(asked), report, outcome, what }
+        Self {
+            worker,
+            snapshot,
+            route: Some(route),
+            asked: Some(asked),
+            report,
+            outcome,
+            varies: false,
+            what,
+        }
     }
 
     fn own(
@@ -113,27 +145,53 @@ impl Deliver {
         failure: Failure,
     ) -> Self {
         let (worker, snapshot) = (Arc::clone(worker), Arc::clone(snapshot));
-        Self { worker, snapshot, route: None, asked: None, report, outcome, what: What::Failure(failure) }
+        let what = What::Failure(failure);
+        Self { worker, snapshot, route: None, asked: None, report, outcome, varies: false, what }
     }
 
     /// The response, whose body carries the report to its end.
     pub fn response(self) -> Response<Delivery> {
-        let Self { worker, snapshot, route, asked, mut report, outcome, what } = self;
+        let Self { worker, snapshot, route, asked, mut report, outcome, varies, what } = self;
         let foreign = !matches!(what, What::Failure(_));
         let now = worker.now();
+        let route = route.and_then(|route| snapshot.route(route));
+        let at = asked.as_deref().map(|asked| At {
+            asked,
+            compress: route.and_then(|route| route.compress.as_ref()),
+            shared: &worker.shared,
+            snapshot: &snapshot,
+        });
         let mut draft = match (what, asked.as_deref()) {
             (What::Stored(stored, cut, reusable), _) => from_store(&stored, cut, &reusable),
+            (What::Copy(stored, reusable, form, body), _) => copy(&stored, &reusable, form, body),
             (What::Growing(fetched, own), asked) => {
                 let age = outcome.collapsed.then(|| rules::current_age(&fetched.facts, now));
-                growing(asked, &fetched, own, age)
+                let mut draft = growing(asked, &fetched, own, age);
+                if let Some(at) = at {
+                    transform::growing(&at, &fetched, &mut draft);
+                }
+                draft
             }
             (What::Private(response), asked) => {
                 let facts = ResponseFacts::of(response.status().as_u16(), response.headers(), now, now);
-                private(asked, response, &facts)
+                let mut draft = private(asked, response, &facts);
+                if let Some(at) = at {
+                    transform::passing(&at, &mut draft);
+                }
+                draft
             }
-            (What::Passed(response), _) => passed(response),
+            (What::Passed(response), _) => {
+                let mut draft = passed(response);
+                if let Some(at) = at {
+                    transform::passing(&at, &mut draft);
+                }
+                draft
+            }
             (What::Failure(failure), _) => own_answer(&failure),
         };
+        if varies {
+            coding::head::vary(&mut draft.headers);
+        }
         if foreign {
             head::pass_on(&mut draft.headers, &worker.shared.pseudonym);
         }
@@ -142,7 +200,6 @@ impl Deliver {
         }
         report.outcome = outcome;
         report.status = draft.status.as_u16();
-        let route = route.and_then(|route| snapshot.route(route));
         head::finish(&mut draft.headers, &snapshot.config, route, &outcome, &report);
         let body = Delivery::new(draft.content, report, &draft.headers);
         let mut response = Response::new(body);
@@ -167,6 +224,20 @@ fn from_store(stored: &StoredResponse, cut: Cut, reusable: &Reusable) -> Draft {
         }
         Cut::Parts(parts) => several(headers, parts, length),
         Cut::Unsatisfiable => unsatisfiable(headers, length),
+    }
+}
+
+fn copy(stored: &StoredResponse, reusable: &Reusable, form: Form, body: Option<Bytes>) -> Draft {
+    let mut headers = stored.headers.clone();
+    head::set_age(&mut headers, reusable.age());
+    headers.remove("server-timing");
+    match form {
+        Form::Decoded => coding::head::decoded(&mut headers),
+        Form::Encoded(coding) => coding::head::encoded(&mut headers, coding),
+    }
+    match body {
+        Some(body) => whole(stored.status, headers, body),
+        None => not_modified(headers),
     }
 }
 

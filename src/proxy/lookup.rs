@@ -19,6 +19,7 @@ use super::deliver::Deliver;
 use super::exchange::Exchange;
 use super::failure::Failure;
 use super::pass::Pass;
+use super::transform;
 use super::wait::Wait;
 
 /// Looks the request up in memory.
@@ -97,9 +98,12 @@ fn hit(
     reusable: Reusable,
     source: Source,
 ) -> Step {
+    if !transform::can_read(&exchange, &stored) {
+        return transform::elsewhere(*exchange);
+    }
     exchange.worker.shared.memory.answered();
     let outcome = Outcome { ttl: Some(reusable.ttl()), ..Outcome::new(source) };
-    Step::Deliver(Box::new(Deliver::stored(*exchange, stored, cut, reusable, outcome)))
+    transform::deliver(*exchange, stored, cut, reusable, outcome)
 }
 
 fn must_ask(

@@ -21,6 +21,7 @@ mod adopting;
 mod body;
 mod content;
 mod deliver;
+mod encoding;
 mod exchange;
 mod failure;
 mod head;
@@ -29,6 +30,7 @@ mod multipart;
 mod pass;
 mod receive;
 mod report;
+mod transform;
 mod wait;
 
 use std::net::IpAddr;
@@ -45,6 +47,7 @@ use content::Read;
 use deliver::Deliver;
 use exchange::Exchange;
 use pass::Pass;
+use transform::Transform;
 use wait::Wait;
 
 /// What to do next with a request.
@@ -55,6 +58,8 @@ enum Step {
     Lookup(Box<Exchange>),
     /// Wait for a fetch.
     Wait(Box<Wait>),
+    /// Bring what is stored into the form that the client reads.
+    Transform(Box<Transform>),
     /// Forward it alone.
     Pass(Box<Pass>),
     /// Answer.
@@ -74,6 +79,7 @@ pub async fn handle(
             Step::Read(read) => read.run().await,
             Step::Lookup(exchange) => lookup::lookup(exchange),
             Step::Wait(wait) => wait.run().await,
+            Step::Transform(transform) => transform.run().await,
             Step::Pass(pass) => pass.run().await,
             Step::Deliver(deliver) => return deliver.response(),
         };

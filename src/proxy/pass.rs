@@ -26,6 +26,7 @@ use super::deliver::Deliver;
 use super::exchange::Exchange;
 use super::failure::Failure;
 use super::receive::protocol_wanted;
+use super::transform;
 
 /// A request that goes to the origin on its own account.
 pub(super) struct Pass {
@@ -121,7 +122,8 @@ impl Pass {
         let permit = rules::on_error(&self.exchange.asked.facts, &stale.facts, &cache.policy, now)?;
         let purged = self.exchange.worker.shared.purges.is_purged(stale);
         let cut = stale.cut(&self.exchange.asked.facts, &self.exchange.asked.headers)?;
-        (!purged).then(|| (Arc::clone(stale), cut, permit))
+        let usable = !purged && transform::can_read(&self.exchange, stale);
+        usable.then(|| (Arc::clone(stale), cut, permit))
     }
 
     fn stand_in(
@@ -131,7 +133,7 @@ impl Pass {
     ) -> Step {
         let ttl = Some(permit.ttl());
         let outcome = Outcome { fwd_status: status, ttl, ..Outcome::new(Source::StaleIfError) };
-        Step::Deliver(Box::new(Deliver::stored(self.exchange, stale, cut, permit, outcome)))
+        transform::deliver(self.exchange, stale, cut, permit, outcome)
     }
 
     async fn forward(&mut self) -> Result<Forwarded, ForwardError> {

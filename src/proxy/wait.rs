@@ -27,6 +27,7 @@ use super::exchange::Exchange;
 use super::failure::Failure;
 use super::lookup;
 use super::pass::Pass;
+use super::transform;
 
 /// How often a guest sits down again before it goes alone: once for a variant that it could not
 /// know of, once for an owner that vanished.
@@ -264,6 +265,9 @@ impl Wait {
                 {
                     return self.alone(Some(lookup::RANGE));
                 }
+                if !transform::reads(&self.exchange.asked, &fetched) {
+                    return self.alone(Some(transform::CODING));
+                }
                 match fetched.body.reader() {
                     Some(reader) => self.fetched(fetched, Own { reader, withheld: HeaderMap::new() }, true),
                     None => self.alone(Some(Detail::NotStored(NotStored::TooLarge))),
@@ -384,7 +388,7 @@ impl Wait {
                     collapsed,
                     ..Outcome::new(Source::StaleIfError)
                 };
-                Step::Deliver(Box::new(Deliver::stored(self.exchange, stored, cut, reusable, outcome)))
+                transform::deliver(self.exchange, stored, cut, reusable, outcome)
             }
             _ => self.alone(None),
         }
@@ -413,7 +417,7 @@ impl Wait {
             detail: self.exchange.detail.filter(|_| forwarded),
             ..Outcome::new(source)
         };
-        Step::Deliver(Box::new(Deliver::stored(self.exchange, stored, cut, reusable, outcome)))
+        transform::deliver(self.exchange, stored, cut, reusable, outcome)
     }
 
     /// Goes to the origin on its own account.

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::clock::Timestamp;
 use crate::fields::cache_control::{Reach, RequestDirectives, ResponseDirectives, delta_seconds};
+use crate::fields::content_coding::ContentCoding;
 use crate::fields::groups::Groups;
 use crate::fields::no_vary_search::NoVarySearch;
 use crate::fields::range::{self, ContentRange, Ranges};
@@ -59,6 +60,8 @@ pub struct ResponseFacts {
     pub vary: Vary,
     /// `Content-Language`, in lower case, where it names one language (RFC 9110 §8.5).
     pub language: Option<Box<str>>,
+    /// `Content-Encoding`
+    pub coding: ContentCoding,
     /// It carries `Set-Cookie`.
     pub set_cookie: bool,
     /// `Cache-Groups` (RFC 9875 §2)
@@ -114,6 +117,7 @@ impl ResponseFacts {
             etag: ETag::of(headers),
             vary: Vary::parse(headers),
             language: language(headers),
+            coding: ContentCoding::of(headers),
             set_cookie: headers.contains_key(SET_COOKIE),
             groups: Groups::of(headers),
             no_vary_search: NoVarySearch::parse(headers),

@@ -99,6 +99,9 @@ pub enum MustAsk {
     Cookie,
     /// The request carries `Authorization` and the response does not allow sharing (§3.5).
     Authorization,
+    /// The client does not accept the coding that it is stored in, and a copy without it may or can
+    /// not be made (RFC 9110 §12.5.3).
+    Coding,
 }
 
 impl MustAsk {
@@ -112,6 +115,7 @@ impl MustAsk {
             Self::RequestMinFresh => "request-min-fresh",
             Self::Cookie => "cookie",
             Self::Authorization => "authorization",
+            Self::Coding => "coding",
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::flight::Flights;
 use crate::store::{Memory, Purges};
 use crate::telemetry::{AccessLog, Form, Metrics};
 use crate::upstream::Upstream;
-use crate::worker::{Shared, Snapshot};
+use crate::worker::{Press, Shared, Snapshot};
 
 pub use listen::StartError;
 
@@ -126,6 +126,7 @@ fn share(config: Config, clock: Clock, colour: bool) -> io::Result<Arc<Shared>> 
         draining: AtomicBool::new(false),
         tiers: Mutex::new(Vec::new()),
         reach: Arc::default(),
+        press: Press::new(config.workers),
         snapshot: ArcSwap::from_pointee(Snapshot { upstreams, metrics, config }),
         started_at: clock.now(),
         clock,

@@ -22,7 +22,7 @@ use super::{InFlight, Purges};
 use crate::clock::Timestamp;
 use crate::config;
 use crate::rules::{Normalize, NotStored};
-use crate::stored::{CacheKey, StoredResponse};
+use crate::stored::{CacheKey, Copies, Copy, Form, StoredResponse};
 use crate::telemetry::MemoryGauges;
 
 /// The memory tier, shared by all workers.
@@ -195,6 +195,21 @@ impl Memory {
         true
     }
 
+    /// Keeps a copy of a stored body in another form, beside the body and weighed with it. Not kept
+    /// when the body is not stored (any more), or the two would weigh more than the whole tier may.
+    pub fn attach(&self, key: &Arc<CacheKey>, copies: &Arc<Copies>, form: Form, copy: Copy) {
+        let more = match &copy {
+            Copy::Made(bytes) => bytes.len() as u64,
+            Copy::None => 0,
+        };
+        self.change(key, |resource| {
+            let held = resource.variants.iter().any(|variant| Arc::ptr_eq(&variant.copies, copies));
+            if held && resource.weight.saturating_add(more) <= self.largest() {
+                copies.keep(form, copy);
+            }
+        });
+    }
+
     /// Remembers that requests of this class to this key are not cacheable, and why. The variants
     /// stay.
     pub fn mark(&self, key: &Arc<CacheKey>, class: Class, why: NotStored, until: Timestamp) {
@@ -272,6 +287,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::fields::content_coding::Coding;
     use crate::store::{PURGES, samples};
     use crate::stored::Born;
     use crate::stored::samples::{fields, key, plain, stored};
@@ -387,6 +403,30 @@ mod tests {
         let bodies: u64 =
             found.iter().flat_map(|(_, resource)| &resource.variants).map(|v| v.content.held()).sum();
         assert!(held > bodies);
+    }
+
+    #[test]
+    fn a_copy_is_kept_beside_its_body_and_weighed() {
+        let (memory, purges) = memory(20_000);
+        let response = plain("/", &[b'x'; 4_000], BORN);
+        let attach = |form, bytes: usize| {
+            let copy = Copy::Made(vec![0; bytes].into());
+            memory.attach(&response.key, &response.copies, form, copy);
+            response.copies.get(form).is_some()
+        };
+        assert!(!attach(Form::Decoded, 10), "not stored (yet)");
+        memory.keep(Arc::clone(&response), Class::Plain, &purges);
+        let weight = || memory.peek(&response.key).unwrap().weight;
+        let before = weight();
+        assert!(attach(Form::Decoded, 5_000));
+        assert_eq!(weight(), before + 5_000);
+        memory.cache.run_pending_tasks();
+        assert_eq!(memory.cache.weighted_size(), before + 5_000);
+        assert!(!attach(Form::Encoded(Coding::Gzip), 15_000), "more than the tier may hold");
+        assert_eq!(bodies(&memory, "/").len(), 1, "the body stays");
+        memory.keep(plain("/", b"another", BORN), Class::Plain, &purges);
+        assert!(!attach(Form::Encoded(Coding::Zstd), 10), "its body has been replaced");
+        assert!(memory.peek(&response.key).unwrap().variants[0].copies.get(Form::Decoded).is_none());
     }
 
     #[test]

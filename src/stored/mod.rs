@@ -4,6 +4,7 @@
 //! a computed expiry: the route's policy is applied when a response is read.
 
 mod codec;
+mod copies;
 mod cut;
 mod glob;
 mod key;
@@ -11,6 +12,7 @@ mod parts;
 mod response;
 
 pub use codec::{Damaged, Record, decode, encode_names, encode_response};
+pub use copies::{Copies, Copy, Form};
 pub use cut::{Cut, is_not_modified, resolve};
 pub use glob::Glob;
 pub use key::{CacheKey, DotSegments, KeyPolicy, Slashes};

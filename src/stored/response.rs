@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{CacheKey, Content};
+use super::{CacheKey, Content, Copies};
 use crate::clock::Timestamp;
 use crate::rules::{Normalize, ResponseFacts, SelectingFields, Storable, stored_fields};
 
@@ -32,6 +32,8 @@ pub struct StoredResponse {
     pub key: Arc<CacheKey>,
     /// By what a purge judges it.
     pub born: Born,
+    /// Other forms of the body, made since.
+    pub copies: Arc<Copies>,
     /// Keeps others from making one without a permit.
     _sealed: (),
 }
@@ -75,6 +77,11 @@ impl StoredResponse {
         Self::from_record(status, headers, times, content, selecting, key, born)
     }
 
+    /// With the other forms of its body that were made while it came.
+    pub fn with_copies(self, copies: Arc<Copies>) -> Self {
+        Self { copies, ..self }
+    }
+
     /// The same content with the fields that a 304 has freshened (§3.2), confirmed by a fetch that
     /// was `born` so.
     pub fn freshened(
@@ -100,7 +107,7 @@ impl StoredResponse {
         Bytes::from(whole)
     }
 
-    /// Bytes of memory it takes: body, fields, its share of the key, and what holds them together.
+    /// Bytes of memory it takes: body, its copies in other forms, fields, its share of the key, and what holds them together.
     /// An estimate from the layout of the types, on the high side.
     pub fn weight(&self) -> usize {
         let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
@@ -111,6 +118,8 @@ impl StoredResponse {
             COUNTERS,
             usize::try_from(self.content.held()).unwrap_or(usize::MAX),
             self.content.pieces().saturating_mul(PIECE),
+            size_of::<Copies>(),
+            self.copies.weight(),
             fields,
             self.headers.capacity().saturating_mul(FIELD),
             repeats.saturating_mul(FIELD),
@@ -134,7 +143,8 @@ impl StoredResponse {
     ) -> Self {
         // Understood from the stored fields, so that it means the same in both tiers.
         let facts = ResponseFacts::of(status.as_u16(), &headers, request_time, response_time);
-        Self { status, headers, facts, content, selecting, key, born, _sealed: () }
+        let copies = Arc::default();
+        Self { status, headers, facts, content, selecting, key, born, copies, _sealed: () }
     }
 }
 
@@ -229,6 +239,7 @@ pub(crate) mod samples {
 mod tests {
     use super::samples::{fields, key, plain, stored};
     use super::*;
+    use crate::stored::{Copy, Form};
 
     #[test]
     fn a_body_has_memory_of_its_own() {
@@ -296,6 +307,15 @@ mod tests {
         let facts = ResponseFacts::of(200, &headers, Timestamp::from_secs(5), Timestamp::from_secs(6));
         let fresh = old.freshened(&headers, facts.clone(), old.selecting.clone(), Born::Here(2));
         assert_eq!((&fresh.content, fresh.born), (&old.content, Born::Here(2)));
+        assert!(Arc::ptr_eq(&fresh.copies, &old.copies), "and so its other forms");
         assert_eq!((fresh.headers, fresh.facts), (headers, facts));
+    }
+
+    #[test]
+    fn copies_in_other_forms_have_weight() {
+        let response = plain("/", b"body", Born::Here(1));
+        let before = response.weight();
+        response.copies.keep(Form::Decoded, Copy::Made(Bytes::from_static(b"another form")));
+        assert_eq!(response.weight(), before + "another form".len());
     }
 }

@@ -9,7 +9,9 @@
 use std::fmt::{Display, Write};
 
 use super::families::{self as f, Family};
-use super::gauges::{BREAKER_STATES, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged};
+use super::gauges::{
+    BREAKER_STATES, CodingGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged,
+};
 use super::histogram::Histogram;
 use super::metrics::{ANSWERS, NONE, RouteCounts, Snapshot};
 use super::outcome::{Kind, Tier};
@@ -22,6 +24,7 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> String {
     process(&mut page, snapshot, gauges);
     tiers(&mut page, gauges);
     memory(&mut page, &gauges.memory);
+    coding(&mut page, &gauges.coding);
     if let Some(redis) = &gauges.redis {
         self::redis(&mut page, redis);
     }
@@ -96,6 +99,12 @@ fn memory(page: &mut Page, memory: &MemoryGauges) {
     page.one(&f::MEMORY_IN_FLIGHT, memory.in_flight);
     page.one(&f::MEMORY_INSERTS, memory.inserts);
     page.one(&f::MEMORY_CAPPED, memory.variants_capped);
+}
+
+fn coding(page: &mut Page, coding: &CodingGauges) {
+    page.one(&f::CODING_ENCODED, coding.encoded);
+    page.one(&f::CODING_DECODED, coding.decoded);
+    page.one(&f::CODING_SAVED, coding.saved);
 }
 
 fn redis(page: &mut Page, redis: &RedisGauges) {
@@ -266,6 +275,7 @@ mod tests {
             memory: MemoryGauges { entries: 2, lookups: 10, hits: 4, ..MemoryGauges::default() },
             redis: Some(RedisGauges { up: true, breaker: "closed", gets: 6, ..RedisGauges::default() }),
             upstreams: vec![upstream("http://a:1"), upstream("http://b:1"), upstream("http://a:1")],
+            coding: CodingGauges { encoded: 3, ..CodingGauges::default() },
             connections: 5,
             interim_passed: 6,
             interim_dropped: 7,

@@ -98,6 +98,12 @@ families! {
         "Responses kept in the memory tier.";
     MEMORY_CAPPED: Counter "larder_memory_variants_capped_total"
         "Variants dropped from the memory tier because their key had more than cache.variants.";
+    CODING_ENCODED: Counter "larder_bodies_encoded_total"
+        "Bodies encoded for clients, whole or while they streamed; a copy that is kept is counted once.";
+    CODING_DECODED: Counter "larder_bodies_decoded_total"
+        "Stored bodies decoded for clients that do not accept the coding they are stored in.";
+    CODING_SAVED: Counter "larder_encoding_saved_bytes_total"
+        "Bytes of bodies that clients did not have to be sent because Larder encoded them.";
     REDIS_UP: Gauge "larder_redis_up"
         "1 where every worker is connected to Redis, else 0.";
     REDIS_BREAKER: Gauge "larder_redis_breaker_state"

@@ -19,6 +19,8 @@ pub struct Gauges {
     pub memory: MemoryGauges,
     /// The Redis tier; `None` where none is configured.
     pub redis: Option<RedisGauges>,
+    /// Bodies encoded and decoded.
+    pub coding: CodingGauges,
     /// Each server of each upstream.
     pub upstreams: Vec<UpstreamGauges>,
     /// Open client connections.
@@ -50,6 +52,17 @@ pub struct MemoryGauges {
     pub inserts: u64,
     /// Variants dropped because a key had too many.
     pub variants_capped: u64,
+}
+
+/// Bodies encoded and decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodingGauges {
+    /// Bodies encoded, whole or while they streamed.
+    pub encoded: u64,
+    /// Stored bodies decoded.
+    pub decoded: u64,
+    /// Bytes that clients did not have to be sent because of it.
+    pub saved: u64,
 }
 
 impl MemoryGauges {

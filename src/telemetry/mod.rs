@@ -24,7 +24,7 @@ mod timeline;
 pub use access::{AccessLog, Form};
 pub use families::{FAMILIES, Family, MetricType};
 pub use finish::{End, Finished, finish};
-pub use gauges::{Gauges, MemoryGauges, RedisGauges, UpstreamGauges};
+pub use gauges::{CodingGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges};
 pub use logs::{Messages, init, slow};
 pub use metrics::{Metrics, Shard};
 pub use outcome::{Bypass, Detail, Kind, Miss, Outcome, Source, Tier};

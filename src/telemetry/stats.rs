@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::gauges::{Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged};
+use super::gauges::{CodingGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged};
 use super::metrics::{RouteCounts, Snapshot};
 use super::outcome::{Kind, Tier};
 
@@ -54,6 +54,7 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> Value {
         "access_log_dropped": gauges.access_dropped,
         "routes": snapshot.routes.iter().map(|(name, c)| ((*name).to_owned(), route(c))).collect::<Map<_, _>>(),
         "tiers": { "memory": memory(&gauges.memory), "redis": gauges.redis.as_ref().map(redis) },
+        "coding": coding(&gauges.coding),
         "upstreams": upstreams(&merged(&gauges.upstreams)),
     })
 }
@@ -95,6 +96,14 @@ fn memory(memory: &MemoryGauges) -> Value {
         "inserts": memory.inserts,
         "variants_capped": memory.variants_capped,
         "hit_ratio": ratio(memory.hits, memory.lookups, 0.0),
+    })
+}
+
+fn coding(coding: &CodingGauges) -> Value {
+    json!({
+        "encoded": coding.encoded,
+        "decoded": coding.decoded,
+        "saved_bytes": coding.saved,
     })
 }
 

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Response, StatusCode};
+use parking_lot::Mutex;
 
+use crate::fields::content_coding::Coding;
 use crate::flight::{Growing, Reader};
 use crate::rules::{NotStored, ResponseFacts, SelectingFields};
-use crate::stored::{Born, CacheKey, StoredResponse};
+use crate::stored::{Born, CacheKey, Copies, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
 
 /// What a fill came to, for everyone who waits.
@@ -48,6 +50,17 @@ pub struct Fetched {
     pub born: Born,
     /// Its body.
     pub body: Growing,
+    /// The same in other codings.
+    pub forms: Forms,
+}
+
+/// A body on its way in other codings, as far as somebody has asked for it so.
+#[derive(Debug, Default)]
+pub struct Forms {
+    /// Where they are kept when they are complete.
+    pub copies: Arc<Copies>,
+    /// Those under way.
+    pub encoded: Mutex<Vec<(Coding, Growing)>>,
 }
 
 /// What a fill tells its owner.

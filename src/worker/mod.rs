@@ -6,6 +6,7 @@
 mod asked;
 mod forget;
 mod landing;
+mod press;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,8 @@ use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
 pub use forget::Forgotten;
-pub use landing::{Fetched, FillTimes, ForOwner, Landing, Own, OwnerLanding};
+pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Own, OwnerLanding};
+pub use press::{Press, worthwhile};
 
 /// One request thread's own.
 pub struct Worker {
@@ -69,6 +71,8 @@ pub struct Shared {
     pub started_at: Timestamp,
     /// Every thread's connection to the shared tier, for figures.
     pub tiers: Mutex<Vec<Redis>>,
+    /// Where bodies are encoded and decoded.
+    pub press: Press,
     /// What the log was last told of the shared tier.
     pub reach: Arc<Reach>,
 }

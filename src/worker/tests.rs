@@ -37,6 +37,7 @@ async fn worker(cache: &str, route: &str) -> Worker {
         started_at: clock.now(),
         tiers: Mutex::default(),
         reach,
+        press: Press::new(1),
         snapshot: ArcSwap::from_pointee(Snapshot {
             metrics: Metrics::new(&["all".to_owned()], 1),
             upstreams: Vec::new(),

@@ -2,6 +2,9 @@
 
 use super::{REST, parse, told, with_rest, with_route};
 
+/// What `codings` may be.
+const CODINGS: &str = "write \"zstd\" or \"br\" or \"gzip\" or \"deflate\"";
+
 /// Every row is one mistake, told once, at this place and in these words.
 fn check_rows(rows: &[(&str, usize, usize, &str, &str)], file: fn(&str) -> String, first_line: usize) {
     for (text, line, column, message, help) in rows {
@@ -294,6 +297,37 @@ fn a_mistake_in_a_route_is_told_once_where_it_stands() {
             15,
             "credentials have their own setting",
             "write authorization = \"per-credential\" beside `key`",
+        ),
+        ("compress = 1", 1, 12, "expected true, or a table, [route.compress], found an integer", ""),
+        ("[route.compress]\ncodings = [\"brotli\"]", 2, 12, "unknown word", CODINGS),
+        ("[route.compress]\ncodings = [\"gzp\"]", 2, 12, "unknown word", "did you mean \"gzip\"?"),
+        (
+            "[route.compress]\ncodings = []",
+            2,
+            11,
+            "an empty `codings` would compress nothing",
+            "write compress = false, or leave it out for the usual ones",
+        ),
+        (
+            "[route.compress]\ntypes = [\"text\", \"*/*\"]",
+            2,
+            18,
+            "not a media type with at most one *",
+            "write such as \"application/json\", \"text/*\" or \"*+json\"",
+        ),
+        (
+            "[route.compress]\nmin_size = \"0B\"",
+            2,
+            12,
+            "zero makes no sense here",
+            "write \"1B\" for every body",
+        ),
+        (
+            "[route.compress]\nmin_size = \"2KiB\"\nmax_size = \"1KiB\"",
+            2,
+            12,
+            "`min_size` is larger than `max_size`: no body is between them",
+            "raise `max_size`, or lower `min_size`",
         ),
         (
             "[route.cache]\nkey.headers = [\"a b\"]",

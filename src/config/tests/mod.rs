@@ -9,6 +9,7 @@ use http::Method;
 use proptest::prelude::*;
 
 use super::*;
+use crate::fields::content_coding::Coding;
 use crate::rules::{Authorization, Cookies, Methods, Normalize, SetCookie, Ttl};
 use crate::stored::{DotSegments, Slashes};
 
@@ -127,6 +128,23 @@ fn caching_is_on_unless_a_route_says_false() {
     assert_eq!(cache(""), Some(RouteCache::default()));
     assert_eq!(cache("cache = true"), Some(RouteCache::default()));
     assert_eq!(cache("cache = false"), None);
+}
+
+#[test]
+fn compression_is_off_unless_a_route_asks_for_it() {
+    let compress = |lines| parse(&with_route(lines)).unwrap().routes[0].compress.clone();
+    assert_eq!(compress(""), None);
+    assert_eq!(compress("compress = false"), None);
+    assert_eq!(compress("compress = true"), Some(Compress::default()));
+    let lines = "[route.compress]\ncodings = [\"gzip\", \"br\", \"gzip\"]\nmin_size = \"1B\"\nmax_size = \"1KiB\"\n\
+                 types = [\"Text/HTML\", \"*+json\"]\n";
+    let expected = Compress {
+        codings: vec![Coding::Gzip, Coding::Brotli],
+        min_size: 1,
+        max_size: 1024,
+        types: vec!["text/html".into(), "*+json".into()],
+    };
+    assert_eq!(compress(lines), Some(expected));
 }
 
 #[test]

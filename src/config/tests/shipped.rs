@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::{Config, Policy, RouteCache, SHIPPED, check, reader};
 use super::{REST, env, parse};
+use crate::coding::Compress;
 use crate::rules::Ttl;
 
 /// The shipped file with every setting that is commented out made active.
@@ -48,6 +49,7 @@ fn the_shipped_files_commented_settings_are_right_too() {
     assert_eq!(policy.methods, default.methods);
     let max_request_body = config.routes[0].cache.clone().unwrap().max_request_body;
     assert_eq!(max_request_body, RouteCache::default().max_request_body);
+    assert_eq!(config.routes[0].compress, Some(Compress::default()));
     assert!(config.cache.redis.is_some() && config.admin_token.is_some());
     assert!(config.routes.iter().any(|r| r.matcher.regex.is_some() && r.cache.is_none()));
 }

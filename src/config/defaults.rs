@@ -80,6 +80,8 @@ impl Default for RouteCache {
             policy: Policy::default(),
             // More than any query that people write; what is larger is an upload.
             max_request_body: 64 * KIB,
+            // The origin's own word about its own resources.
+            group_invalidation: true,
         }
     }
 }

@@ -277,6 +277,8 @@ pub struct RouteCache {
     pub policy: Policy,
     /// Bytes of a request's content, where it is part of the key; a larger one does not use the cache.
     pub max_request_body: u64,
+    /// Answers of the origin to unsafe requests may invalidate groups (RFC 9875).
+    pub group_invalidation: bool,
 }
 
 /// `match = { … }`: every part that is given must agree.

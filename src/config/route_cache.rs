@@ -50,8 +50,9 @@ fn cache(mut section: Section<'_>) -> RouteCache {
     };
     let max = RouteCache::default().max_request_body;
     let max_request_body = s.size("max_request_body", max, "leave QUERY and POST out of `methods` instead");
+    let group_invalidation = s.flag("group_invalidation", RouteCache::default().group_invalidation);
     section.finish();
-    RouteCache { key, policy, max_request_body }
+    RouteCache { key, policy, max_request_body, group_invalidation }
 }
 
 fn ttl<'a>(section: &Section<'a>, value: &'a Value<'a>) -> Ttl {

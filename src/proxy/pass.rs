@@ -13,6 +13,7 @@ use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
+use crate::fields::groups::Groups;
 use crate::fill::{is_failure, outbound};
 use crate::rules::{self, Reusable};
 use crate::stored::{Cut, StoredResponse};
@@ -167,7 +168,8 @@ impl Pass {
     }
 
     /// RFC 9111 §4.4: a non-error answer to an unsafe method invalidates what is stored for its
-    /// target, and for the same-origin URLs that `Location` and `Content-Location` name.
+    /// target, for the same-origin URLs that `Location` and `Content-Location` name, and for the groups
+    /// that `Cache-Group-Invalidation` does (RFC 9875).
     ///
     /// Memory forgets at once, before the client hears of its success; Redis within its deadline,
     /// or later from a queue. Dropped while it waits for Redis (the client has left), that still holds.
@@ -181,6 +183,11 @@ impl Pass {
         let urls = rules::targets(asked.scheme, &asked.authority, target, response.headers());
         // All of them are begun before the first is waited for.
         let begun: Vec<_> = urls.iter().filter_map(|url| worker.forget(snapshot, url)).collect();
+        // RFC 9875 §3: of a safe method it "MUST be ignored", and that does not come here.
+        let groups = Groups::invalidated(response.headers());
+        if !groups.is_empty() && self.exchange.cache().is_none_or(|cache| cache.group_invalidation) {
+            worker.forget_groups(&self.exchange.key, &groups).await;
+        }
         let mut forgotten = Vec::with_capacity(begun.len());
         for forgetting in begun {
             // What Redis did not take waits in a queue.

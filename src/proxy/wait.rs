@@ -296,7 +296,7 @@ impl Wait {
 
     fn is_purged(&self, born: Born, facts: &ResponseFacts) -> bool {
         let purges = &self.exchange.worker.shared.purges;
-        purges.covers(self.exchange.key.url_hash(), born, facts.request_time)
+        purges.voids(&self.exchange.key, born, facts)
     }
 
     fn reusable(&self, facts: &ResponseFacts) -> bool {

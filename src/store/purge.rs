@@ -6,7 +6,9 @@
 //! to be sought and deleted. The same notes judge what is read from Redis, by time.
 //! A note whose purge is complete, with nothing left for it to void, is taken back by whoever knows
 //! that ([`Purges::retract`]), so that the URLs of a write-heavy API do not fill the table.
-//! The table is bounded: when a shard is full, the older half is dropped and everything of that
+//! Groups (RFC 9875) are purged alike: by their own notes, with numbers from the same count. A lookup
+//! asks for those of the groups that the response is in, if it is in any.
+//! The tables are bounded: when a shard is full, the older half is dropped and everything of that
 //! shard born before what was dropped counts as purged. That is the safe direction: too much is
 //! fetched again, nothing purged is served.
 //! Must not know: the tiers, or who asks for a purge.
@@ -18,9 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use crate::clock::Timestamp;
-use crate::stored::{Born, StoredResponse};
+use crate::rules::ResponseFacts;
+use crate::stored::{Born, CacheKey, Group, StoredResponse};
 
-/// Purged URLs that are remembered one by one, unless said otherwise.
+/// Purged URLs that are remembered one by one, and as many groups, unless said otherwise.
 pub const PURGES: usize = 65_536;
 
 const SHARDS: usize = 16;
@@ -30,6 +33,16 @@ const SHARDS: usize = 16;
 pub struct Purges {
     /// Number of the latest purge; 0 = none yet.
     latest: AtomicU64,
+    /// By the URL's hash.
+    urls: Table,
+    /// By the group's.
+    groups: Table,
+    /// Number of the latest purge of a group.
+    latest_group: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Table {
     shards: [RwLock<Shard>; SHARDS],
     /// Notes per shard, at least 2.
     capacity: usize,
@@ -49,10 +62,11 @@ struct Note {
 }
 
 impl Purges {
-    /// Remembers about `capacity` purged URLs one by one.
+    /// Remembers about `capacity` purged URLs one by one, and as many groups.
     pub fn new(capacity: usize) -> Self {
-        let capacity = (capacity / SHARDS).max(2);
-        Self { latest: AtomicU64::new(0), shards: Default::default(), capacity }
+        let table = || Table { shards: Default::default(), capacity: (capacity / SHARDS).max(2) };
+        let (latest, latest_group) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { latest, urls: table(), groups: table(), latest_group }
     }
 
     /// The number of the latest purge. Read it before a fetch begins, for [`Born::Here`].
@@ -63,51 +77,91 @@ impl Purges {
     /// Purges a URL ([`CacheKey::url_hash`](crate::stored::CacheKey::url_hash)), with all that is
     /// stored or being fetched under it; gives the purge's number.
     pub fn purge(&self, url_hash: u128, now: Timestamp) -> u64 {
-        let Some(shard) = self.shard(url_hash) else { return self.seq() };
-        let mut shard = shard.write();
-        // Numbered while the shard is held: whoever sees the number and then asks the shard has to
-        // wait here for the note.
-        let seq = self.latest.fetch_add(1, Ordering::AcqRel).saturating_add(1);
-        if shard.notes.len() >= self.capacity && !shard.notes.contains_key(&url_hash) {
-            shard.drop_older_half();
-        }
-        let at = shard.notes.get(&url_hash).map_or(now, |note| note.at.max(now));
-        shard.notes.insert(url_hash, Note { seq, at });
-        seq
+        self.urls.note(url_hash, now, &self.latest)
+    }
+
+    /// Purges a group: whatever is in it, stored or being fetched.
+    pub fn purge_group(&self, group: Group, now: Timestamp) {
+        let seq = self.groups.note(group.hash(), now, &self.latest);
+        self.latest_group.fetch_max(seq, Ordering::AcqRel);
     }
 
     /// Takes back the note of purge `seq`: its URL has been purged wherever it is stored, and nothing
     /// is under way any more that began before. The note of a later purge of this URL stays (and stood
     /// for this one, too, so it was the later one's to take back).
     pub fn retract(&self, url_hash: u128, seq: u64) {
-        let Some(shard) = self.shard(url_hash) else { return };
-        let mut shard = shard.write();
-        if shard.notes.get(&url_hash).is_some_and(|note| note.seq == seq) {
-            shard.notes.remove(&url_hash);
-        }
+        self.urls.retract(url_hash, seq);
     }
 
-    /// URLs that are remembered one by one now.
+    /// URLs and groups that are remembered one by one now.
     pub fn notes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().notes.len()).sum()
+        self.urls.notes() + self.groups.notes()
     }
 
     /// Whether a purge makes this response void.
     pub fn is_purged(&self, response: &StoredResponse) -> bool {
-        self.covers(response.key.url_hash(), response.born, response.facts.request_time)
+        self.voids(&response.key, response.born, &response.facts)
+    }
+
+    /// Whether a purge voids a response to what this key names, fetched at `born`: one of its URL, or of
+    /// a group that it is in. Cheap while nothing was purged since.
+    pub fn voids(&self, key: &CacheKey, born: Born, facts: &ResponseFacts) -> bool {
+        self.covers(key.url_hash(), born, facts.request_time)
+            || !facts.groups.is_empty() && self.covers_group(key, born, facts)
     }
 
     /// Whether a purge voids what was fetched for this URL at `born`, asked for at `request_time`.
-    /// Cheap while nothing was purged since.
-    pub fn covers(&self, url_hash: u128, born: Born, request_time: Timestamp) -> bool {
-        let seen = match born {
-            Born::Here(seen) => seen,
-            Born::Elsewhere => 0,
-        };
-        if self.seq() <= seen {
+    fn covers(&self, url_hash: u128, born: Born, request_time: Timestamp) -> bool {
+        self.seq() > seen(born) && self.urls.voids(url_hash, born, request_time)
+    }
+
+    fn covers_group(&self, key: &CacheKey, born: Born, facts: &ResponseFacts) -> bool {
+        if self.latest_group.load(Ordering::Acquire) <= seen(born) {
             return false;
         }
-        let Some(shard) = self.shard(url_hash) else { return false };
+        let mut groups = Group::of(key, facts.groups.iter());
+        groups.any(|group| self.groups.voids(group.hash(), born, facts.request_time))
+    }
+}
+
+/// The number of the latest purge that whatever was born so need not fear.
+fn seen(born: Born) -> u64 {
+    match born {
+        Born::Here(seen) => seen,
+        Born::Elsewhere => 0,
+    }
+}
+
+impl Table {
+    /// Notes a purge; gives its number, the next of `latest`.
+    fn note(&self, hash: u128, now: Timestamp, latest: &AtomicU64) -> u64 {
+        let Some(shard) = self.shard(hash) else { return latest.load(Ordering::Acquire) };
+        let mut shard = shard.write();
+        // Numbered while the shard is held: whoever sees the number and then asks the shard has to
+        // wait here for the note.
+        let seq = latest.fetch_add(1, Ordering::AcqRel).saturating_add(1);
+        if shard.notes.len() >= self.capacity && !shard.notes.contains_key(&hash) {
+            shard.drop_older_half();
+        }
+        let at = shard.notes.get(&hash).map_or(now, |note| note.at.max(now));
+        shard.notes.insert(hash, Note { seq, at });
+        seq
+    }
+
+    fn retract(&self, hash: u128, seq: u64) {
+        let Some(shard) = self.shard(hash) else { return };
+        let mut shard = shard.write();
+        if shard.notes.get(&hash).is_some_and(|note| note.seq == seq) {
+            shard.notes.remove(&hash);
+        }
+    }
+
+    fn notes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().notes.len()).sum()
+    }
+
+    fn voids(&self, hash: u128, born: Born, request_time: Timestamp) -> bool {
+        let Some(shard) = self.shard(hash) else { return false };
         let shard = shard.read();
         let voids = |note: &Note| match born {
             Born::Here(seen) => note.seq > seen,
@@ -115,11 +169,11 @@ impl Purges {
             // known: counted as purged.
             Born::Elsewhere => request_time <= note.at,
         };
-        shard.floor.as_ref().is_some_and(voids) || shard.notes.get(&url_hash).is_some_and(voids)
+        shard.floor.as_ref().is_some_and(voids) || shard.notes.get(&hash).is_some_and(voids)
     }
 
-    fn shard(&self, url_hash: u128) -> Option<&RwLock<Shard>> {
-        let nth = usize::try_from(url_hash % (SHARDS as u128)).unwrap_or(0);
+    fn shard(&self, hash: u128) -> Option<&RwLock<Shard>> {
+        let nth = usize::try_from(hash % (SHARDS as u128)).unwrap_or(0);
         self.shards.get(nth)
     }
 }
@@ -177,6 +231,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::stored::samples::{key, stored};
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
 
@@ -233,6 +288,31 @@ mod tests {
         assert!(!purges.covers(shard_mate(99), seen(2), NOW), "born at the floor");
         assert!(purges.covers(shard_mate(4), seen(3), NOW), "kept notes still speak for themselves");
         assert!(!purges.covers(shard_mate(99) + 1, before, NOW), "the floor is that of one shard");
+    }
+
+    #[test]
+    fn a_purge_of_a_group_voids_what_is_in_it_on_its_origin() {
+        let purges = Purges::new(PURGES);
+        let cached = |path: &str, groups: &str, born| {
+            let fields = [("cache-control", "max-age=60"), ("cache-groups", groups)];
+            stored(&key(path), &[], &fields, b"", born)
+        };
+        let before = Born::Here(purges.seq());
+        let [one, two] = ["\"a\", \"b\"", "\"b\""].map(|groups| cached("/x", groups, before));
+        let elsewhere = cached("/y", "\"a\"", Born::Elsewhere);
+        let [a, other] = ["http://test/z", "http://other/z"].map(|url| {
+            let key = CacheKey::from_parts(url.into(), "".into());
+            Group::of(&key, ["a"].into_iter()).next().unwrap()
+        });
+        purges.purge_group(other, NOW);
+        assert!(!purges.is_purged(&one) && !purges.is_purged(&elsewhere), "§2.1: another origin");
+        purges.purge_group(a, NOW);
+        assert!(purges.is_purged(&one) && !purges.is_purged(&two));
+        // Samples are asked for at the same second as NOW.
+        assert!(purges.is_purged(&elsewhere));
+        assert!(!purges.is_purged(&cached("/x", "\"a\"", Born::Here(purges.seq()))), "fetched after it");
+        assert!(!purges.is_purged(&cached("/x", "\"A\"", before)), "§2.1: case sensitive");
+        assert!(!purges.covers(key("/x").url_hash(), before, NOW), "no URL is purged");
     }
 
     #[derive(Clone, Debug)]

@@ -159,6 +159,13 @@ impl CacheKey {
         &self.url
     }
 
+    /// The origin (RFC 9110 §4.3.1): scheme and authority, as the URL begins.
+    pub fn origin(&self) -> &str {
+        let authority = self.url.find("://").map_or(0, |at| at + 3);
+        let end = self.url.get(authority..).and_then(|rest| rest.find(['/', '?']));
+        end.and_then(|end| self.url.get(..authority + end)).unwrap_or(&self.url)
+    }
+
     /// The request fields that the route adds, as text; empty where it adds none.
     pub fn extras(&self) -> &str {
         &self.extras
@@ -432,6 +439,19 @@ mod tests {
     fn the_ipv6_host_that_ends_like_a_port_keeps_its_end() {
         // "[::80]" has a colon, but what follows the last one is "80]".
         assert_eq!(without_default_port("http", "[fe80::80]"), "[fe80::80]");
+    }
+
+    #[test]
+    fn a_key_tells_its_origin() {
+        for (url, origin) in [
+            ("http://a/x/y?z=//", "http://a"),
+            ("https://[::1]:8443/", "https://[::1]:8443"),
+            ("http://a?q", "http://a"),
+            ("http://a", "http://a"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(CacheKey::from_parts(url.into(), "".into()).origin(), origin);
+        }
     }
 
     #[test]

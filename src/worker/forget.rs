@@ -31,9 +31,11 @@
 //! keys with such extras cannot be named, neither in memory nor among the flights.
 
 use std::future::Future;
+use std::sync::Arc;
 
+use crate::fields::groups::Groups;
 use crate::store::{Absent, Generation};
-use crate::stored::CacheKey;
+use crate::stored::{CacheKey, Group};
 
 use super::{Snapshot, Worker};
 
@@ -74,6 +76,20 @@ impl Worker {
             }
             forgotten
         })
+    }
+
+    /// Forgets whatever is in one of these groups, on the origin of what is stored under `key` (RFC 9875
+    /// §3): the call itself for this process, the future once Redis knows, as in [`forget`](Self::forget).
+    /// The notes stay: who is in a group cannot be told.
+    pub fn forget_groups(&self, key: &CacheKey, groups: &Groups) -> impl Future<Output = ()> + use<'_> {
+        let (groups, now): (Arc<[Group]>, _) = (Group::of(key, groups.iter()).collect(), self.now());
+        groups.iter().for_each(|group| self.shared.purges.purge_group(*group, now));
+        let telling = self.redis.as_ref().map(|redis| redis.purge_groups(groups, now));
+        async move {
+            if let Some(telling) = telling {
+                let _queued_if_it_failed = telling.await;
+            }
+        }
     }
 
     /// One of a URL's keys; with whether request fields or contents make several of it.

@@ -47,9 +47,10 @@ fn the_shipped_files_commented_settings_are_right_too() {
     assert_eq!((policy.authorization, policy.set_cookie), (default.authorization, default.set_cookie));
     assert_eq!(policy.range, default.range);
     assert_eq!(policy.methods, default.methods);
-    let max_request_body = config.routes[0].cache.clone().unwrap().max_request_body;
-    assert_eq!(max_request_body, RouteCache::default().max_request_body);
     assert_eq!(config.routes[0].compress, Some(Compress::default()));
+    let (cache, default) = (config.routes[0].cache.clone().unwrap(), RouteCache::default());
+    assert_eq!(cache.max_request_body, default.max_request_body);
+    assert_eq!(cache.group_invalidation, default.group_invalidation);
     assert!(config.cache.redis.is_some() && config.admin_token.is_some());
     assert!(config.routes.iter().any(|r| r.matcher.regex.is_some() && r.cache.is_none()));
 }

@@ -5,10 +5,12 @@
 //! | `larder:2:{U}:X` | the response, or the names it varies on |
 //! | `larder:2:{U}:X:S` | a variant, where the response varies; by its language a second time, where a route takes those by meaning |
 //! | `larder:2:{U}:g` | the URL's generation, a number; absent = 0 |
+//! | `larder:2:{O}:G:N` | when a group was purged, in milliseconds |
 //!
 //! `U` is the URL's hash in hex (32 digits), `X` is `-` or the hash of the key's extras (32 digits),
 //! `S` is the hash of the selecting fields (16 digits), and `2` is the version of this layout and of
-//! the record. The braces keep all keys of a URL on one node of a cluster.
+//! the record. The braces keep all keys of a URL on one node of a cluster. `O` and `N` are the hashes of
+//! an origin and of a group's name (32 digits each).
 //!
 //! Every record carries the generation that stood before its fetch began, and counts only while the
 //! marker says the same. So one small write, of a generation that never was before, voids every
@@ -29,6 +31,8 @@
 //!   outlives it, and a purge finds there how long its own has to.
 //!
 //! Purge and put are one script each ([`script`](super::script)), so nothing comes in between.
+//! A group's marker is read with each record that is in the group, and voids what was asked for before
+//! it; it lives longer than any record can.
 //! Every key expires: a record after [`MAX_TTL`] at most, a marker [`SPARE`] later.
 //! A Redis that loses a marker before its time, for lack of memory or in a restart without its data,
 //! forgets that purge. `maxmemory-policy` should go by use (`allkeys-lru`, `volatile-lru`): a marker is
@@ -40,7 +44,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::stored::CacheKey;
+use crate::stored::{CacheKey, Group};
 
 /// The longest that a record lives.
 pub(super) const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -81,6 +85,12 @@ pub(super) fn marker(url_hash: u128) -> String {
     format!("larder:2:{{{url_hash:032x}}}:g")
 }
 
+/// The key of a group's marker.
+pub(super) fn group(group: Group) -> String {
+    let Group { origin, name } = group;
+    format!("larder:2:{{{origin:032x}}}:G:{name:032x}")
+}
+
 /// A generation that never was before: 0 stands for "never purged".
 pub(super) fn new_generation() -> u64 {
     // Each `RandomState` is keyed anew.
@@ -101,6 +111,11 @@ pub(super) fn names_ttl(ttl: Duration) -> u64 {
 /// Time to live, in milliseconds, that a marker must have beside records that live for `longest`.
 pub(super) fn marker_ttl(longest: u64) -> u64 {
     longest.saturating_add(millis(SPARE))
+}
+
+/// Time to live, in milliseconds, of a group's marker: no record outlives it.
+pub(super) fn group_ttl() -> u64 {
+    marker_ttl(millis(MAX_TTL))
 }
 
 /// The least time to live, in milliseconds, of a purge's marker.
@@ -147,6 +162,16 @@ mod tests {
         assert_eq!(record_ttl(Duration::from_secs(1)), Some(1_000));
         assert_eq!(record_ttl(Duration::MAX), Some(7 * 24 * 3600 * 1000));
         assert_eq!(names_ttl(Duration::from_secs(1)), 24 * 3600 * 1000);
+    }
+
+    #[test]
+    fn a_groups_marker_outlives_every_record_and_stands_beside_those_of_its_origin() {
+        assert!(group_ttl() > record_ttl(Duration::MAX).unwrap());
+        let key = CacheKey::from_parts("http://a/".into(), "".into());
+        let names: Vec<_> = Group::of(&key, ["a", "b"].into_iter()).map(group).collect();
+        let tag = |key: &str| key.split_once('}').unwrap().0.to_owned();
+        assert!(names[0] != names[1] && tag(&names[0]) == tag(&names[1]), "{names:?}");
+        assert_ne!(tag(&names[0]), tag(&base(&key)));
     }
 
     #[test]

@@ -25,15 +25,15 @@ use redis::{Value, cmd};
 use tokio::time::timeout;
 
 use self::link::{AbortOnDrop, Fault, Link, Phase, ask};
-use self::queue::{Queue, Write, Writer};
+use self::queue::{Purge, Queue, Write, Writer};
 use self::reach::Member;
 pub use self::reach::Reach;
 use super::Purges;
-use crate::clock::{Clock, Mono};
+use crate::clock::{Clock, Mono, Timestamp};
 use crate::config;
 use crate::fields::vary::Vary;
 use crate::rules::{Normalize, selecting_fields};
-use crate::stored::{CacheKey, Record, StoredResponse, decode};
+use crate::stored::{CacheKey, Group, Record, StoredResponse, decode};
 use crate::telemetry::RedisGauges;
 
 /// How long a start waits for the first connection.
@@ -231,18 +231,34 @@ impl Redis {
         url_hash: u128,
     ) -> impl Future<Output = Result<Option<Generation>, Absent>> + use<'_> {
         let seen_at = self.0.clock.mono();
-        let unsure = Unsure { redis: &self.0, url_hash, taken: false };
+        let telling = self.tell(Purge::Url(url_hash));
+        async move { Ok(telling.await?.map(|number| Generation { number, seen_at })) }
+    }
+
+    /// Voids everything that is in one of these groups, all of one origin, and was asked for at `at` or
+    /// before, on every node that reads this Redis; as [`purge`](Self::purge). Costs Redis a small key
+    /// for each, for a week.
+    pub fn purge_groups(
+        &self,
+        groups: Arc<[Group]>,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<(), Absent>> + use<'_> {
+        let telling = self.tell(Purge::Groups(groups, at));
+        async move { telling.await.map(drop) }
+    }
+
+    fn tell(&self, purge: Purge) -> impl Future<Output = Result<Option<u64>, Absent>> + use<'_> {
+        let unsure = Unsure { redis: &self.0, purge, taken: false };
         async move {
             let mut unsure = unsure;
-            let calls = |connection| script::purge(connection, url_hash);
-            let written = self.0.reader.with(self.0.deadline, calls).await;
+            let told = unsure.purge.clone();
+            let written = self.0.reader.with(self.0.deadline, |connection| told.told(connection)).await;
             unsure.taken = written.is_ok();
-            let first = written.map_err(|fault| {
+            written.map_err(|fault| {
                 let absent = Absent::from(fault);
                 self.0.counters.count_failure(absent);
                 absent
-            })?;
-            Ok(first.map(|number| Generation { number, seen_at }))
+            })
         }
     }
 
@@ -288,21 +304,49 @@ const WRITE_PING: Duration = Duration::from_millis(500);
 /// A purge that Redis may not have taken.
 struct Unsure<'a> {
     redis: &'a Inner,
-    url_hash: u128,
+    purge: Purge,
     taken: bool,
 }
 
 impl Drop for Unsure<'_> {
     fn drop(&mut self) {
-        if !self.taken && !self.redis.queue.keep_purge(self.url_hash) {
+        if !self.taken && !self.redis.queue.keep_purge(self.purge.clone()) {
             self.redis.counters.lost_purge();
         }
     }
 }
 
+/// What [`seek`] finds, unless it is in a group that has been purged: one more round trip where it is in
+/// any.
+async fn look(
+    mut connection: MultiplexedConnection,
+    key: &Arc<CacheKey>,
+    asked: Request<'_>,
+    generation: &mut Option<u64>,
+) -> Result<Result<StoredResponse, Absent>, Fault> {
+    let response = match seek(connection.clone(), key, asked, generation).await? {
+        Ok(response) if !response.facts.groups.is_empty() => response,
+        found => return Ok(found),
+    };
+    let mut call = cmd("MGET");
+    Group::of(key, response.facts.groups.iter()).for_each(|group| {
+        call.arg(keys::group(group));
+    });
+    let Value::Array(markers) = ask(&mut connection, &call).await? else { return Err(Fault::Nonsense) };
+    for marker in markers {
+        let marker = string(marker).ok_or(Fault::Nonsense)?;
+        // An absent one is 0: a time before any request.
+        let Some(at) = read_generation(marker) else { return Ok(Err(Absent::Damaged)) };
+        if response.facts.request_time <= Timestamp::from_millis(at) {
+            return Ok(Err(Absent::NotFound));
+        }
+    }
+    Ok(Ok(response))
+}
+
 /// One round trip for the record and the URL's generation; one more where the record only names
 /// what the response varies on.
-async fn look(
+async fn seek(
     mut connection: MultiplexedConnection,
     key: &Arc<CacheKey>,
     asked: Request<'_>,

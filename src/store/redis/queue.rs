@@ -23,10 +23,10 @@ use super::keys;
 use super::link::{Fault, Link, Phase, ask};
 use super::script::{self, Set};
 use super::{Counters, Generation};
-use crate::clock::{Clock, Mono};
+use crate::clock::{Clock, Mono, Timestamp};
 use crate::rules::{Normalize, SelectingFields};
 use crate::store::Purges;
-use crate::stored::{StoredResponse, encode_names, encode_response};
+use crate::stored::{Group, StoredResponse, encode_names, encode_response};
 
 /// The longest that one write may take.
 const WRITE: Duration = Duration::from_secs(1);
@@ -46,6 +46,27 @@ pub(super) struct Write {
     pub(super) normalize: Normalize,
 }
 
+/// A purge that Redis has to be told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Purge {
+    /// Of a URL, by its hash.
+    Url(u128),
+    /// Of groups of one origin, at a time.
+    Groups(Arc<[Group]>, Timestamp),
+}
+
+impl Purge {
+    /// Tells it; gives the URL's new generation if it is the first for a while.
+    pub(super) async fn told(&self, connection: MultiplexedConnection) -> Result<Option<u64>, Fault> {
+        match self {
+            Self::Url(url_hash) => script::purge(connection, *url_hash).await,
+            Self::Groups(groups, at) => {
+                script::purge_groups(connection, Arc::clone(groups), *at).await.map(|()| None)
+            }
+        }
+    }
+}
+
 /// What waits to be written; bounded in bytes.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -60,7 +81,7 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     writes: VecDeque<Write>,
-    purges: VecDeque<u128>,
+    purges: VecDeque<Purge>,
     /// Bytes of `writes`, and of the one that is being written.
     bytes: u64,
     /// The task has taken something out and is not done with it.
@@ -89,17 +110,17 @@ impl Queue {
     }
 
     /// Keeps a purge until Redis has taken it. Gives `false` when another had to be given up for it.
-    pub(super) fn keep_purge(&self, url_hash: u128) -> bool {
+    pub(super) fn keep_purge(&self, purge: Purge) -> bool {
         let fits = {
             let mut waiting = self.waiting.lock();
-            if waiting.purges.contains(&url_hash) {
+            if waiting.purges.contains(&purge) {
                 return true;
             }
             let fits = waiting.purges.len() < PURGES;
             if !fits {
                 waiting.purges.pop_front();
             }
-            waiting.purges.push_back(url_hash);
+            waiting.purges.push_back(purge);
             fits
         };
         self.news.notify_one();
@@ -130,7 +151,7 @@ impl Queue {
         self.waiting.lock().writes.len()
     }
 
-    fn take_purge(&self) -> Option<u128> {
+    fn take_purge(&self) -> Option<Purge> {
         let mut waiting = self.waiting.lock();
         let purge = waiting.purges.pop_front();
         waiting.busy |= purge.is_some();
@@ -190,8 +211,8 @@ impl Writer {
         loop {
             let up = *phases.borrow_and_update() == Phase::Closed;
             let rested = purge_failed.is_none_or(|at| self.clock.mono().since(at) >= PURGE_AGAIN);
-            if let Some(url_hash) = (up && rested).then(|| self.queue.take_purge()).flatten() {
-                purge_failed = (!self.purge_again(url_hash).await).then(|| self.clock.mono());
+            if let Some(purge) = (up && rested).then(|| self.queue.take_purge()).flatten() {
+                purge_failed = (!self.purge_again(purge).await).then(|| self.clock.mono());
             } else if let Some(write) = self.queue.take_write() {
                 self.write(&write).await;
                 self.queue.done(write.size());
@@ -205,9 +226,9 @@ impl Writer {
         }
     }
 
-    async fn purge_again(&self, url_hash: u128) -> bool {
-        let taken = self.link.with(WRITE, |connection| script::purge(connection, url_hash)).await.is_ok();
-        if !taken && !self.queue.keep_purge(url_hash) {
+    async fn purge_again(&self, purge: Purge) -> bool {
+        let taken = self.link.with(WRITE, |connection| purge.told(connection)).await.is_ok();
+        if !taken && !self.queue.keep_purge(purge) {
             self.counters.lost_purge();
         }
         self.queue.done(0);

@@ -1,15 +1,19 @@
-//! The two changes that Redis makes as a whole: a purge, and a put.
+//! The changes that Redis makes as a whole: a purge of a URL, one of groups, and a put.
 //!
 //! Knows the scripts and what they answer. Each is one `EVAL`, sent with its text (a few hundred
 //! bytes beside a response), so that no node has to know which scripts a Redis has seen. All keys of
 //! a call are of one URL, hence on one node of a cluster. Why they are right stands in `keys`.
 //! Must not know: who calls, or what a record holds.
 
+use std::sync::Arc;
+
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value, cmd};
 
 use super::keys;
 use super::link::{Fault, ask};
+use crate::clock::Timestamp;
+use crate::stored::Group;
 
 /// Keys: marker, plain record. Arguments: new generation, least time to live. Answers whether the URL
 /// had not been purged for as long as a purge's marker lives.
@@ -39,6 +43,15 @@ if needed > 0 and redis.call('PTTL', KEYS[1]) < needed then
 end
 return 1";
 
+/// Keys: the groups' markers. Arguments: when they were purged, time to live. A marker is never set
+/// back: another node's clock may be ahead.
+const PURGE_GROUPS: &str = "\
+for i = 1, #KEYS do
+  local at = tonumber(redis.call('GET', KEYS[i]) or '0') or 0
+  redis.call('SET', KEYS[i], string.format('%.0f', math.max(at, tonumber(ARGV[1]))), 'PX', ARGV[2])
+end
+return redis.status_reply('OK')";
+
 /// A record to be put.
 pub(super) struct Set {
     pub(super) key: String,
@@ -60,6 +73,21 @@ pub(super) async fn purge(
     match ask(&mut connection, &call).await? {
         Value::Int(1) => Ok(Some(generation)),
         Value::Int(0) => Ok(None),
+        _ => Err(Fault::Nonsense),
+    }
+}
+
+/// Notes when groups, all of one origin, were purged.
+pub(super) async fn purge_groups(
+    mut connection: MultiplexedConnection,
+    groups: Arc<[Group]>,
+    at: Timestamp,
+) -> Result<(), Fault> {
+    let names: Vec<String> = groups.iter().map(|group| keys::group(*group)).collect();
+    let mut call = eval(PURGE_GROUPS, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    call.arg(at.as_millis()).arg(keys::group_ttl());
+    match ask(&mut connection, &call).await? {
+        Value::Okay => Ok(()),
         _ => Err(Fault::Nonsense),
     }
 }

@@ -18,6 +18,12 @@ use tokio::time::{Instant, sleep_until};
 use super::connection::Conn;
 use super::error::{OriginError, Place};
 
+/// Pieces of a response's body that are smaller than this are given out in memory of their own, bytes.
+///
+/// hyper cuts them from its read buffer, at least 8 KiB that live as long as any piece of them. An origin
+/// that sends a few bytes at a time would so have whoever keeps them hold hundreds of times their size.
+const SMALL: usize = 16 * 1024;
+
 /// Any error of a request's body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -139,6 +145,11 @@ impl Body for RequestBody {
             Source::Other(body) => body.size_hint(),
         }
     }
+}
+
+/// A piece of a body that holds on to no more than about itself.
+fn own(piece: Bytes) -> Bytes {
+    if piece.len() < SMALL { Bytes::copy_from_slice(&piece) } else { piece }
 }
 
 /// How far an exchange has come before the response's head.
@@ -284,7 +295,7 @@ impl Body for OriginBody {
         match frame {
             Some(Ok(frame)) => {
                 this.end_if_ended();
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(frame.map_data(own))))
             }
             Some(Err(error)) => this.fail(|it| OriginError::of(&error, it.at)),
             // Looked at again: hyper ends a body like this too when the connection is cut just now.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode, Version};
+use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::clock::Clock;
@@ -370,6 +371,23 @@ async fn a_name_is_resolved_and_all_its_addresses_are_tried() {
     let asked = ask(&up, get("/"));
     origin.accept().await.answer(OK).await;
     whole(reply(asked).await).await.unwrap();
+}
+
+/// Ten thousand pieces of 20 bytes used to hold 76 MB until the last of them had come.
+#[tokio::test]
+async fn small_pieces_do_not_hold_on_to_the_buffer_that_they_came_in() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let asked = ask(&up, get("/"));
+    let pieces = "4\r\nsome\r\n4\r\nmore\r\n0\r\n\r\n";
+    let mut peer = origin.accept().await;
+    peer.answer(&format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{pieces}")).await;
+    let mut body = reply(asked).await.response.into_body();
+    for text in ["some", "more"] {
+        let piece = soon(body.frame()).await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!((piece.as_ref(), piece.is_unique()), (text.as_bytes(), true));
+    }
+    assert!(soon(body.frame()).await.is_none());
 }
 
 #[tokio::test]

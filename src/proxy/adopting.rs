@@ -1,9 +1,9 @@
 //! What a pass brings for the cache: the answer to a POST that is a representation of its target, and
 //! news by HEAD of what is stored.
 //!
-//! Knows when such an answer may be used. Purging is by numbers (`worker/forget`): both hold a seat on
-//! the flight while they keep anything, and a POST is adopted only if no purge but its own has come since
-//! before it was sent.
+//! Knows when such an answer may be used. Purging is by numbers (`worker/forget`): both hold a seat from
+//! before they are sent, so that every purge of the URL that comes meanwhile leaves its note, and a POST
+//! is adopted only if there is none but its own.
 //! Must not know: how anything is kept, or delivered.
 //!
 //! Cancellation: a client that leaves drops the future; what a POST brings is then not adopted, or is
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 use crate::fill::{Adopted, Heard, Hearing, Want};
-use crate::flight::Owner;
+use crate::flight::{FlightKey, Owner};
 use crate::rules::{self, NotStored, ResponseFacts, Storable};
 use crate::store::Generation;
 use crate::stored::{Born, StoredResponse};
@@ -24,7 +24,6 @@ use crate::upstream::OriginBody;
 use crate::worker::{ForOwner, Forgotten, Landing, OwnerLanding};
 
 use super::exchange::Exchange;
-use super::lookup;
 use super::receive::host_of;
 
 /// When a pass was sent, by the clock and by the purges.
@@ -38,6 +37,18 @@ impl Sent {
     pub fn now(exchange: &Exchange) -> Self {
         Self { at: exchange.worker.now(), seq: exchange.worker.shared.purges.seq() }
     }
+}
+
+/// The seat that a POST holds while it is under way, if its answer may be kept; gone where another holds
+/// it, whose answer is as good.
+pub(super) fn seat(exchange: &Exchange) -> Option<Owner<Landing>> {
+    let is_post = exchange.asked.method == Method::POST && exchange.content.is_none();
+    if !is_post || exchange.cache().is_none() || is_other_route(exchange) {
+        return None;
+    }
+    // A lane of its own: no GET waits for it.
+    let lane = FlightKey { key: exchange.key.hash(), lane: u64::MAX - 2 };
+    exchange.worker.shared.flights.join_if_free(lane)
 }
 
 /// What a HEAD needs to tell the cache what it brings.
@@ -55,16 +66,16 @@ pub(super) struct Adoptable {
     response_time: Timestamp,
 }
 
-/// RFC 9110 §9.3.3: whether the answer to a POST may serve later GETs. Takes the seat of such a fetch:
-/// where another holds it, that one is as good.
+/// RFC 9110 §9.3.3: whether the answer to a POST may serve later GETs. If not, its seat is given up here,
+/// so that its own purge sees that nothing flies.
 pub(super) fn adoptable(
     exchange: &Exchange,
     response: &Response<OriginBody>,
     sent: Sent,
+    seat: Option<Owner<Landing>>,
 ) -> Option<Adoptable> {
-    let asked = &exchange.asked;
-    let is_post = asked.method == Method::POST && exchange.content.is_none();
-    if !is_post || response.status() != StatusCode::OK || is_other_route(exchange) {
+    let (asked, seat) = (&exchange.asked, seat?);
+    if response.status() != StatusCode::OK {
         return None;
     }
     let policy = &exchange.cache()?.policy;
@@ -75,9 +86,6 @@ pub(super) fn adoptable(
     let response_time = exchange.worker.now();
     let facts = ResponseFacts::of(200, response.headers(), sent.at, response_time);
     let permit = rules::storing::judge_post(&asked.facts, &facts, policy).ok()?;
-    let selecting = rules::selecting_fields(&facts.vary, &asked.headers, policy.normalize);
-    let lane = lookup::lane(exchange, lookup::variant(&selecting), Want::Whole);
-    let seat = exchange.worker.shared.flights.join_if_free(lane)?;
     Some(Adoptable { permit, seat, response_time })
 }
 
@@ -97,15 +105,13 @@ pub(super) async fn adopt(
     forgotten: &[Forgotten],
 ) -> Result<OwnerLanding, Response<OriginBody>> {
     let Adoptable { permit, seat, response_time } = adoptable;
-    let seq = exchange.worker.shared.purges.seq();
-    // Another purge in between may have been of this URL, by a write that was later than this one.
-    let own_purges: u64 = forgotten.iter().map(|forgotten| forgotten.purges).sum();
-    if seq != sent.seq.saturating_add(own_purges) {
-        return Err(response);
-    }
-    let own = forgotten.iter().find(|forgotten| forgotten.key.url_hash() == exchange.key.url_hash());
-    let generation = own.and_then(|own| own.redis.as_ref()?.as_ref().ok().copied().flatten());
-    let born = Born::Here(seq);
+    let is_own = |forgotten: &&Forgotten| forgotten.key.url_hash() == exchange.key.url_hash();
+    // One that came between was a write's that may have been later than this one.
+    let alone =
+        |own: &&Forgotten| own.before <= sent.seq && !exchange.worker.shared.purges.groups_since(sent.seq);
+    let Some(own) = forgotten.iter().find(is_own).filter(alone) else { return Err(response) };
+    let generation = own.redis.as_ref().and_then(|told| told.as_ref().ok().copied().flatten());
+    let born = Born::Here(own.seq);
     let (tell, told) = oneshot::channel();
     let fill = exchange.fill(Want::Whole, None, seat, Some(tell));
     let request_time = sent.at;

@@ -64,6 +64,7 @@ impl Pass {
     }
 
     pub async fn run(mut self: Box<Self>) -> Step {
+        let seat = adopting::seat(&self.exchange);
         let sent = Sent::now(&self.exchange);
         match self.forward().await {
             Ok(forwarded) => {
@@ -76,7 +77,7 @@ impl Pass {
                 if let Some(listening) = self.listening.take() {
                     adopting::hear(&self.exchange, listening, &response, sent).await;
                 }
-                let adoptable = adopting::adoptable(&self.exchange, &response, sent);
+                let adoptable = adopting::adoptable(&self.exchange, &response, sent, seat);
                 let forgotten = self.invalidate(&response).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return self.switch(response);

@@ -77,12 +77,23 @@ impl Purges {
     /// Purges a URL ([`CacheKey::url_hash`](crate::stored::CacheKey::url_hash)), with all that is
     /// stored or being fetched under it; gives the purge's number.
     pub fn purge(&self, url_hash: u128, now: Timestamp) -> u64 {
+        self.purge_after(url_hash, now).0
+    }
+
+    /// The same, and the number of the latest purge before it that may have been of this URL; 0 where
+    /// there is none, or none is remembered since nothing was left for it to void.
+    pub fn purge_after(&self, url_hash: u128, now: Timestamp) -> (u64, u64) {
         self.urls.note(url_hash, now, &self.latest)
+    }
+
+    /// Whether any group has been purged since purge `seq`.
+    pub fn groups_since(&self, seq: u64) -> bool {
+        self.latest_group.load(Ordering::Acquire) > seq
     }
 
     /// Purges a group: whatever is in it, stored or being fetched.
     pub fn purge_group(&self, group: Group, now: Timestamp) {
-        let seq = self.groups.note(group.hash(), now, &self.latest);
+        let (seq, _) = self.groups.note(group.hash(), now, &self.latest);
         self.latest_group.fetch_max(seq, Ordering::AcqRel);
     }
 
@@ -133,9 +144,13 @@ fn seen(born: Born) -> u64 {
 }
 
 impl Table {
-    /// Notes a purge; gives its number, the next of `latest`.
-    fn note(&self, hash: u128, now: Timestamp, latest: &AtomicU64) -> u64 {
-        let Some(shard) = self.shard(hash) else { return latest.load(Ordering::Acquire) };
+    /// Notes a purge; gives its number, the next of `latest`, and that of the latest before it that may
+    /// have been of the same.
+    fn note(&self, hash: u128, now: Timestamp, latest: &AtomicU64) -> (u64, u64) {
+        let Some(shard) = self.shard(hash) else {
+            let seq = latest.load(Ordering::Acquire);
+            return (seq, seq);
+        };
         let mut shard = shard.write();
         // Numbered while the shard is held: whoever sees the number and then asks the shard has to
         // wait here for the note.
@@ -143,9 +158,11 @@ impl Table {
         if shard.notes.len() >= self.capacity && !shard.notes.contains_key(&hash) {
             shard.drop_older_half();
         }
-        let at = shard.notes.get(&hash).map_or(now, |note| note.at.max(now));
+        let before = shard.notes.get(&hash).copied();
+        let at = before.map_or(now, |note| note.at.max(now));
         shard.notes.insert(hash, Note { seq, at });
-        seq
+        let before = before.into_iter().chain(shard.floor).map(|note| note.seq).max();
+        (seq, before.unwrap_or(0))
     }
 
     fn retract(&self, hash: u128, seq: u64) {
@@ -234,6 +251,16 @@ mod tests {
     use crate::stored::samples::{key, stored};
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
+
+    #[test]
+    fn a_purge_tells_of_the_one_before_it() {
+        let purges = Purges::new(PURGES);
+        assert_eq!(purges.purge_after(1, NOW), (1, 0));
+        assert_eq!(purges.purge_after(2, NOW), (2, 0), "of another URL");
+        assert_eq!(purges.purge_after(1, NOW), (3, 1));
+        purges.retract(1, 3);
+        assert_eq!(purges.purge_after(1, NOW), (4, 0));
+    }
 
     #[test]
     fn a_purge_voids_what_was_born_before_it_and_nothing_later() {

@@ -47,8 +47,10 @@ pub struct Forgotten {
     /// How Redis took it, where one is configured; what failed is tried again in the background. The
     /// generation is what [`Redis::purge`](crate::store::Redis::purge) gives.
     pub redis: Option<Result<Option<Generation>, Absent>>,
-    /// Purges that it took in this process: one for each key.
-    pub purges: u64,
+    /// The purge's number in this process.
+    pub seq: u64,
+    /// The number of the latest purge of the same before it; 0 where none is remembered.
+    pub before: u64,
 }
 
 impl Worker {
@@ -69,7 +71,6 @@ impl Worker {
             let mut forgotten = first.await;
             for other in others {
                 let other = other.await;
-                forgotten.purges = forgotten.purges.saturating_add(other.purges);
                 if let Some(Err(failed)) = other.redis {
                     forgotten.redis = Some(Err(failed));
                 }
@@ -94,7 +95,7 @@ impl Worker {
 
     /// One of a URL's keys; with whether request fields or contents make several of it.
     fn forget_key(&self, (key, several): (CacheKey, bool)) -> impl Future<Output = Forgotten> + use<'_> {
-        let seq = self.shared.purges.purge(key.url_hash(), self.now());
+        let (seq, before) = self.shared.purges.purge_after(key.url_hash(), self.now());
         let telling = self.redis.as_ref().map(|redis| redis.purge(key.url_hash()));
         async move {
             let redis = match telling {
@@ -106,7 +107,7 @@ impl Worker {
             if told && !several && !self.shared.flights.any(key.hash()) {
                 self.shared.purges.retract(key.url_hash(), seq);
             }
-            Forgotten { key, redis, purges: 1 }
+            Forgotten { key, redis, seq, before }
         }
     }
 }

@@ -14,6 +14,9 @@
 #[path = "rules/corpus.rs"]
 #[allow(dead_code, reason = "the cases' clauses alone are of interest here")]
 mod corpus;
+#[path = "clauses/script.rs"]
+#[allow(dead_code, reason = "the scripts' clauses alone are of interest here")]
+mod script;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -115,7 +118,7 @@ fn listed(cell: &str) -> Vec<String> {
 struct Known {
     /// Tests by file: `caching`, `rules/storing`.
     tests: BTreeMap<String, BTreeSet<String>>,
-    /// `3-storing §3`
+    /// `3-storing §3`, `clauses §3`
     cases: BTreeSet<String>,
     /// `ttl.default`, `cache.variants`
     settings: BTreeSet<String>,
@@ -130,8 +133,10 @@ impl Known {
         let cases = corpus::cases().expect("the corpus is well formed");
         let stem = |place: &str| place.split(".txt").next().unwrap().to_owned();
         let clause = |clause: &str| clause.split(' ').nth(1).unwrap().to_owned();
-        let cases =
+        let mut cases: BTreeSet<_> =
             cases.iter().map(|case| format!("{} {}", stem(&case.place), clause(&case.clause))).collect();
+        let scripts = script::read(1_000_000_000).expect("the scripts are well formed");
+        cases.extend(scripts.iter().map(|script| format!("clauses {}", clause(&script.clause))));
         Self { tests, cases, settings: settings() }
     }
 

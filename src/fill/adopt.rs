@@ -14,6 +14,7 @@ use crate::rules::{self, ResponseFacts, Storable};
 use crate::store::Generation;
 use crate::stored::{Born, StoredResponse};
 use crate::upstream::OriginBody;
+use crate::worker::Looked;
 
 use super::judge::content_length;
 use super::{Answer, Fill, FillTimes, Filling, keep};
@@ -63,7 +64,8 @@ impl Fill {
         let answer =
             Answer { response, request_time, response_time, conditional: false, ranged: false, gap: None };
         let times = FillTimes::default();
-        let filling = Filling { fill: self, cache, born, generation, times, refresh: false };
+        let filling =
+            Filling { fill: self, cache, born, generation, times, looked: Looked::Nothing, refresh: false };
         keep::storable(filling, permit, answer).await;
     }
 
@@ -78,7 +80,8 @@ impl Fill {
             return Hearing::Differs;
         }
         let (born, generation, times) = (heard.born, heard.generation, FillTimes::default());
-        let filling = Filling { fill: self, cache, born, generation, times, refresh: false };
+        let filling =
+            Filling { fill: self, cache, born, generation, times, looked: Looked::Nothing, refresh: false };
         let times = (heard.facts.request_time, heard.facts.response_time);
         // The most recent last, so that it stays so.
         for stored in stored.iter().rev() {

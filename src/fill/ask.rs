@@ -8,8 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, header};
 
+use crate::store::Absent;
 use crate::stored::StoredResponse;
 use crate::upstream::{ForwardError, RequestBody};
+use crate::worker::Looked;
 
 use super::{Answer, Filling, Plan, outbound};
 
@@ -23,6 +25,9 @@ pub(super) async fn redis(filling: &mut Filling) -> Option<Arc<StoredResponse>> 
     let answer = redis.get(&fill.key, &fill.asked.headers, filling.cache.policy.normalize).await;
     filling.times.redis = Some(fill.worker.mono().since(asked_at));
     filling.generation = answer.generation;
+    if matches!(answer.found, Err(Absent::OtherVariant)) {
+        filling.looked = Looked::OtherVariant;
+    }
     let found = answer.found.ok()?;
     if fill.worker.shared.purges.is_purged(&found) { None } else { Some(found) }
 }

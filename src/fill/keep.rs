@@ -271,7 +271,7 @@ impl Filling {
         self.fill.seat.publish(Landing::NotStorable(why));
         let landing = OwnerLanding::Shared(Landing::Revalidated(response), None);
         if let Some(owner) = self.fill.owner.take() {
-            let _left = owner.send(ForOwner { landing, times: self.times });
+            let _left = owner.send(ForOwner { landing, times: self.times, looked: self.looked });
         }
     }
 

@@ -40,7 +40,7 @@ use crate::rules::{self, Reuse};
 use crate::store::{Class, Generation};
 use crate::stored::{Born, CacheKey, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
-use crate::worker::{Asked, Content, FillTimes, ForOwner, Landing, Snapshot, Worker};
+use crate::worker::{Asked, Content, FillTimes, ForOwner, Landing, Looked, Snapshot, Worker};
 
 pub use adopt::{Adopted, Heard, Hearing};
 use judge::Verdict;
@@ -88,6 +88,7 @@ struct Filling {
     born: Born,
     generation: Option<Generation>,
     times: FillTimes,
+    looked: Looked,
     /// Nobody waits for it.
     refresh: bool,
 }
@@ -115,7 +116,8 @@ impl Fill {
         self.stale = self.stale.filter(|stale| self.worker.shared.memory.holds(stale));
         let refresh = self.owner.is_none();
         let times = FillTimes::default();
-        let mut filling = Filling { fill: self, cache, born, generation: None, times, refresh };
+        let looked = Looked::Nothing;
+        let mut filling = Filling { fill: self, cache, born, generation: None, times, looked, refresh };
         if filling.ask_redis().await {
             return;
         }
@@ -136,10 +138,12 @@ impl Filling {
                 true
             }
             Reuse::Fresh(_) => {
+                self.looked = Looked::Partial;
                 self.begin_with(found);
                 false
             }
-            Reuse::Stale { grace, .. } => {
+            Reuse::Stale { grace, because } => {
+                self.looked = Looked::MustAsk(because);
                 if grace.is_some() && answers {
                     self.promote(&found);
                     self.tell(Landing::Found(Arc::clone(&found)));
@@ -147,7 +151,10 @@ impl Filling {
                 self.begin_with(found);
                 false
             }
-            Reuse::Refused(_) => false,
+            Reuse::Refused(because) => {
+                self.looked = Looked::Refused(because);
+                false
+            }
         }
     }
 

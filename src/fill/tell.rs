@@ -26,7 +26,7 @@ impl Filling {
             // An owner that has left drops the response, which closes its connection.
             Some(owner) => {
                 let landing = OwnerLanding::Private(Box::new(response), why);
-                let _left = owner.send(ForOwner { landing, times: self.times });
+                let _left = owner.send(ForOwner { landing, times: self.times, looked: self.looked });
             }
             None => drop(response),
         }
@@ -58,7 +58,7 @@ impl Filling {
     pub(super) fn tell_with(&mut self, landing: Landing, own: Option<Own>) {
         if let Some(owner) = self.fill.owner.take() {
             let landing = OwnerLanding::Shared(landing.clone(), own);
-            let _left = owner.send(ForOwner { landing, times: self.times });
+            let _left = owner.send(ForOwner { landing, times: self.times, looked: self.looked });
         }
         self.fill.seat.publish(landing);
     }

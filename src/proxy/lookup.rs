@@ -85,10 +85,23 @@ fn reuse(
         }
         (Reuse::Stale { grace: None, because }, _) => must_ask(exchange, stored, because, resource),
         (Reuse::Refused(because), _) => {
-            let why = if because == MustAsk::Cookie { Bypass::Cookie } else { Bypass::Authorization };
-            forward(exchange, |exchange| Pass::bypassing(exchange, why, None))
+            forward(exchange, |exchange| Pass::bypassing(exchange, refused(because), None))
         }
     }
+}
+
+/// What is stored is not for this request: it is as if the cache were not.
+pub(super) fn refused(because: MustAsk) -> Bypass {
+    if because == MustAsk::Cookie { Bypass::Cookie } else { Bypass::Authorization }
+}
+
+/// What it is called that the origin has to be asked, and the word for why where it is not plain.
+pub(super) fn asked(because: MustAsk) -> (Miss, Option<Detail>) {
+    let miss = match because {
+        MustAsk::Stale | MustAsk::NoCache => Miss::Stale,
+        _ => Miss::Request,
+    };
+    (miss, (because != MustAsk::Stale).then_some(Detail::MustAsk(because)))
 }
 
 fn hit(
@@ -112,13 +125,8 @@ fn must_ask(
     because: MustAsk,
     resource: Option<&Resource>,
 ) -> Step {
-    let miss = match because {
-        MustAsk::Stale | MustAsk::NoCache => Miss::Stale,
-        _ => Miss::Request,
-    };
-    if because != MustAsk::Stale {
-        exchange.detail = Some(Detail::MustAsk(because));
-    }
+    let (miss, detail) = asked(because);
+    exchange.detail = detail.or(exchange.detail);
     ask(exchange, miss, Some(stored), resource)
 }
 

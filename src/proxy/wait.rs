@@ -15,10 +15,10 @@ use crate::fields::vary::Vary;
 use crate::fill::Want;
 use crate::flight::{Guest, Owner, Seat};
 use crate::rules::{self, NotStored, RangeFetch, ResponseFacts, Reusable, Reuse};
-use crate::store::{Class, Generation};
+use crate::store::{Absent, Class, Generation};
 use crate::stored::{Born, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Phase, Source, Tier};
-use crate::worker::{Fetched, FillTimes, ForOwner, Landing, Own, OwnerLanding};
+use crate::worker::{Fetched, FillTimes, ForOwner, Landing, Looked, Own, OwnerLanding};
 
 use super::Step;
 use super::adopting::Listening;
@@ -107,11 +107,15 @@ impl Wait {
                 drop(seat);
                 self.found(stored, false)
             }
-            Reuse::Stale { grace: None, .. } => {
+            Reuse::Stale { grace: None, because } => {
+                self.learn(Looked::MustAsk(because));
                 self.stale.get_or_insert_with(|| Arc::clone(&stored));
                 self.alone_and_listening(why, seat, generation, Some(stored))
             }
-            Reuse::Refused(_) => self.alone(why),
+            Reuse::Refused(because) => {
+                self.learn(Looked::Refused(because));
+                self.alone(why)
+            }
         }
     }
 
@@ -122,7 +126,11 @@ impl Wait {
         let normalize = exchange.normalize();
         let answer = redis.get(&exchange.key, &exchange.asked.headers, normalize).await;
         exchange.report.mark(Phase::Redis, began);
+        let other = matches!(answer.found, Err(Absent::OtherVariant));
         let found = answer.found.ok().filter(|found| !exchange.worker.shared.purges.is_purged(found));
+        if other {
+            self.learn(Looked::OtherVariant);
+        }
         (found, answer.generation)
     }
 
@@ -173,9 +181,10 @@ impl Wait {
         let fill = self.exchange.fill(self.want(), self.stale.clone(), seat, Some(tell));
         tokio::spawn(fill.run());
         match told.await {
-            Ok(ForOwner { landing, times }) => {
+            Ok(ForOwner { landing, times, looked }) => {
                 self.note(times);
-                self.landed_for_owner(landing)
+                self.learn(looked);
+                self.landed_for_owner(landing, looked)
             }
             // The fill ended without a word, which only a panic in it can do.
             Err(_) => self.fail(Failure::internal()),
@@ -216,16 +225,39 @@ impl Wait {
         }
     }
 
-    fn landed_for_owner(self: Box<Self>, landing: OwnerLanding) -> Step {
-        match landing {
-            OwnerLanding::Private(response, why) => {
+    /// Memory alone was looked into when the request set out; the shared tier may have known more of it.
+    fn learn(&mut self, looked: Looked) {
+        if self.stale.is_some() {
+            return;
+        }
+        match looked {
+            Looked::Nothing => {}
+            Looked::OtherVariant => self.miss = Miss::Vary,
+            Looked::Partial => self.miss = Miss::Partial,
+            Looked::Refused(_) => self.miss = Miss::Request,
+            Looked::MustAsk(because) => {
+                let (miss, detail) = lookup::asked(because);
+                (self.miss, self.exchange.detail) = (miss, detail.or(self.exchange.detail));
+            }
+        }
+    }
+
+    fn landed_for_owner(self: Box<Self>, landing: OwnerLanding, looked: Looked) -> Step {
+        match (landing, looked) {
+            (OwnerLanding::Private(response, _), Looked::Refused(because)) if self.stale.is_none() => {
+                let outcome = Outcome::new(Source::Bypass(lookup::refused(because)));
+                Step::Deliver(Box::new(Deliver::private(self.exchange, *response, outcome)))
+            }
+            (OwnerLanding::Private(response, why), _) => {
                 let outcome =
                     Outcome { detail: Some(Detail::NotStored(why)), ..self.exchange.missed(self.miss) };
                 Step::Deliver(Box::new(Deliver::private(self.exchange, *response, outcome)))
             }
-            OwnerLanding::Shared(Landing::Fetched(fetched), Some(own)) => self.fetched(fetched, own, false),
-            OwnerLanding::Shared(Landing::Revalidated(stored), _) => self.revalidated(stored),
-            OwnerLanding::Shared(landing, _) => self.landed(landing, false),
+            (OwnerLanding::Shared(Landing::Fetched(fetched), Some(own)), _) => {
+                self.fetched(fetched, own, false)
+            }
+            (OwnerLanding::Shared(Landing::Revalidated(stored), _), _) => self.revalidated(stored),
+            (OwnerLanding::Shared(landing, _), _) => self.landed(landing, false),
         }
     }
 

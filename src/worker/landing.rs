@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::fields::content_coding::Coding;
 use crate::flight::{Growing, Reader};
-use crate::rules::{NotStored, ResponseFacts, SelectingFields};
+use crate::rules::{MustAsk, NotStored, ResponseFacts, SelectingFields};
 use crate::stored::{Born, CacheKey, Copies, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
 
@@ -69,6 +69,24 @@ pub struct ForOwner {
     pub landing: OwnerLanding,
     /// Where the time went.
     pub times: FillTimes,
+    /// What the shared tier had.
+    pub looked: Looked,
+}
+
+/// What the shared tier had for the owner's request, where that did not answer it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Looked {
+    /// Nothing, or it was not asked.
+    #[default]
+    Nothing,
+    /// Something for other selecting fields.
+    OtherVariant,
+    /// Something that may answer only once the origin has confirmed it.
+    MustAsk(MustAsk),
+    /// Something that may not answer this request at all.
+    Refused(MustAsk),
+    /// Not all that is asked for.
+    Partial,
 }
 
 /// What a fill came to, for its owner.

@@ -29,7 +29,7 @@ use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
 pub use forget::Forgotten;
-pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Own, OwnerLanding};
+pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Looked, Own, OwnerLanding};
 pub use press::{Press, worthwhile};
 
 /// One request thread's own.

@@ -77,8 +77,10 @@ pub struct Generation {
 /// Why Redis gave no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Absent {
-    /// Nothing is stored, or not for this request, or it has been purged.
+    /// Nothing is stored, or it has been purged.
     NotFound,
+    /// Something is stored, but not for the request's selecting fields.
+    OtherVariant,
     /// The breaker is open: Redis was not asked.
     Open,
     /// Too many calls were under way: Redis was not asked.
@@ -96,6 +98,7 @@ impl Absent {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "not-found",
+            Self::OtherVariant => "other-variant",
             Self::Open => "breaker-open",
             Self::Full => "too-many-calls",
             Self::Deadline => "deadline",
@@ -368,7 +371,7 @@ async fn seek(
     for variant in variants(&mut connection, &base, names, asked).await? {
         match judge(variant, key, now) {
             Ok(Record::Response { response, .. }) => match matching(response, asked) {
-                Err(Absent::NotFound) => {}
+                Err(Absent::OtherVariant) => {}
                 found => return Ok(found),
             },
             Ok(Record::Names { .. }) => return Ok(Err(Absent::Damaged)),
@@ -376,7 +379,7 @@ async fn seek(
             Err(absent) => return Ok(Err(absent)),
         }
     }
-    Ok(Err(Absent::NotFound))
+    Ok(Err(Absent::OtherVariant))
 }
 
 /// What stands where a response for this request would be: under its selecting fields, and under the
@@ -441,7 +444,7 @@ fn judge(value: Text, key: &Arc<CacheKey>, now: u64) -> Result<Record, Absent> {
 
 /// §4.1: the selecting fields must match; the hash in the key's name only led here.
 fn matching(response: StoredResponse, asked: Request<'_>) -> Result<StoredResponse, Absent> {
-    if response.is_for(asked.headers, asked.normalize) { Ok(response) } else { Err(Absent::NotFound) }
+    if response.is_for(asked.headers, asked.normalize) { Ok(response) } else { Err(Absent::OtherVariant) }
 }
 
 #[derive(Debug, Default)]
@@ -465,7 +468,7 @@ impl Counters {
             None => {
                 self.hits.fetch_add(1, Ordering::Relaxed);
             }
-            Some(Absent::NotFound) => {
+            Some(Absent::NotFound | Absent::OtherVariant) => {
                 self.misses.fetch_add(1, Ordering::Relaxed);
             }
             Some(failure) => self.count_failure(failure),
@@ -477,7 +480,7 @@ impl Counters {
             Absent::Open | Absent::Full => &self.refused,
             Absent::Deadline => &self.deadline_exceeded,
             Absent::Damaged => &self.damaged,
-            Absent::Error | Absent::NotFound => &self.errors,
+            Absent::Error | Absent::NotFound | Absent::OtherVariant => &self.errors,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

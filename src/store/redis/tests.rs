@@ -150,8 +150,8 @@ async fn a_varying_response_is_found_by_its_names_and_then_by_the_variant() {
     node.put(varying("/", "application/json", b"json"), 0).await;
     assert_eq!(node.get("/", &[("accept", "text/html")]).await.unwrap(), "html");
     assert_eq!(node.get("/", &[("accept", "application/json")]).await.unwrap(), "json");
-    assert_eq!(node.get("/", &[("accept", "image/png")]).await, Err(Absent::NotFound));
-    assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound), "absence is a value");
+    assert_eq!(node.get("/", &[("accept", "image/png")]).await, Err(Absent::OtherVariant));
+    assert_eq!(node.get("/", &[]).await, Err(Absent::OtherVariant), "absence is a value");
     assert_eq!(server.keys().len(), 4, "the names and two variants, and the marker that outlives them");
 }
 
@@ -173,7 +173,7 @@ async fn a_variant_is_found_by_its_language_where_the_route_says_so() {
             assert_eq!(answer.is_ok(), found, "RFC 9110 §12.5.4 {asked:?} {normalize:?}");
         }
     }
-    assert_eq!(node.get("/", &[("accept-language", "de")]).await, Err(Absent::NotFound), "another route");
+    assert_eq!(node.get("/", &[("accept-language", "de")]).await, Err(Absent::OtherVariant), "another route");
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn a_variant_under_a_colliding_hash_is_a_miss() {
     let hash = |accept| varying("/", accept, b"").selecting.hash();
     let (a, b) = (keys::variant(&base, hash("a")), keys::variant(&base, hash("b")));
     server.command(&["RENAME", &a, &b]);
-    assert_eq!(node.get("/", &[("accept", "b")]).await, Err(Absent::NotFound));
+    assert_eq!(node.get("/", &[("accept", "b")]).await, Err(Absent::OtherVariant));
 }
 
 #[tokio::test]
@@ -364,7 +364,7 @@ async fn a_purge_outlives_what_it_cannot_name_though_the_plain_record_be_gone() 
     node.redis.put(varying("/", "b", b"new"), now, TTL, PLAIN);
     node.redis.flush(PATIENCE).await;
     assert!(left(&server, &marker) > left(&server, &variant), "a marker is never made to live shorter");
-    assert_eq!(node.get("/", &[("accept", "a")]).await, Err(Absent::NotFound));
+    assert_eq!(node.get("/", &[("accept", "a")]).await, Err(Absent::OtherVariant));
     assert_eq!(node.get("/", &[("accept", "b")]).await.unwrap(), "new");
 }
 

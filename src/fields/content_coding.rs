@@ -72,6 +72,25 @@ pub fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     list::all(headers, &CONTENT_ENCODING).filter(|name| !name.eq_ignore_ascii_case(b"identity"))
 }
 
+/// Whether it is the name of a coding that is registered (RFC 9110 §16.6.1).
+pub fn is_registered(name: &[u8]) -> bool {
+    let registered = [
+        "aes128gcm",
+        "br",
+        "compress",
+        "dcb",
+        "dcz",
+        "deflate",
+        "exi",
+        "gzip",
+        "identity",
+        "pack200-gzip",
+        "zstd",
+    ];
+    let name = canonical(name);
+    registered.into_iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+}
+
 /// The name that stands for the same: "a recipient SHOULD consider" the old ones equivalent
 /// (§8.4.1.1, §8.4.1.3).
 pub(super) fn canonical(name: &[u8]) -> &[u8] {
@@ -93,6 +112,20 @@ mod tests {
             headers.append(CONTENT_ENCODING, line.parse().unwrap());
         }
         ContentCoding::of(&headers)
+    }
+
+    #[test]
+    fn what_nobody_has_registered_is_told_apart() {
+        for (name, registered) in [
+            ("gzip", true),
+            ("X-GZIP", true),
+            ("Compress", true),
+            ("aes128gcm", true),
+            ("foo", false),
+            ("", false),
+        ] {
+            assert_eq!(is_registered(name.as_bytes()), registered, "§16.6.1 {name}");
+        }
     }
 
     #[test]

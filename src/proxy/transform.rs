@@ -174,6 +174,12 @@ fn accepts(
         return Some(true);
     }
     let accepts = AcceptEncoding::of(request);
+    // What is registered nowhere, those who use it have agreed on; and the origin, which does not vary on
+    // what is accepted, would answer the same.
+    if content_coding::names(response).any(|name| !content_coding::is_registered(name)) {
+        let varies = selecting.names().any(|name| name == ACCEPT_ENCODING);
+        return varies.then_some(true);
+    }
     if accepts.is_absent() {
         return selecting.names().any(|name| name == ACCEPT_ENCODING).then_some(true);
     }

@@ -181,6 +181,8 @@ fn kept(map: &HeaderMap, status: u16, policy: &Policy) -> Option<StoredResponse>
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn no_bytes_make_a_rule_panic(
         request in garbage(), answer in garbage(), later in garbage(), status: u16, policy in policy(), secs: u64,

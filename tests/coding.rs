@@ -136,6 +136,11 @@ fn a_coding_that_nobody_has_registered_is_between_the_origin_and_its_clients() {
         assert_eq!((response.text().as_str(), response.header("content-encoding")), ("body", "foo"));
     }
     assert_eq!(front.origin.requests().len(), 1);
+    // One that is registered needs a client's consent also beside it.
+    let front = Front::new("", |_| Script::ok("body", &[MINUTE, ("Content-Encoding", "gzip, utf-8")]));
+    front.get("/", &accept("gzip"));
+    assert_eq!(told(&front.get("/", &accept("gzip"))), HIT);
+    assert_eq!(told(&front.get("/", &accept("identity"))), UNREAD);
 }
 
 #[test]

@@ -234,6 +234,45 @@ fn many_who_ask_at_once_have_it_encoded_once() {
 }
 
 #[test]
+fn who_waits_for_an_encoding_is_told_so() {
+    let front = front(|_| Script::ok(json(10_000), &[MINUTE, JSON]));
+    front.get("/", &[]);
+    let timing = || front.get("/", &accept("br")).header("server-timing").to_owned();
+    assert!(timing().contains("coding;dur="), "it is made now");
+    assert!(!timing().contains("coding"), "it is there");
+}
+
+#[test]
+fn when_all_encoders_are_taken_bodies_go_out_as_they_are() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let fields = [("Cache-Control", "no-store"), JSON, TAG];
+    let front = front(move |_| Script::chunked(&fields).chunk(json(9)).wait(&held).last_chunk());
+    let mut clients: Vec<_> = (0..66)
+        .map(|nth| {
+            let mut connection = Connection::open(front.larder.proxy());
+            let path = format!("/{nth}");
+            connection.write_head("GET", &path, &[("Host", HOST), ("Accept-Encoding", "gzip")]);
+            let head = connection.response_head("GET");
+            (connection, head)
+        })
+        .collect();
+    gate.open();
+    let mut plain_ones = 0;
+    for (connection, head) in &mut clients {
+        connection.finish(head);
+        assert_eq!((plain(head), vary(head)), (json(9), vec!["Accept-Encoding"]));
+        if head.header("content-encoding").is_empty() {
+            assert_eq!(head.header("etag"), "\"v\"");
+            plain_ones += 1;
+        }
+    }
+    assert_eq!(plain_ones, 2);
+    let later = front.get("/later", &accept("gzip"));
+    assert_eq!(later.header("content-encoding"), "gzip", "an encoder is free again");
+}
+
+#[test]
 fn guests_of_a_fetch_share_its_encoding_and_each_gets_its_own_form() {
     let (gate, fields) = (Gate::new(), [MINUTE, JSON]);
     let held = gate.clone();
@@ -439,7 +478,8 @@ fn copies_are_weighed() {
         .map(|asked| ask(&larder, &[("Accept-Encoding", asked)]).body.len())
         .iter()
         .sum();
-    assert_eq!(weight() - before, copies as f64);
+    let grown = weight() - before;
+    assert!((copies as f64..copies as f64 + 1000.0).contains(&grown), "{grown} for {copies}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::fields::accept_encoding::AcceptEncoding;
 use crate::fields::content_coding::{self, ContentCoding};
 use crate::rules::{self, MustAsk, ResponseFacts, Reusable, SelectingFields};
 use crate::stored::{Copy, Cut, Form, StoredResponse};
-use crate::telemetry::{Detail, Miss, Outcome};
+use crate::telemetry::{Detail, Miss, Outcome, Phase};
 use crate::worker::{Asked, Fetched, Shared, Snapshot};
 
 use super::Step;
@@ -99,10 +99,12 @@ impl Transform {
     /// Waits for the copy, which is made for all who ask for it meanwhile.
     ///
     /// Cancellation: nothing is lost, the copy is made all the same.
-    pub async fn run(self: Box<Self>) -> Step {
+    pub async fn run(mut self: Box<Self>) -> Step {
+        let began = self.exchange.mono();
         let bound = self.exchange.snapshot.config.cache.max_object;
         let shared = Arc::clone(&self.exchange.worker.shared);
         let copy = shared.copy(&self.stored, self.form, bound).await;
+        self.exchange.report.mark(Phase::Coding, began);
         self.made(copy)
     }
 
@@ -174,16 +176,13 @@ fn accepts(
         return Some(true);
     }
     let accepts = AcceptEncoding::of(request);
-    // What is registered nowhere, those who use it have agreed on; and the origin, which does not vary on
-    // what is accepted, would answer the same.
-    if content_coding::names(response).any(|name| !content_coding::is_registered(name)) {
-        let varies = selecting.names().any(|name| name == ACCEPT_ENCODING);
-        return varies.then_some(true);
-    }
     if accepts.is_absent() {
         return selecting.names().any(|name| name == ACCEPT_ENCODING).then_some(true);
     }
-    Some(content_coding::names(response).all(|name| accepts.weight(name) > 0))
+    // §8.4.1: codings "ought to be registered". What is not (`utf-8`, `none`), no client can name: those
+    // who use it have agreed on it, or it stands there by mistake; the origin would answer the same.
+    let mut negotiated = content_coding::names(response).filter(|name| content_coding::is_registered(name));
+    Some(negotiated.all(|name| accepts.weight(name) > 0))
 }
 
 /// Goes to the origin on its own account.

@@ -198,10 +198,7 @@ impl Memory {
     /// Keeps a copy of a stored body in another form, beside the body and weighed with it. Not kept
     /// when the body is not stored (any more), or the two would weigh more than the whole tier may.
     pub fn attach(&self, key: &Arc<CacheKey>, copies: &Arc<Copies>, form: Form, copy: Copy) {
-        let more = match &copy {
-            Copy::Made(bytes) => bytes.len() as u64,
-            Copy::None => 0,
-        };
+        let more = copy.weight() as u64;
         self.change(key, |resource| {
             let held = resource.variants.iter().any(|variant| Arc::ptr_eq(&variant.copies, copies));
             if held && resource.weight.saturating_add(more) <= self.largest() {
@@ -419,9 +416,11 @@ mod tests {
         let weight = || memory.peek(&response.key).unwrap().weight;
         let before = weight();
         assert!(attach(Form::Decoded, 5_000));
-        assert_eq!(weight(), before + 5_000);
+        let copies = response.copies.weight() as u64;
+        assert!(copies > 5_000);
+        assert_eq!(weight(), before + copies);
         memory.cache.run_pending_tasks();
-        assert_eq!(memory.cache.weighted_size(), before + 5_000);
+        assert_eq!(memory.cache.weighted_size(), before + copies);
         assert!(!attach(Form::Encoded(Coding::Gzip), 15_000), "more than the tier may hold");
         assert_eq!(bodies(&memory, "/").len(), 1, "the body stays");
         memory.keep(plain("/", b"another", BORN), Class::Plain, &purges);

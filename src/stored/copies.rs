@@ -5,6 +5,7 @@
 //! what is lost is made again.
 //! Must not know: how a form is made, or for whom.
 
+use std::mem::size_of;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -20,11 +21,14 @@ pub enum Form {
     Encoded(Coding),
 }
 
-/// The forms that have been made of one body.
+/// The forms that have been made of one body. Of most bodies none is, and then there is next to
+/// nothing.
 #[derive(Debug, Default)]
 pub struct Copies {
-    made: [OnceLock<Copy>; FORMS],
+    made: OnceLock<Box<Places>>,
 }
+
+type Places = [OnceLock<Copy>; FORMS];
 
 /// A form that was made, or why there is none to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,34 +42,46 @@ pub enum Copy {
 /// The decoded one, and one for each coding.
 const FORMS: usize = 1 + Coding::ALL.len();
 
+impl Copy {
+    /// Bytes of memory that it takes at most, where it is kept.
+    pub fn weight(&self) -> usize {
+        size_of::<Places>().saturating_add(self.held())
+    }
+
+    fn held(&self) -> usize {
+        match self {
+            Self::Made(bytes) => bytes.len(),
+            Self::None => 0,
+        }
+    }
+}
+
 impl Copies {
     /// The copy in this form, if it was tried already.
     pub fn get(&self, form: Form) -> Option<&Copy> {
-        self.place(form)?.get()
+        self.made.get()?.get(place(form))?.get()
     }
 
     /// Keeps a copy. Where two were made at once the first stays.
     pub fn keep(&self, form: Form, copy: Copy) {
-        if let Some(place) = self.place(form) {
+        let made = self.made.get_or_init(Box::default);
+        if let Some(place) = made.get(place(form)) {
             let _first_stays = place.set(copy);
         }
     }
 
-    /// Bytes of all copies.
+    /// Bytes of memory that the copies take.
     pub fn weight(&self) -> usize {
-        let held = |place: &OnceLock<Copy>| match place.get() {
-            Some(Copy::Made(bytes)) => bytes.len(),
-            _ => 0,
-        };
-        self.made.iter().map(held).fold(0, usize::saturating_add)
+        let Some(made) = self.made.get() else { return 0 };
+        let held = |place: &OnceLock<Copy>| place.get().map_or(0, Copy::held);
+        made.iter().map(held).fold(size_of::<Places>(), usize::saturating_add)
     }
+}
 
-    fn place(&self, form: Form) -> Option<&OnceLock<Copy>> {
-        let at = match form {
-            Form::Decoded => 0,
-            Form::Encoded(coding) => 1 + Coding::ALL.iter().position(|one| *one == coding)?,
-        };
-        self.made.get(at)
+fn place(form: Form) -> usize {
+    match form {
+        Form::Decoded => 0,
+        Form::Encoded(coding) => 1 + coding as usize,
     }
 }
 
@@ -86,13 +102,15 @@ mod tests {
         for (nth, form) in &forms {
             assert_eq!(copies.get(*form), Some(&Copy::Made(Bytes::from(vec![0; nth + 1]))));
         }
-        assert_eq!(copies.weight(), 1 + 2 + 3 + 4 + 5);
+        assert_eq!(copies.weight(), size_of::<Places>() + 1 + 2 + 3 + 4 + 5);
     }
 
     #[test]
     fn what_could_not_be_made_is_remembered_and_weighs_nothing() {
         let copies = Copies::default();
         copies.keep(Form::Decoded, Copy::None);
-        assert_eq!((copies.get(Form::Decoded), copies.weight()), (Some(&Copy::None), 0));
+        assert_eq!(copies.get(Form::Decoded), Some(&Copy::None));
+        assert_eq!(copies.weight(), size_of::<Places>());
+        assert_eq!(Copies::default().weight(), 0, "of most bodies there is no other form");
     }
 }

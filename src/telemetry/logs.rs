@@ -117,6 +117,7 @@ pub fn slow(r: &Finished) {
         wait_ms = phase(Phase::Wait),
         connect_ms = phase(Phase::Connect),
         first_byte_ms = phase(Phase::FirstByte),
+        coding_ms = phase(Phase::Coding),
         body_ms = phase(Phase::Body),
         end = r.end.as_str(),
         "slow request"
@@ -275,7 +276,7 @@ mod tests {
         });
     }
 
-    const PHASES: [(&str, f64); 8] = [
+    const PHASES: [(&str, f64); 9] = [
         ("total_ms", 1503.0),
         ("queue_ms", 0.0),
         ("memory_ms", 0.0),
@@ -283,6 +284,7 @@ mod tests {
         ("wait_ms", 0.0),
         ("connect_ms", 0.0),
         ("first_byte_ms", 1500.0),
+        ("coding_ms", 0.0),
         ("body_ms", 0.0),
     ];
 

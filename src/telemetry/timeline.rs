@@ -26,14 +26,24 @@ pub enum Phase {
     Connect,
     /// From the request's last byte sent to the response's first byte.
     FirstByte,
+    /// Waiting for a stored body to be encoded or decoded.
+    Coding,
     /// Delivering the body.
     Body,
 }
 
 impl Phase {
     /// Every phase, in the order in which logs show them.
-    pub const ALL: [Self; 7] =
-        [Self::Queue, Self::Memory, Self::Redis, Self::Wait, Self::Connect, Self::FirstByte, Self::Body];
+    pub const ALL: [Self; 8] = [
+        Self::Queue,
+        Self::Memory,
+        Self::Redis,
+        Self::Wait,
+        Self::Connect,
+        Self::FirstByte,
+        Self::Coding,
+        Self::Body,
+    ];
 
     /// The word for labels and logs.
     pub const fn as_str(self) -> &'static str {
@@ -44,6 +54,7 @@ impl Phase {
             Self::Wait => "wait",
             Self::Connect => "connect",
             Self::FirstByte => "first_byte",
+            Self::Coding => "coding",
             Self::Body => "body",
         }
     }
@@ -86,7 +97,7 @@ impl Timeline {
     }
 
     /// Appends the value of `Server-Timing`: `memory;dur=0.012, redis;dur=0.610, wait;dur=…,
-    /// origin;dur=…`, in milliseconds, only what happened. `origin` is queue, connect and first
+    /// origin;dur=…, coding;dur=…`, in milliseconds, only what happened. `origin` is queue, connect and first
     /// byte together. Appends nothing when nothing happened: an empty field is not sent.
     pub fn write_server_timing(&self, out: &mut String) {
         let origin = [Phase::Queue, Phase::Connect, Phase::FirstByte];
@@ -96,6 +107,7 @@ impl Timeline {
             ("redis", self.get(Phase::Redis)),
             ("wait", self.get(Phase::Wait)),
             ("origin", origin),
+            ("coding", self.get(Phase::Coding)),
         ];
         let mut separator = "";
         for (name, took) in entries {
@@ -167,7 +179,7 @@ mod tests {
 
     #[test]
     fn server_timing_shows_what_happened_in_milliseconds() {
-        let rows: [(&[(Phase, u64)], &str); 5] = [
+        let rows: [(&[(Phase, u64)], &str); 6] = [
             (&[], ""),
             (&[(Phase::Memory, 12)], "memory;dur=0.012"),
             (
@@ -176,6 +188,7 @@ mod tests {
             ),
             (&[(Phase::Queue, 1), (Phase::Connect, 20), (Phase::FirstByte, 300)], "origin;dur=0.321"),
             (&[(Phase::Wait, 1_500_000), (Phase::Body, 9)], "wait;dur=1500.000"),
+            (&[(Phase::Coding, 70), (Phase::Memory, 2)], "memory;dur=0.002, coding;dur=0.070"),
         ];
         for (marks, expected) in rows {
             assert_eq!(server_timing(marks), expected);

@@ -82,6 +82,8 @@ impl Default for RouteCache {
             max_request_body: 64 * KIB,
             // The origin's own word about its own resources.
             group_invalidation: true,
+            // The origin's own word about its own queries.
+            no_vary_search: true,
         }
     }
 }

@@ -279,6 +279,8 @@ pub struct RouteCache {
     pub max_request_body: u64,
     /// Answers of the origin to unsafe requests may invalidate groups (RFC 9875).
     pub group_invalidation: bool,
+    /// Responses may say that not all of the query counts (`No-Vary-Search`).
+    pub no_vary_search: bool,
 }
 
 /// `match = { … }`: every part that is given must agree.

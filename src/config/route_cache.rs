@@ -51,8 +51,9 @@ fn cache(mut section: Section<'_>) -> RouteCache {
     let max = RouteCache::default().max_request_body;
     let max_request_body = s.size("max_request_body", max, "leave QUERY and POST out of `methods` instead");
     let group_invalidation = s.flag("group_invalidation", RouteCache::default().group_invalidation);
+    let no_vary_search = s.flag("no_vary_search", RouteCache::default().no_vary_search);
     section.finish();
-    RouteCache { key, policy, max_request_body, group_invalidation }
+    RouteCache { key, policy, max_request_body, group_invalidation, no_vary_search }
 }
 
 fn ttl<'a>(section: &Section<'a>, value: &'a Value<'a>) -> Ttl {

@@ -29,6 +29,10 @@ pub(super) async fn redis(filling: &mut Filling) -> Option<Arc<StoredResponse>> 
         filling.looked = Looked::OtherVariant;
     }
     let found = answer.found.ok()?;
+    let exact = fill.exact.as_ref().unwrap_or(&fill.key);
+    if !exact.leads_to(&found.key, found.facts.no_vary_search.as_ref()) {
+        return None;
+    }
     if fill.worker.shared.purges.is_purged(&found) { None } else { Some(found) }
 }
 

@@ -12,12 +12,13 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use crate::clock::Timestamp;
+use crate::fields::no_vary_search::NoVarySearch;
 use crate::fields::range::{ContentRange, Span};
 use crate::fields::{date, hop};
 use crate::flight::{Growing, Room, Writer};
 use crate::rules::{self, NotStored, RequestFacts, ResponseFacts, SelectingFields, Storable};
-use crate::store::Reserved;
-use crate::stored::{Content, Parts, Received, StoredResponse};
+use crate::store::{Generation, Reserved};
+use crate::stored::{Born, CacheKey, Content, Group, Parts, Received, StoredResponse};
 use crate::upstream::OriginBody;
 use crate::worker::{Fetched, ForOwner, Forms, Landing, Own, OwnerLanding};
 
@@ -140,8 +141,9 @@ async fn deliver(
     body: OriginBody,
     reserved: Reserved,
 ) {
-    let config = &filling.fill.snapshot.config.cache;
     let Head { status, headers, withheld, facts } = head;
+    filling.rekey(&facts);
+    let config = &filling.fill.snapshot.config.cache;
     let selecting = filling.selecting(&facts);
     let (writer, growing) = Growing::new(config.lag, config.lag_timeout);
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
@@ -273,6 +275,35 @@ impl Filling {
         if let Some(owner) = self.fill.owner.take() {
             let _left = owner.send(ForOwner { landing, times: self.times, looked: self.looked });
         }
+    }
+
+    /// Stores the response under the key of all queries that mean the same by its own word, or under its
+    /// very URL, whatever was thought when it was asked for.
+    fn rekey(&mut self, facts: &ResponseFacts) {
+        // The answer to a POST is for its very URL alone.
+        if self.fill.asked.method == Method::POST || self.fill.content.is_some() || !self.cache.no_vary_search
+        {
+            return;
+        }
+        let exact = Arc::clone(self.fill.exact.as_ref().unwrap_or(&self.fill.key));
+        let key = match &facts.no_vary_search {
+            Some(rule) if self.learn(&exact, rule) => Arc::new(exact.searched(rule)),
+            _ => exact,
+        };
+        if key != self.fill.key {
+            // The generation that was seen is that of another URL.
+            self.generation = self.generation.filter(|_| key.is_searched()).map(Generation::of_searched);
+            self.fill.key = key;
+        }
+    }
+
+    /// Remembers a path's rule; gives whether the response may be stored under it. One whose rule was not
+    /// known when something was purged while it was fetched may not: who purged it then did not know
+    /// either that the path has one.
+    fn learn(&self, exact: &CacheKey, rule: &NoVarySearch) -> bool {
+        let shared = &self.fill.worker.shared;
+        let learned = shared.searches.learn(Group::of_path(exact), rule);
+        learned && (self.fill.exact.is_some() || self.born == Born::Here(shared.purges.seq()))
     }
 
     /// Which requests a response with these facts answers.

@@ -65,6 +65,8 @@ pub struct Fill {
     pub content: Option<Content>,
     /// What is fetched.
     pub key: Arc<CacheKey>,
+    /// The key of this very URL, where `key` is that of several queries (`No-Vary-Search`).
+    pub exact: Option<Arc<CacheKey>>,
     /// How much of it.
     pub want: Want,
     /// Whether the request carries credentials.

@@ -13,9 +13,9 @@ use crate::config::{Route, RouteCache};
 use crate::fill::{self, Fill, Want};
 use crate::flight::Owner;
 use crate::interim::Interim;
-use crate::rules::{Authorization, Cookies, Normalize};
+use crate::rules::{Authorization, Cookies, Normalize, ResponseFacts};
 use crate::store::Class;
-use crate::stored::{CacheKey, StoredResponse};
+use crate::stored::{CacheKey, Group, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Source};
 use crate::upstream::RequestBody;
 use crate::worker::{Asked, Content, ForOwner, Landing, Snapshot, Worker};
@@ -31,6 +31,8 @@ pub(super) struct Exchange {
     pub asked: Arc<Asked>,
     /// What it would be stored under.
     pub key: Arc<CacheKey>,
+    /// The key of this very URL, where `key` is that of several queries (`No-Vary-Search`).
+    pub exact: Option<Arc<CacheKey>>,
     /// The request's own body; only a pass uses it.
     pub body: Option<RequestBody>,
     /// The content, where it is part of the key: of a request that only reads.
@@ -102,6 +104,7 @@ impl Exchange {
             asked: Arc::clone(&self.asked),
             content: self.content.clone(),
             key: Arc::clone(&self.key),
+            exact: self.exact.clone(),
             want,
             class: self.class(),
             stale,
@@ -109,6 +112,32 @@ impl Exchange {
             interim: owner.as_ref().and(self.interim()),
             owner,
         }
+    }
+
+    /// Takes the key of all queries that mean the same, where a rule for this path is known.
+    pub fn search(&mut self) {
+        let searches = &self.worker.shared.searches;
+        if !searches.any() || self.exact.is_some() || !self.is_searched() {
+            return;
+        }
+        if let Some(rule) = searches.rule(Group::of_path(&self.key)) {
+            let key = Arc::new(self.key.searched(&rule));
+            if self.report.key.is_some() {
+                self.report.key = Some(Arc::clone(&key));
+            }
+            self.exact = Some(std::mem::replace(&mut self.key, key));
+        }
+    }
+
+    /// Whether its route listens to rules for the query. Those for contents are not known.
+    pub fn is_searched(&self) -> bool {
+        self.content.is_none() && self.cache().is_some_and(|cache| cache.no_vary_search)
+    }
+
+    /// Whether what is stored under `key` is for this request, as far as the key goes.
+    pub fn is_led_to(&self, key: &CacheKey, facts: &ResponseFacts) -> bool {
+        let exact = self.exact.as_ref().unwrap_or(&self.key);
+        exact.leads_to(key, facts.no_vary_search.as_ref())
     }
 
     /// The outcome of forwarding for `miss`.

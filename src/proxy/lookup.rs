@@ -25,15 +25,39 @@ use super::wait::Wait;
 /// Looks the request up in memory.
 pub(super) fn lookup(mut exchange: Box<Exchange>) -> Step {
     let began = exchange.mono();
-    let memory = &exchange.worker.shared.memory;
-    let again = exchange.attempts > 0;
-    let resource = if again { memory.peek(&exchange.key) } else { memory.find(&exchange.key) };
+    let resource = resource(&mut exchange);
     match found(&mut exchange, resource.as_deref()) {
         Found::Stored(stored) => reuse(exchange, stored, resource.as_deref(), began),
         Found::Nothing(miss) => {
             exchange.report.mark(Phase::Memory, began);
             absent(exchange, miss, resource.as_deref())
         }
+    }
+}
+
+/// What memory holds under the request's key; or under its very URL, if nothing is there that is the
+/// same for several queries.
+fn resource(exchange: &mut Exchange) -> Option<Arc<Resource>> {
+    let memory = &exchange.worker.shared.memory;
+    let again = exchange.attempts > 0;
+    let resource = if again { memory.peek(&exchange.key) } else { memory.find(&exchange.key) };
+    let Some(exact) = &exchange.exact else { return resource };
+    let (headers, normalize) = (&exchange.asked.headers, exchange.normalize());
+    let of_this = |resource: &Arc<Resource>| {
+        let stored = resource.select(headers, normalize);
+        stored.is_none_or(|stored| exchange.is_led_to(&stored.key, &stored.facts))
+    };
+    let resource = resource.filter(of_this);
+    if resource.as_ref().is_some_and(|resource| !resource.variants.is_empty()) {
+        return resource;
+    }
+    match memory.peek(exact).filter(|resource| !resource.variants.is_empty()) {
+        Some(of_the_url) => {
+            exchange.key = Arc::clone(&of_the_url.key);
+            exchange.exact = None;
+            Some(of_the_url)
+        }
+        None => resource,
     }
 }
 

@@ -84,6 +84,7 @@ pub(super) fn receive(
         route,
         asked,
         key,
+        exact: None,
         body: None,
         content: None,
         report,
@@ -98,7 +99,11 @@ pub(super) fn receive(
     let exchange = Exchange { body: Some(RequestBody::incoming(body)), ..exchange };
     match bypass {
         Some(why) => Step::Pass(Box::new(Pass::bypassing(exchange, why, upgrade))),
-        None => Step::Lookup(Box::new(exchange)),
+        None => {
+            let mut exchange = Box::new(exchange);
+            exchange.search();
+            Step::Lookup(exchange)
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::fill::Want;
 use crate::flight::{Guest, Owner, Seat};
 use crate::rules::{self, NotStored, RangeFetch, ResponseFacts, Reusable, Reuse};
 use crate::store::{Absent, Class, Generation};
-use crate::stored::{Born, StoredResponse};
+use crate::stored::{Born, Group, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Phase, Source, Tier};
 use crate::worker::{Fetched, FillTimes, ForOwner, Landing, Looked, Own, OwnerLanding};
 
@@ -42,6 +42,9 @@ pub(super) struct Wait {
 
 impl Wait {
     pub async fn run(mut self: Box<Self>) -> Step {
+        if self.learns_from_redis().await {
+            return Step::Lookup(Box::new(self.exchange));
+        }
         if let Some(why) = self.cannot_fill() {
             return self.without_a_fill(why).await;
         }
@@ -60,6 +63,27 @@ impl Wait {
             Seat::Owner(seat) => self.own(seat).await,
             Seat::Guest(guest) => self.visit(guest).await,
         }
+    }
+
+    /// Whether the shared tier knows a rule for the path's query that this process did not: then the key
+    /// is another. Asked once in a while for a path, and only where there is a query.
+    async fn learns_from_redis(&mut self) -> bool {
+        let exchange = &mut self.exchange;
+        let wanted =
+            exchange.exact.is_none() && exchange.is_searched() && exchange.asked.target.query().is_some();
+        let (Some(redis), true) = (&exchange.worker.redis, wanted) else { return false };
+        let (searches, path) = (&exchange.worker.shared.searches, Group::of_path(&exchange.key));
+        if !searches.should_ask(path, exchange.worker.now()) {
+            return false;
+        }
+        let began = exchange.mono();
+        let rule = redis.rule(path).await;
+        exchange.report.mark(Phase::Redis, began);
+        if !rule.is_some_and(|rule| exchange.worker.shared.searches.learn(path, &rule)) {
+            return false;
+        }
+        exchange.search();
+        exchange.exact.is_some()
     }
 
     /// Why this request is none to fetch a whole response for, and the word for it.
@@ -127,7 +151,8 @@ impl Wait {
         let answer = redis.get(&exchange.key, &exchange.asked.headers, normalize).await;
         exchange.report.mark(Phase::Redis, began);
         let other = matches!(answer.found, Err(Absent::OtherVariant));
-        let found = answer.found.ok().filter(|found| !exchange.worker.shared.purges.is_purged(found));
+        let found = answer.found.ok().filter(|found| exchange.is_led_to(&found.key, &found.facts));
+        let found = found.filter(|found| !exchange.worker.shared.purges.is_purged(found));
         if other {
             self.learn(Looked::OtherVariant);
         }
@@ -204,6 +229,7 @@ impl Wait {
         let Some(cache) = self.exchange.cache() else { return false };
         let new = self.stale.as_ref().is_none_or(|stale| !Arc::ptr_eq(stale, stored));
         new && !shared.purges.is_purged(stored)
+            && self.exchange.is_led_to(&stored.key, &stored.facts)
             && matches!(
                 rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now),
                 Reuse::Fresh(_)
@@ -316,14 +342,14 @@ impl Wait {
 
     /// Flights are told apart by hashes; like what is stored, what lands is compared by the key's text.
     fn is_ours(&self, landing: &Landing) -> bool {
-        let key = match landing {
-            Landing::Fetched(fetched) => &fetched.key,
+        let (key, facts) = match landing {
+            Landing::Fetched(fetched) => (&fetched.key, &fetched.facts),
             Landing::Found(stored) | Landing::Revalidated(stored) | Landing::StaleIfError(stored, _) => {
-                &stored.key
+                (&stored.key, &stored.facts)
             }
             Landing::NotStorable(_) | Landing::Failed(_) => return true,
         };
-        *key == self.exchange.key
+        self.exchange.is_led_to(key, facts)
     }
 
     fn is_purged(&self, born: Born, facts: &ResponseFacts) -> bool {

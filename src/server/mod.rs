@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::clock::Clock;
 use crate::config::{Access, Config};
 use crate::flight::Flights;
-use crate::store::{Memory, Purges};
+use crate::store::{Memory, Purges, Searches};
 use crate::telemetry::{AccessLog, Form, Metrics};
 use crate::upstream::Upstream;
 use crate::worker::{Press, Shared, Snapshot};
@@ -119,6 +119,7 @@ fn share(config: Config, clock: Clock, colour: bool) -> io::Result<Arc<Shared>> 
         memory: Memory::new(&config.cache),
         purges: Arc::new(Purges::new(PURGES)),
         flights: Flights::new(),
+        searches: Searches::default(),
         access,
         pseudonym: pseudonym(),
         interim: Arc::default(),

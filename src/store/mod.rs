@@ -9,12 +9,14 @@ mod in_flight;
 mod memory;
 mod purge;
 mod redis;
+mod searches;
 mod seed;
 
 pub use in_flight::{InFlight, Reserved};
 pub use memory::{Class, Memory, Resource};
 pub use purge::{PURGES, Purges};
 pub use redis::{Absent, Answer, Generation, Reach, Redis};
+pub use searches::Searches;
 
 /// A real server, for the tests of this room and of those above it.
 #[cfg(test)]

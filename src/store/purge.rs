@@ -6,8 +6,9 @@
 //! to be sought and deleted. The same notes judge what is read from Redis, by time.
 //! A note whose purge is complete, with nothing left for it to void, is taken back by whoever knows
 //! that ([`Purges::retract`]), so that the URLs of a write-heavy API do not fill the table.
-//! Groups (RFC 9875) are purged alike: by their own notes, with numbers from the same count. A lookup
-//! asks for those of the groups that the response is in, if it is in any.
+//! Groups (RFC 9875) are purged alike, and all at a path whose responses do not vary on all of the query
+//! (`No-Vary-Search`): by their own notes, with numbers from the same count. A lookup asks for those that
+//! the response is in, if it is in any.
 //! The tables are bounded: when a shard is full, the older half is dropped and everything of that
 //! shard born before what was dropped counts as purged. That is the safe direction: too much is
 //! fetched again, nothing purged is served.
@@ -37,8 +38,12 @@ pub struct Purges {
     urls: Table,
     /// By the group's.
     groups: Table,
+    /// By that of the path.
+    paths: Table,
     /// Number of the latest purge of a group.
     latest_group: AtomicU64,
+    /// Number of the latest purge of a path.
+    latest_path: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -65,8 +70,9 @@ impl Purges {
     /// Remembers about `capacity` purged URLs one by one, and as many groups.
     pub fn new(capacity: usize) -> Self {
         let table = || Table { shards: Default::default(), capacity: (capacity / SHARDS).max(2) };
-        let (latest, latest_group) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { latest, urls: table(), groups: table(), latest_group }
+        let none = || AtomicU64::new(0);
+        let (urls, groups, paths) = (table(), table(), table());
+        Self { latest: none(), urls, groups, paths, latest_group: none(), latest_path: none() }
     }
 
     /// The number of the latest purge. Read it before a fetch begins, for [`Born::Here`].
@@ -97,6 +103,19 @@ impl Purges {
         self.latest_group.fetch_max(seq, Ordering::AcqRel);
     }
 
+    /// Purges all at a path that does not vary on all of the query ([`Group::of_path`]), stored or being
+    /// fetched; gives the purge's number.
+    pub fn purge_path(&self, path: Group, now: Timestamp) -> u64 {
+        let (seq, _) = self.paths.note(path.hash(), now, &self.latest);
+        self.latest_path.fetch_max(seq, Ordering::AcqRel);
+        seq
+    }
+
+    /// As [`retract`](Self::retract), for a path.
+    pub fn retract_path(&self, path: Group, seq: u64) {
+        self.paths.retract(path.hash(), seq);
+    }
+
     /// Takes back the note of purge `seq`: its URL has been purged wherever it is stored, and nothing
     /// is under way any more that began before. The note of a later purge of this URL stays (and stood
     /// for this one, too, so it was the later one's to take back).
@@ -104,9 +123,9 @@ impl Purges {
         self.urls.retract(url_hash, seq);
     }
 
-    /// URLs and groups that are remembered one by one now.
+    /// URLs, groups and paths that are remembered one by one now.
     pub fn notes(&self) -> usize {
-        self.urls.notes() + self.groups.notes()
+        self.urls.notes() + self.groups.notes() + self.paths.notes()
     }
 
     /// Whether a purge makes this response void.
@@ -119,6 +138,7 @@ impl Purges {
     pub fn voids(&self, key: &CacheKey, born: Born, facts: &ResponseFacts) -> bool {
         self.covers(key.url_hash(), born, facts.request_time)
             || !facts.groups.is_empty() && self.covers_group(key, born, facts)
+            || facts.no_vary_search.is_some() && self.covers_path(key, born, facts)
     }
 
     /// Whether a purge voids what was fetched for this URL at `born`, asked for at `request_time`.
@@ -132,6 +152,11 @@ impl Purges {
         }
         let mut groups = Group::of(key, facts.groups.iter());
         groups.any(|group| self.groups.voids(group.hash(), born, facts.request_time))
+    }
+
+    fn covers_path(&self, key: &CacheKey, born: Born, facts: &ResponseFacts) -> bool {
+        self.latest_path.load(Ordering::Acquire) > seen(born)
+            && self.paths.voids(Group::of_path(key).hash(), born, facts.request_time)
     }
 }
 

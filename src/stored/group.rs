@@ -4,9 +4,13 @@
 //! seeded: all nodes of a fleet come to the same numbers.
 //! Must not know: who is in a group, or what is purged.
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 use super::CacheKey;
+use crate::rules::ResponseFacts;
+
+/// Keeps paths apart from names. Fixed for ever: every node must come to the same numbers.
+const PATH: u64 = 0x6c61_7264_6572_2033;
 
 /// A group of one origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,9 +23,30 @@ pub struct Group {
 
 impl Group {
     /// The groups of these names, of the origin of what is stored under `key`.
-    pub fn of<'a>(key: &CacheKey, names: impl Iterator<Item = &'a str>) -> impl Iterator<Item = Self> {
+    pub fn of<'a, N>(key: &CacheKey, names: N) -> impl Iterator<Item = Self> + use<'a, N>
+    where
+        N: Iterator<Item = &'a str>,
+    {
         let origin = xxh3_128(key.origin().as_bytes());
         names.map(move |name| Self { origin, name: xxh3_128(name.as_bytes()) })
+    }
+
+    /// All groups of a response with these facts: its own, and that of its path where it does not vary
+    /// on all of the query.
+    pub fn all<'a>(key: &'a CacheKey, facts: &'a ResponseFacts) -> impl Iterator<Item = Self> + use<'a> {
+        let path = facts.no_vary_search.as_ref().map(|_| Self::of_path(key));
+        Self::of(key, facts.groups.iter()).chain(path)
+    }
+
+    /// Whether there are any.
+    pub fn any(facts: &ResponseFacts) -> bool {
+        !facts.groups.is_empty() || facts.no_vary_search.is_some()
+    }
+
+    /// The group of all at a path, whatever the query.
+    pub fn of_path(key: &CacheKey) -> Self {
+        let name = xxh3_128_with_seed(key.path().as_bytes(), PATH);
+        Self { origin: xxh3_128(key.origin().as_bytes()), name }
     }
 
     /// One number for both.
@@ -50,5 +75,9 @@ mod tests {
         }
         assert_ne!(one[0].hash(), one[1].hash());
         assert_ne!(one[0].name, groups("http://a/", &["N"])[0].name, "§2.1: case sensitive");
+        let path = |url: &str| Group::of_path(&CacheKey::from_parts(url.into(), "".into()));
+        assert_eq!(path("http://a/x?y"), path("http://a/x"));
+        assert_ne!(path("http://a/x"), path("http://a/y"));
+        assert_ne!(path("http://a/x"), groups("http://a/", &["/x"])[0]);
     }
 }

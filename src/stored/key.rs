@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 use super::Glob;
+use crate::fields::no_vary_search::NoVarySearch;
 use crate::fields::path;
 
 /// What a route adds to the key, and what it leaves out of it.
@@ -164,6 +165,36 @@ impl CacheKey {
         let authority = self.url.find("://").map_or(0, |at| at + 3);
         let end = self.url.get(authority..).and_then(|rest| rest.find(['/', '?']));
         end.and_then(|end| self.url.get(..authority + end)).unwrap_or(&self.url)
+    }
+
+    /// The key of everything at this path that is the same under a rule for its query
+    /// (`No-Vary-Search`). It begins with what is no other key's URL, an empty query.
+    pub fn searched(&self, rule: &NoVarySearch) -> Self {
+        let (path, query) = self.url.split_once('?').unwrap_or((&self.url, ""));
+        let mut extras = String::from(SEARCHED);
+        rule.canonical(query).bytes().for_each(|byte| push_escaped(&mut extras, byte));
+        extras.push(';');
+        extras.push_str(&self.extras);
+        Self::from_parts(format!("{path}?").into_boxed_str(), extras.into_boxed_str())
+    }
+
+    /// Whether what is stored under `key`, and has this rule, is for requests of this exact key.
+    pub fn leads_to(&self, key: &Self, rule: Option<&NoVarySearch>) -> bool {
+        match rule.filter(|_| key.is_searched()) {
+            Some(rule) => self.searched(rule) == *key,
+            None => self == key,
+        }
+    }
+
+    /// Whether [`searched`](Self::searched) made it.
+    pub fn is_searched(&self) -> bool {
+        self.extras.starts_with(SEARCHED)
+    }
+
+    /// The path, without the origin before it and the query behind.
+    pub fn path(&self) -> &str {
+        let path = self.url.get(self.origin().len()..).unwrap_or_default();
+        path.split('?').next().unwrap_or_default()
     }
 
     /// The request fields that the route adds, as text; empty where it adds none.
@@ -348,6 +379,9 @@ fn push_credential(text: &mut String, headers: &HeaderMap) {
     text.push_str(&format!("a:{one:032x}{two:032x};"));
 }
 
+/// How the extras of a key begin that stands for several queries.
+const SEARCHED: &str = "s:";
+
 /// Fixed for ever: every node must come to the same text.
 const CREDENTIAL_SEEDS: (u64, u64) = (0x6c61_7264_6572_2031, 0x6c61_7264_6572_2032);
 
@@ -439,6 +473,28 @@ mod tests {
     fn the_ipv6_host_that_ends_like_a_port_keeps_its_end() {
         // "[::80]" has a colon, but what follows the last one is "80]".
         assert_eq!(without_default_port("http", "[fe80::80]"), "[fe80::80]");
+    }
+
+    #[test]
+    fn queries_that_are_the_same_under_a_rule_have_one_key() {
+        let rule = |text: &str| NoVarySearch::parse(&fields(&[("no-vary-search", text)])).unwrap();
+        let key = |query: Option<&str>| {
+            let policy = KeyPolicy { headers: vec![header::ACCEPT], ..KeyPolicy::default() };
+            CacheKey::of("http", "a", "/p", query, &HeaderMap::new(), &policy)
+        };
+        let utm = rule("params=(\"utm\")");
+        let one = key(Some("b=1&utm=2&a=%33")).searched(&utm);
+        assert_eq!((one.url(), one.extras()), ("http://a/p?", "s:a=3&b=1;h:accept;"));
+        assert!(one.is_searched() && !key(None).is_searched());
+        assert_eq!((one.path(), one.origin()), ("/p", "http://a"));
+        for query in ["a=3&b=1", "utm&a=3&b=1&utm", "b=1&a=3"] {
+            assert_eq!(key(Some(query)).searched(&utm), one, "{query}");
+        }
+        for query in [Some("a=3"), Some("a=3&b=1&c"), None] {
+            assert_ne!(key(query).searched(&utm), one, "{query:?}");
+        }
+        assert_eq!(key(None).searched(&utm), key(Some("utm=1")).searched(&utm));
+        assert_ne!(key(None).searched(&utm).url_hash(), key(None).url_hash(), "no other key's URL");
     }
 
     #[test]

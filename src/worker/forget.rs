@@ -37,7 +37,7 @@ use crate::fields::groups::Groups;
 use crate::store::{Absent, Generation};
 use crate::stored::{CacheKey, Group};
 
-use super::{Snapshot, Worker};
+use super::{KeyOfUrl, Snapshot, Worker};
 
 /// What has been forgotten, and how that went. Memory never fails.
 #[derive(Debug)]
@@ -84,7 +84,9 @@ impl Worker {
     /// The notes stay: who is in a group cannot be told.
     pub fn forget_groups(&self, key: &CacheKey, groups: &Groups) -> impl Future<Output = ()> + use<'_> {
         let (groups, now): (Arc<[Group]>, _) = (Group::of(key, groups.iter()).collect(), self.now());
-        groups.iter().for_each(|group| self.shared.purges.purge_group(*group, now));
+        for group in groups.iter() {
+            self.shared.purges.purge_group(*group, now);
+        }
         let telling = self.redis.as_ref().map(|redis| redis.purge_groups(groups, now));
         async move {
             if let Some(telling) = telling {
@@ -93,19 +95,37 @@ impl Worker {
         }
     }
 
-    /// One of a URL's keys; with whether request fields or contents make several of it.
-    fn forget_key(&self, (key, several): (CacheKey, bool)) -> impl Future<Output = Forgotten> + use<'_> {
-        let (seq, before) = self.shared.purges.purge_after(key.url_hash(), self.now());
+    /// One of a URL's keys, and what is stored for this path under a rule for its query.
+    fn forget_key(&self, of_url: KeyOfUrl) -> impl Future<Output = Forgotten> + use<'_> {
+        let KeyOfUrl { key, several, searched } = of_url;
+        let (purges, now) = (&self.shared.purges, self.now());
+        // First, so that what is kept as of the URL's own purge need not fear it.
+        let path = searched.then(|| Group::of_path(&key)).map(|path| (path, purges.purge_path(path, now)));
+        let (seq, before) = purges.purge_after(key.url_hash(), now);
         let telling = self.redis.as_ref().map(|redis| redis.purge(key.url_hash()));
+        let telling_path =
+            self.redis.as_ref().zip(path).map(|(redis, (path, _))| redis.purge_path(path, now));
         async move {
-            let redis = match telling {
+            let mut redis = match telling {
                 Some(telling) => Some(telling.await),
                 None => None,
             };
+            if let Some(telling) = telling_path
+                && let Err(failed) = telling.await
+            {
+                redis = Some(Err(failed));
+            }
             self.shared.memory.remove(&key);
             let told = redis.is_none_or(|told| told.is_ok());
             if told && !several && !self.shared.flights.any(key.hash()) {
-                self.shared.purges.retract(key.url_hash(), seq);
+                purges.retract(key.url_hash(), seq);
+            }
+            // Without a rule, nothing is stored under one; and who learns one just now sees that something
+            // was purged meanwhile (`Filling::rekey`).
+            if let Some((path, seq)) =
+                path.filter(|(path, _)| told && self.shared.searches.rule(*path).is_none())
+            {
+                purges.retract_path(path, seq);
             }
             Forgotten { key, redis, seq, before }
         }

@@ -22,7 +22,7 @@ use crate::config::{Config, Route, RouteCache};
 use crate::flight::Flights;
 use crate::interim;
 use crate::rules::Methods;
-use crate::store::{Memory, Purges, Reach, Redis};
+use crate::store::{Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy};
 use crate::telemetry::{AccessLog, Metrics, Shard};
 use crate::upstream::Upstream;
@@ -52,6 +52,8 @@ pub struct Shared {
     pub memory: Memory,
     /// What was purged, and when.
     pub purges: Arc<Purges>,
+    /// Of which paths it is known that not all of the query counts.
+    pub searches: Searches,
     /// The fetches in flight.
     pub flights: Arc<Flights<Landing>>,
     /// The access log, where one is kept.
@@ -85,6 +87,16 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// One series for each of `config.routes`, in its order.
     pub metrics: Metrics,
+}
+
+/// A key of a URL.
+struct KeyOfUrl {
+    /// Request fields and content apart.
+    key: CacheKey,
+    /// Whether request fields or contents make several of it.
+    several: bool,
+    /// Whether responses may be stored under a rule for the path's query.
+    searched: bool,
 }
 
 impl Worker {
@@ -122,13 +134,13 @@ impl Snapshot {
     }
 
     /// The keys under which responses to requests for `url` are stored, request fields and content
-    /// apart, each with whether those make several of it; none where `url` is not an absolute `http`
+    /// apart; none where `url` is not an absolute `http`
     /// URL. Mostly it is one: the routes that would take such requests say how URLs are read. The first
     /// is that of a GET.
-    fn keys_of_url(&self, url: &str) -> Vec<(CacheKey, bool)> {
+    fn keys_of_url(&self, url: &str) -> Vec<KeyOfUrl> {
         let Ok(uri) = url.parse::<Uri>() else { return Vec::new() };
         let Some(host) = uri.host().map(str::to_ascii_lowercase) else { return Vec::new() };
-        let (mut keys, plain): (Vec<(CacheKey, bool)>, _) = (Vec::new(), KeyPolicy::default());
+        let (mut keys, plain): (Vec<KeyOfUrl>, _) = (Vec::new(), KeyPolicy::default());
         for method in Methods::ALL {
             let route = self.config.route(&method, &host, uri.path());
             let cache = route.and_then(|route| self.cache(route));
@@ -137,10 +149,14 @@ impl Snapshot {
             }
             let several =
                 cache.is_some_and(|cache| cache.key.has_extras() || cache.policy.methods.with_content());
+            let searched = cache.is_some_and(|cache| cache.no_vary_search);
             let Some(key) = CacheKey::of_url(url, cache.map_or(&plain, |cache| &cache.key)) else { continue };
-            match keys.iter_mut().find(|(known, _)| *known == key) {
-                Some((_, known)) => *known |= several,
-                None => keys.push((key, several)),
+            match keys.iter_mut().find(|known| known.key == key) {
+                Some(known) => {
+                    known.several |= several;
+                    known.searched |= searched;
+                }
+                None => keys.push(KeyOfUrl { key, several, searched }),
             }
         }
         keys

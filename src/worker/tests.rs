@@ -28,6 +28,7 @@ async fn worker(cache: &str, route: &str) -> Worker {
         memory: Memory::new(&config.cache),
         purges,
         flights: Flights::new(),
+        searches: Searches::default(),
         access: None,
         pseudonym: "larder-test".into(),
         interim: Arc::default(),
@@ -96,10 +97,12 @@ async fn a_thousand_urls_that_were_never_cached_leave_no_note_and_keys_of_minute
     }
     assert!(worker.gives(&kept));
     let keys = server.keys();
-    assert_eq!(keys.len(), 1_000);
+    // For each the URL's marker, and the path's.
+    assert_eq!(keys.len(), 2_000);
     for key in keys.iter().step_by(50) {
         let left = server.command(&["PTTL", key]).int();
-        assert!(key.ends_with(":g") && (1..=600_000).contains(&left), "{key}: {left}");
+        let marker = key.ends_with(":g") || key.contains(":G:");
+        assert!(marker && (1..=600_000).contains(&left), "{key}: {left}");
     }
 }
 
@@ -154,7 +157,7 @@ async fn while_redis_does_not_take_the_purge_the_note_stays() {
     server.stop();
     let forgotten = worker.forget_path("/").await;
     assert!(matches!(forgotten.redis, Some(Err(_))), "{forgotten:?}");
-    assert_eq!(worker.notes(), 1);
+    assert_eq!(worker.notes(), 2, "the URL's, and the path's");
 }
 
 #[tokio::test]
@@ -165,9 +168,32 @@ async fn whoever_does_not_wait_has_it_forgotten_all_the_same() {
     worker.keep(&old);
     drop(worker.forget(&worker.shared.snapshot.load_full(), "http://test/"));
     assert!(!worker.gives(&old));
-    assert_eq!(worker.notes(), 1);
+    assert_eq!(worker.notes(), 2);
     worker.redis.as_ref().unwrap().flush(Duration::from_secs(20)).await;
-    assert_eq!(server.keys().len(), 1, "the marker");
+    assert_eq!(server.keys().len(), 2, "the markers");
+}
+
+#[tokio::test]
+async fn where_no_rule_for_queries_is_listened_to_a_path_needs_no_marker() {
+    let server = RedisServer::start();
+    let worker = worker(&with_redis(&server), "no_vary_search = false").await;
+    worker.forget_path("/").await;
+    assert_eq!((server.keys().len(), worker.notes()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_path_with_a_rule_keeps_its_note() {
+    let worker = worker("", "").await;
+    let headers = [("cache-control", "max-age=60"), ("no-vary-search", "params")];
+    let old = stored(&key("/"), &[], &headers, b"old", worker.born());
+    let rule = old.facts.no_vary_search.clone().unwrap();
+    let searched = Arc::new(key("/").searched(&rule));
+    worker.shared.searches.learn(crate::stored::Group::of_path(&searched), &rule);
+    let old = stored(&searched, &[], &headers, b"old", worker.born());
+    assert!(worker.keep(&old) && worker.gives(&old));
+    worker.forget_path("/").await;
+    assert!(!worker.gives(&old));
+    assert_eq!(worker.notes(), 1, "the path's");
 }
 
 #[tokio::test]

@@ -51,6 +51,7 @@ fn the_shipped_files_commented_settings_are_right_too() {
     let (cache, default) = (config.routes[0].cache.clone().unwrap(), RouteCache::default());
     assert_eq!(cache.max_request_body, default.max_request_body);
     assert_eq!(cache.group_invalidation, default.group_invalidation);
+    assert_eq!(cache.no_vary_search, default.no_vary_search);
     assert!(config.cache.redis.is_some() && config.admin_token.is_some());
     assert!(config.routes.iter().any(|r| r.matcher.regex.is_some() && r.cache.is_none()));
 }

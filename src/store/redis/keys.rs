@@ -5,12 +5,13 @@
 //! | `larder:2:{U}:X` | the response, or the names it varies on |
 //! | `larder:2:{U}:X:S` | a variant, where the response varies; by its language a second time, where a route takes those by meaning |
 //! | `larder:2:{U}:g` | the URL's generation, a number; absent = 0 |
-//! | `larder:2:{O}:G:N` | when a group was purged, in milliseconds |
+//! | `larder:2:{O}:G:N` | when a group, or all at a path, was purged, in milliseconds |
+//! | `larder:2:{O}:R:N` | the rule for the query of a path (`No-Vary-Search`), as the field says it |
 //!
 //! `U` is the URL's hash in hex (32 digits), `X` is `-` or the hash of the key's extras (32 digits),
 //! `S` is the hash of the selecting fields (16 digits), and `2` is the version of this layout and of
 //! the record. The braces keep all keys of a URL on one node of a cluster. `O` and `N` are the hashes of
-//! an origin and of a group's name (32 digits each).
+//! an origin and of a group's name or a path (32 digits each).
 //!
 //! Every record carries the generation that stood before its fetch began, and counts only while the
 //! marker says the same. So one small write, of a generation that never was before, voids every
@@ -33,6 +34,10 @@
 //! Purge and put are one script each ([`script`](super::script)), so nothing comes in between.
 //! A group's marker is read with each record that is in the group, and voids what was asked for before
 //! it; it lives longer than any record can.
+//! What is stored under a rule for its path is in a group of that path. It is voided by that group's
+//! marker alone, so its own generation is always 0. A path's marker lives as long as a group's where a
+//! rule stands, else for [`PURGED_FOR`]; and a response with a rule is put only if the marker, read just
+//! before, does not void it.
 //! Every key expires: a record after [`MAX_TTL`] at most, a marker [`SPARE`] later.
 //! A Redis that loses a marker before its time, for lack of memory or in a restart without its data,
 //! forgets that purge. `maxmemory-policy` should go by use (`allkeys-lru`, `volatile-lru`): a marker is
@@ -89,6 +94,12 @@ pub(super) fn marker(url_hash: u128) -> String {
 pub(super) fn group(group: Group) -> String {
     let Group { origin, name } = group;
     format!("larder:2:{{{origin:032x}}}:G:{name:032x}")
+}
+
+/// The key of a path's rule.
+pub(super) fn rule(path: Group) -> String {
+    let Group { origin, name } = path;
+    format!("larder:2:{{{origin:032x}}}:R:{name:032x}")
 }
 
 /// A generation that never was before: 0 stands for "never purged".

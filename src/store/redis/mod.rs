@@ -19,18 +19,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use redis::aio::MultiplexedConnection;
 use redis::{Value, cmd};
 use tokio::time::timeout;
 
 use self::link::{AbortOnDrop, Fault, Link, Phase, ask};
-use self::queue::{Purge, Queue, Write, Writer};
+use self::queue::{Notice, Queue, Write, Writer};
 use self::reach::Member;
 pub use self::reach::Reach;
 use super::Purges;
 use crate::clock::{Clock, Mono, Timestamp};
 use crate::config;
+use crate::fields::no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 use crate::fields::vary::Vary;
 use crate::rules::{Normalize, selecting_fields};
 use crate::stored::{CacheKey, Group, Record, StoredResponse, decode};
@@ -116,6 +117,13 @@ impl From<Fault> for Absent {
             Fault::Deadline => Self::Deadline,
             Fault::Lost | Fault::Nonsense | Fault::Refused => Self::Error,
         }
+    }
+}
+
+impl Generation {
+    /// That of what is stored under a rule for its path: no purge gives it another.
+    pub fn of_searched(self) -> Self {
+        Self { number: 0, ..self }
     }
 }
 
@@ -234,7 +242,7 @@ impl Redis {
         url_hash: u128,
     ) -> impl Future<Output = Result<Option<Generation>, Absent>> + use<'_> {
         let seen_at = self.0.clock.mono();
-        let telling = self.tell(Purge::Url(url_hash));
+        let telling = self.tell(Notice::Url(url_hash));
         async move { Ok(telling.await?.map(|number| Generation { number, seen_at })) }
     }
 
@@ -246,11 +254,33 @@ impl Redis {
         groups: Arc<[Group]>,
         at: Timestamp,
     ) -> impl Future<Output = Result<(), Absent>> + use<'_> {
-        let telling = self.tell(Purge::Groups(groups, at));
+        let telling = self.tell(Notice::Groups(groups, at));
         async move { telling.await.map(drop) }
     }
 
-    fn tell(&self, purge: Purge) -> impl Future<Output = Result<Option<u64>, Absent>> + use<'_> {
+    /// Voids everything at a path that is stored under a rule for its query, as
+    /// [`purge_groups`](Self::purge_groups). Costs Redis a small key, for ten minutes where there is no
+    /// such rule.
+    pub fn purge_path(
+        &self,
+        path: Group,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<(), Absent>> + use<'_> {
+        let telling = self.tell(Notice::Path(path, at));
+        async move { telling.await.map(drop) }
+    }
+
+    /// The rule for the query of a path, if one is known, within the deadline.
+    pub async fn rule(&self, path: Group) -> Option<NoVarySearch> {
+        let told = self.0.reader.with(self.0.deadline, |mut connection| async move {
+            ask(&mut connection, cmd("GET").arg(keys::rule(path))).await
+        });
+        let text = string(told.await.ok()?)??;
+        let value = HeaderValue::from_bytes(&text).ok()?;
+        NoVarySearch::parse(&HeaderMap::from_iter([(NO_VARY_SEARCH, value)]))
+    }
+
+    fn tell(&self, purge: Notice) -> impl Future<Output = Result<Option<u64>, Absent>> + use<'_> {
         let unsure = Unsure { redis: &self.0, purge, taken: false };
         async move {
             let mut unsure = unsure;
@@ -307,7 +337,7 @@ const WRITE_PING: Duration = Duration::from_millis(500);
 /// A purge that Redis may not have taken.
 struct Unsure<'a> {
     redis: &'a Inner,
-    purge: Purge,
+    purge: Notice,
     taken: bool,
 }
 
@@ -328,11 +358,11 @@ async fn look(
     generation: &mut Option<u64>,
 ) -> Result<Result<StoredResponse, Absent>, Fault> {
     let response = match seek(connection.clone(), key, asked, generation).await? {
-        Ok(response) if !response.facts.groups.is_empty() => response,
+        Ok(response) if Group::any(&response.facts) => response,
         found => return Ok(found),
     };
     let mut call = cmd("MGET");
-    Group::of(key, response.facts.groups.iter()).for_each(|group| {
+    Group::all(key, &response.facts).for_each(|group| {
         call.arg(keys::group(group));
     });
     let Value::Array(markers) = ask(&mut connection, &call).await? else { return Err(Fault::Nonsense) };

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
@@ -24,6 +25,7 @@ use super::link::{Fault, Link, Phase, ask};
 use super::script::{self, Set};
 use super::{Counters, Generation};
 use crate::clock::{Clock, Mono, Timestamp};
+use crate::fields::no_vary_search::NO_VARY_SEARCH;
 use crate::rules::{Normalize, SelectingFields};
 use crate::store::Purges;
 use crate::stored::{Group, StoredResponse, encode_names, encode_response};
@@ -48,14 +50,16 @@ pub(super) struct Write {
 
 /// A purge that Redis has to be told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Purge {
+pub(super) enum Notice {
     /// Of a URL, by its hash.
     Url(u128),
     /// Of groups of one origin, at a time.
     Groups(Arc<[Group]>, Timestamp),
+    /// Of all at a path that does not vary on all of the query, at a time.
+    Path(Group, Timestamp),
 }
 
-impl Purge {
+impl Notice {
     /// Tells it; gives the URL's new generation if it is the first for a while.
     pub(super) async fn told(&self, connection: MultiplexedConnection) -> Result<Option<u64>, Fault> {
         match self {
@@ -63,6 +67,7 @@ impl Purge {
             Self::Groups(groups, at) => {
                 script::purge_groups(connection, Arc::clone(groups), *at).await.map(|()| None)
             }
+            Self::Path(path, at) => script::purge_path(connection, *path, *at).await.map(|()| None),
         }
     }
 }
@@ -81,7 +86,7 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     writes: VecDeque<Write>,
-    purges: VecDeque<Purge>,
+    purges: VecDeque<Notice>,
     /// Bytes of `writes`, and of the one that is being written.
     bytes: u64,
     /// The task has taken something out and is not done with it.
@@ -110,7 +115,7 @@ impl Queue {
     }
 
     /// Keeps a purge until Redis has taken it. Gives `false` when another had to be given up for it.
-    pub(super) fn keep_purge(&self, purge: Purge) -> bool {
+    pub(super) fn keep_purge(&self, purge: Notice) -> bool {
         let fits = {
             let mut waiting = self.waiting.lock();
             if waiting.purges.contains(&purge) {
@@ -151,7 +156,7 @@ impl Queue {
         self.waiting.lock().writes.len()
     }
 
-    fn take_purge(&self) -> Option<Purge> {
+    fn take_purge(&self) -> Option<Notice> {
         let mut waiting = self.waiting.lock();
         let purge = waiting.purges.pop_front();
         waiting.busy |= purge.is_some();
@@ -226,7 +231,7 @@ impl Writer {
         }
     }
 
-    async fn purge_again(&self, purge: Purge) -> bool {
+    async fn purge_again(&self, purge: Notice) -> bool {
         let taken = self.link.with(WRITE, |connection| purge.told(connection)).await.is_ok();
         if !taken && !self.queue.keep_purge(purge) {
             self.counters.lost_purge();
@@ -244,6 +249,10 @@ impl Writer {
             return;
         }
         let Some(record) = Record::of(write) else { return };
+        if write.response.facts.no_vary_search.is_some() && !self.path_is_open(&write.response).await {
+            self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let written = self.link.with(WRITE, |connection| record.put(connection)).await;
         self.count(written, record.bytes());
         if !matches!(written, Ok(false) | Err(Fault::Open)) && self.purges.is_purged(&write.response) {
@@ -251,6 +260,15 @@ impl Writer {
             // this fail as well, the purge still voids it once Redis hears of it.
             let _undone = self.link.with(WRITE, |connection| record.unlink(connection)).await;
         }
+    }
+
+    /// Tells the path's rule, which has to stand before what is stored under it; gives whether nothing at
+    /// the path was purged since the response was asked for.
+    async fn path_is_open(&self, response: &StoredResponse) -> bool {
+        let (path, asked) = (Group::of_path(&response.key), response.facts.request_time);
+        let rule = response.key.is_searched().then(|| rule_text(&response.headers)).flatten();
+        let told = self.link.with(WRITE, |connection| script::learn_rule(connection, path, rule));
+        told.await.is_ok_and(|purged| asked > purged)
     }
 
     fn count(&self, written: Result<bool, Fault>, bytes: u64) {
@@ -269,6 +287,12 @@ impl Writer {
             }
         }
     }
+}
+
+/// The field that says a rule, on one line.
+fn rule_text(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let lines: Vec<&[u8]> = headers.get_all(NO_VARY_SEARCH).iter().map(HeaderValue::as_bytes).collect();
+    (!lines.is_empty()).then(|| lines.join(&b", "[..]))
 }
 
 /// What is set for one response: itself, and the names it varies on, if any.

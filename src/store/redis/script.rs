@@ -52,6 +52,15 @@ for i = 1, #KEYS do
 end
 return redis.status_reply('OK')";
 
+/// Keys: the path's marker, its rule. Arguments: when it was purged, time to live with a rule, without.
+const PURGE_PATH: &str = "\
+local at = tonumber(redis.call('GET', KEYS[1]) or '0') or 0
+local ttl = tonumber(ARGV[3])
+if redis.call('EXISTS', KEYS[2]) == 1 then ttl = tonumber(ARGV[2]) end
+ttl = math.max(ttl, redis.call('PTTL', KEYS[1]))
+redis.call('SET', KEYS[1], string.format('%.0f', math.max(at, tonumber(ARGV[1]))), 'PX', ttl)
+return redis.status_reply('OK')";
+
 /// A record to be put.
 pub(super) struct Set {
     pub(super) key: String,
@@ -90,6 +99,39 @@ pub(super) async fn purge_groups(
         Value::Okay => Ok(()),
         _ => Err(Fault::Nonsense),
     }
+}
+
+/// Notes when all at a path was purged.
+pub(super) async fn purge_path(
+    mut connection: MultiplexedConnection,
+    path: Group,
+    at: Timestamp,
+) -> Result<(), Fault> {
+    let mut call = eval(PURGE_PATH, &[&keys::group(path), &keys::rule(path)]);
+    call.arg(at.as_millis()).arg(keys::group_ttl()).arg(keys::purged_ttl());
+    match ask(&mut connection, &call).await? {
+        Value::Okay => Ok(()),
+        _ => Err(Fault::Nonsense),
+    }
+}
+
+/// Sets a path's rule, if one is given; gives when all at the path was purged.
+///
+/// In this order: a purge that comes after the second finds the rule that was set by the first, and
+/// leaves a marker that outlives what is put now.
+pub(super) async fn learn_rule(
+    mut connection: MultiplexedConnection,
+    path: Group,
+    rule: Option<Vec<u8>>,
+) -> Result<Timestamp, Fault> {
+    if let Some(rule) = rule {
+        let mut call = cmd("SET");
+        call.arg(keys::rule(path)).arg(rule).arg("PX").arg(keys::group_ttl());
+        ask(&mut connection, &call).await?;
+    }
+    let marker = ask(&mut connection, cmd("GET").arg(keys::group(path))).await?;
+    let at = super::string(marker).and_then(super::read_generation).ok_or(Fault::Nonsense)?;
+    Ok(Timestamp::from_millis(at))
 }
 
 /// The call that puts `sets`, all of one URL, if its generation is still the one that was `seen`.

@@ -26,7 +26,7 @@ use support::front::HOST;
 use support::{Larder, Origin, PATIENCE, RedisServer, Request, Response, client, within};
 
 /// The routes that a script may run on, and what they say under `[route.cache]`.
-const ROUTES: [(&str, &str); 8] = [
+const ROUTES: [(&str, &str); 16] = [
     ("plain", ""),
     ("ttl", "ttl.default = \"10m\""),
     ("stale", "stale_while_revalidate = \"10m\"\nstale_if_error = \"10m\""),
@@ -35,10 +35,21 @@ const ROUTES: [(&str, &str); 8] = [
     ("strip", "set_cookie = \"strip\""),
     ("keep", "set_cookie = \"keep\""),
     ("lang", "vary.normalize = [\"accept-language\"]"),
+    ("query", "methods = [\"GET\", \"HEAD\", \"QUERY\"]"),
+    ("ignore", "key.ignore_query = [\"utm_*\"]"),
+    ("tenant", "key.headers = [\"X-Tenant\"]"),
+    ("cookie", "cookies = [\"lang\"]\nttl.default = \"10m\""),
+    ("share", "authorization = \"share\"\ncookies = \"ignore\"\nttl.default = \"10m\""),
+    ("override", "ttl.override = \"10m\""),
+    ("max", "ttl.max = \"60s\""),
+    ("off", OFF),
 ];
 
+/// In place of a `[route.cache]`.
+const OFF: &str = "cache = false";
+
 /// No fewer, so that a script that is lost is noticed.
-const AT_LEAST: usize = 60;
+const AT_LEAST: usize = 100;
 
 /// What the origin is to answer, by path: each request takes the next.
 type Answers = Arc<Mutex<HashMap<String, Vec<Answer>>>>;
@@ -148,8 +159,9 @@ fn configuration(origin: &Origin, redis: Option<&RedisServer>) -> String {
         format!("[cache]\nredis = \"{}\"\nredis_deadline = \"5s\"\n", redis.url())
     });
     let routes = ROUTES.map(|(name, cache)| {
+        let cache = if cache == OFF { OFF.into() } else { format!("[route.cache]\n{cache}") };
         format!(
-            "[[route]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}/*\" }}\nupstream = \"o\"\n[route.cache]\n{cache}\n"
+            "[[route]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}/*\" }}\nupstream = \"o\"\n{cache}\n"
         )
     });
     format!(
@@ -259,10 +271,16 @@ impl Play<'_> {
     /// What the client got, if it is what it should have got.
     fn ask(&self) -> Result<Vec<String>, String> {
         let bytes = |field: &Field| [field.name.as_bytes(), b": ", &field.value, b"\r\n"].concat();
-        let fields: Vec<u8> = self.step.fields.iter().flat_map(bytes).collect();
+        let mut fields: Vec<u8> = self.step.fields.iter().flat_map(bytes).collect();
+        if !self.step.content.is_empty() {
+            fields.extend(format!("Content-Length: {}\r\n", self.step.content.len()).bytes());
+        }
         let head =
             format!("{} {} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n", self.step.method, self.path);
-        let got = client::send(self.larder.proxy(), &[head.as_bytes(), &fields, b"\r\n"].concat());
+        let got = client::send(
+            self.larder.proxy(),
+            &[head.as_bytes(), &fields, b"\r\n", self.step.content.as_bytes()].concat(),
+        );
         let want = &self.step.want;
         let body = if want.body == "*" { "*".to_owned() } else { got.text() };
         let told = match want.told.strip_suffix(" *") {

@@ -24,6 +24,7 @@ pub struct Step {
     pub method: String,
     /// With its question mark; empty where there is none.
     pub query: String,
+    pub content: String,
     pub fields: Vec<Field>,
     /// The request is repeated until it comes out as it should.
     pub eventually: bool,
@@ -165,9 +166,17 @@ fn opened(place: &str, heading: &str) -> Result<Script, String> {
 fn asked(text: &str, eventually: bool, now: u64) -> Result<Step, String> {
     let mut items = text.split(" | ");
     let first = items.next().unwrap_or_default();
-    let (method, query) = first.split_once(' ').unwrap_or((first, ""));
-    let fields = items.map(|item| field(item, now)).collect::<Result<_, _>>()?;
-    Ok(Step { method: method.into(), query: query.into(), fields, eventually, ..Step::default() })
+    let mut words = first.split(' ');
+    let mut step = Step { method: words.next().unwrap_or_default().into(), eventually, ..Step::default() };
+    for word in words {
+        match word.strip_prefix("content=") {
+            Some(content) => step.content = content.into(),
+            None if word.starts_with('?') => step.query = word.into(),
+            None => return Err(format!("`{word}` is neither a query nor `content=`")),
+        }
+    }
+    step.fields = items.map(|item| field(item, now)).collect::<Result<_, _>>()?;
+    Ok(step)
 }
 
 fn answered(text: &str, now: u64) -> Result<Answer, String> {

@@ -9,6 +9,7 @@
 use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE};
 use http::{HeaderMap, HeaderName};
 
+use super::content_coding::canonical;
 use super::list;
 
 /// Members of a value that are told apart; a longer one has no form by meaning.
@@ -157,7 +158,7 @@ fn weighted(member: &[u8]) -> Option<(&[u8], u16)> {
 }
 
 /// §12.4.2: `0` or `1`, and at most three digits after a point; none of them more than 1.
-fn qvalue(value: &[u8]) -> Option<u16> {
+pub(super) fn qvalue(value: &[u8]) -> Option<u16> {
     let (whole, rest) = value.split_first()?;
     let whole = if matches!(whole, b'0' | b'1') { u16::from(whole - b'0') } else { return None };
     let digits = if rest.is_empty() { rest } else { rest.strip_prefix(b".")? };
@@ -185,12 +186,7 @@ fn weight_text(weight: u16) -> ([u8; 8], usize) {
 
 /// §8.4.1: "x-gzip" is equivalent to "gzip", "x-compress" to "compress".
 fn coding(name: &[u8]) -> Option<&[u8]> {
-    if name.eq_ignore_ascii_case(b"x-gzip") {
-        return Some(b"gzip");
-    }
-    if name.eq_ignore_ascii_case(b"x-compress") {
-        return Some(b"compress");
-    }
+    let name = canonical(name);
     let tchar = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     (!name.is_empty() && name.iter().all(tchar)).then_some(name)
 }

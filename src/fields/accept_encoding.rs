@@ -7,6 +7,7 @@
 use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
 
+use super::accept::qvalue;
 use super::content_coding::{Coding, canonical};
 use super::list;
 
@@ -84,24 +85,6 @@ fn member(member: &[u8]) -> Option<(&[u8], Weight)> {
         }
     }
     Some((name, weight))
-}
-
-/// `( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )` (§12.4.2).
-fn qvalue(value: &[u8]) -> Option<Weight> {
-    let (whole, fraction) = match value {
-        [whole] | [whole, b'.'] => (whole, &[][..]),
-        [whole, b'.', fraction @ ..] if fraction.len() <= 3 => (whole, fraction),
-        _ => return None,
-    };
-    let digits = fraction.iter().chain(b"000").take(3);
-    let thousandths = digits.into_iter().try_fold(0, |sum: Weight, digit| {
-        digit.is_ascii_digit().then(|| sum * 10 + Weight::from(digit - b'0'))
-    })?;
-    match (whole, thousandths) {
-        (b'0', _) => Some(thousandths),
-        (b'1', 0) => Some(FULL),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

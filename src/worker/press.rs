@@ -193,3 +193,106 @@ fn encoded(coding: Coding, body: &[u8]) -> Option<Bytes> {
 pub fn worthwhile(body: &[u8], encoded: Option<Bytes>) -> Copy {
     encoded.filter(|encoded| encoded.len() < body.len()).map_or(Copy::None, Copy::Made)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::Class;
+    use crate::stored::Born;
+    use crate::stored::samples::{key, plain, stored};
+    use crate::worker::tests::worker;
+
+    const ZSTD: Form = Form::Encoded(Coding::Zstd);
+    const BOUND: u64 = 1 << 20;
+
+    async fn shared() -> Arc<Shared> {
+        worker("", "").await.shared
+    }
+
+    fn keep(shared: &Shared, response: &Arc<StoredResponse>) {
+        assert!(shared.memory.keep(Arc::clone(response), Class::Plain, &shared.purges));
+    }
+
+    /// A body that is not encoded on the request's own thread, and one that is.
+    fn bodies() -> [Arc<StoredResponse>; 2] {
+        [200_000, 2_000].map(|size| plain(&format!("/{size}"), &vec![b'x'; size], Born::Here(0)))
+    }
+
+    fn coded(bytes: &[u8]) -> Arc<StoredResponse> {
+        let fields = [("cache-control", "max-age=60"), ("content-encoding", "gzip")];
+        stored(&key("/coded"), &[], &fields, bytes, Born::Here(0))
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_made_once_and_kept_beside_its_body() {
+        let shared = shared().await;
+        for response in bodies() {
+            keep(&shared, &response);
+            let (one, two) =
+                tokio::join!(shared.copy(&response, ZSTD, BOUND), shared.copy(&response, ZSTD, BOUND));
+            assert!(matches!(one, Some(Copy::Made(_))) && one == two);
+            assert_eq!(response.copies.get(ZSTD).cloned(), one);
+        }
+        assert_eq!(shared.press.gauges().encoded, 2);
+        // The thread that made the last one tells before it tidies up.
+        let tidy = async {
+            while !shared.press.making.lock().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), tidy).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_leaves_does_not_stop_it() {
+        let shared = shared().await;
+        let [large, _] = bodies();
+        keep(&shared, &large);
+        {
+            let mut waiting = pin!(shared.copy(&large, ZSTD, BOUND));
+            let polled = waiting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert_eq!(polled, Poll::Pending);
+        }
+        assert!(matches!(shared.copy(&large, ZSTD, BOUND).await, Some(Copy::Made(_))));
+        assert_eq!(shared.press.gauges().encoded, 1);
+    }
+
+    #[tokio::test]
+    async fn while_all_threads_are_busy_what_must_be_decoded_waits_and_the_rest_stays_as_it_is() {
+        let shared = shared().await;
+        let [large, small] = bodies();
+        let coded = coded(&coding::encode(Coding::Gzip, b"body").unwrap());
+        let taken = Arc::clone(&shared.press.threads).acquire_owned().await.unwrap();
+        assert_eq!(shared.copy(&large, ZSTD, BOUND).await, None);
+        assert!(matches!(shared.copy(&small, ZSTD, BOUND).await, Some(Copy::Made(_))), "at once");
+        let mut decoded = pin!(shared.copy(&coded, Form::Decoded, BOUND));
+        assert!(decoded.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(taken);
+        assert_eq!(decoded.await, Some(Copy::Made(Bytes::from_static(b"body"))));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_made_is_told_and_remembered() {
+        let shared = shared().await;
+        let bomb = coded(&coding::encode(Coding::Gzip, &[0; 5_000]).unwrap());
+        let tiny = plain("/tiny", b"x", Born::Here(0));
+        for (response, form) in [(&bomb, Form::Decoded), (&tiny, ZSTD), (&bomb, ZSTD), (&tiny, Form::Decoded)]
+        {
+            keep(&shared, response);
+            assert_eq!(shared.copy(response, form, 4_999).await, Some(Copy::None), "{form:?}");
+            assert_eq!(response.copies.get(form), Some(&Copy::None));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_what_is_not_stored_is_made_and_not_kept() {
+        let shared = shared().await;
+        let [large, _] = bodies();
+        assert!(matches!(shared.copy(&large, ZSTD, BOUND).await, Some(Copy::Made(_))));
+        assert_eq!(large.copies.get(ZSTD), None);
+    }
+}

@@ -168,6 +168,9 @@ struct Pump {
     taken: u64,
 }
 
+/// Bytes of memory that a chunk takes beside its own, in the lists that hold it; about.
+const CHUNK: u64 = 128;
+
 impl Pump {
     /// Moves the body from the origin to the readers, and into the cache at its end.
     ///
@@ -238,12 +241,14 @@ impl Pump {
         self.taken = self.taken.saturating_add(chunk.len() as u64);
         let held = match keeping {
             Keeping::Rest { missing, .. } if self.taken > missing.len() => return Room::NoReaders,
-            Keeping::Rest { parts, .. } => Content::Parts(parts.clone()).held(),
+            Keeping::Rest { parts, .. } => parts.held(),
             Keeping::Whole | Keeping::Part { .. } => 0,
         };
-        let total = self.taken;
+        // What holds a chunk counts, too: a body may come a byte at a time.
+        let chunks = (self.came.len() as u64).saturating_add(1).saturating_mul(CHUNK);
+        let total = self.taken.saturating_add(chunks);
         if let Some(reserved) = &mut self.reserved {
-            let why = if total.saturating_add(held) > max {
+            let why = if self.taken.saturating_add(held) > max {
                 Some(NotStored::TooLarge)
             } else if !reserved.grow(total.saturating_sub(reserved.bytes())) {
                 Some(NotStored::InFlightLimit)

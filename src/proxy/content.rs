@@ -6,13 +6,12 @@
 //!
 //! Cancellation: dropping the future drops what was read; nothing has happened yet.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -21,7 +20,6 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::rules;
 use crate::store::Reserved;
-use crate::stored::StoredResponse;
 use crate::telemetry::Bypass;
 use crate::upstream::{BoxError, RequestBody};
 use crate::worker::Content;
@@ -110,15 +108,16 @@ fn refused(exchange: Exchange, failure: Failure) -> Step {
 /// waiting to be told to go on (RFC 9110 §10.1.1), which is the origin's to say then.
 async fn read(exchange: &Exchange, mut body: Incoming) -> End {
     let max = exchange.cache().map_or(0, |cache| cache.max_request_body);
-    let (mut read, mut bytes) = (VecDeque::new(), 0_u64);
+    // In memory of its own: chunks are parts of a connection's read buffer, and would keep all of it.
+    let mut read = BytesMut::new();
     let Some(mut held) = exchange.worker.shared.memory.in_flight().try_reserve(0) else {
-        return End::TooLarge(Beginning { read, rest: body });
+        return End::TooLarge(Beginning { read: read.freeze(), rest: body, held: None });
     };
     let (silence, total) = patience(exchange);
     let over = Instant::now() + total;
     while !body.is_end_stream() {
-        if body.size_hint().lower() > max.saturating_sub(bytes) {
-            return End::TooLarge(Beginning { read, rest: body });
+        if body.size_hint().lower() > max.saturating_sub(read.len() as u64) {
+            return End::TooLarge(Beginning { read: read.freeze(), rest: body, held: Some(held) });
         }
         let frame = match timeout_at(over.min(Instant::now() + silence), body.frame()).await {
             Err(_) => return End::Late,
@@ -128,13 +127,12 @@ async fn read(exchange: &Exchange, mut body: Incoming) -> End {
         };
         // A trailer section may be discarded (RFC 9110 §6.5.1).
         let Ok(chunk) = frame.into_data() else { continue };
-        let size = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-        (bytes, read) = (bytes.saturating_add(size), pushed(read, chunk));
-        if bytes > max || !held.grow(size) {
-            return End::TooLarge(Beginning { read, rest: body });
+        read.extend_from_slice(&chunk);
+        if read.len() as u64 > max || !held.grow(chunk.len() as u64) {
+            return End::TooLarge(Beginning { read: read.freeze(), rest: body, held: Some(held) });
         }
     }
-    End::Whole(content(read, held))
+    End::Whole(Content { bytes: read.freeze(), held: Arc::new(held) })
 }
 
 /// How long a client's body may be silent, and take in all, on its way to this request's origin.
@@ -144,20 +142,13 @@ fn patience(exchange: &Exchange) -> (Duration, Duration) {
     upstream.map_or((Duration::ZERO, Duration::ZERO), |it| (it.timeout.first_byte, it.timeout.total))
 }
 
-fn pushed(mut read: VecDeque<Bytes>, chunk: Bytes) -> VecDeque<Bytes> {
-    read.push_back(chunk);
-    read
-}
-
-fn content(mut read: VecDeque<Bytes>, held: Reserved) -> Content {
-    // In memory of its own: chunks are parts of a connection's read buffer.
-    Content { bytes: StoredResponse::compact(read.make_contiguous()), held: Arc::new(held) }
-}
-
 /// A body of which the beginning has been read.
 struct Beginning {
-    read: VecDeque<Bytes>,
+    /// Empty when it has been sent on.
+    read: Bytes,
     rest: Incoming,
+    /// What it takes of the budget, as long as it is held.
+    held: Option<Reserved>,
 }
 
 impl Body for Beginning {
@@ -168,10 +159,12 @@ impl Body for Beginning {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.read.pop_front() {
-            Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
-            None => Pin::new(&mut self.rest).poll_frame(cx).map_err(Into::into),
+        if !self.read.is_empty() {
+            let read = std::mem::take(&mut self.read);
+            return Poll::Ready(Some(Ok(Frame::data(read))));
         }
+        self.held = None;
+        Pin::new(&mut self.rest).poll_frame(cx).map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -179,7 +172,7 @@ impl Body for Beginning {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let read: u64 = self.read.iter().map(|chunk| u64::try_from(chunk.len()).unwrap_or(u64::MAX)).sum();
+        let read = self.read.len() as u64;
         let (rest, mut hint) = (self.rest.size_hint(), SizeHint::new());
         hint.set_lower(rest.lower().saturating_add(read));
         if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {

@@ -86,7 +86,7 @@ impl Content {
     pub fn held(&self) -> u64 {
         match self {
             Self::Whole(bytes) => bytes.len() as u64,
-            Self::Parts(parts) => parts.pieces.iter().map(|piece| piece.bytes.len() as u64).sum(),
+            Self::Parts(parts) => parts.held(),
         }
     }
 
@@ -144,6 +144,11 @@ impl Parts {
     /// Each piece and where it begins, in order; for writing down.
     pub(super) fn list(&self) -> impl ExactSizeIterator<Item = (u64, &Bytes)> {
         self.pieces.iter().map(|piece| (piece.first, &piece.bytes))
+    }
+
+    /// Bytes held.
+    pub fn held(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.bytes.len() as u64).sum()
     }
 
     /// Length of the whole.

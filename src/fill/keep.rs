@@ -70,6 +70,7 @@ pub(super) async fn storable(filling: Filling, permit: Storable, answer: Answer)
     let (parts, body) = answer.response.into_parts();
     let head = Head {
         status: parts.status,
+        answered: parts.status,
         headers: passing_fields(&parts.headers, &permit),
         withheld: withheld_fields(&parts.headers, &permit),
         facts,
@@ -104,7 +105,7 @@ pub(super) async fn completing(filling: Filling, rest: Rest) {
         passing.extend(HeaderValue::from_str(&text).ok().map(|value| (header::CONTENT_RANGE, value)));
     }
     let withheld = withheld_fields(answer.response.headers(), &permit);
-    let head = Head { status, headers: passing, withheld, facts };
+    let head = Head { status, answered: answer.response.status(), headers: passing, withheld, facts };
     let body = answer.response.into_body();
     deliver(filling, permit, head, keeping, body, reserved).await;
 }
@@ -112,6 +113,8 @@ pub(super) async fn completing(filling: Filling, rest: Rest) {
 /// The head of a response on its way into the cache.
 struct Head {
     status: StatusCode,
+    /// The origin's own.
+    answered: StatusCode,
     headers: HeaderMap,
     withheld: HeaderMap,
     facts: ResponseFacts,
@@ -141,7 +144,7 @@ async fn deliver(
     body: OriginBody,
     reserved: Reserved,
 ) {
-    let Head { status, headers, withheld, facts } = head;
+    let Head { status, answered, headers, withheld, facts } = head;
     filling.rekey(&facts);
     let config = &filling.fill.snapshot.config.cache;
     let selecting = filling.selecting(&facts);
@@ -149,7 +152,7 @@ async fn deliver(
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
     let own = growing.reader().map(|reader| Own { reader, withheld });
     let (born, key, forms) = (filling.born, Arc::clone(&filling.fill.key), Forms::default());
-    let fetched = Fetched { status, headers, facts, selecting, key, born, body: growing, forms };
+    let fetched = Fetched { status, answered, headers, facts, selecting, key, born, body: growing, forms };
     let fetched = Arc::new(fetched);
     filling.tell_with(Landing::Fetched(Arc::clone(&fetched)), own);
     let pump = Pump { writer, trailers: None, reserved: Some(reserved), came: Vec::new(), taken: 0 };

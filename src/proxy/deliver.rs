@@ -151,7 +151,8 @@ impl Deliver {
 
     /// The response, whose body carries the report to its end.
     pub fn response(self) -> Response<Delivery> {
-        let Self { worker, snapshot, route, asked, mut report, outcome, varies, what } = self;
+        let Self { worker, snapshot, route, asked, mut report, mut outcome, varies, what } = self;
+        let answered = answered(&what);
         let foreign = !matches!(what, What::Failure(_));
         let now = worker.now();
         let route = route.and_then(|route| snapshot.route(route));
@@ -189,6 +190,9 @@ impl Deliver {
             }
             (What::Failure(failure), _) => own_answer(&failure),
         };
+        // RFC 9211 §2.3: said where it is not the status that is delivered.
+        outcome.fwd_status =
+            outcome.fwd_status.or(answered.filter(|status| *status != draft.status).map(|s| s.as_u16()));
         if varies {
             coding::head::vary(&mut draft.headers);
         }
@@ -206,6 +210,15 @@ impl Deliver {
         *response.status_mut() = draft.status;
         *response.headers_mut() = draft.headers;
         response
+    }
+}
+
+/// The status that the origin has just answered with.
+fn answered(what: &What) -> Option<StatusCode> {
+    match what {
+        What::Growing(fetched, _) => Some(fetched.answered),
+        What::Private(response) | What::Passed(response) => Some(response.status()),
+        What::Stored(..) | What::Copy(..) | What::Failure(_) => None,
     }
 }
 

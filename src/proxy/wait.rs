@@ -384,7 +384,10 @@ impl Wait {
     }
 
     fn fetched(self: Box<Self>, fetched: Arc<Fetched>, own: Own, collapsed: bool) -> Step {
-        let outcome = Outcome { stored: true, collapsed, ..self.exchange.missed(self.miss) };
+        let now = self.exchange.worker.now();
+        let asked = &self.exchange.asked.facts;
+        let ttl = self.exchange.cache().map(|cache| rules::ttl(asked, &fetched.facts, &cache.policy, now));
+        let outcome = Outcome { stored: true, collapsed, ttl, ..self.exchange.missed(self.miss) };
         Step::Deliver(Box::new(Deliver::growing(self.exchange, fetched, own, outcome)))
     }
 

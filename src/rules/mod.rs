@@ -27,7 +27,7 @@ pub use graphql::only_reads;
 pub use invalidation::{invalidates, names_itself, targets};
 pub use policy::{Authorization, Cookies, Methods, Normalize, Policy, RangeFetch, SetCookie, Ttl};
 pub use reasons::{MustAsk, NotStored};
-pub use reuse::{Reusable, Reuse, after_validation, on_error};
+pub use reuse::{Reusable, Reuse, after_validation, on_error, ttl};
 pub use selecting::{SelectingFields, selecting_fields};
 pub use storing::{Storable, stored_fields};
 pub use validation::{

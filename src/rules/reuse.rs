@@ -96,6 +96,11 @@ pub fn on_error(
     usable.then_some(this)
 }
 
+/// Whole seconds of freshness that a response to this request has left, rounded down; negative when stale.
+pub fn ttl(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy, now: Timestamp) -> i64 {
+    measured(req, resp, policy, now).ttl()
+}
+
 /// The permit for a response that the origin has confirmed for this very request (§4.3.3).
 pub fn after_validation(resp: &ResponseFacts, policy: &Policy, now: Timestamp) -> Reusable {
     let lifetime = freshness::lifetime(resp, policy).duration;

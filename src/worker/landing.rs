@@ -38,6 +38,8 @@ pub enum Landing {
 pub struct Fetched {
     /// Its status.
     pub status: StatusCode,
+    /// The status that the origin answered with: of a rest that completes stored parts it is another.
+    pub answered: StatusCode,
     /// Its fields, as they will be stored, and the `Trailer` that announces what comes after its body.
     pub headers: HeaderMap,
     /// What the caching rules need to know of it.

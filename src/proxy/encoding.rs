@@ -214,3 +214,114 @@ impl Pump {
         self.writer.complete(whole, None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::sync::OnceLock;
+    use std::task::Waker;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::coding::decode;
+    use crate::worker::tests::worker;
+
+    /// A body in these pieces; `None` = nothing is at hand for a moment.
+    struct Pieces(VecDeque<Option<Vec<u8>>>);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match self.0.pop_front() {
+                Some(Some(piece)) => Poll::Ready(Some(Ok(Frame::data(piece.into())))),
+                Some(None) => Poll::Pending,
+                None => Poll::Ready(None),
+            }
+        }
+    }
+
+    fn shared() -> &'static Arc<Shared> {
+        static SHARED: OnceLock<Arc<Shared>> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(worker("", "")).shared
+        })
+    }
+
+    /// What comes of it, and how often the thread was given back in between.
+    fn drive(mut body: Encoding<Pieces>) -> (Vec<u8>, usize) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut out, mut pauses) = (Vec::new(), 0);
+        loop {
+            match Pin::new(&mut body).poll_frame(&mut cx) {
+                Poll::Pending => pauses += 1,
+                Poll::Ready(None) => return (out, pauses),
+                Poll::Ready(Some(frame)) => {
+                    let data = frame.unwrap().into_data().unwrap();
+                    assert!(!data.is_empty());
+                    out.extend_from_slice(&data);
+                }
+            }
+        }
+    }
+
+    fn encoding(pieces: Vec<Option<Vec<u8>>>, coding: Coding) -> Encoding<Pieces> {
+        Encoding::of(Pieces(pieces.into()), coding, shared()).unwrap_or_else(|_| panic!("no encoder is free"))
+    }
+
+    #[test]
+    fn one_large_piece_does_not_hold_the_thread() {
+        for coding in Coding::ALL {
+            let body = vec![b'x'; 10 * TURN];
+            let (out, pauses) = drive(encoding(vec![Some(body.clone())], coding));
+            assert_eq!(decode(coding, &out, body.len()).unwrap(), body, "{coding:?}");
+            assert_eq!(pauses, 10, "{coding:?}");
+        }
+    }
+
+    #[test]
+    fn all_that_has_come_is_given_before_it_waits_for_more() {
+        for coding in Coding::ALL {
+            let mut body = encoding(vec![Some(b"event".to_vec()), None, None], coding);
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut out = Vec::new();
+            while body.inner.0.len() > 1 || !body.waiting.is_empty() || body.unflushed {
+                if let Poll::Ready(Some(frame)) = Pin::new(&mut body).poll_frame(&mut cx) {
+                    out.extend_from_slice(&frame.unwrap().into_data().unwrap());
+                }
+            }
+            // Without its end, which has not come.
+            let whole = [&out[..], &encoding_end(coding)].concat();
+            assert!(decode(coding, &whole, 100).is_ok_and(|body| body == "event"), "{coding:?}: {out:?}");
+        }
+    }
+
+    /// The bytes that end a body of this coding, of which "event" has been flushed.
+    fn encoding_end(coding: Coding) -> Vec<u8> {
+        let mut encoder = Encoder::new(coding).unwrap();
+        encoder.write(b"event").unwrap();
+        encoder.flush().unwrap();
+        encoder.take();
+        encoder.finish().unwrap().to_vec()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn a_body_comes_back_however_it_is_cut(pieces: Vec<Option<Vec<u8>>>) {
+            let body: Vec<u8> = pieces.iter().flatten().flatten().copied().collect();
+            for coding in Coding::ALL {
+                let (out, _) = drive(encoding(pieces.clone(), coding));
+                prop_assert_eq!(decode(coding, &out, body.len()).unwrap(), body.clone());
+            }
+        }
+    }
+}

@@ -90,9 +90,11 @@ pub(super) fn can_read(exchange: &Exchange, stored: &StoredResponse) -> bool {
     stored.facts.coding == ContentCoding::Identity || wanted(exchange, stored) != Wanted::Nothing
 }
 
-/// Whether a client that shares another's fetch reads what comes of it.
+/// Whether a client that shares another's fetch reads what comes of it. One that says nothing of codings
+/// gets what it would get once it is stored: what is decoded then, the origin is asked for now.
 pub(super) fn reads(asked: &Asked, fetched: &Fetched) -> bool {
-    accepts(&asked.headers, &fetched.headers, &fetched.facts, &fetched.selecting) != Some(false)
+    let accepts = accepts(&asked.headers, &fetched.headers, &fetched.facts, &fetched.selecting);
+    accepts.unwrap_or_else(|| !has_decoded_form(&fetched.facts))
 }
 
 impl Transform {
@@ -153,14 +155,19 @@ fn wanted(exchange: &Exchange, stored: &StoredResponse) -> Wanted {
             None => Wanted::Stored { varies: false },
         };
     }
-    let transformable = !facts.directives.no_transform && !coding::no_transform(request);
-    let decodable = whole && transformable && matches!(facts.coding, ContentCoding::One(_));
+    let varies = whole && has_decoded_form(facts);
+    let decodable = varies && !coding::no_transform(request);
     match accepts(request, &stored.headers, facts, &stored.selecting) {
-        Some(true) => Wanted::Stored { varies: decodable },
+        Some(true) => Wanted::Stored { varies },
         _ if decodable && AcceptEncoding::of(request).accepts_identity() => Wanted::Form(Form::Decoded),
-        None => Wanted::Stored { varies: false },
+        None => Wanted::Stored { varies },
         Some(false) => Wanted::Nothing,
     }
+}
+
+/// Whether a response may be decoded for those who do not accept its coding (RFC 9111 §5.2.2.6).
+fn has_decoded_form(facts: &ResponseFacts) -> bool {
+    !facts.directives.no_transform && matches!(facts.coding, ContentCoding::One(_))
 }
 
 /// Whether a request accepts a response's coding; `None` where it says nothing of codings. Then "any
@@ -228,8 +235,7 @@ pub(super) fn passing(exchange: &At<'_>, draft: &mut Draft) {
 
 /// Encodes what is on its way into the cache, likewise; and says of what is coded that it varies.
 pub(super) fn growing(exchange: &At<'_>, fetched: &Arc<Fetched>, draft: &mut Draft) {
-    let no_transform = fetched.facts.directives.no_transform;
-    if matches!(fetched.facts.coding, ContentCoding::One(_)) && !no_transform {
+    if has_decoded_form(&fetched.facts) {
         return head::vary(&mut draft.headers);
     }
     let Some(compress) = exchange.compress else { return };

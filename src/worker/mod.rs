@@ -8,7 +8,7 @@ mod forget;
 mod landing;
 mod press;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};

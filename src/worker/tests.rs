@@ -15,7 +15,7 @@ use crate::stored::samples::{key, plain, stored};
 use crate::stored::{Born, StoredResponse};
 
 /// A worker as the server makes one; `cache` is added to its `[cache]`, `route` to `[route.cache]`.
-pub(super) async fn worker(cache: &str, route: &str) -> Worker {
+pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
     let text = format!(
         "listen = \"127.0.0.1:0\"\n[cache]\n{cache}\n[upstream.o]\nservers = [\"http://127.0.0.1:1\"]\n\
          [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"o\"\n[route.cache]\n{route}\n"

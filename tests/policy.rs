@@ -11,7 +11,7 @@
 
 mod support;
 
-use support::front::{Front, HIT, HOST, Lines, STORED, told};
+use support::front::{Front, HIT, HOST, Lines, STORED, told, ttl};
 use support::{Connection, Gate, Request, Response, Script};
 
 const VARY_STORED: &str = "MISS larder; fwd=vary-miss; stored";
@@ -107,6 +107,37 @@ fn languages_are_taken_by_meaning_where_a_route_says_so() {
         }
         assert_eq!(told(&front.get("/", &[("Accept-Language", "en ,de")])), HIT, "RFC 9111 §4.1");
         assert_eq!(told(&front.get("/", &[("Accept-Language", "fr, de;q=0.5")])), VARY_STORED);
+    }
+}
+
+#[test]
+fn clients_direct_the_cache_unless_the_route_says_no() {
+    let answer = |request: &Request| match request.target.as_str() {
+        "/lasting" => Script::ok("a", &[("Cache-Control", "max-age=60")]),
+        _ => Script::ok("a", &[("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT")]),
+    };
+    let rows: [(Lines, &str); 4] = [
+        (&[("Cache-Control", "no-store")], "BYPASS larder; fwd=bypass; detail=request-no-store"),
+        (&[("Cache-Control", "max-age=0")], "MISS larder; fwd=request; stored; detail=request-max-age"),
+        (&[("Pragma", "no-cache")], "MISS larder; fwd=request; stored; detail=request-no-cache"),
+        (&[("Cache-Control", "only-if-cached")], HIT),
+    ];
+    for (cache, ignored) in [("", false), ("client_cache_control = \"ignore\"", true)] {
+        let front = Front::new(cache, answer);
+        front.get("/lasting", &[]);
+        for (asked, honoured) in rows {
+            let found = told(&front.get("/lasting", asked));
+            assert_eq!(found, if ignored { HIT } else { honoured }, "§5.2.1 {asked:?}");
+        }
+        // Nor does a request keep an answer from being stored, or one that is not there from being fetched.
+        let first = [("Cache-Control", "no-store, only-if-cached")];
+        assert_eq!(told(&front.get("/guessed", &first)) == STORED, ignored, "§5.2.1.5, §5.2.1.7");
+        front.get("/guessed", &[]);
+        let guessed = front.get("/guessed", &[]);
+        assert_eq!(told(&guessed), HIT, "§4.2.2");
+        assert!((86_000..=86_400).contains(&ttl(&guessed)), "§4.2.2: a day at most");
+        let sent = front.origin.requests();
+        assert!(sent.iter().any(|sent| sent.headers.get("cache-control") == Some("no-store")) != ignored);
     }
 }
 

@@ -11,7 +11,10 @@ use super::RouteCache;
 use super::problems::Found;
 use super::reader::{Reader, Text, Value, Zero, one_of};
 use super::section::Section;
-use crate::rules::{Authorization, Cookies, Methods, Normalize, Policy, RangeFetch, SetCookie, Ttl};
+use crate::rules::{
+    Authorization, ClientCacheControl, Cookies, Heuristic, Methods, Normalize, Policy, RangeFetch, SetCookie,
+    Ttl,
+};
 use crate::stored::{DotSegments, Glob, KeyPolicy, Slashes};
 
 /// Reads a route's caching. Without a word about it, caching is on with the defaults.
@@ -38,6 +41,8 @@ fn cache(mut section: Section<'_>) -> RouteCache {
     key.per_credential = authorization == Authorization::PerCredential;
     let policy = Policy {
         ttl: s.value("ttl").map(|value| ttl(s, value)).unwrap_or(d.ttl),
+        heuristic: s.value("heuristic").map_or(d.heuristic, |value| heuristic(s, value)),
+        client_cache_control: client_cache_control(s, d.client_cache_control),
         stale_while_revalidate: s.optional_duration("stale_while_revalidate"),
         stale_if_error: s.optional_duration("stale_if_error"),
         keep: s.duration("keep", d.keep, Zero::Fine),
@@ -82,6 +87,29 @@ fn ambiguous_ttl(reader: &Reader<'_>, value: &Value<'_>) -> Found {
         .note(format!("ttl.default = \"{wanted}\"   is for responses of which the origin gives no lifetime"))
         .note(format!("ttl.override = \"{wanted}\"  is used in place of any lifetime that the origin gives"))
         .note(format!("ttl.max = \"{wanted}\"       shortens any lifetime that is longer"))
+}
+
+/// `"off"`, or a part of the time since the last change and the most that it may be.
+fn heuristic<'a>(section: &Section<'a>, value: &'a Value<'a>) -> Option<Heuristic> {
+    let default = Policy::default().heuristic?;
+    if value.get_ref().as_table().is_none() {
+        let text = section.reader.text(value)?;
+        if text.value != "off" {
+            let help = "write \"off\", or { percent = 10, max = \"1d\" }";
+            section.reader.refuse(&text, "neither \"off\" nor a table", help);
+        }
+        return None;
+    }
+    let mut part = section.section_of("heuristic", value)?;
+    let percent = part.count("percent", default.percent, 1..=100);
+    let max = part.duration("max", default.max, Zero::Refused("write heuristic = \"off\" for none"));
+    part.finish();
+    Some(Heuristic { percent, max })
+}
+
+fn client_cache_control(section: &mut Section<'_>, default: ClientCacheControl) -> ClientCacheControl {
+    let words = [("honour", ClientCacheControl::Honour), ("ignore", ClientCacheControl::Ignore)];
+    section.word("client_cache_control", default, &words)
 }
 
 fn key(mut section: Section<'_>) -> KeyPolicy {

@@ -53,7 +53,7 @@ pub(super) fn receive(
     }
     let scheme = scheme(&parts.headers);
     let authority = authority(parts.version, scheme, &parts.uri, &parts.headers);
-    let asked = Arc::new(Asked {
+    let asked = Asked {
         facts: RequestFacts::of(&parts.method, &parts.headers),
         target: parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
         scheme,
@@ -63,8 +63,9 @@ pub(super) fn receive(
         version: parts.version,
         peer,
         at: worker.now(),
-    });
+    };
     let route = snapshot.config.route(&asked.method, host_of(&asked.authority), asked.target.path());
+    let asked = Arc::new(under_policy(asked, route.and_then(|route| snapshot.cache(route))));
     let mut report = Report::open(&worker, &snapshot, &asked, route, start);
     if let Some(failure) = refuse(&worker, &asked, authority.is_none()) {
         return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
@@ -105,6 +106,12 @@ pub(super) fn receive(
             Step::Lookup(exchange)
         }
     }
+}
+
+/// What a client may say to the cache is settled before anything is asked of it.
+fn under_policy(asked: Asked, cache: Option<&RouteCache>) -> Asked {
+    let client = cache.map(|cache| cache.policy.client_cache_control).unwrap_or_default();
+    Asked { facts: asked.facts.under(client), ..asked }
 }
 
 /// The origin does not get what `Connection` names (RFC 9110 §7.6.1), so that may not choose what is

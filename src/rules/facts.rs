@@ -1,8 +1,9 @@
 //! What the rules need to know of a request and of a response, parsed once.
 //!
 //! Facts are what was said and when, never a decision: the route's policy is applied to them
-//! later, and may have changed by then.
-//! Must not know: policy, time now.
+//! later, and may have changed by then. Only whether a client may direct the cache at all is settled
+//! here, so that nothing that asks later can forget it.
+//! Must not know: any other policy, time now.
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
+use super::policy::ClientCacheControl;
 use crate::clock::Timestamp;
 use crate::fields::cache_control::{Reach, RequestDirectives, ResponseDirectives, delta_seconds};
 use crate::fields::content_coding::ContentCoding;
@@ -96,6 +98,15 @@ impl RequestFacts {
             // RFC 9110 §14.2: to be ignored on every method but GET.
             range: *method == Method::GET && headers.contains_key(RANGE),
             ranges: ranges(method, headers),
+        }
+    }
+
+    /// The same where the route does not let clients direct the cache (`client_cache_control`):
+    /// as if they had said nothing (§5.2.1, §5.4).
+    pub fn under(self, client: ClientCacheControl) -> Self {
+        match client {
+            ClientCacheControl::Honour => self,
+            ClientCacheControl::Ignore => Self { directives: RequestDirectives::default(), ..self },
         }
     }
 }
@@ -324,6 +335,22 @@ mod tests {
         assert!(facts.has_authorization && facts.has_cookie && facts.range);
         let facts = RequestFacts::of(&Method::HEAD, &HeaderMap::new());
         assert!(!facts.has_authorization && !facts.has_cookie && !facts.range);
+    }
+
+    #[test]
+    fn a_route_may_leave_clients_no_say() {
+        for line in ["no-store", "no-cache", "only-if-cached", "max-age=0", "min-fresh=9", "max-stale"] {
+            let asked = || {
+                RequestFacts::of(&Method::GET, &headers(&[&format!("cache-control: {line}"), "cookie: a"]))
+            };
+            assert_ne!(asked().directives, RequestDirectives::default(), "§5.2.1 {line}");
+            assert_eq!(asked().under(ClientCacheControl::Honour), asked());
+            let ignored = asked().under(ClientCacheControl::Ignore);
+            assert_eq!(ignored.directives, RequestDirectives::default(), "§5.2.1 {line}");
+            assert!(ignored.has_cookie, "nothing else is ignored");
+        }
+        let old = RequestFacts::of(&Method::GET, &headers(&["pragma: no-cache"]));
+        assert_eq!(old.under(ClientCacheControl::Ignore).directives, RequestDirectives::default(), "§5.4");
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! How long a response is fresh, and how old it is (RFC 9111 §4.2).
 //!
-//! All times are to the millisecond. Heuristic freshness (§4.2.2) is not used: where the origin
-//! says nothing, the route's `ttl.default` says it, or nothing does.
+//! All times are to the millisecond. Where the origin says nothing, the route's `ttl.default` says it;
+//! where that says nothing either, a part of the time since the last change is taken (§4.2.2).
 //! Must not know: requests; `reuse` weighs what they ask.
 
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub enum LifetimeSource {
     Expires,
     /// The route's `ttl.default`.
     Default,
+    /// Nobody's word: a guess from `Last-Modified` (§4.2.2).
+    Heuristic,
     /// Nobody's: zero.
     None,
 }
@@ -39,15 +41,17 @@ pub enum LifetimeSource {
 /// How long the response is fresh under the route's policy (§4.2.1).
 ///
 /// `ttl.override` comes before the origin's word and `ttl.default` after it, both only for
-/// [`takes_route_ttl`] statuses; `ttl.max` cuts all of them.
+/// [`heuristically_cacheable`] statuses; then comes the heuristic, since an operator who names a lifetime
+/// knows more than a guess; `ttl.max` cuts all of them.
 pub fn lifetime(resp: &ResponseFacts, policy: &Policy) -> Lifetime {
     let route = |ttl: Option<Duration>, source| {
-        let duration = ttl.filter(|_| takes_route_ttl(resp.status))?;
+        let duration = ttl.filter(|_| heuristically_cacheable(resp.status))?;
         Some(Lifetime { duration, source })
     };
     let found = route(policy.ttl.r#override, LifetimeSource::Override)
         .or_else(|| said_by_origin(resp))
-        .or_else(|| route(policy.ttl.default, LifetimeSource::Default));
+        .or_else(|| route(policy.ttl.default, LifetimeSource::Default))
+        .or_else(|| guessed(resp, policy));
     capped(found, policy)
 }
 
@@ -71,10 +75,11 @@ pub fn usable_for(resp: &ResponseFacts, policy: &Policy) -> Duration {
     usable.saturating_sub(initial_age(resp))
 }
 
-/// Whether `ttl.default` and `ttl.override` apply to a status: an error is not kept because its
-/// route has a default. A part of what is heuristically cacheable (RFC 9110 §15.1).
-pub(crate) fn takes_route_ttl(status: u16) -> bool {
-    matches!(status, 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 410)
+/// Whether a lifetime may be given to a status of which the origin gives none (RFC 9110 §15.1: those
+/// "defined as heuristically cacheable").
+/// `ttl.default` and `ttl.override` apply to these: a 503 is not kept because its route has a default.
+pub(crate) fn heuristically_cacheable(status: u16) -> bool {
+    matches!(status, 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
 /// Whether the origin forbids serving the response stale (§4.2.4).
@@ -109,6 +114,18 @@ fn said_by_origin(resp: &ResponseFacts) -> Option<Lifetime> {
     let max_age = || d.max_age.map(|s| of(seconds(s), LifetimeSource::MaxAge));
     let expires = || resp.expires.map(|e| of(until(e, resp.made()), LifetimeSource::Expires));
     s_maxage.or_else(max_age).or_else(expires)
+}
+
+/// §4.2.2: "use [...] the Last-Modified time to estimate"; "no more than some fraction of the interval
+/// since that time".
+fn guessed(resp: &ResponseFacts, policy: &Policy) -> Option<Lifetime> {
+    // §4.2.2: where the status allows it, or it "has been explicitly marked as cacheable".
+    let allowed = heuristically_cacheable(resp.status) || resp.directives.public;
+    let (heuristic, modified) = policy.heuristic.zip(resp.last_modified)?;
+    let unchanged = resp.made().saturating_since(modified);
+    let part = unchanged.saturating_mul(heuristic.percent.into()) / 100;
+    let source = LifetimeSource::Heuristic;
+    allowed.then(|| Lifetime { duration: part.min(heuristic.max), source })
 }
 
 /// §4.2.1: "its value minus the value of the Date response header field".
@@ -146,6 +163,7 @@ fn seconds(s: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::policy::Heuristic;
     use super::super::testing::*;
     use super::*;
     use LifetimeSource as From;
@@ -177,7 +195,23 @@ mod tests {
                 From::MaxAge,
             ),
             ("§4.2.1 none", &["cache-control: public"], 0, From::None),
-            ("§4.2.2 no heuristics", &[&format!("last-modified: {BEFORE}")], 0, From::None),
+            ("§4.2.2 a tenth of a minute", &[&format!("last-modified: {BEFORE}")], 6, From::Heuristic),
+            ("§4.2.2 since Date", &[&format!("last-modified: {BEFORE}"), date], 0, From::Heuristic),
+            ("§4.2.2 modified later", &[&format!("last-modified: {AFTER}")], 0, From::Heuristic),
+            ("§4.2.2 capped", &["last-modified: Sun, 06 Nov 1983 08:49:37 GMT"], 86_400, From::Heuristic),
+            ("§4.2.2 no date", &["last-modified: yesterday"], 0, From::None),
+            (
+                "§4.2.2 never beside an explicit one",
+                &["cache-control: max-age=1", &format!("last-modified: {BEFORE}")],
+                1,
+                From::MaxAge,
+            ),
+            (
+                "§4.2.2 nor one that has passed",
+                &["expires: 0", &format!("last-modified: {BEFORE}")],
+                0,
+                From::Expires,
+            ),
             ("§1.2.2 no overflow", &["cache-control: max-age=9999999999"], 1 << 31, From::MaxAge),
         ] {
             let expected = Lifetime { duration: secs_of(expected), source };
@@ -193,6 +227,7 @@ mod tests {
             ("default not where something is", ttl_default(9), 200, minute, 60, From::MaxAge),
             ("default not where it says stale", ttl_default(9), 200, "expires: 0", 0, From::Expires),
             ("default not for errors", ttl_default(9), 500, "x: y", 0, From::None),
+            ("default for a lasting one", ttl_default(9), 501, "x: y", 9, From::Default),
             ("override", ttl_override(9), 200, minute, 9, From::Override),
             ("override not for errors", ttl_override(9), 500, minute, 60, From::MaxAge),
             ("max", ttl_max(9), 200, minute, 9, From::MaxAge),
@@ -206,6 +241,33 @@ mod tests {
         both.ttl.max = Some(secs_of(5));
         let expected = Lifetime { duration: secs_of(5), source: From::Override };
         assert_eq!(lifetime(&response(200, &[]), &both), expected, "max over override");
+    }
+
+    #[test]
+    fn a_guess_is_for_the_statuses_that_allow_it_and_comes_last() {
+        let modified = &*format!("last-modified: {BEFORE}");
+        let guess = |status, fields: &[&str], policy: &Policy| lifetime(&response(status, fields), policy);
+        let of = |secs, source| Lifetime { duration: secs_of(secs), source };
+        for status in [200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501] {
+            assert_eq!(guess(status, &[modified], &plain()), of(6, From::Heuristic), "9110 §15.1 {status}");
+        }
+        for status in [201, 202, 302, 303, 307, 400, 401, 403, 406, 429, 500, 502, 503, 504, 599] {
+            assert_eq!(guess(status, &[modified], &plain()), of(0, From::None), "9110 §15.1 {status}");
+            let public = &[modified, "cache-control: public"];
+            assert_eq!(guess(status, public, &plain()), of(6, From::Heuristic), "§4.2.2 public {status}");
+        }
+        let half = Heuristic { percent: 50, max: secs_of(20) };
+        let with = |heuristic, ttl| Policy { heuristic, ..ttl };
+        for (why, policy, expected) in [
+            ("a setting", with(Some(half), plain()), of(20, From::Heuristic)),
+            ("off", with(None, plain()), of(0, From::None)),
+            ("ttl.default goes first", ttl_default(9), of(9, From::Default)),
+            ("ttl.override goes first", ttl_override(9), of(9, From::Override)),
+            ("ttl.max cuts it", ttl_max(2), of(2, From::Heuristic)),
+        ] {
+            assert_eq!(guess(200, &[modified], &policy), expected, "{why}");
+        }
+        assert_eq!(origin_lifetime(&response(200, &[modified]), &plain()), of(0, From::None), "not its word");
     }
 
     #[test]

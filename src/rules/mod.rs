@@ -25,7 +25,10 @@ pub use facts::{Expires, RequestFacts, ResponseFacts, is_safe};
 pub use freshness::{Lifetime, LifetimeSource, current_age, lifetime, usable_for};
 pub use graphql::only_reads;
 pub use invalidation::{invalidates, names_itself, targets};
-pub use policy::{Authorization, Cookies, Methods, Normalize, Policy, RangeFetch, SetCookie, Ttl};
+pub use policy::{
+    Authorization, ClientCacheControl, Cookies, Heuristic, Methods, Normalize, Policy, RangeFetch, SetCookie,
+    Ttl,
+};
 pub use reasons::{MustAsk, NotStored};
 pub use reuse::{Reusable, Reuse, after_validation, on_error, ttl};
 pub use selecting::{SelectingFields, selecting_fields};

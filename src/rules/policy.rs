@@ -13,6 +13,10 @@ use http::Method;
 pub struct Policy {
     /// The three named lifetimes.
     pub ttl: Ttl,
+    /// What to make of `Last-Modified` where nobody names a lifetime (RFC 9111 §4.2.2); `None` = nothing.
+    pub heuristic: Option<Heuristic>,
+    /// What a request's own `Cache-Control` and `Pragma` do.
+    pub client_cache_control: ClientCacheControl,
     /// How long past its lifetime a response may be served while it is refreshed behind the
     /// client's back (RFC 5861 §3); `None` leaves it to the response.
     pub stale_while_revalidate: Option<Duration>,
@@ -100,6 +104,25 @@ pub struct Ttl {
     pub max: Option<Duration>,
 }
 
+/// A lifetime guessed from the time since a response was last changed (RFC 9111 §4.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heuristic {
+    /// Of that time, in hundredths; 100 at most.
+    pub percent: u8,
+    /// And no longer than this.
+    pub max: Duration,
+}
+
+/// What a request's directives (RFC 9111 §5.2.1, §5.4) do to the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCacheControl {
+    /// What they ask for.
+    #[default]
+    Honour,
+    /// Nothing; the origin gets them as they came.
+    Ignore,
+}
+
 /// Which of a request's fields are taken by their meaning where `Vary` names them (RFC 9111 §4.1),
 /// beyond `Accept-Encoding`, which always is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,6 +184,11 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             ttl: Ttl::default(),
+            // §4.2.2: "A typical setting of this fraction might be 10%". A day, so that a change of
+            // what stood still for years is noticed by the next.
+            heuristic: Some(Heuristic { percent: 10, max: Duration::from_secs(86_400) }),
+            // What the RFC asks for, until somebody abuses it.
+            client_cache_control: ClientCacheControl::Honour,
             stale_while_revalidate: None,
             stale_if_error: None,
             keep: Duration::from_secs(600),

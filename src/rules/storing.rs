@@ -19,7 +19,7 @@ use crate::fields::{date, hop};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Storable {
     without: Vec<HeaderName>,
-    date: Option<Timestamp>,
+    received: Timestamp,
 }
 
 impl Storable {
@@ -42,10 +42,7 @@ pub fn judge(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Resul
     set_cookie(resp, policy)?;
     explicit(req, resp, policy)?;
     worth_it(resp, policy)?;
-    // RFC 9110 §6.6.1: a recipient with a clock appends Date where it is missing and the message
-    // is cached, and may replace one that is no date.
-    let date = resp.date.is_none().then_some(resp.response_time);
-    Ok(Storable { without: not_to_store(resp, policy), date })
+    Ok(Storable { without: not_to_store(resp, policy), received: resp.response_time })
 }
 
 /// Whether the answer to a POST may be kept for later GETs: RFC 9110 §9.3.3, "when they include explicit
@@ -77,8 +74,11 @@ pub fn stored_fields(headers: &HeaderMap, permit: &Storable) -> HeaderMap {
             stored.append(name.clone(), value.clone());
         }
     }
-    if let Some(at) = permit.date {
-        stored.insert(DATE, date::to_value(at));
+    // RFC 9110 §6.6.1: a recipient with a clock appends Date where it is missing and the message is
+    // cached. One that is there stays as it came, also where it is no date: the clause lets us replace
+    // it ("MAY"), but whoever reads it next shall read what the origin wrote.
+    if !stored.contains_key(DATE) {
+        stored.insert(DATE, date::to_value(permit.received));
     }
     stored
 }
@@ -154,7 +154,8 @@ fn explicit(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Result
         | LifetimeSource::MaxAge
         | LifetimeSource::Expires
         | LifetimeSource::Default => true,
-        LifetimeSource::None => false,
+        // A guess is nobody's word.
+        LifetimeSource::Heuristic | LifetimeSource::None => false,
     };
     if given && !resp.directives.no_cache.is_all() { Ok(()) } else { Err(NotStored::NoLifetime) }
 }
@@ -231,7 +232,7 @@ fn names_set_cookie(resp: &ResponseFacts) -> bool {
 fn worth_it(resp: &ResponseFacts, policy: &Policy) -> Result<(), NotStored> {
     let explicit = freshness::origin_lifetime(resp, policy).source != LifetimeSource::None;
     // §3: "public", an explicit lifetime, or a status that needs neither.
-    if !explicit && !resp.directives.public && !freshness::takes_route_ttl(resp.status) {
+    if !explicit && !resp.directives.public && !freshness::heuristically_cacheable(resp.status) {
         return Err(NotStored::Status);
     }
     let unusable = freshness::usable_for(resp, policy).is_zero();
@@ -576,8 +577,12 @@ mod tests {
     }
 
     #[test]
-    fn a_date_that_is_one_is_stored_as_it_came() {
-        for (line, stored) in [(format!("date: {BEFORE}"), BEFORE), ("date: yesterday".to_owned(), NOW)] {
+    fn a_date_is_stored_as_it_came() {
+        for (line, stored) in [
+            (format!("date: {BEFORE}"), BEFORE),
+            ("date: yesterday".to_owned(), "yesterday"),
+            ("x: y".to_owned(), NOW),
+        ] {
             let lines = ["cache-control: max-age=600", &line];
             let permit = judge(&get(&[]), &response(200, &lines), &plain()).unwrap();
             assert_eq!(stored_fields(&headers(&lines), &permit).get(DATE).unwrap(), stored, "9110 §6.6.1");
@@ -606,6 +611,13 @@ mod tests {
             ("9110 §9.3.3 explicit", Method::POST, &all, &["cache-control: s-maxage=60"], Ok(())),
             ("9110 §9.3.3 the route's word", Method::POST, &with_default, &[], Ok(())),
             ("9110 §9.3.3 not explicit", Method::POST, &all, &["etag: \"a\""], Err(NotStored::NoLifetime)),
+            (
+                "9110 §9.3.3 a guess",
+                Method::POST,
+                &all,
+                &[&format!("last-modified: {BEFORE}")],
+                Err(NotStored::NoLifetime),
+            ),
             (
                 "9110 §9.3.3 not explicit",
                 Method::POST,
@@ -656,7 +668,8 @@ mod tests {
                 prop_assert!(req.method == Method::GET || policy.methods.contains(&req.method));
                 prop_assert!(req.method != Method::HEAD);
                 // 9110 §9.3.3
-                let given = freshness::lifetime(&resp, &policy).source != LifetimeSource::None;
+                let source = freshness::lifetime(&resp, &policy).source;
+                let given = !matches!(source, LifetimeSource::None | LifetimeSource::Heuristic);
                 prop_assert!(req.method != Method::POST || given);
                 prop_assert!(!req.directives.no_store && resp.vary != Vary::Star);
                 prop_assert!((200..600).contains(&resp.status) && resp.status != 304);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::facts::{RequestFacts, ResponseFacts};
-use super::policy::{Policy, Ttl};
+use super::policy::{Heuristic, Policy, Ttl};
 use crate::clock::Timestamp;
 
 /// When every test's response was asked for and received: Sun, 06 Nov 1994 08:49:37 GMT.
@@ -66,7 +66,7 @@ pub fn ttl_max(secs: u64) -> Policy {
 /// Random requests, responses and policies for the room's laws.
 pub mod any {
     use super::*;
-    use crate::rules::{Authorization, Cookies, Methods, Normalize, SetCookie};
+    use crate::rules::{Authorization, ClientCacheControl, Cookies, Methods, Normalize, SetCookie};
     use proptest::prelude::*;
     use proptest::sample::{select, subsequence};
 
@@ -163,11 +163,18 @@ pub mod any {
         let methods =
             proptest::bool::ANY.prop_map(|more| Methods { query: more, post: more, ..Methods::default() });
         let credentials = (cookies, authorization, set_cookie);
+        let heuristic = proptest::option::of(
+            (0..=100u8, 0..200u64).prop_map(|(percent, max)| Heuristic { percent, max: secs_of(max) }),
+        );
+        let ttl = (ttl, heuristic);
         (ttl, duration(), duration(), 0..900u64, credentials, methods).prop_map(
             |(ttl, stale_while_revalidate, stale_if_error, keep, credentials, methods)| {
                 let (cookies, authorization, set_cookie) = credentials;
+                let (ttl, heuristic) = ttl;
                 Policy {
                     ttl,
+                    heuristic,
+                    client_cache_control: ClientCacheControl::Honour,
                     stale_while_revalidate,
                     stale_if_error,
                     keep: Duration::from_secs(keep),

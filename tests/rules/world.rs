@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use larder::clock::Timestamp;
 use larder::fields::range::{self, Resolved, Span};
 use larder::rules::{
-    self, Authorization, ClientCondition, Cookies, LifetimeSource, MustAsk, NotStored, Policy, RequestFacts,
-    ResponseFacts, Reuse, SetCookie, Storable, reuse, storing,
+    self, Authorization, ClientCacheControl, ClientCondition, Cookies, LifetimeSource, MustAsk, NotStored,
+    Policy, RequestFacts, ResponseFacts, Reuse, SetCookie, Storable, reuse, storing,
 };
 
 use super::corpus::{AT, Case, Expected, Field, Given, millis};
@@ -81,7 +81,7 @@ impl World {
     }
 
     fn asked(&self) -> RequestFacts {
-        RequestFacts::of(&self.method, &self.request)
+        RequestFacts::of(&self.method, &self.request).under(self.policy.client_cache_control)
     }
 
     fn facts_of(&self, status: u16, fields: &HeaderMap) -> ResponseFacts {
@@ -272,12 +272,13 @@ impl World {
     }
 }
 
-const SOURCES: [(&str, LifetimeSource); 6] = [
+const SOURCES: [(&str, LifetimeSource); 7] = [
     ("override", LifetimeSource::Override),
     ("s-maxage", LifetimeSource::SMaxAge),
     ("max-age", LifetimeSource::MaxAge),
     ("expires", LifetimeSource::Expires),
     ("default", LifetimeSource::Default),
+    ("heuristic", LifetimeSource::Heuristic),
     ("nobody's", LifetimeSource::None),
 ];
 
@@ -299,6 +300,19 @@ fn set(policy: &mut Policy, name: &str, value: &str) -> Result<(), String> {
         "stale_while_revalidate" => policy.stale_while_revalidate = Some(duration()?),
         "stale_if_error" => policy.stale_if_error = Some(duration()?),
         "keep" => policy.keep = duration()?,
+        "heuristic" if value == "off" => policy.heuristic = None,
+        "heuristic.percent" => {
+            let percent = value.parse().map_err(|_| format!("no number {value}"))?;
+            policy.heuristic.iter_mut().for_each(|heuristic| heuristic.percent = percent);
+        }
+        "heuristic.max" => {
+            let max = duration()?;
+            policy.heuristic.iter_mut().for_each(|heuristic| heuristic.max = max);
+        }
+        "client_cache_control" => {
+            policy.client_cache_control =
+                if value == "ignore" { ClientCacheControl::Ignore } else { ClientCacheControl::Honour };
+        }
         "vary.normalize" => policy.normalize.accept_language = value == "accept-language",
         "cookies" => {
             policy.cookies = match value {

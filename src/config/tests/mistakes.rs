@@ -271,6 +271,27 @@ fn a_mistake_in_a_route_is_told_once_where_it_stands() {
             "write \"origin\" or \"never\" or \"strip\" or \"keep\"",
         ),
         (
+            "[route.cache]\nheuristic = \"on\"",
+            2,
+            13,
+            "neither \"off\" nor a table",
+            "write \"off\", or { percent = 10, max = \"1d\" }",
+        ),
+        (
+            "[route.cache]\nheuristic = { percent = 101 }",
+            2,
+            25,
+            "out of range",
+            "write a number from 1 to 100",
+        ),
+        (
+            "[route.cache]\nclient_cache_control = \"honor\"",
+            2,
+            24,
+            "unknown word",
+            "did you mean \"honour\"?",
+        ),
+        (
             "[route.cache]\nvary.normalize = [\"accept\"]",
             2,
             19,

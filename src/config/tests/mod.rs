@@ -10,7 +10,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fields::content_coding::Coding;
-use crate::rules::{Authorization, Cookies, Methods, Normalize, SetCookie, Ttl};
+use crate::rules::{
+    Authorization, ClientCacheControl, Cookies, Heuristic, Methods, Normalize, SetCookie, Ttl,
+};
 use crate::stored::{DotSegments, Slashes};
 
 fn env(name: &str) -> Option<String> {
@@ -99,6 +101,7 @@ fn words_stand_for_their_values() {
 #[test]
 fn a_routes_cache_is_read_into_policy_and_key() {
     let lines = "[route.cache]\nttl = { default = \"1s\", override = \"2s\", max = \"3s\" }\nstale_while_revalidate = \"4s\"\n\
+                 heuristic = { percent = 20, max = \"6s\" }\nclient_cache_control = \"ignore\"\n\
                  stale_if_error = \"0s\"\nkeep = \"5s\"\ncookies = [\"lang\", \"lang\", \"ab\"]\nauthorization = \"per-credential\"\n\
                  set_cookie = \"strip\"\nvary.normalize = [\"Accept-Language\"]\nmethods = [\"GET\", \"QUERY\"]\nmax_request_body = \"1KiB\"\n\
                  [route.cache.key]\nignore_query = [\"utm_*\"]\nheaders = [\"Accept-Language\", \"accept-language\"]\n\
@@ -110,6 +113,9 @@ fn a_routes_cache_is_read_into_policy_and_key() {
     assert_eq!((cache.policy.stale_while_revalidate, cache.policy.stale_if_error), (secs(4), secs(0)));
     assert_eq!((cache.policy.keep, cache.policy.set_cookie), (Duration::from_secs(5), SetCookie::Strip));
     assert_eq!(cache.policy.cookies, Cookies::Key(names.clone()));
+    let heuristic = Heuristic { percent: 20, max: Duration::from_secs(6) };
+    assert_eq!(cache.policy.heuristic, Some(heuristic));
+    assert_eq!(cache.policy.client_cache_control, ClientCacheControl::Ignore);
     assert_eq!(cache.policy.normalize, Normalize { accept_language: true });
     assert_eq!(cache.policy.authorization, Authorization::PerCredential);
     assert_eq!((cache.key.cookies, cache.key.per_credential), (names, true));
@@ -120,6 +126,22 @@ fn a_routes_cache_is_read_into_policy_and_key() {
         (Methods { get: true, query: true, ..Methods::NONE }, 1024)
     );
     assert_eq!((cache.key.dot_segments, cache.key.slashes), (DotSegments::Resolve, Slashes::Merge));
+}
+
+#[test]
+fn a_guess_can_be_switched_off_and_each_of_its_parts_has_a_default() {
+    let heuristic = |lines: &str| {
+        let cache = parse(&with_route(&format!("[route.cache]\n{lines}"))).unwrap().routes[0].cache.clone();
+        cache.unwrap().policy.heuristic.map(|heuristic| (heuristic.percent, heuristic.max.as_secs()))
+    };
+    for (lines, expected) in [
+        ("", Some((10, 86_400))),
+        ("heuristic = \"off\"", None),
+        ("heuristic.percent = 50", Some((50, 86_400))),
+        ("heuristic.max = \"1h\"", Some((10, 3600))),
+    ] {
+        assert_eq!(heuristic(lines), expected, "{lines}");
+    }
 }
 
 #[test]

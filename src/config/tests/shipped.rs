@@ -44,6 +44,8 @@ fn the_shipped_files_commented_settings_are_right_too() {
     let config = parse(&uncommented()).unwrap_or_else(|p| panic!("{p}"));
     let (policy, default) = (config.routes[0].cache.clone().unwrap().policy, Policy::default());
     assert_eq!((policy.keep, policy.cookies), (default.keep, default.cookies));
+    assert_eq!(policy.heuristic, default.heuristic);
+    assert_eq!(policy.client_cache_control, default.client_cache_control);
     assert_eq!((policy.authorization, policy.set_cookie), (default.authorization, default.set_cookie));
     assert_eq!(policy.range, default.range);
     assert_eq!(policy.methods, default.methods);

@@ -207,6 +207,38 @@ fn a_route_override_counts_in_place_of_the_origins_lifetime_alone() {
 }
 
 #[test]
+fn a_targeted_field_counts_in_place_of_cache_control() {
+    const LARDER: &str = "Larder-Cache-Control";
+    const CDN: &str = "CDN-Cache-Control";
+    type Row = (&'static [(&'static str, &'static str)], &'static str, Option<i64>);
+    let rows: [Row; 5] = [
+        (&[("Cache-Control", "no-store"), (LARDER, "max-age=1000")], HIT, Some(1000)),
+        (&[("Cache-Control", "no-store"), (CDN, "max-age=1000"), ("Expires", "0")], HIT, Some(1000)),
+        (&[("Cache-Control", "max-age=5"), (CDN, "max-age=7"), (LARDER, "max-age=1000")], HIT, Some(1000)),
+        (&[("Cache-Control", "max-age=1000"), (LARDER, "max-age=7, &")], HIT, Some(1000)),
+        (
+            &[("Cache-Control", "max-age=60"), (LARDER, "no-store")],
+            "MISS larder; fwd=uri-miss; detail=no-store",
+            None,
+        ),
+    ];
+    for (fields, expected, lifetime) in rows {
+        let front = Front::new("", move |_| Script::ok("a", fields));
+        for response in [front.get("/", &[]), front.get("/", &[])] {
+            // RFC 9213 §3: the one may be of use downstream; the other is for Larder alone.
+            for (name, value) in fields.iter().filter(|(name, _)| *name != LARDER) {
+                assert_eq!(response.header(name), *value);
+            }
+            assert!(response.headers.get(LARDER).is_none());
+        }
+        let last = front.get("/", &[]);
+        assert_eq!(told(&last), expected, "RFC 9213 §2.2 {fields:?}");
+        let shown = lifetime.map(|_| ttl(&last));
+        assert_eq!(shown.map(|ttl| ttl > 900), lifetime.map(|_| true), "RFC 9213 §2.2 {fields:?}");
+    }
+}
+
+#[test]
 fn lifetimes_show_in_ttl_and_age() {
     let rows: [(&str, Lines, i64, u64); 7] = [
         ("", &[("Cache-Control", "max-age=1000")], 1000, 0),

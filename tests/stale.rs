@@ -235,7 +235,7 @@ fn an_origin_that_is_too_slow_is_covered_too() {
 
 #[test]
 fn an_error_is_shown_where_staleness_is_forbidden() {
-    let sie = "stale_if_error = \"10m\"";
+    let (sie, no_sid) = ("stale_if_error = \"10m\"", "stale_if_disconnected = \"0s\"");
     let rows: [(&str, &str, Lines); 8] = [
         (sie, ", must-revalidate", &[]),
         (sie, ", proxy-revalidate", &[]),
@@ -243,8 +243,8 @@ fn an_error_is_shown_where_staleness_is_forbidden() {
         (sie, ", no-cache", &[]),
         (sie, "", &[("Cache-Control", "no-cache")]),
         ("stale_if_error = \"40s\"", "", &[]),
-        ("", ", stale-if-error=40", &[]),
-        ("", "", &[]),
+        (no_sid, ", stale-if-error=40", &[]),
+        (no_sid, "", &[]),
     ];
     for (cache, more, asked) in rows {
         let front = Front::new(cache, move |request| match request.count {
@@ -259,6 +259,32 @@ fn an_error_is_shown_where_staleness_is_forbidden() {
         let refused = front.get("/", asked);
         assert_eq!((refused.status, refused.headers.get("x-cache")), (502, None), "{cache}{more} {asked:?}");
     }
+}
+
+#[test]
+fn a_dead_origin_is_covered_for_a_minute_by_default() {
+    let front = Front::new("", |request| match (request.count, request.target.as_str()) {
+        (1, "/forbidden") => stale(", must-revalidate", "old"),
+        (1, "/longer") => {
+            Script::ok("old", &[("Cache-Control", "max-age=50"), ("Age", "111"), ("ETag", "\"v1\"")])
+        }
+        (1, _) => stale("", "old"),
+        (_, "/error") => Script::respond(503, &[], "down"),
+        _ => Script::new().close(),
+    });
+    let rows = [("/silent", 200), ("/error", 503), ("/forbidden", 502), ("/longer", 502)];
+    for (path, _) in rows {
+        assert_eq!(told(&front.get(path, &[])), STORED, "{path}");
+    }
+    for (path, status) in rows {
+        let response = front.get(path, &[]);
+        assert_eq!(response.status, status, "§4.2.4 {path}");
+        assert_eq!(told(&response) == INSTEAD_OF_NOTHING, status == 200, "{path}");
+    }
+    assert_eq!(told(&front.get("/refused", &[])), STORED);
+    front.origin.stop();
+    assert_eq!(told(&front.get("/refused", &[])), INSTEAD_OF_NOTHING);
+    assert_eq!(front.get("/forbidden", &[]).status, 502, "§4.2.4");
 }
 
 #[test]

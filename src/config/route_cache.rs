@@ -45,6 +45,7 @@ fn cache(mut section: Section<'_>) -> RouteCache {
         client_cache_control: client_cache_control(s, d.client_cache_control),
         stale_while_revalidate: s.optional_duration("stale_while_revalidate"),
         stale_if_error: s.optional_duration("stale_if_error"),
+        stale_if_disconnected: s.optional_duration("stale_if_disconnected"),
         keep: s.duration("keep", d.keep, Zero::Fine),
         normalize: s.section("vary").map(normalize).unwrap_or(d.normalize),
         cookies,

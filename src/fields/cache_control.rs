@@ -225,10 +225,14 @@ impl<'a> Directive<'a> {
     /// the directive reaches everything.
     fn names(&self) -> Option<Vec<HeaderName>> {
         let argument = list::trim(self.argument?);
-        let said = list::unquote(argument).unwrap_or(argument.into());
-        let names = list::members(&said).map(HeaderName::from_bytes).collect::<Result<Vec<_>, _>>();
-        names.ok().filter(|names| !names.is_empty())
+        field_names(&list::unquote(argument).unwrap_or(argument.into()))
     }
+}
+
+/// The field names in a list; `None` where there are none or one is no field name.
+pub(super) fn field_names(list: &[u8]) -> Option<Vec<HeaderName>> {
+    let names = list::members(list).map(HeaderName::from_bytes).collect::<Result<Vec<_>, _>>();
+    names.ok().filter(|names| !names.is_empty())
 }
 
 /// Digits only; larger than [`MAX_SECONDS`] counts as that (§1.2.2).

@@ -17,5 +17,6 @@ pub mod no_vary_search;
 pub mod path;
 pub mod range;
 pub mod structured;
+pub mod targeted;
 pub mod validator;
 pub mod vary;

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode, header};
 use crate::clock::Timestamp;
 use crate::fields::range::ContentRange;
 use crate::fields::vary::Vary;
-use crate::rules::{self, NotStored, ResponseFacts, Storable};
+use crate::rules::{self, NotStored, OriginFailure, ResponseFacts, Storable};
 use crate::stored::StoredResponse;
 
 use super::{Answer, Filling, Gap};
@@ -47,7 +47,7 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
         return not_modified(filling, answer);
     }
     if is_failure(status.as_u16())
-        && let Some(stale) = standing_in(filling, answer.response_time)
+        && let Some(stale) = standing_in(filling, answer.response_time, OriginFailure::Error)
     {
         return Verdict::Stands(stale, status.as_u16());
     }
@@ -89,12 +89,16 @@ pub fn is_failure(status: u16) -> bool {
 }
 
 /// What is stored, if it may stand in for an origin that failed.
-pub(super) fn standing_in(filling: &Filling, now: Timestamp) -> Option<Arc<StoredResponse>> {
+pub(super) fn standing_in(
+    filling: &Filling,
+    now: Timestamp,
+    failure: OriginFailure,
+) -> Option<Arc<StoredResponse>> {
     let stale = filling.fill.stale.as_ref()?;
     if filling.fill.worker.shared.purges.is_purged(stale) {
         return None;
     }
-    rules::on_error(&filling.fill.asked.facts, &stale.facts, &filling.cache.policy, now)?;
+    rules::on_error(&filling.fill.asked.facts, &stale.facts, &filling.cache.policy, now, failure)?;
     stale.cut(&filling.fill.asked.facts, &filling.fill.asked.headers)?;
     Some(Arc::clone(stale))
 }

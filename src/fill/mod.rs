@@ -36,7 +36,7 @@ use crate::clock::Timestamp;
 use crate::config::RouteCache;
 use crate::flight::Owner;
 use crate::interim::Interim;
-use crate::rules::{self, Reuse};
+use crate::rules::{self, OriginFailure, Reuse};
 use crate::store::{Class, Generation};
 use crate::stored::{Born, CacheKey, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
@@ -222,7 +222,7 @@ impl Filling {
     }
 
     async fn failed(mut self, error: ForwardError) {
-        match judge::standing_in(&self, self.fill.worker.now()) {
+        match judge::standing_in(&self, self.fill.worker.now(), OriginFailure::NoAnswer) {
             Some(stale) => self.stands(stale, None).await,
             None => {
                 self.tell(Landing::Failed(Arc::new(error)));

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use crate::config::{Config, Route};
 use crate::fields::hop;
+use crate::fields::targeted::LARDER_CACHE_CONTROL;
 use crate::telemetry::{Outcome, process_time};
 
 use super::report::Report;
@@ -27,6 +28,10 @@ pub(super) fn set_age(headers: &mut HeaderMap, age: Duration) {
 /// What a response that came from an origin, now or once, is given on its way through.
 pub(super) fn pass_on(headers: &mut HeaderMap, pseudonym: &str) {
     hop::append_via(headers, Version::HTTP_11, pseudonym);
+    // It is for this cache, whose purges reach what it keeps; another cache, though it were a Larder,
+    // might keep it past them. What is for more than one goes into CDN-Cache-Control, which is passed on
+    // for "downstream CDN caches" (RFC 9213 §3).
+    headers.remove(LARDER_CACHE_CONTROL);
 }
 
 /// What every response is given last: where it came from, the route's edits, the time it took.

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::fields::groups::Groups;
 use crate::fill::{is_failure, outbound};
-use crate::rules::{self, Reusable};
+use crate::rules::{self, OriginFailure, Reusable};
 use crate::stored::{Cut, StoredResponse};
 use crate::telemetry::{Bypass, Miss, Outcome, Phase, Source};
 use crate::upstream::{ForwardError, Forwarded, OriginBody, RequestBody};
@@ -71,7 +71,9 @@ impl Pass {
                 self.note(&forwarded);
                 let response = forwarded.response;
                 let status = response.status().as_u16();
-                if let Some(standing_in) = self.standing_in().filter(|_| is_failure(status)) {
+                if let Some(standing_in) =
+                    self.standing_in(OriginFailure::Error).filter(|_| is_failure(status))
+                {
                     return self.stand_in(standing_in, Some(status));
                 }
                 if let Some(listening) = self.listening.take() {
@@ -87,7 +89,7 @@ impl Pass {
                     None => self.deliver(response),
                 }
             }
-            Err(error) => match self.standing_in() {
+            Err(error) => match self.standing_in(OriginFailure::NoAnswer) {
                 Some(standing_in) => self.stand_in(standing_in, None),
                 None => self.fail(Failure::forward(&error)),
             },
@@ -118,10 +120,10 @@ impl Pass {
     }
 
     /// What is stored, if it may answer because the origin failed (RFC 5861 §4).
-    fn standing_in(&self) -> Option<(Arc<StoredResponse>, Cut, Reusable)> {
+    fn standing_in(&self, failure: OriginFailure) -> Option<(Arc<StoredResponse>, Cut, Reusable)> {
         let (stale, cache) = self.stale.as_ref().zip(self.exchange.cache())?;
         let now = self.exchange.worker.now();
-        let permit = rules::on_error(&self.exchange.asked.facts, &stale.facts, &cache.policy, now)?;
+        let permit = rules::on_error(&self.exchange.asked.facts, &stale.facts, &cache.policy, now, failure)?;
         let purged = self.exchange.worker.shared.purges.is_purged(stale);
         let cut = stale.cut(&self.exchange.asked.facts, &self.exchange.asked.headers)?;
         let usable = !purged && transform::can_read(&self.exchange, stale);

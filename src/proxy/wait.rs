@@ -14,7 +14,7 @@ use crate::fields::range::Ranges;
 use crate::fields::vary::Vary;
 use crate::fill::Want;
 use crate::flight::{Guest, Owner, Seat};
-use crate::rules::{self, NotStored, RangeFetch, ResponseFacts, Reusable, Reuse};
+use crate::rules::{self, NotStored, OriginFailure, RangeFetch, ResponseFacts, Reusable, Reuse};
 use crate::store::{Absent, Class, Generation};
 use crate::stored::{Born, Group, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Phase, Source, Tier};
@@ -441,7 +441,8 @@ impl Wait {
         let asked = &self.exchange.asked;
         let matches = stored.is_for(&asked.headers, self.exchange.normalize());
         let cut = stored.cut(&asked.facts, &asked.headers);
-        match rules::on_error(&asked.facts, &stored.facts, &cache.policy, now).zip(cut) {
+        let failure = OriginFailure::of(status);
+        match rules::on_error(&asked.facts, &stored.facts, &cache.policy, now, failure).zip(cut) {
             Some((reusable, cut)) if matches => {
                 let outcome = Outcome {
                     fwd_status: status,

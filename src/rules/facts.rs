@@ -17,9 +17,10 @@ use super::policy::ClientCacheControl;
 use crate::clock::Timestamp;
 use crate::fields::cache_control::{Reach, RequestDirectives, ResponseDirectives, delta_seconds};
 use crate::fields::content_coding::ContentCoding;
-use crate::fields::groups::Groups;
-use crate::fields::no_vary_search::NoVarySearch;
+use crate::fields::groups::{self, Groups};
+use crate::fields::no_vary_search::{self, NoVarySearch};
 use crate::fields::range::{self, ContentRange, Ranges};
+use crate::fields::targeted::{self, InForce};
 use crate::fields::validator::ETag;
 use crate::fields::vary::Vary;
 use crate::fields::{accept, date, list};
@@ -46,7 +47,7 @@ pub struct RequestFacts {
 pub struct ResponseFacts {
     /// Its status.
     pub status: u16,
-    /// Its `Cache-Control`.
+    /// Its `Cache-Control`, or the targeted field in its place (RFC 9213).
     pub directives: ResponseDirectives,
     /// When the origin made it; `None` where it does not say or says nonsense.
     pub date: Option<Timestamp>,
@@ -115,7 +116,7 @@ impl ResponseFacts {
     /// Reads a response's fields. Of a field that ought to stand once, the first line counts,
     /// but for `Expires`.
     pub fn of(status: u16, headers: &HeaderMap, request_time: Timestamp, response_time: Timestamp) -> Self {
-        let mut directives = ResponseDirectives::parse(headers);
+        let InForce { mut directives, targeted } = targeted::in_force(headers);
         whole_if_relied_on(&mut directives.no_cache);
         whole_if_relied_on(&mut directives.private);
         Self {
@@ -123,7 +124,8 @@ impl ResponseFacts {
             directives,
             date: date_of(headers, DATE, response_time),
             age: age(headers),
-            expires: expires(headers, response_time),
+            // RFC 9213 §2.2: beside a targeted field it does not count.
+            expires: expires(headers, response_time).filter(|_| !targeted),
             last_modified: date_of(headers, LAST_MODIFIED, response_time),
             etag: ETag::of(headers),
             vary: Vary::parse(headers),
@@ -187,8 +189,12 @@ pub fn is_safe(method: &Method) -> bool {
 /// Fields that this cache itself goes by, or that the stored bytes mean nothing without. Left out
 /// of what is stored (§5.2.2.4, §5.2.2.7) their word would be lost, so a directive that names one
 /// is taken to mean the whole response, as "is often handled by caches".
-const RELIED_ON: [HeaderName; 10] = [
+const RELIED_ON: [HeaderName; 14] = [
     header::CACHE_CONTROL,
+    targeted::LARDER_CACHE_CONTROL,
+    targeted::CDN_CACHE_CONTROL,
+    groups::CACHE_GROUPS,
+    no_vary_search::NO_VARY_SEARCH,
     header::VARY,
     header::EXPIRES,
     header::DATE,
@@ -275,6 +281,28 @@ mod tests {
     }
 
     #[test]
+    fn a_targeted_field_stands_in_place_of_cache_control_and_expires() {
+        for (clause, fields, max_age, expires) in [
+            (
+                "§2.2",
+                &["cdn-cache-control: max-age=9", "cache-control: no-store", "expires: 0"][..],
+                Some(9),
+                None,
+            ),
+            (
+                "§2.1 malformed",
+                &["cdn-cache-control: max-age=9,", "expires: 0"],
+                None,
+                Some(Expires::Invalid),
+            ),
+        ] {
+            let facts = response(200, fields);
+            assert_eq!((facts.directives.max_age, facts.expires), (max_age, expires), "RFC 9213 {clause}");
+            assert!(!facts.directives.no_store, "RFC 9213 {clause}");
+        }
+    }
+
+    #[test]
     fn of_several_dates_the_first_counts() {
         let fields = [
             "date: Sun, 06 Nov 1994 08:49:37 GMT",
@@ -311,6 +339,9 @@ mod tests {
             ("cache-control: private=\"x, Vary\"", true),
             ("cache-control: private=\"cache-control\"", true),
             ("cache-control: private=\"set-cookie\"", false),
+            ("cache-control: private=\"cdn-cache-control\"", true),
+            ("larder-cache-control: private=\"x, Cache-Groups\"", true),
+            ("cdn-cache-control: private=\"x\"", false),
         ] {
             assert_eq!(response(200, &[field]).directives.private.is_all(), all, "§5.2.2.7 {field}");
             let no_cache = field.replace("private", "no-cache");

@@ -38,6 +38,22 @@ pub enum LifetimeSource {
     None,
 }
 
+/// How an origin failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginFailure {
+    /// It answered with an error.
+    Error,
+    /// It could not be reached, or gave no answer.
+    NoAnswer,
+}
+
+impl OriginFailure {
+    /// By the status it answered with, if it did.
+    pub fn of(status: Option<u16>) -> Self {
+        if status.is_some() { Self::Error } else { Self::NoAnswer }
+    }
+}
+
 /// How long the response is fresh under the route's policy (§4.2.1).
 ///
 /// `ttl.override` comes before the origin's word and `ttl.default` after it, both only for
@@ -67,12 +83,17 @@ pub fn current_age(resp: &ResponseFacts, now: Timestamp) -> Duration {
 }
 
 /// How long after `response_time` a tier should hold the response: for its lifetime, and past it
-/// for as long as it may be served stale or, with a validator, confirmed.
+/// for as long as it may be served stale or, with a validator, confirmed. Zero where it is of no use:
+/// that the origin may be cut off is no reason to store what nothing else would be.
 pub fn usable_for(resp: &ResponseFacts, policy: &Policy) -> Duration {
     let keep = if resp.has_validator() { policy.keep } else { Duration::ZERO };
-    let windows = revalidate_window(resp, policy).max(error_window(resp, policy));
-    let usable = lifetime(resp, policy).duration.saturating_add(windows.max(keep));
-    usable.saturating_sub(initial_age(resp))
+    let past =
+        revalidate_window(resp, policy).max(error_window(resp, policy, OriginFailure::Error)).max(keep);
+    let left = |past| lifetime(resp, policy).duration.saturating_add(past).saturating_sub(initial_age(resp));
+    if left(past).is_zero() {
+        return Duration::ZERO;
+    }
+    left(past.max(error_window(resp, policy, OriginFailure::NoAnswer)))
 }
 
 /// Whether a lifetime may be given to a status of which the origin gives none (RFC 9110 §15.1: those
@@ -94,9 +115,16 @@ pub(crate) fn revalidate_window(resp: &ResponseFacts, policy: &Policy) -> Durati
     window(resp, policy.stale_while_revalidate, resp.directives.stale_while_revalidate)
 }
 
-/// How long past its lifetime the response may be served when the origin fails (RFC 5861 §4).
-pub(crate) fn error_window(resp: &ResponseFacts, policy: &Policy) -> Duration {
-    window(resp, policy.stale_if_error, resp.directives.stale_if_error)
+/// How long past its lifetime the response may be served when the origin fails (RFC 5861 §4), or is cut
+/// off (RFC 9111 §4.2.4).
+pub(crate) fn error_window(resp: &ResponseFacts, policy: &Policy, failure: OriginFailure) -> Duration {
+    let named = window(resp, policy.stale_if_error, resp.directives.stale_if_error);
+    match failure {
+        OriginFailure::Error => named,
+        // §4.2.4: no stale response "unless it is disconnected or doing so is explicitly permitted".
+        OriginFailure::NoAnswer if !stale_forbidden(resp) => named.max(policy.disconnected()),
+        OriginFailure::NoAnswer => Duration::ZERO,
+    }
 }
 
 fn window(resp: &ResponseFacts, route: Option<Duration>, origin: Option<u32>) -> Duration {
@@ -316,6 +344,10 @@ mod tests {
         Policy { stale_if_error: Some(secs_of(secs)), ..plain() }
     }
 
+    fn with_sid(secs: u64) -> Policy {
+        Policy { stale_if_disconnected: Some(secs_of(secs)), ..plain() }
+    }
+
     #[test]
     fn tiers_hold_a_response_for_as_long_as_it_is_of_use() {
         let windows = Policy {
@@ -324,11 +356,24 @@ mod tests {
             ..plain()
         };
         for (why, policy, status, fields, expected) in [
-            ("lifetime", plain(), 200, &["cache-control: max-age=60"][..], 60),
-            ("lifetime left", plain(), 200, &["cache-control: max-age=60", "age: 20"], 40),
+            (
+                "lifetime, and should the origin be cut off",
+                plain(),
+                200,
+                &["cache-control: max-age=60"][..],
+                120,
+            ),
+            ("what is left of it", plain(), 200, &["cache-control: max-age=60", "age: 20"], 100),
             ("nothing left", plain(), 200, &["cache-control: max-age=60", "age: 80"], 0),
             ("the longest window", windows.clone(), 200, &["cache-control: max-age=60"], 150),
-            ("the origin's windows", plain(), 200, &["cache-control: max-age=60, stale-if-error=10"], 70),
+            ("the origin's windows", with_sid(0), 200, &["cache-control: max-age=60, stale-if-error=10"], 70),
+            (
+                "the longer of the two",
+                with_sid(20),
+                200,
+                &["cache-control: max-age=60, stale-if-error=10"],
+                80,
+            ),
             (
                 "the route's before the origin's",
                 windows.clone(),
@@ -375,7 +420,8 @@ mod tests {
                 &["cache-control: max-age=60", "etag: \"a\""],
                 660,
             ),
-            ("never confirmed", plain(), 404, &["cache-control: max-age=60", "etag: \"a\""], 60),
+            ("never confirmed", with_sid(0), 404, &["cache-control: max-age=60", "etag: \"a\""], 60),
+            ("no reason of its own", plain(), 200, &["cache-control: max-age=0"], 0),
         ] {
             assert_eq!(
                 usable_for(&response(status, fields), &policy),

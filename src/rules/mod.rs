@@ -22,7 +22,7 @@ mod testing;
 mod validation;
 
 pub use facts::{Expires, RequestFacts, ResponseFacts, is_safe};
-pub use freshness::{Lifetime, LifetimeSource, current_age, lifetime, usable_for};
+pub use freshness::{Lifetime, LifetimeSource, OriginFailure, current_age, lifetime, usable_for};
 pub use graphql::only_reads;
 pub use invalidation::{invalidates, names_itself, targets};
 pub use policy::{

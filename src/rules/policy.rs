@@ -23,6 +23,9 @@ pub struct Policy {
     /// How long past its lifetime a response may be served when the origin fails (RFC 5861 §4);
     /// `None` leaves it to the response.
     pub stale_if_error: Option<Duration>,
+    /// The same when the origin cannot be reached or gives no answer (RFC 9111 §4.2.4, "disconnected"),
+    /// where that is longer; see [`Policy::disconnected`].
+    pub stale_if_disconnected: Option<Duration>,
     /// How long past its lifetime a response with a validator is kept only to be validated.
     pub keep: Duration,
     /// Which selecting fields are taken by their meaning.
@@ -180,6 +183,19 @@ pub enum RangeFetch {
     Part,
 }
 
+/// Long enough for a restart of the origin or a switch to another, short enough that nobody takes what
+/// was true for what is.
+const DISCONNECTED: Duration = Duration::from_secs(60);
+
+impl Policy {
+    /// How long past its lifetime a response may be served when the origin cannot be reached or gives
+    /// no answer: 60 s, unless the route says how long, for this or for any failure (`stale_if_error`).
+    pub fn disconnected(&self) -> Duration {
+        let default = if self.stale_if_error.is_some() { Duration::ZERO } else { DISCONNECTED };
+        self.stale_if_disconnected.unwrap_or(default)
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
@@ -191,6 +207,7 @@ impl Default for Policy {
             client_cache_control: ClientCacheControl::Honour,
             stale_while_revalidate: None,
             stale_if_error: None,
+            stale_if_disconnected: None,
             keep: Duration::from_secs(600),
             // Some origins take the order of equal languages for one of preference.
             normalize: Normalize { accept_language: false },

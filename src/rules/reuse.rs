@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::facts::{RequestFacts, ResponseFacts};
-use super::freshness;
+use super::freshness::{self, OriginFailure};
 use super::policy::Policy;
 use super::reasons::{MustAsk, NotStored};
 use super::storing;
@@ -76,7 +76,7 @@ pub fn judge(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy, now: Tim
     Reuse::Stale { grace, because: MustAsk::Stale }
 }
 
-/// Whether the stored response may answer because the origin failed (RFC 5861 §4).
+/// Whether the stored response may answer because the origin failed (RFC 5861 §4) in this way.
 ///
 /// "Regardless of other freshness information": the request's `max-age` and `min-fresh` do not
 /// count here. Its `no-cache` does: it asks for the origin's word and nothing in its place.
@@ -85,6 +85,7 @@ pub fn on_error(
     resp: &ResponseFacts,
     policy: &Policy,
     now: Timestamp,
+    failure: OriginFailure,
 ) -> Option<Reusable> {
     let asked_for_origin = req.directives.no_cache || needs_confirming(resp);
     if asked_for_origin || refusal(req, resp, policy).is_some() {
@@ -92,7 +93,7 @@ pub fn on_error(
     }
     let this = measured(req, resp, policy, now);
     // A stale one is held back by §4.2.4 alone, which `error_window` knows.
-    let usable = this.is_fresh() || this.staleness() < freshness::error_window(resp, policy);
+    let usable = this.is_fresh() || this.staleness() < freshness::error_window(resp, policy, failure);
     usable.then_some(this)
 }
 
@@ -467,7 +468,11 @@ mod tests {
             let found = judge(&req, &resp, &policy, after(secs));
             assert_eq!(short(found), expected, "{clause}: {said} of {fields}");
             if matches!(expected, Short::Refused(_)) {
-                assert_eq!(on_error(&req, &resp, &with_windows(), after(1)), None, "{clause}");
+                assert_eq!(
+                    on_error(&req, &resp, &with_windows(), after(1), OriginFailure::NoAnswer),
+                    None,
+                    "{clause}"
+                );
             }
             let open = Policy { authorization: Authorization::Share, cookies: Cookies::Ignore, ..policy };
             assert_ne!(short(judge(&req, &resp, &open, after(secs))), no(auth), "{clause}");
@@ -520,9 +525,55 @@ mod tests {
             ),
             ("§5.2.1.4 asked for the origin", "cache-control: no-cache", minute, with_windows(), 61, false),
         ] {
-            let found = on_error(&get(&[said]), &response(200, &[fields]), &policy, after(secs));
+            let found = on_error(
+                &get(&[said]),
+                &response(200, &[fields]),
+                &policy,
+                after(secs),
+                OriginFailure::Error,
+            );
             assert_eq!(found.is_some(), expected, "{clause}: {said} of {fields} after {secs}");
         }
+    }
+
+    #[test]
+    fn an_origin_that_is_cut_off_is_covered_for_a_minute() {
+        let minute = "cache-control: max-age=60";
+        let with = |stale_if_disconnected, stale_if_error| Policy {
+            stale_if_disconnected,
+            stale_if_error,
+            ..plain()
+        };
+        let (plain, secs) = (plain(), |s| Some(secs_of(s)));
+        for (clause, fields, policy, secs, expected) in [
+            ("§4.2.4 the default", minute, &plain, 119, true),
+            ("§4.2.4 past it", minute, &plain, 120, false),
+            ("§4.2.4 a guess, too", "last-modified: Sun, 06 Nov 1994 08:39:37 GMT", &plain, 119, true),
+            ("§4.2.4 nobody's lifetime", "etag: \"a\"", &plain, 59, true),
+            ("§4.2.4 must-revalidate", "cache-control: max-age=60, must-revalidate", &plain, 61, false),
+            ("§4.2.4 proxy-revalidate", "cache-control: max-age=60, proxy-revalidate", &plain, 61, false),
+            ("§4.2.4 s-maxage", "cache-control: s-maxage=60", &plain, 61, false),
+            ("§5.2.2.4 no-cache", "cache-control: max-age=60, no-cache", &plain, 1, false),
+            ("the route's word", minute, &with(secs(5), None), 64, true),
+            ("the route's word", minute, &with(secs(5), None), 65, false),
+            ("the route's word: none", minute, &with(secs(0), None), 60, false),
+            ("the route's word for any failure", minute, &with(None, secs(5)), 65, false),
+            ("the longer of both", minute, &with(secs(9), secs(5)), 68, true),
+            ("the longer of both", minute, &with(secs(5), secs(9)), 68, true),
+            ("the origin's is longer", "cache-control: max-age=60, stale-if-error=90", &plain, 149, true),
+            ("the origin's is shorter", "cache-control: max-age=60, stale-if-error=9", &plain, 119, true),
+        ] {
+            let covers =
+                |failure| on_error(&get(&[]), &response(200, &[fields]), policy, after(secs), failure);
+            assert_eq!(
+                covers(OriginFailure::NoAnswer).is_some(),
+                expected,
+                "{clause}: {fields} after {secs}"
+            );
+        }
+        let answered =
+            on_error(&get(&[]), &response(200, &[minute]), &plain, after(61), OriginFailure::Error);
+        assert_eq!(answered, None, "an origin that answers is not cut off");
     }
 
     #[test]
@@ -547,8 +598,10 @@ mod tests {
             if at(secs) != Fresh {
                 prop_assert_ne!(at(secs + more), Fresh);
             }
-            let covered = |secs| on_error(&req, &resp, &policy, after(secs)).is_some();
-            prop_assert!(covered(secs) || !covered(secs + more));
+            for failure in [OriginFailure::Error, OriginFailure::NoAnswer] {
+                let covered = |secs| on_error(&req, &resp, &policy, after(secs), failure).is_some();
+                prop_assert!(covered(secs) || !covered(secs + more));
+            }
         }
 
         #[test]
@@ -561,7 +614,7 @@ mod tests {
             if let Reuse::Stale { grace: Some(_), .. } = judge(&req, &resp, &policy, now) {
                 prop_assert!(!forbidden, "§4.2.4");
             }
-            if forbidden && let Some(permit) = on_error(&req, &resp, &policy, now) {
+            if forbidden && let Some(permit) = on_error(&req, &resp, &policy, now, OriginFailure::NoAnswer) {
                 prop_assert!(permit.ttl() >= 0, "§4.2.4");
             }
         }

@@ -166,17 +166,18 @@ pub mod any {
         let heuristic = proptest::option::of(
             (0..=100u8, 0..200u64).prop_map(|(percent, max)| Heuristic { percent, max: secs_of(max) }),
         );
-        let ttl = (ttl, heuristic);
+        let ttl = (ttl, heuristic, duration());
         (ttl, duration(), duration(), 0..900u64, credentials, methods).prop_map(
             |(ttl, stale_while_revalidate, stale_if_error, keep, credentials, methods)| {
                 let (cookies, authorization, set_cookie) = credentials;
-                let (ttl, heuristic) = ttl;
+                let (ttl, heuristic, stale_if_disconnected) = ttl;
                 Policy {
                     ttl,
                     heuristic,
                     client_cache_control: ClientCacheControl::Honour,
                     stale_while_revalidate,
                     stale_if_error,
+                    stale_if_disconnected,
                     keep: Duration::from_secs(keep),
                     normalize: Normalize::default(),
                     cookies,

@@ -5,17 +5,15 @@
 //! Must not know: who asks first, or what is done where a 304 does not fit.
 
 use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE,
-    ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
-    TRAILER,
+    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TRAILER,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::facts::ResponseFacts;
 use crate::clock::Timestamp;
-use crate::fields::cache_control::ResponseDirectives;
 use crate::fields::validator::{ETag, EntityTags};
-use crate::fields::{date, hop};
+use crate::fields::{date, hop, targeted};
 
 /// What a client's conditions come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,10 +181,16 @@ const KEPT: [HeaderName; 5] = [
     header::TRAILER,
 ];
 
-/// What `no-cache` or `private` name, by the `Cache-Control` that will stand.
+/// What `no-cache` or `private` name, by the `Cache-Control` (or targeted field) that will stand.
 fn named_fields(stored: &HeaderMap, not_modified: &HeaderMap) -> Vec<HeaderName> {
-    let said = if not_modified.contains_key(CACHE_CONTROL) { not_modified } else { stored };
-    let said = ResponseDirectives::parse(said);
+    let mut standing = HeaderMap::new();
+    for name in targeted::SOURCES {
+        let from = if not_modified.contains_key(&name) { not_modified } else { stored };
+        for value in from.get_all(&name) {
+            standing.append(name.clone(), value.clone());
+        }
+    }
+    let said = targeted::in_force(&standing).directives;
     said.no_cache.fields().iter().chain(said.private.fields()).cloned().collect()
 }
 
@@ -503,6 +507,8 @@ mod tests {
         let stored = headers(&["cache-control: max-age=1", "x-user: old"]);
         let fresh = headers(&["cache-control: max-age=1, no-cache=\"x-user\"", "x-user: me"]);
         assert!(!freshen(&stored, &fresh).contains_key("x-user"), "§3.1 by the new word");
+        let fresh = headers(&["cdn-cache-control: private=\"x-user\"", "x-user: 2"]);
+        assert!(!freshen(&stored, &fresh).contains_key("x-user"), "RFC 9213 §2.2 by the targeted word");
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct Expected {
 }
 
 /// Every word that may stand right of the arrow, and whether something must follow it.
-const EXPECTED: [(&str, bool); 32] = [
+const EXPECTED: [(&str, bool); 33] = [
     ("stored", false),
     ("not-stored", true),
     ("keeps", true),
@@ -77,6 +77,7 @@ const EXPECTED: [(&str, bool); 32] = [
     ("ask", true),
     ("refused", true),
     ("on-error", true),
+    ("on-no-answer", true),
     ("kept-for", true),
     ("304", false),
     ("200", false),

@@ -8,7 +8,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use larder::clock::Timestamp;
 use larder::fields::date;
-use larder::rules::{self, Normalize, Policy, RequestFacts, ResponseFacts, Reuse, reuse, storing};
+use larder::rules::{
+    self, Normalize, OriginFailure, Policy, RequestFacts, ResponseFacts, Reuse, reuse, storing,
+};
 use larder::stored::{self, Born, CacheKey, Content, KeyPolicy, Received, Record, StoredResponse};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -192,7 +194,7 @@ proptest! {
         if let Ok(permit) = storing::judge(&asked, &held, &policy) {
             let _ = rules::stored_fields(&answer, &permit);
         }
-        let _ = (reuse::judge(&asked, &held, &policy, now), rules::on_error(&asked, &held, &policy, now));
+        let _ = (reuse::judge(&asked, &held, &policy, now), rules::on_error(&asked, &held, &policy, now, OriginFailure::NoAnswer));
         let _ = (rules::client_condition(&request, &held), rules::if_range_holds(&request, &held));
         let _ = (rules::confirms(&held, &facts(304, &later)), rules::freshen(&answer, &later));
         let _ = (rules::usable_for(&held, &policy), rules::origin_conditions(&held, &answer));
@@ -343,7 +345,7 @@ proptest! {
             || said.iter().any(|directive| directive.starts_with("s-maxage"));
         let held = facts(status, &map);
         let served = ease(&reuse::judge(&asked, &held, &policy, moment(secs))) > 0
-            || rules::on_error(&asked, &held, &policy, moment(secs)).is_some();
+            || rules::on_error(&asked, &held, &policy, moment(secs), OriginFailure::NoAnswer).is_some();
         prop_assert!(!served || word, "§3.5");
         prop_assert!(storing::judge(&asked, &held, &policy).is_err() || word, "§3.5");
     }

@@ -11,7 +11,7 @@ use larder::clock::Timestamp;
 use larder::fields::range::{self, Resolved, Span};
 use larder::rules::{
     self, Authorization, ClientCacheControl, ClientCondition, Cookies, LifetimeSource, MustAsk, NotStored,
-    Policy, RequestFacts, ResponseFacts, Reuse, SetCookie, Storable, reuse, storing,
+    OriginFailure, Policy, RequestFacts, ResponseFacts, Reuse, SetCookie, Storable, reuse, storing,
 };
 
 use super::corpus::{AT, Case, Expected, Field, Given, millis};
@@ -115,7 +115,7 @@ impl World {
             "keeps" | "drops" => self.keeps(rest, expected.word == "keeps"),
             "life" | "age" | "ttl" | "kept-for" => self.measures(expected.word, rest),
             "fresh" | "grace" | "stale" | "ask" | "refused" => self.answers(expected.word, rest),
-            "on-error" | "if-range" => self.says(expected.word, rest),
+            "on-error" | "on-no-answer" | "if-range" => self.says(expected.word, rest),
             "304" | "200" | "part" | "whole" | "416" => self.delivers(expected.word, rest),
             "matches" | "differs" => self.selects(expected.word == "matches"),
             "asks" | "asks-nothing" => self.conditions(rest),
@@ -186,7 +186,8 @@ impl World {
             return Err(format!("unknown answer {said}"));
         }
         let found = match word {
-            "on-error" => reuse::on_error(&self.asked(), &self.held(), &self.policy, self.now()).is_some(),
+            "on-error" => self.covers(OriginFailure::Error),
+            "on-no-answer" => self.covers(OriginFailure::NoAnswer),
             _ => rules::if_range_holds(&self.request, &self.held()),
         };
         same(if found { "yes" } else { "no" }, said, word)
@@ -212,6 +213,10 @@ impl World {
             }
         };
         same(&found, &format!("{word} {said}"), "range")
+    }
+
+    fn covers(&self, failure: OriginFailure) -> bool {
+        reuse::on_error(&self.asked(), &self.held(), &self.policy, self.now(), failure).is_some()
     }
 
     fn selects(&self, matches: bool) -> Result<(), String> {
@@ -298,6 +303,7 @@ fn set(policy: &mut Policy, name: &str, value: &str) -> Result<(), String> {
         "ttl.override" => policy.ttl.r#override = Some(duration()?),
         "ttl.max" => policy.ttl.max = Some(duration()?),
         "stale_while_revalidate" => policy.stale_while_revalidate = Some(duration()?),
+        "stale_if_disconnected" => policy.stale_if_disconnected = Some(duration()?),
         "stale_if_error" => policy.stale_if_error = Some(duration()?),
         "keep" => policy.keep = duration()?,
         "heuristic" if value == "off" => policy.heuristic = None,

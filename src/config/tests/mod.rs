@@ -102,7 +102,7 @@ fn words_stand_for_their_values() {
 fn a_routes_cache_is_read_into_policy_and_key() {
     let lines = "[route.cache]\nttl = { default = \"1s\", override = \"2s\", max = \"3s\" }\nstale_while_revalidate = \"4s\"\n\
                  heuristic = { percent = 20, max = \"6s\" }\nclient_cache_control = \"ignore\"\n\
-                 stale_if_error = \"0s\"\nkeep = \"5s\"\ncookies = [\"lang\", \"lang\", \"ab\"]\nauthorization = \"per-credential\"\n\
+                 stale_if_error = \"0s\"\nstale_if_disconnected = \"7s\"\nkeep = \"5s\"\ncookies = [\"lang\", \"lang\", \"ab\"]\nauthorization = \"per-credential\"\n\
                  set_cookie = \"strip\"\nvary.normalize = [\"Accept-Language\"]\nmethods = [\"GET\", \"QUERY\"]\nmax_request_body = \"1KiB\"\n\
                  [route.cache.key]\nignore_query = [\"utm_*\"]\nheaders = [\"Accept-Language\", \"accept-language\"]\n\
                  dot_segments = \"resolve\"\nslashes = \"merge\"\n";
@@ -113,6 +113,7 @@ fn a_routes_cache_is_read_into_policy_and_key() {
     assert_eq!((cache.policy.stale_while_revalidate, cache.policy.stale_if_error), (secs(4), secs(0)));
     assert_eq!((cache.policy.keep, cache.policy.set_cookie), (Duration::from_secs(5), SetCookie::Strip));
     assert_eq!(cache.policy.cookies, Cookies::Key(names.clone()));
+    assert_eq!(cache.policy.stale_if_disconnected, secs(7));
     let heuristic = Heuristic { percent: 20, max: Duration::from_secs(6) };
     assert_eq!(cache.policy.heuristic, Some(heuristic));
     assert_eq!(cache.policy.client_cache_control, ClientCacheControl::Ignore);

@@ -152,7 +152,9 @@ async fn deliver(
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
     let own = growing.reader().map(|reader| Own { reader, withheld });
     let (born, key, forms) = (filling.born, Arc::clone(&filling.fill.key), Forms::default());
-    let fetched = Fetched { status, answered, headers, facts, selecting, key, born, body: growing, forms };
+    let displaces = filling.fill.worker.shared.memory.is_crowded(&key, &selecting);
+    let fetched =
+        Fetched { status, answered, headers, facts, selecting, key, born, displaces, body: growing, forms };
     let fetched = Arc::new(fetched);
     filling.tell_with(Landing::Fetched(Arc::clone(&fetched)), own);
     let pump = Pump { writer, trailers: None, reserved: Some(reserved), came: Vec::new(), taken: 0 };

@@ -387,7 +387,9 @@ impl Wait {
         let now = self.exchange.worker.now();
         let asked = &self.exchange.asked.facts;
         let ttl = self.exchange.cache().map(|cache| rules::ttl(asked, &fetched.facts, &cache.policy, now));
-        let outcome = Outcome { stored: true, collapsed, ttl, ..self.exchange.missed(self.miss) };
+        let missed = self.exchange.missed(self.miss);
+        let detail = missed.detail.or(fetched.displaces.then_some(Detail::VariantsCapped));
+        let outcome = Outcome { stored: true, collapsed, ttl, detail, ..missed };
         Step::Deliver(Box::new(Deliver::growing(self.exchange, fetched, own, outcome)))
     }
 

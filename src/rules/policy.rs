@@ -130,7 +130,7 @@ pub enum ClientCacheControl {
 /// beyond `Accept-Encoding`, which always is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Normalize {
-    /// `Accept-Language`: case and the order of equals do not count, and a response in the language
+    /// `Accept-Language`: the order of equals does not count, and a response in the language
     /// that a request prefers to all others answers it.
     pub accept_language: bool,
 }

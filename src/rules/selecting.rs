@@ -2,8 +2,9 @@
 //!
 //! Knows when two requests match. What may be done to a value is only what cannot change its
 //! meaning: lines are joined, optional whitespace of a list is evened out, and `Accept-Encoding` is
-//! taken by what it accepts; `Accept-Language` too where the route asks for it, and there a response
-//! in the language that a request prefers to all others answers it, whatever else it accepts.
+//! taken by what it accepts, `Accept-Language` in any letter case. Where the route asks for it, this is
+//! taken by what it prefers, and a response in the language that a request prefers to all others answers
+//! it, whatever else it accepts.
 //! A value already in its one form is compared as it stands: nothing is built for it.
 //! Must not know: stored responses, tiers.
 
@@ -126,6 +127,11 @@ const SECRET: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
 const WITH_PARAMETERS: [HeaderName; 6] =
     [ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_TYPE, TE];
 
+/// RFC 4647 §2: language tags "are to be treated as case-insensitive"; so is the name of a weight.
+fn is_caseless(name: &HeaderName) -> bool {
+    *name == ACCEPT_LANGUAGE
+}
+
 /// Whether the field is taken as what languages it prefers.
 fn is_language(name: &HeaderName, normalize: Normalize) -> bool {
     normalize.accept_language && *name == ACCEPT_LANGUAGE
@@ -177,13 +183,14 @@ fn is_written(name: &HeaderName, value: &[u8], headers: &HeaderMap) -> bool {
         return joined(name, headers).eq(value);
     }
     let parameters = WITH_PARAMETERS.contains(name);
+    let case = |byte: u8| if is_caseless(name) { byte.to_ascii_lowercase() } else { byte };
     let several = lines_of(name, headers).nth(1).is_some();
     if several && lines_of(name, headers).any(|line| line.contains(&b'"')) {
         let whole: Vec<u8> = joined(name, headers).collect();
-        return even(&whole, parameters).eq(value);
+        return even(&whole, parameters).map(case).eq(value);
     }
     let lines = lines_of(name, headers).enumerate();
-    lines.flat_map(|(at, line)| between(at).chain(even(line, parameters))).eq(value)
+    lines.flat_map(|(at, line)| between(at).chain(even(line, parameters))).map(case).eq(value)
 }
 
 fn lines_of<'a>(name: &HeaderName, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> + use<'a> {
@@ -213,15 +220,18 @@ fn normalised<'a>(name: &HeaderName, headers: &'a HeaderMap, normalize: Normaliz
     if SECRET.contains(name) {
         return Some(Cow::Owned(digest(lines_of(name, headers)).into()));
     }
-    let value = match lines.next() {
+    let mut value = match lines.next() {
         Some(_) => Cow::Owned(joined(name, headers).collect()),
         None => Cow::Borrowed(first),
     };
     let parameters = WITH_PARAMETERS.contains(name);
-    if NO_LIST.contains(name) || is_even(&value, parameters) {
-        return Some(value);
+    if !NO_LIST.contains(name) && !is_even(&value, parameters) {
+        value = Cow::Owned(evened(&value, parameters));
     }
-    Some(Cow::Owned(evened(&value, parameters)))
+    if is_caseless(name) && value.iter().any(u8::is_ascii_uppercase) {
+        value.to_mut().make_ascii_lowercase();
+    }
+    Some(value)
 }
 
 /// 256 bits in hex: xxh3-128 with the seeds 0 and 1, of the joined lines. Not against somebody who knows
@@ -335,7 +345,7 @@ mod tests {
         for (clause, a, b, same) in [
             ("§4.1 the same", &[&b"en"[..]][..], &[&b"en"[..]][..], true),
             ("§4.1 another", &[b"en"], &[b"de"], false),
-            ("§4.1 case is not known to be insignificant", &[b"en"], &[b"EN"], false),
+            ("RFC 4647 §2 language tags have no case", &[b"en"], &[b"EN"], true),
             ("§4.1 order is not known to be insignificant", &[b"en, de"], &[b"de, en"], false),
             ("§4.1 whitespace", &[b"en,de"], &[b" en \t,   de "], true),
             ("§4.1 whitespace inside a member", &[b"en de"], &[b"en  de"], false),
@@ -380,7 +390,7 @@ mod tests {
     #[test]
     fn accept_language_is_taken_by_what_it_prefers_where_the_route_says_so() {
         for (clause, a, b, by_meaning, as_written) in [
-            ("§12.5.4 case", "en, DE", "eN, de", true, false),
+            ("§12.5.4 case", "en, DE", "eN, de", true, true),
             ("§12.5.4 order of equals", "en, de", "de, en", true, false),
             ("§5.6.3 whitespace", " en ,   de", "en, de", true, true),
             ("§5.6.3 whitespace", "en ; q=0.5", "en;q=0.5", true, true),
@@ -440,6 +450,7 @@ mod tests {
             assert_eq!(alike(&ACCEPT, (a, b), PLAIN), same, "9110 §5.6.6 {a} | {b}");
         }
         let unknown = HeaderName::from_static("x");
+        assert!(!alike(&unknown, ("a", "A"), PLAIN), "§4.1 case is not known to be insignificant");
         assert!(!alike(&unknown, ("a ;b", "a;b"), PLAIN), "its syntax is not known");
     }
 

@@ -21,7 +21,7 @@ use super::seed::Seed;
 use super::{InFlight, Purges};
 use crate::clock::Timestamp;
 use crate::config;
-use crate::rules::{Normalize, NotStored};
+use crate::rules::{Normalize, NotStored, SelectingFields};
 use crate::stored::{CacheKey, Copies, Copy, Form, StoredResponse};
 use crate::telemetry::MemoryGauges;
 
@@ -156,6 +156,15 @@ impl Memory {
     /// As [`find`](Self::find), for a second look on behalf of the same request: not counted.
     pub fn peek(&self, key: &CacheKey) -> Option<Arc<Resource>> {
         self.cache.get(&key.hash()).filter(|resource| *resource.key == *key)
+    }
+
+    /// Whether a response with these selecting fields would be one variant more than the key may have,
+    /// so that the oldest is given up for it. Counts as no lookup.
+    pub fn is_crowded(&self, key: &CacheKey, selecting: &SelectingFields) -> bool {
+        self.peek(key).is_some_and(|resource| {
+            let held = &resource.variants;
+            held.len() >= self.variants && !held.iter().any(|held| held.selecting == *selecting)
+        })
     }
 
     /// Whether this very response is stored. Counts as no lookup.

@@ -166,6 +166,10 @@ mod tests {
                 "larder; fwd=uri-miss; stored; detail=purged",
                 outcome(miss, |o| (o.stored, o.detail) = (true, Some(Detail::Purged))),
             ),
+            (
+                "larder; fwd=uri-miss; stored; detail=variants-capped",
+                outcome(miss, |o| (o.stored, o.detail) = (true, Some(Detail::VariantsCapped))),
+            ),
             ("larder; fwd=vary-miss; stored", outcome(Source::Miss(Miss::Vary), |o| o.stored = true)),
             (
                 "larder; fwd=request; stored; detail=request-no-cache",

@@ -150,6 +150,8 @@ pub enum Detail {
     HitForMiss(NotStored),
     /// What was stored has been purged.
     Purged,
+    /// It is stored, and the oldest of the URL's variants given up for it (`cache.variants`).
+    VariantsCapped,
     /// Another word, fixed at compile time: a failure's name.
     Word(&'static str),
 }
@@ -311,6 +313,7 @@ impl Outcome {
             Detail::NotStored(_) | Detail::HitForMiss(_) => self.not_stored().map(NotStored::as_str),
             Detail::MustAsk(why) => Some(why.as_str()).filter(|word| self.reason() != Some(word)),
             Detail::Purged => Some("purged"),
+            Detail::VariantsCapped => Some("variants-capped"),
             Detail::Word(word) => Some(word),
         }
     }
@@ -341,6 +344,7 @@ pub(super) mod any {
         prop_oneof![
             Just(None),
             Just(Some(Detail::Purged)),
+            Just(Some(Detail::VariantsCapped)),
             prop::sample::select(NotStored::ALL.to_vec()).prop_map(|w| Some(Detail::NotStored(w))),
             prop::sample::select(NotStored::ALL.to_vec()).prop_map(|w| Some(Detail::HitForMiss(w))),
             prop::sample::select(must_ask).prop_map(|w| Some(Detail::MustAsk(w))),

@@ -50,6 +50,8 @@ pub struct Fetched {
     pub key: Arc<CacheKey>,
     /// By what a purge judges it.
     pub born: Born,
+    /// Another variant of its key will be given up for it.
+    pub displaces: bool,
     /// Its body.
     pub body: Growing,
     /// The same in other codings.

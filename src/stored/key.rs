@@ -265,6 +265,9 @@ fn push_query(text: &mut String, query: &str, policy: &KeyPolicy) {
         query.split('&').filter(|argument| !ignored(name_of(argument), policy)).collect();
     // Stable: arguments of one name keep their order, which may mean something (`?sort=a&sort=b`).
     arguments.sort_by_key(|&argument| name_of(argument));
+    if arguments == [""] {
+        return; // Nothing is left, and an empty query is none.
+    }
     for (nth, argument) in arguments.into_iter().enumerate() {
         text.push(if nth == 0 { '?' } else { '&' });
         text.push_str(argument);
@@ -436,6 +439,8 @@ mod tests {
             ("a", "/", Some("ab=1&a=2"), "http://a/?a=2&ab=1", "the name ends at ="),
             ("a", "/", Some("utm_source=x&a=1"), "http://a/?a=1", "ignored argument"),
             ("a", "/", Some("gclid=x"), "http://a/", "nothing left"),
+            ("a", "/", Some("&gclid=x"), "http://a/", "nothing left but an empty argument"),
+            ("a", "/", Some("&"), "http://a/?&", "two of them are as received"),
             ("a", "/", Some("gclids=x"), "http://a/?gclids=x", "the glob is for the whole name"),
         ] {
             assert_eq!(key(authority, path, query, &policy).url(), expected, "{why}");

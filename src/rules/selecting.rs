@@ -9,6 +9,7 @@
 //! Must not know: stored responses, tiers.
 
 use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
 use std::io::Write;
 
 use http::header::{
@@ -28,7 +29,32 @@ use crate::fields::vary::Vary;
 ///
 /// An absent field is a value of its own, other than an empty one (§4.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct SelectingFields(Vec<(HeaderName, Option<Box<[u8]>>)>);
+pub struct SelectingFields(Vec<Selecting>);
+
+/// One of them.
+#[derive(Clone, Debug)]
+struct Selecting {
+    name: HeaderName,
+    /// `None` = absent.
+    value: Option<Box<[u8]>>,
+    /// What the request had written, where the value is another form of it: most requests for a variant
+    /// write just the same, and need not be understood anew. Not kept by every tier, and part of nothing.
+    written: Option<Box<[u8]>>,
+}
+
+impl PartialEq for Selecting {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.value == other.value
+    }
+}
+
+impl Eq for Selecting {}
+
+impl Hash for Selecting {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.name, &self.value).hash(state);
+    }
+}
 
 /// What `vary` nominates, as the request has it.
 pub fn selecting_fields(vary: &Vary, request_headers: &HeaderMap, normalize: Normalize) -> SelectingFields {
@@ -38,7 +64,9 @@ pub fn selecting_fields(vary: &Vary, request_headers: &HeaderMap, normalize: Nor
     };
     let with_value = |name: &HeaderName| {
         let value = normalised(name, request_headers, normalize).map(|value| value.into_owned().into());
-        (name.clone(), value)
+        let written = only_line(name, request_headers)
+            .filter(|line| value.as_deref() != Some(*line) && line.len() <= LONGEST_WRITTEN);
+        Selecting { name: name.clone(), value, written: written.map(Into::into) }
     };
     SelectingFields(names.iter().map(with_value).collect())
 }
@@ -46,10 +74,10 @@ pub fn selecting_fields(vary: &Vary, request_headers: &HeaderMap, normalize: Nor
 impl SelectingFields {
     /// Whether a request with these fields may be given the response that they were stored with (§4.1).
     pub fn matches(&self, resp: &ResponseFacts, request_headers: &HeaderMap, normalize: Normalize) -> bool {
-        self.0.iter().all(|(name, value)| {
-            *name != STAR
-                && (same(name, value.as_deref(), request_headers, normalize)
-                    || (is_language(name, normalize) && prefers_its_language(resp, request_headers)))
+        self.0.iter().all(|field| {
+            field.name != STAR
+                && (same(field, request_headers, normalize)
+                    || (is_language(&field.name, normalize) && prefers_its_language(resp, request_headers)))
         })
     }
 
@@ -68,14 +96,15 @@ impl SelectingFields {
     /// No field value holds a NUL, so that this stands for nothing else.
     fn with_language(&self, language: &[u8], normalize: Normalize) -> Option<Self> {
         let mut fields = self.clone();
-        let (_, value) = fields.0.iter_mut().find(|(name, _)| is_language(name, normalize))?;
-        *value = Some([b"\0", &*language.to_ascii_lowercase()].concat().into());
+        let field = fields.0.iter_mut().find(|field| is_language(&field.name, normalize))?;
+        field.value = Some([b"\0", &*language.to_ascii_lowercase()].concat().into());
+        field.written = None;
         Some(fields)
     }
 
     /// The nominated names.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.0.iter().map(|(name, _)| name)
+        self.0.iter().map(|field| &field.name)
     }
 
     /// xxh3-64 over, for each field: its name, a zero byte, then 0 where it is absent, else 1,
@@ -83,7 +112,7 @@ impl SelectingFields {
     /// every machine, so that tiers shared by many can use it in a key.
     pub fn hash(&self) -> u64 {
         let mut hash = Xxh3::new();
-        for (name, value) in &self.0 {
+        for Selecting { name, value, .. } in &self.0 {
             hash.update(name.as_str().as_bytes());
             hash.update(&[0, u8::from(value.is_some())]);
             if let Some(value) = value {
@@ -96,22 +125,27 @@ impl SelectingFields {
 
     /// Each name with its value, in order; for writing down.
     pub fn parts(&self) -> impl ExactSizeIterator<Item = (&HeaderName, Option<&[u8]>)> {
-        self.0.iter().map(|(name, value)| (name, value.as_deref()))
+        self.0.iter().map(|field| (&field.name, field.value.as_deref()))
     }
 
     /// From what [`Self::parts`] gave.
     pub fn from_parts(parts: impl IntoIterator<Item = (HeaderName, Option<Box<[u8]>>)>) -> Self {
-        let mut fields: Vec<_> = parts.into_iter().collect();
-        fields.sort_by(|a, b| a.0.as_str().cmp(b.0.as_str()));
-        fields.dedup_by(|a, b| a.0 == b.0);
+        let field = |(name, value)| Selecting { name, value, written: None };
+        let mut fields: Vec<_> = parts.into_iter().map(field).collect();
+        fields.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
+        fields.dedup_by(|a, b| a.name == b.name);
         Self(fields)
     }
 
     /// Bytes of names and values, for weighing.
     pub fn bytes(&self) -> usize {
-        self.0.iter().map(|(name, value)| name.as_str().len() + value.as_ref().map_or(0, |v| v.len())).sum()
+        let length = |bytes: &Option<Box<[u8]>>| bytes.as_ref().map_or(0, |bytes| bytes.len());
+        self.0.iter().map(|f| f.name.as_str().len() + length(&f.value) + length(&f.written)).sum()
     }
 }
+
+/// Bytes; longer values are seldom the same, and would be kept twice for that.
+const LONGEST_WRITTEN: usize = 256;
 
 /// Stands for `Vary: *`; no request matches it.
 const STAR: HeaderName = HeaderName::from_static("*");
@@ -156,23 +190,29 @@ fn meaning<'a>(name: &HeaderName, headers: &'a HeaderMap, normalize: Normalize) 
     }
 }
 
-/// Whether the request's field has this value, `None` = is absent.
-fn same(name: &HeaderName, value: Option<&[u8]>, headers: &HeaderMap, normalize: Normalize) -> bool {
-    let (Some(value), true) = (value, headers.contains_key(name)) else {
+/// Whether the request's field is the same as the one that chose the response.
+fn same(field: &Selecting, headers: &HeaderMap, normalize: Normalize) -> bool {
+    let Selecting { name, value, written } = field;
+    let (Some(value), true) = (value.as_deref(), headers.contains_key(name)) else {
         return value.is_none() && !headers.contains_key(name);
     };
-    let mut lines = headers.get_all(name).iter();
-    if lines.next().is_some_and(|line| line.as_bytes() == value)
-        && lines.next().is_none()
-        && !SECRET.contains(name)
-    {
-        return true; // It is what it was stored as, which is the one form of all that mean the same.
+    // It is what it was stored as, which is the one form of all that mean the same; or as that was written.
+    let is_known = |line: &[u8]| line == value || written.as_deref() == Some(line);
+    if only_line(name, headers).is_some_and(is_known) {
+        return true;
     }
     match meaning(name, headers, normalize) {
         Some(asked) => asked.bytes().eq(value.iter().copied()),
         None if SECRET.contains(name) => digest(lines_of(name, headers)) == *value,
         None => is_written(name, value, headers),
     }
+}
+
+/// The field's value as written, where that is one line and no secret.
+fn only_line<'a>(name: &HeaderName, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+    let mut lines = headers.get_all(name).into_iter();
+    let line = lines.next()?.as_bytes();
+    (lines.next().is_none() && !SECRET.contains(name)).then_some(line)
 }
 
 /// Whether the field's lines come to this value, joined and evened out; builds nothing, but where a
@@ -497,6 +537,24 @@ mod tests {
             assert_eq!(fields.hash(), xxhash_rust::xxh3::xxh3_64(bytes));
             assert_eq!(fields.hash(), hash, "{:#x}", fields.hash());
         }
+    }
+
+    #[test]
+    fn what_was_written_is_known_again_and_is_part_of_nothing() {
+        let with = |value| HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(value))]);
+        let (one, other) = (on(ACCEPT_ENCODING, &with("gzip, br")), on(ACCEPT_ENCODING, &with("br,gzip")));
+        assert!(one == other && one.hash() == other.hash());
+        assert!(one.0[0].written.as_deref() != other.0[0].written.as_deref());
+        let again = SelectingFields::from_parts(one.parts().map(|(n, v)| (n.clone(), v.map(Into::into))));
+        for (fields, request) in
+            [(&one, "gzip, br"), (&one, "br,gzip"), (&other, "gzip, br"), (&again, "br,gzip")]
+        {
+            assert!(matches(fields, &with(request)) && !matches(fields, &with("br")));
+        }
+        let twice = request(&[b"en", b"en"]);
+        assert_eq!(on(ACCEPT_LANGUAGE, &twice).0[0].written, None, "lines are joined, and compared so");
+        let secret = HeaderMap::from_iter([(COOKIE, HeaderValue::from_static("a=b"))]);
+        assert_eq!(on(COOKIE, &secret).0[0].written, None, "a digest alone is kept");
     }
 
     #[test]

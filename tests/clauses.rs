@@ -26,7 +26,7 @@ use support::front::HOST;
 use support::{Larder, Origin, PATIENCE, RedisServer, Request, Response, client, within};
 
 /// The routes that a script may run on, and what they say under `[route.cache]`.
-const ROUTES: [(&str, &str); 16] = [
+const ROUTES: [(&str, &str); 17] = [
     ("plain", ""),
     ("ttl", "ttl.default = \"10m\""),
     ("stale", "stale_while_revalidate = \"10m\"\nstale_if_error = \"10m\""),
@@ -42,6 +42,7 @@ const ROUTES: [(&str, &str); 16] = [
     ("share", "authorization = \"share\"\ncookies = \"ignore\"\nttl.default = \"10m\""),
     ("override", "ttl.override = \"10m\""),
     ("max", "ttl.max = \"60s\""),
+    ("deaf", "client_cache_control = \"ignore\""),
     ("off", OFF),
 ];
 

@@ -180,6 +180,16 @@ fn the_origin_sees_the_query_as_it_came_and_the_key_is_told() {
 }
 
 #[test]
+fn a_head_and_a_range_are_answered_from_it_too() {
+    let front = front("");
+    assert_eq!(ask(&front, "/?utm=1", UTM).0, STORED);
+    let head = front.request("HEAD", "/?utm=2", &[], b"");
+    assert_eq!((told(&head).as_str(), head.header("content-length")), (HIT, "10"));
+    let part = front.get("/?utm=3", &[("Range", "bytes=1-2")]);
+    assert_eq!((part.status, part.text().as_str()), (206, "?u"));
+}
+
+#[test]
 fn a_shared_response_is_confirmed_like_any_other() {
     let front = Front::new("", |request| {
         let fields = [("Cache-Control", "max-age=0"), ("ETag", "\"e\""), ("No-Vary-Search", UTM)];

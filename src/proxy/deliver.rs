@@ -16,7 +16,7 @@ use crate::fields::range::{Resolved, Span};
 use crate::flight::Reader;
 use crate::rules::{self, ResponseFacts, Reusable};
 use crate::stored::{self, Cut, Form, StoredResponse};
-use crate::telemetry::{Detail, Miss, Outcome, Source};
+use crate::telemetry::{Detail, Outcome, Source};
 use crate::upstream::OriginBody;
 use crate::worker::{Asked, Fetched, Own, Snapshot, Worker};
 
@@ -115,11 +115,10 @@ impl Deliver {
         worker: &Arc<Worker>,
         snapshot: &Arc<Snapshot>,
         report: Report,
-        miss: Option<Miss>,
+        source: Source,
         failure: Failure,
     ) -> Self {
-        let outcome =
-            Outcome { detail: Some(Detail::Word(failure.cause)), ..Outcome::new(Source::Failed(miss)) };
+        let outcome = Outcome { detail: Some(Detail::Word(failure.cause)), ..Outcome::new(source) };
         Self::own(worker, snapshot, report, outcome, failure)
     }
 

@@ -216,11 +216,12 @@ impl Pass {
 
     fn fail(self: Box<Self>, failure: Failure) -> Step {
         let Exchange { worker, snapshot, report, .. } = self.exchange;
-        let miss = match self.outcome.source {
-            Source::Miss(miss) => Some(miss),
-            _ => None,
+        let source = match self.outcome.source {
+            Source::Miss(miss) => Source::Failed(miss),
+            Source::Bypass(why) => Source::FailedBypass(why),
+            other => other,
         };
-        Step::Deliver(Box::new(Deliver::failure(&Arc::clone(&worker), &snapshot, report, miss, failure)))
+        Step::Deliver(Box::new(Deliver::failure(&Arc::clone(&worker), &snapshot, report, source, failure)))
     }
 }
 

@@ -495,6 +495,12 @@ impl Wait {
 
     fn fail(self: Box<Self>, failure: Failure) -> Step {
         let Exchange { worker, snapshot, report, .. } = self.exchange;
-        Step::Deliver(Box::new(Deliver::failure(&worker, &snapshot, report, Some(self.miss), failure)))
+        Step::Deliver(Box::new(Deliver::failure(
+            &worker,
+            &snapshot,
+            report,
+            Source::Failed(self.miss),
+            failure,
+        )))
     }
 }

@@ -18,6 +18,8 @@ use crate::stored::Group;
 
 /// Paths whose rule is remembered.
 const PATHS: usize = 16_384;
+/// Bytes of a rule; a longer one is not remembered.
+const RULE: usize = 4096;
 /// How long it is remembered that the shared tier knows no rule of a path.
 const ASKED_FOR: Duration = Duration::from_secs(60);
 
@@ -46,6 +48,9 @@ impl Searches {
     pub fn learn(&self, path: Group, rule: &NoVarySearch) -> bool {
         if self.rule(path).is_some_and(|known| *known == *rule) {
             return true;
+        }
+        if rule.heap() > RULE {
+            return false;
         }
         let mut rules = self.rules.write();
         let room = rules.len() < PATHS || rules.contains_key(&path);
@@ -106,6 +111,11 @@ mod tests {
         assert!(!searches.learn(path(paths), &rule("params")));
         assert!(searches.rule(path(paths)).is_none() && searches.rule(path(0)).is_some());
         assert!(searches.learn(path(0), &rule("key-order")), "one that is known may change");
+        let names: Vec<_> = (0..500).map(|nth| format!("\"{nth}\"")).collect();
+        let value = HeaderValue::from_str(&format!("params=({})", names.join(" "))).unwrap();
+        let long = NoVarySearch::parse(&HeaderMap::from_iter([(NO_VARY_SEARCH, value)])).unwrap();
+        assert!(!searches.learn(path(0), &long), "nor longer ones");
+        assert_eq!(searches.rule(path(0)).as_deref(), Some(&rule("key-order")));
     }
 
     #[test]

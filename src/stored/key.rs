@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 use super::Glob;
 use crate::fields::no_vary_search::NoVarySearch;
-use crate::fields::path;
+use crate::fields::{accept, path};
 
 /// What a route adds to the key, and what it leaves out of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -299,10 +299,19 @@ fn extras_text(headers: &HeaderMap, policy: &KeyPolicy) -> Box<str> {
 }
 
 /// `h:name=value;`, or `h:name;` where the request has no such field: absence is a value of its
-/// own. Several lines count as one list (RFC 9110 §5.3).
+/// own. Several lines count as one list (RFC 9110 §5.3). `Accept-Encoding` by what it means (§12.5.3),
+/// where that can be told.
 fn push_header(text: &mut String, name: &HeaderName, headers: &HeaderMap) {
     text.push_str("h:");
     text.push_str(name.as_str());
+    if *name == header::ACCEPT_ENCODING
+        && headers.contains_key(name)
+        && let Some(codings) = accept::codings(headers)
+    {
+        text.push('=');
+        codings.bytes().for_each(|byte| push_escaped(text, byte));
+        return text.push(';');
+    }
     let mut lines = headers.get_all(name).iter().peekable();
     if lines.peek().is_some() {
         text.push('=');
@@ -577,6 +586,19 @@ mod tests {
             assert_ne!(with(&method, &headers, content), one, "{method} {headers:?} {content:?}");
         }
         assert_ne!(with(&Method::QUERY, &HeaderMap::new(), b""), "", "and none at all is not a GET");
+    }
+
+    #[test]
+    fn codings_are_part_of_a_key_by_what_they_mean() {
+        let policy = KeyPolicy { headers: vec![header::ACCEPT_ENCODING], ..KeyPolicy::default() };
+        let of = |value: &str| extras(&[("accept-encoding", value)], &policy);
+        for same in ["br,gzip", "GZIP , br;q=1.0", "br;q=1, gzip"] {
+            assert_eq!(of(same), of("gzip, br"), "{same}");
+        }
+        for other in ["gzip", "gzip, br;q=0", "gzip, br;q=0.5", "*", "", "identity", "\"gzip, br"] {
+            assert_ne!(of(other), of("gzip, br"), "{other}");
+        }
+        assert_eq!(extras(&[], &policy), "h:accept-encoding;");
     }
 
     #[test]

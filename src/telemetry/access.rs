@@ -237,7 +237,7 @@ mod tests {
         (collapsed.stored, collapsed.collapsed) = (true, true);
         let mut no_route = Outcome::new(Source::Local);
         no_route.detail = Some(Detail::Word("no-route"));
-        let mut failed = Outcome::new(Source::Failed(Some(Miss::Uri)));
+        let mut failed = Outcome::new(Source::Failed(Miss::Uri));
         failed.detail = Some(Detail::Word("connect-timeout"));
         let rows = [
             (Outcome::new(Source::StaleWhileRevalidate(Tier::Redis)), "STALE redis"),

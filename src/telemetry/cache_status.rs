@@ -61,13 +61,13 @@ impl Outcome {
         out.push('"');
     }
 
-    /// The value of `fwd`. None where a pass failed: `Failed(None)` does not say why it passed.
+    /// The value of `fwd`.
     fn forwarded(&self) -> Option<&'static str> {
         match self.source {
             Source::Hit(_) | Source::StaleWhileRevalidate(_) | Source::Local => None,
             Source::StaleIfError => Some(Miss::Stale.as_str()),
-            Source::Bypass(Bypass::Method) => Some("method"),
-            Source::Bypass(_) => Some("bypass"),
+            Source::Bypass(Bypass::Method) | Source::FailedBypass(Bypass::Method) => Some("method"),
+            Source::Bypass(_) | Source::FailedBypass(_) => Some("bypass"),
             Source::Miss(_) | Source::Revalidated(_) | Source::Failed(_) => self.missed().map(Miss::as_str),
         }
     }
@@ -93,7 +93,11 @@ impl Outcome {
             Source::StaleIfError => Some("stale-if-error"),
             Source::Bypass(Bypass::Method) => self.note().filter(|word| *word != "method"),
             Source::Bypass(why) => Some(why.as_str()),
-            Source::Revalidated(_) | Source::Miss(_) | Source::Local | Source::Failed(_) => self.note(),
+            Source::Revalidated(_)
+            | Source::Miss(_)
+            | Source::Local
+            | Source::Failed(_)
+            | Source::FailedBypass(_) => self.note(),
         }
     }
 }
@@ -212,9 +216,16 @@ mod tests {
             ("larder", outcome(Source::Local, |_| {})),
             (
                 "larder; fwd=uri-miss; detail=connect-timeout",
-                outcome(Source::Failed(Some(Miss::Uri)), |o| o.detail = word("connect-timeout")),
+                outcome(Source::Failed(Miss::Uri), |o| o.detail = word("connect-timeout")),
             ),
-            ("larder; detail=queue-full", outcome(Source::Failed(None), |o| o.detail = word("queue-full"))),
+            (
+                "larder; fwd=method; detail=queue-full",
+                outcome(Source::FailedBypass(Bypass::Method), |o| o.detail = word("queue-full")),
+            ),
+            (
+                "larder; fwd=bypass; detail=reset",
+                outcome(Source::FailedBypass(Bypass::Off), |o| o.detail = word("reset")),
+            ),
             ("larder; fwd=uri-miss; detail=other", outcome(miss, |o| o.detail = word("no token"))),
         ];
         for (expected, outcome) in rows {
@@ -255,13 +266,13 @@ mod tests {
 
     #[test]
     fn a_key_that_was_not_used_is_not_told() {
-        let none = [Source::Bypass(Bypass::Method), Source::Local, Source::Failed(None)];
+        let none = [Source::Bypass(Bypass::Method), Source::Local, Source::FailedBypass(Bypass::Off)];
         assert!(none.iter().all(|source| with_key(*source, "http://a/", "").is_empty()));
         let some = [
             Source::Miss(Miss::Uri),
             Source::Revalidated(Miss::Stale),
             Source::StaleIfError,
-            Source::Failed(Some(Miss::Uri)),
+            Source::Failed(Miss::Uri),
         ];
         assert!(some.iter().all(|source| !with_key(*source, "http://a/", "").is_empty()));
     }

@@ -363,7 +363,7 @@ mod tests {
             Source::Miss(Miss::Uri),
             Source::Bypass(Bypass::Off),
             Source::Local,
-            Source::Failed(None),
+            Source::FailedBypass(Bypass::Method),
         ];
         let metrics = Metrics::new(&[], 1);
         for source in sources.chain(others) {

@@ -136,7 +136,9 @@ pub enum Source {
     /// Answered by Larder itself: no route, a loop, a refused request.
     Local,
     /// The cache could not answer and the origin failed; Larder answered in its place.
-    Failed(Option<Miss>),
+    Failed(Miss),
+    /// The same, of a request that did not ask the cache.
+    FailedBypass(Bypass),
 }
 
 /// More about the answer, for `detail=`.
@@ -238,7 +240,7 @@ impl Outcome {
             Source::Miss(_) => Kind::Miss,
             Source::Bypass(_) => Kind::Bypass,
             Source::Local => Kind::Local,
-            Source::Failed(_) => Kind::Failed,
+            Source::Failed(_) | Source::FailedBypass(_) => Kind::Failed,
         }
     }
 
@@ -272,14 +274,14 @@ impl Outcome {
     /// included, and where it was not asked.
     pub const fn missed(&self) -> Option<Miss> {
         match self.source {
-            Source::Miss(miss) | Source::Revalidated(miss) | Source::Failed(Some(miss)) => Some(miss),
+            Source::Miss(miss) | Source::Revalidated(miss) | Source::Failed(miss) => Some(miss),
             _ => None,
         }
     }
 
     /// Whether the key was used: to find the answer, or to find none.
     pub const fn looked(&self) -> bool {
-        !matches!(self.source, Source::Bypass(_) | Source::Local | Source::Failed(None))
+        !matches!(self.source, Source::Bypass(_) | Source::FailedBypass(_) | Source::Local)
     }
 
     /// Why the cache was not asked.
@@ -363,7 +365,8 @@ pub(super) mod any {
             miss().prop_map(Source::Miss),
             prop::sample::select(Bypass::ALL.to_vec()).prop_map(Source::Bypass),
             Just(Source::Local),
-            prop::option::of(miss()).prop_map(Source::Failed),
+            miss().prop_map(Source::Failed),
+            prop::sample::select(Bypass::ALL.to_vec()).prop_map(Source::FailedBypass),
         ]
     }
 }
@@ -392,8 +395,8 @@ mod tests {
             (Source::Miss(Miss::Vary), Some("MISS"), "miss", None, Some("vary-miss")),
             (Source::Bypass(Bypass::Cookie), Some("BYPASS"), "bypass", None, Some("cookie")),
             (Source::Local, None, "local", None, None),
-            (Source::Failed(Some(Miss::Uri)), None, "failed", None, Some("uri-miss")),
-            (Source::Failed(None), None, "failed", None, None),
+            (Source::Failed(Miss::Uri), None, "failed", None, Some("uri-miss")),
+            (Source::FailedBypass(Bypass::Method), None, "failed", None, None),
         ];
         for (source, x_cache, result, tier, reason) in rows {
             let outcome = Outcome::new(source);

@@ -204,8 +204,8 @@ mod tests {
         finish(&metrics, Source::Miss(Miss::Vary), |o| {
             o.detail = Some(Detail::NotStored(NotStored::SetCookie));
         });
-        finish(&metrics, Source::Failed(Some(Miss::Uri)), |_| {});
-        finish(&metrics, Source::Failed(None), |_| {});
+        finish(&metrics, Source::Failed(Miss::Uri), |_| {});
+        finish(&metrics, Source::FailedBypass(Bypass::Method), |_| {});
         finish(&metrics, Source::Bypass(Bypass::Method), |_| {});
         metrics.shard(0).origin_fetch(Some(0), Duration::from_millis(1));
 

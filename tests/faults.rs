@@ -120,6 +120,27 @@ fn an_origin_that_does_not_speak_http_is_a_502() {
 }
 
 #[test]
+fn a_transfer_coding_that_is_not_chunked_is_a_502_and_nothing_is_stored() {
+    for codings in ["gzip", "foo", "gzip, chunked", "chunked, gzip", "chunked, chunked"] {
+        let origin = Origin::start(move |_| {
+            let fields = [STORABLE[0], ("Transfer-Encoding", codings)];
+            Script::new().head(200, &fields).bytes("5\r\nfirst\r\n0\r\n\r\n").close()
+        });
+        let larder = Larder::start(&config(&[origin.addr()], "", ""));
+        for _ in 0..2 {
+            is_failure(&get(larder.proxy(), "/cached", &[]), 502, "protocol");
+        }
+        assert_eq!(origin.count("/cached"), 2, "{codings}");
+    }
+    // No coding at all, as old servers say it.
+    let origin = Origin::start(|_| {
+        Script::new().head(200, &[STORABLE[0], ("Transfer-Encoding", "identity")]).bytes("body").close()
+    });
+    let larder = Larder::start(&config(&[origin.addr()], "", ""));
+    assert_eq!(get(larder.proxy(), "/cached", &[]).text(), "body");
+}
+
+#[test]
 fn a_head_without_end_is_a_502() {
     let line = format!("X-Long: {}\r\n", "x".repeat(1000));
     let origin = Origin::start(move |_| Script::new().bytes("HTTP/1.1 200 OK\r\n").repeat(&line, 10_000));

@@ -21,6 +21,7 @@ use super::body::{Exchange, OriginBody, RequestBody, Sent};
 use super::connection::Conn;
 use super::error::{ForwardError, Place, words};
 use super::pool::{Grant, Pool, Want};
+use crate::fields::list;
 use crate::interim::Interim;
 
 /// An origin's answer.
@@ -183,6 +184,7 @@ impl Upstream {
             Err(error) => return Err(Failed::of(error, replay, &sent, pool.place())),
         };
         check_upgrade(&response, upgrade, pool)?;
+        check_coding(&response, pool)?;
         Ok(Answer { response, conn, sent, at: pool.place() })
     }
 }
@@ -303,6 +305,20 @@ fn reason(error: &hyper::Error, sent: &Sent, at: Place) -> ForwardError {
     } else {
         ForwardError::Reset { at, cause }
     }
+}
+
+/// RFC 9112 §6.1, §7: of what a transfer coding has made, nothing can be told that does not know it, neither
+/// what it says nor where it ends; hyper undoes `chunked` alone. No coding has been asked for (there is no
+/// `TE`), so what comes in one is a mistake, and kept it would be given to others as the content itself.
+/// `identity`, which is none, is sent by old servers.
+fn check_coding(response: &Response<Incoming>, pool: &Pool) -> Result<(), ForwardError> {
+    let mut codings = list::all(response.headers(), &header::TRANSFER_ENCODING);
+    let known =
+        |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked") || coding.eq_ignore_ascii_case(b"identity");
+    if codings.next().is_none_or(known) && codings.next().is_none() {
+        return Ok(());
+    }
+    Err(ForwardError::Protocol { at: pool.place(), cause: "a transfer coding other than chunked".into() })
 }
 
 /// RFC 9110 §15.2.2: nobody switches protocols unasked.

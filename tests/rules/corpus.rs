@@ -63,7 +63,7 @@ pub struct Expected {
 }
 
 /// Every word that may stand right of the arrow, and whether something must follow it.
-const EXPECTED: [(&str, bool); 33] = [
+const EXPECTED: [(&str, bool); 41] = [
     ("stored", false),
     ("not-stored", true),
     ("keeps", true),
@@ -97,6 +97,14 @@ const EXPECTED: [(&str, bool); 33] = [
     ("omits", true),
     ("invalidates", true),
     ("invalidates-nothing", false),
+    ("joins", false),
+    ("stays-apart", false),
+    ("asks-range", true),
+    ("asks-no-range", false),
+    ("agrees", false),
+    ("disagrees", false),
+    ("adopted", false),
+    ("not-adopted", true),
 ];
 
 /// The files of the corpus, sorted by name.

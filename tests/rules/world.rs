@@ -123,6 +123,10 @@ impl World {
             "becomes" | "loses" => self.freshened(rest, expected.word == "becomes"),
             "sends" | "omits" => self.in_304(rest, expected.word == "sends"),
             "invalidates" | "invalidates-nothing" => self.invalidates(rest),
+            "joins" | "stays-apart" => self.joined(expected.word),
+            "asks-range" | "asks-no-range" => self.asks_for_the_rest(rest),
+            "agrees" | "disagrees" => self.heard(expected.word),
+            "adopted" | "not-adopted" => self.adopted(rest),
             other => Err(format!("unknown expectation {other}")),
         }
     }
@@ -262,6 +266,36 @@ impl World {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "unknown field name")?;
         let found = rules::not_modified_fields(&name);
         same(if found { "sends" } else { "omits" }, if sent { "sends" } else { "omits" }, name.as_str())
+    }
+
+    /// Whether a part that came later is of the same representation.
+    fn joined(&self, expected: &str) -> Result<(), String> {
+        let found = rules::same_representation(&self.held(), &self.facts_of(206, &self.later));
+        same(if found { "joins" } else { "stays-apart" }, expected, "the part")
+    }
+
+    fn asks_for_the_rest(&self, said: &str) -> Result<(), String> {
+        let asks = rules::our_if_range(&self.held(), &self.kept());
+        same(asks.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default(), said, "if-range")
+    }
+
+    /// Whether the answer to a HEAD is about what is stored.
+    fn heard(&self, expected: &str) -> Result<(), String> {
+        let declared = self.later.get("content-length").and_then(|value| value.to_str().ok()?.parse().ok());
+        let head = self.facts_of(200, &self.later);
+        let found = rules::speaks_of(&self.held(), self.body, &head, declared);
+        same(if found { "agrees" } else { "disagrees" }, expected, "the HEAD")
+    }
+
+    /// Whether the answer to a POST may serve GETs.
+    fn adopted(&self, why_not: &str) -> Result<(), String> {
+        let (scheme, rest) = self.url.split_once("://").ok_or("unknown URL")?;
+        let (authority, path) = rest.split_at(rest.find('/').ok_or("unknown URL: no path")?);
+        if !rules::names_itself(scheme, authority, path, &self.response) {
+            return same("about-something-else", why_not, "not adopted because");
+        }
+        let judged = storing::judge_post(&self.asked(), &self.received(), &self.policy);
+        same(judged.map_or_else(NotStored::as_str, |_| ""), why_not, "not adopted because")
     }
 
     fn invalidates(&self, said: &str) -> Result<(), String> {

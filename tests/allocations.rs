@@ -123,7 +123,9 @@ fn a_hit_is_selected_and_judged_without_an_allocation() {
         ),
     ] {
         let (request, answer) = (fields(request), fields(answer));
-        let (resource, asked) = (resource(&request, &answer), RequestFacts::of(&Method::GET, &request));
+        let resource = resource(&request, &answer);
+        let (asked, count) = allocations(|| RequestFacts::of(&Method::GET, &request));
+        assert_eq!(count, 0, "{what}: reading the request");
         let policy = Policy::default();
         for secs in [0, 30, 59, 60, 75, 1000] {
             let now = AT.saturating_add(Duration::from_secs(secs));
@@ -177,5 +179,32 @@ fn however_a_selecting_field_is_written_comparing_it_costs_no_allocation() {
         let other = fields(&other.iter().map(String::as_str).collect::<Vec<_>>());
         let (found, count) = allocations(|| resource.select(&other, Policy::default().normalize).is_some());
         assert_eq!((found, count), (at == written.len(), 0), "{other:?}");
+    }
+}
+
+#[test]
+fn a_clients_conditions_are_judged_without_an_allocation() {
+    let lines = ["cache-control: max-age=60", "etag: \"a\"", "last-modified: Sun, 06 Nov 1994 08:00:00 GMT"];
+    let resource = resource(&HeaderMap::new(), &fields(&lines));
+    let stored = resource.select(&HeaderMap::new(), Policy::default().normalize).unwrap();
+    for (condition, not_modified) in [
+        ("if-none-match: \"x\", W/\"a\"", true),
+        ("if-none-match: \"x\", \"y\"", false),
+        ("if-none-match: *", true),
+        ("if-modified-since: Sun, 06 Nov 1994 08:00:00 GMT", true),
+        ("if-modified-since: Sunday, 06-Nov-94 07:59:59 GMT", false),
+    ] {
+        let request = fields(&[condition]);
+        let (found, count) = allocations(|| rules::client_condition(&request, &stored.facts));
+        assert_eq!((found == rules::ClientCondition::NotModified, count), (not_modified, 0), "{condition}");
+    }
+    for (condition, holds) in
+        [("if-range: \"a\"", true), ("if-range: \"b\"", false), ("if-range: W/\"a\"", false)]
+    {
+        let request = fields(&[condition, "range: bytes=0-1"]);
+        let (asked, count) = allocations(|| RequestFacts::of(&Method::GET, &request));
+        assert!(asked.ranges.is_some() && count == 0, "{condition}: {count}");
+        let found = allocations(|| rules::if_range_holds(&request, &stored.facts));
+        assert_eq!(found, (holds, 0), "{condition}");
     }
 }

@@ -28,8 +28,14 @@ pub enum EntityTags {
 impl ETag {
     /// Exactly one entity tag, `"…"` or `W/"…"` (§8.8.3).
     pub fn parse(value: &[u8]) -> Option<Self> {
-        let (tag, rest) = next_tag(list::trim(value))?;
-        rest.is_empty().then_some(tag)
+        Written::parse(value).map(Written::owned)
+    }
+
+    /// Whether `value` is this tag by the strong comparison; `None` where it is no entity tag. Builds
+    /// nothing.
+    pub fn strong_eq_written(tag: Option<&Self>, value: &[u8]) -> Option<bool> {
+        let written = Written::parse(value)?;
+        Some(tag.is_some_and(|tag| !tag.weak && !written.weak && *tag.opaque == *written.opaque))
     }
 
     /// The `ETag` of a response; the first line counts.
@@ -63,7 +69,20 @@ impl EntityTags {
         if values.next()? == b"*" && values.next().is_none() {
             return Some(Self::Any);
         }
-        Some(Self::List(lines.iter().flat_map(|line| tags(line.as_bytes())).collect()))
+        let tags = lines.iter().flat_map(|line| tags(line.as_bytes()));
+        Some(Self::List(tags.map(Written::owned).collect()))
+    }
+
+    /// What [`weak_match`](Self::weak_match) says of the field's tags; `None` where there is no such
+    /// field. Where there is no `tag`, a star alone matches. Builds nothing.
+    pub fn weak_match_in(headers: &HeaderMap, name: HeaderName, tag: Option<&ETag>) -> Option<bool> {
+        let lines = headers.get_all(name);
+        let mut values = lines.iter().map(|line| list::trim(line.as_bytes()));
+        if values.next()? == b"*" && values.next().is_none() {
+            return Some(true);
+        }
+        let mut written = lines.iter().flat_map(|line| tags(line.as_bytes()));
+        Some(tag.is_some_and(|tag| written.any(|written| *tag.opaque == *written.opaque)))
     }
 
     /// Whether one of them is `tag` by the weak comparison; a star is (§13.1.2).
@@ -75,8 +94,25 @@ impl EntityTags {
     }
 }
 
+/// An entity tag where it stands.
+struct Written<'a> {
+    weak: bool,
+    opaque: &'a [u8],
+}
+
+impl<'a> Written<'a> {
+    fn parse(value: &'a [u8]) -> Option<Self> {
+        let (tag, rest) = next_tag(list::trim(value))?;
+        rest.is_empty().then_some(tag)
+    }
+
+    fn owned(self) -> ETag {
+        ETag { weak: self.weak, opaque: self.opaque.into() }
+    }
+}
+
 /// The entity tags of one line. Where there is none, the line is read on after the next comma.
-fn tags(line: &[u8]) -> impl Iterator<Item = ETag> {
+fn tags(line: &[u8]) -> impl Iterator<Item = Written<'_>> {
     let mut rest = line;
     std::iter::from_fn(move || {
         while !rest.is_empty() {
@@ -96,7 +132,7 @@ fn tags(line: &[u8]) -> impl Iterator<Item = ETag> {
 }
 
 /// The tag that `value` begins with, and what follows it.
-fn next_tag(value: &[u8]) -> Option<(ETag, &[u8])> {
+fn next_tag(value: &[u8]) -> Option<(Written<'_>, &[u8])> {
     // §8.8.3: the weakness indicator is case-sensitive.
     let (weak, quoted) = match value.strip_prefix(b"W/") {
         Some(quoted) => (true, quoted),
@@ -105,7 +141,7 @@ fn next_tag(value: &[u8]) -> Option<(ETag, &[u8])> {
     let inner = quoted.strip_prefix(b"\"")?;
     let end = inner.iter().position(|&b| b == b'"')?;
     let (opaque, rest) = inner.split_at_checked(end)?;
-    Some((ETag { weak, opaque: opaque.into() }, rest.strip_prefix(b"\"")?))
+    Some((Written { weak, opaque }, rest.strip_prefix(b"\"")?))
 }
 
 #[cfg(test)]
@@ -186,6 +222,29 @@ mod tests {
             if let Ok(value) = HeaderValue::from_bytes(&line) {
                 let headers = HeaderMap::from_iter([(IF_NONE_MATCH, value)]);
                 prop_assert!(EntityTags::parse(&headers, IF_NONE_MATCH).is_some());
+            }
+        }
+
+        #[test]
+        fn what_builds_nothing_comes_to_the_same(
+            lines in prop::collection::vec(r#"[ ,]{0,2}((W/)?"[ab]{0,1}"|\*|[ab"])?[ ,]{0,2}("[ab]")?"#, 0..3),
+            tag in prop::option::of(r#"(W/)?"[ab]{0,1}""#),
+        ) {
+            let mut headers = HeaderMap::new();
+            for line in &lines {
+                headers.append(IF_NONE_MATCH, line.parse().unwrap());
+            }
+            let stored = tag.as_deref().and_then(|value| ETag::parse(value.as_bytes()));
+            let parsed = EntityTags::parse(&headers, IF_NONE_MATCH);
+            let expected = parsed.map(|tags| match &stored {
+                Some(stored) => tags.weak_match(stored),
+                None => tags == EntityTags::Any,
+            });
+            prop_assert_eq!(EntityTags::weak_match_in(&headers, IF_NONE_MATCH, stored.as_ref()), expected);
+            for line in &lines {
+                let one = ETag::parse(line.as_bytes());
+                let strong = one.map(|one| stored.as_ref().is_some_and(|stored| stored.strong_eq(&one)));
+                prop_assert_eq!(ETag::strong_eq_written(stored.as_ref(), line.as_bytes()), strong);
             }
         }
 

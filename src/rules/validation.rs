@@ -91,10 +91,8 @@ pub fn if_range_holds(request_headers: &HeaderMap, resp: &ResponseFacts) -> bool
     if lines.next().is_some() {
         return false;
     }
-    match ETag::parse(value) {
-        Some(tag) => resp.etag.as_ref().is_some_and(|stored| stored.strong_eq(&tag)),
-        None => same_strong_date(value, resp),
-    }
+    let same_tag = ETag::strong_eq_written(resp.etag.as_ref(), value);
+    same_tag.unwrap_or_else(|| same_strong_date(value, resp))
 }
 
 /// The stored fields as a 304 updates them (§3.2, §4.3.4): what it carries replaces what is
@@ -200,11 +198,8 @@ fn same_date(stored: &ResponseFacts, not_modified: &ResponseFacts) -> bool {
 
 fn still_held(request_headers: &HeaderMap, resp: &ResponseFacts) -> bool {
     // RFC 9110 §13.2.2: If-Modified-Since counts only where there is no If-None-Match.
-    match EntityTags::parse(request_headers, IF_NONE_MATCH) {
-        Some(EntityTags::Any) => true,
-        Some(tags) => resp.etag.as_ref().is_some_and(|stored| tags.weak_match(stored)),
-        None => unmodified_since(request_headers, resp),
-    }
+    let held = EntityTags::weak_match_in(request_headers, IF_NONE_MATCH, resp.etag.as_ref());
+    held.unwrap_or_else(|| unmodified_since(request_headers, resp))
 }
 
 fn unmodified_since(request_headers: &HeaderMap, resp: &ResponseFacts) -> bool {

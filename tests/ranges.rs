@@ -415,6 +415,76 @@ fn parts_of_what_is_too_large_as_a_whole_are_kept() {
     assert_ne!(told(&front.get("/", &range("bytes=3-30"))), HIT);
 }
 
+/// A bug once: parts that Redis still had made a flight for the whole one for a range, and who waited for
+/// the whole got the range.
+#[test]
+fn who_waits_for_the_whole_never_gets_a_part() {
+    let (redis, gate) = (RedisServer::start(), Gate::new());
+    let held = gate.clone();
+    let origin = Origin::start(move |request| {
+        let answer = ranged(request, &[("Cache-Control", "max-age=1"), TAG, ("Age", "1")]);
+        if request.count > 2 { Script::new().wait(&held).then(answer) } else { answer }
+    });
+    let cache = format!("redis = \"{}\"\nredis_deadline = \"2s\"\nredis_max_object = \"20B\"", redis.url());
+    let larder = Larder::start(&configuration(&origin, &cache));
+    assert!(within(PATIENCE, || larder.stats()["tiers"]["redis"]["up"] == true));
+    let addr = larder.proxy();
+    let get = move |fields: Lines<'static>| support::get(addr, "/", &[&[("Host", HOST)], fields].concat());
+    get(&[("Range", "bytes=0-4")]);
+    // Too large for Redis, which keeps the part.
+    assert_eq!(get(&[]).text(), BODY);
+    let part = std::thread::spawn(move || get(&[("Range", "bytes=2-3")]));
+    gate.wait_for_arrivals(1);
+    let whole = std::thread::spawn(move || get(&[]));
+    assert!(within(PATIENCE, || larder.stats()["active"] == 2));
+    gate.open();
+    let (part, whole) = (part.join().unwrap(), whole.join().unwrap());
+    assert_eq!((part.status, part.text().as_str()), (206, "23"));
+    assert_eq!((whole.status, whole.text().as_str()), (200, BODY));
+}
+
+/// A bug once: the client's `If-Range` gave way to our own conditions, and it got a part of another version.
+#[test]
+fn if_range_goes_along_when_a_part_has_to_be_confirmed() {
+    let front = Front::new("range = \"part\"", |request| {
+        let stale = ("Cache-Control", "max-age=0");
+        ranged(request, &[stale, if request.count == 1 { TAG } else { ("ETag", "\"v2\"") }])
+    });
+    front.get("/", &range("bytes=0-9"));
+    let resumed = front.get("/", &[("Range", "bytes=2-5"), ("If-Range", "\"v1\"")]);
+    assert_eq!((resumed.status, resumed.text().as_str()), (200, BODY));
+    let last = front.origin.last();
+    assert_eq!((last.header("if-range"), last.header("if-none-match")), ("\"v1\"", "\"v1\""));
+}
+
+/// A bug once: without room to keep it, the missing part alone went out as the answer.
+#[test]
+fn a_rest_for_which_there_is_no_room_goes_out_put_together_and_is_not_kept() {
+    let body = BODY.repeat(1000);
+    let gate = Gate::new();
+    let (held, sent) = (gate.clone(), body.clone());
+    let route = "[cache]\nmax_object = \"64KiB\"\nin_flight = \"64KiB\"\n[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"";
+    let front = Front::with(route, move |request| match request.target.as_str() {
+        "/busy" => {
+            Script::new().head(200, &[HOUR, ("Content-Length", "60000")]).wait(&held).repeat("x", 60000)
+        }
+        _ if request.header("range") == "bytes=0-9" => {
+            Script::respond(206, &[HOUR, TAG, ("Content-Range", "bytes 0-9/36000")], &sent[..10])
+        }
+        _ => Script::respond(206, &[HOUR, TAG, ("Content-Range", "bytes 10-35999/36000")], &sent[10..]),
+    });
+    front.get("/", &range("bytes=0-9"));
+    let mut busy = Connection::open(front.larder.proxy());
+    busy.write_head("GET", "/busy", &[("Host", HOST)]);
+    let mut slow = busy.response_head("GET");
+    let whole = front.get("/", &[]);
+    assert_eq!((whole.status, whole.text() == body), (200, true), "{:?}", whole.headers);
+    assert_eq!(told(&whole), "MISS larder; fwd=partial; fwd-status=206; detail=in-flight-limit");
+    gate.open();
+    busy.finish(&mut slow);
+    assert_eq!(told(&front.get("/", &range("bytes=3-4"))), HIT);
+}
+
 #[test]
 fn several_ranges_of_what_is_not_stored_are_the_origins_to_answer() {
     let front = Front::new("", |request| {

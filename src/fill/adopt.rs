@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response, header};
 
 use crate::clock::Timestamp;
 use crate::rules::{self, ResponseFacts, Storable};
@@ -50,9 +50,9 @@ pub struct Heard<'a> {
 /// What a HEAD means for a stored response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hearing {
-    /// It has been freshened.
-    Freshened,
-    /// It is another now: to be forgotten.
+    /// All of it stands as the HEAD has it.
+    Heard,
+    /// One is another now, and of no use: to be forgotten.
     Differs,
 }
 
@@ -69,29 +69,43 @@ impl Fill {
         keep::storable(filling, permit, answer).await;
     }
 
-    /// Freshens stored responses by the answer to a HEAD, or finds that one differs.
+    /// Freshens stored responses by the answer to a HEAD; one that differs from it is stale from now on, so
+    /// that its next use asks the origin. [`Hearing::Differs`] where one cannot be kept like that.
     pub fn hear(self, stored: &[Arc<StoredResponse>], heard: &Heard<'_>) -> Hearing {
-        let Some(cache) = self.snapshot.cache(self.route).cloned() else { return Hearing::Freshened };
+        let Some(cache) = self.snapshot.cache(self.route).cloned() else { return Hearing::Heard };
         let declared = content_length(heard.headers);
-        let of_this = |stored: &Arc<StoredResponse>| {
-            rules::speaks_of(&stored.facts, stored.content.length(), heard.facts, declared)
-        };
-        if !stored.iter().all(of_this) {
-            return Hearing::Differs;
-        }
         let (born, generation, times) = (heard.born, heard.generation, FillTimes::default());
-        let filling =
-            Filling { fill: self, cache, born, generation, times, looked: Looked::Nothing, refresh: false };
+        let looked = Looked::Nothing;
+        let filling = Filling { fill: self, cache, born, generation, times, looked, refresh: false };
         let times = (heard.facts.request_time, heard.facts.response_time);
+        let mut hearing = Hearing::Heard;
         // The most recent last, so that it stays so.
         for stored in stored.iter().rev() {
-            // It may no longer be kept.
-            let Some(fresh) = keep::freshened(&filling, stored, heard.headers, times) else {
-                return Hearing::Differs;
-            };
-            filling.promote(&fresh);
-            filling.write_behind(&fresh);
+            let same = rules::speaks_of(&stored.facts, stored.content.length(), heard.facts, declared);
+            let fresh = same.then(|| keep::freshened(&filling, stored, heard.headers, times)).flatten();
+            match fresh.or_else(|| outdated(&filling, stored)) {
+                Some(news) => {
+                    filling.promote(&news);
+                    filling.write_behind(&news);
+                }
+                None => hearing = Hearing::Differs,
+            }
         }
-        Hearing::Freshened
+        hearing
     }
+}
+
+/// The same response, as old as its lifetime (RFC 9111 §4.3.5: "SHOULD consider the stored response to be
+/// stale"); `None` where there is then no use for it. One that is stale already stays as it is.
+fn outdated(filling: &Filling, stored: &Arc<StoredResponse>) -> Option<Arc<StoredResponse>> {
+    let lifetime = rules::lifetime(&stored.facts, &filling.cache.policy).duration;
+    if rules::current_age(&stored.facts, filling.fill.worker.now()) >= lifetime {
+        return Some(Arc::clone(stored));
+    }
+    let age = lifetime.as_secs().saturating_add(1);
+    let mut news = HeaderMap::from_iter([(header::AGE, HeaderValue::from(age))]);
+    if let Some(date) = stored.headers.get(header::DATE) {
+        news.insert(header::DATE, date.clone());
+    }
+    keep::freshened(filling, stored, &news, (stored.facts.request_time, stored.facts.response_time))
 }

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::fields::range::ContentRange;
 use crate::fields::vary::Vary;
 use crate::rules::{self, NotStored, OriginFailure, ResponseFacts, Storable};
-use crate::stored::StoredResponse;
+use crate::stored::{Content, Parts, StoredResponse};
 
 use super::{Answer, Filling, Gap};
 
@@ -34,6 +34,8 @@ pub(super) enum Verdict {
 pub(super) struct Rest {
     pub answer: Answer,
     pub stale: Arc<StoredResponse>,
+    /// Its content.
+    pub parts: Parts,
     pub gap: Gap,
     /// The fields of both (RFC 9110 §15.3.7.3).
     pub headers: HeaderMap,
@@ -142,6 +144,7 @@ fn not_modified(filling: &Filling, answer: Answer) -> Verdict {
 fn rest(filling: &Filling, answer: Answer, gap: Gap) -> Verdict {
     let came = facts_of(&answer);
     let Some(stale) = filling.fill.stale.clone() else { return Verdict::Unfit };
+    let Content::Parts(parts) = stale.content.clone() else { return Verdict::Unfit };
     let length = stale.content.length();
     let expected = Some(ContentRange { span: Some(gap.missing), length: Some(length) });
     let fits = content_length(answer.response.headers()).is_none_or(|length| length == gap.missing.len());
@@ -154,7 +157,9 @@ fn rest(filling: &Filling, answer: Answer, gap: Gap) -> Verdict {
     // The parts had a Content-Range each, and so has what comes.
     let judged = ResponseFacts { content_range: came.content_range, ..facts.clone() };
     match rules::storing::judge(&filling.fill.asked.facts, &judged, &filling.cache.policy) {
-        Ok(permit) => Verdict::Completes(Box::new(Rest { answer, stale, gap, headers, facts, permit })),
+        Ok(permit) => {
+            Verdict::Completes(Box::new(Rest { answer, stale, parts, gap, headers, facts, permit }))
+        }
         // Now it may not be kept, so there is nothing to put together.
         Err(_) => Verdict::Unfit,
     }

@@ -23,7 +23,7 @@ use crate::upstream::OriginBody;
 use crate::worker::{Fetched, ForOwner, Forms, Landing, Own, OwnerLanding};
 
 use super::judge::{Rest, content_length, facts_of};
-use super::{Answer, Filling};
+use super::{Answer, Filling, Want};
 
 /// A 304: both tiers get the stored response with the fields that the 304 brought (§4.3.4).
 ///
@@ -75,16 +75,15 @@ pub(super) async fn storable(filling: Filling, permit: Storable, answer: Answer)
         withheld: withheld_fields(&parts.headers, &permit),
         facts,
     };
-    deliver(filling, permit, head, keeping, body, reserved).await;
+    deliver(filling, permit, head, keeping, body, Some(reserved)).await;
 }
 
 /// What was missing of the stored parts: goes out with what is wanted of them, and is kept with them
 /// (RFC 9111 §3.4).
 pub(super) async fn completing(filling: Filling, rest: Rest) {
-    let Rest { answer, stale, gap, headers, facts, permit } = rest;
-    let (Some(reserved), Content::Parts(parts)) = (reserve(&filling, &answer), &stale.content) else {
-        return filling.private(answer.response, NotStored::InFlightLimit).await;
-    };
+    let Rest { answer, stale, parts, gap, headers, facts, permit } = rest;
+    // Without room it goes out all the same, put together, and is not kept: alone it is no answer.
+    let reserved = reserve(&filling, &answer);
     let held = |first: u64, end: u64| {
         let span = (first < end).then(|| Span { first, last: end.saturating_sub(1) });
         span.and_then(|span| stale.content.cut(span)).unwrap_or_default()
@@ -92,7 +91,7 @@ pub(super) async fn completing(filling: Filling, rest: Rest) {
     let keeping = Keeping::Rest {
         before: held(gap.wanted.first, gap.missing.first),
         after: held(gap.missing.end(), gap.wanted.end()),
-        parts: parts.clone(),
+        parts,
         missing: gap.missing,
     };
     let mut passing = rules::stored_fields(&headers, &permit);
@@ -101,7 +100,7 @@ pub(super) async fn completing(filling: Filling, rest: Rest) {
     let status = if gap.whole { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
     if !gap.whole {
         let Span { first, last } = gap.wanted;
-        let text = format!("bytes {first}-{last}/{}", parts.length());
+        let text = format!("bytes {first}-{last}/{}", stale.content.length());
         passing.extend(HeaderValue::from_str(&text).ok().map(|value| (header::CONTENT_RANGE, value)));
     }
     let withheld = withheld_fields(answer.response.headers(), &permit);
@@ -142,7 +141,7 @@ async fn deliver(
     head: Head,
     keeping: Keeping,
     body: OriginBody,
-    reserved: Reserved,
+    reserved: Option<Reserved>,
 ) {
     let Head { status, answered, headers, withheld, facts } = head;
     filling.rekey(&facts);
@@ -153,11 +152,29 @@ async fn deliver(
     let own = growing.reader().map(|reader| Own { reader, withheld });
     let (born, key, forms) = (filling.born, Arc::clone(&filling.fill.key), Forms::default());
     let displaces = filling.fill.worker.shared.memory.is_crowded(&key, &selecting);
-    let fetched =
-        Fetched { status, answered, headers, facts, selecting, key, born, displaces, body: growing, forms };
-    let fetched = Arc::new(fetched);
+    let part = match filling.fill.want {
+        Want::Part(range) if status == StatusCode::PARTIAL_CONTENT => Some(range),
+        _ => None,
+    };
+    if reserved.is_none() {
+        writer.stop_keeping();
+    }
+    let fetched = Arc::new(Fetched {
+        status,
+        answered,
+        headers,
+        facts,
+        selecting,
+        key,
+        born,
+        displaces,
+        part,
+        kept: reserved.is_some(),
+        body: growing,
+        forms,
+    });
     filling.tell_with(Landing::Fetched(Arc::clone(&fetched)), own);
-    let pump = Pump { writer, trailers: None, reserved: Some(reserved), came: Vec::new(), taken: 0 };
+    let pump = Pump { writer, trailers: None, reserved, came: Vec::new(), taken: 0 };
     pump.run(filling, permit, fetched, keeping, body).await;
 }
 

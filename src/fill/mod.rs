@@ -160,10 +160,14 @@ impl Filling {
         }
     }
 
-    /// Something is stored after all, so other than thought may be wanted.
+    /// Something is stored after all, so more than thought may be wanted. Never less: whoever waits on this
+    /// flight waits for what its seat was taken for.
     fn begin_with(&mut self, found: Arc<StoredResponse>) {
         let config = &self.fill.snapshot.config.cache;
-        self.fill.want = plan::want(&self.fill.asked, Some(&found), &self.cache.policy, config);
+        let want = plan::want(&self.fill.asked, Some(&found), &self.cache.policy, config);
+        if want == Want::Whole {
+            self.fill.want = want;
+        }
         self.fill.stale = Some(found);
     }
 

@@ -91,10 +91,13 @@ pub(super) fn plan(want: Want, asked: &Asked, stored: Option<&StoredResponse>) -
             (Some(missing), Some(if_range)) => complete(want, wanted, missing, parts, if_range),
             (Some(_), None) => anew(want, asked),
             // All of it is here, and has to be confirmed.
-            (None, _) => Plan {
-                conditions: rules::origin_conditions(&stored.facts, &stored.headers),
-                ..anew(want, asked)
-            },
+            (None, _) => {
+                let mut plan = anew(want, asked);
+                // Beside the client's own: what is no longer confirmed must not bring a part of another
+                // representation to who has one of this (RFC 9110 §13.1.5).
+                plan.conditions.extend(rules::origin_conditions(&stored.facts, &stored.headers));
+                plan
+            }
         },
         (None, _) => anew(want, asked),
     }

@@ -17,14 +17,14 @@ use tokio::sync::oneshot;
 use crate::clock::Timestamp;
 use crate::fill::{Adopted, Heard, Hearing, Want};
 use crate::flight::{FlightKey, Owner};
-use crate::rules::{self, NotStored, ResponseFacts, Storable};
+use crate::rules::{self, Cookies, NotStored, ResponseFacts, Storable};
 use crate::store::Generation;
 use crate::stored::{Born, StoredResponse};
 use crate::upstream::OriginBody;
 use crate::worker::{ForOwner, Forgotten, Landing, OwnerLanding};
 
 use super::exchange::Exchange;
-use super::receive::host_of;
+use super::receive::{host_of, strays};
 
 /// When a pass was sent, by the clock and by the purges.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,12 @@ impl Sent {
 /// it, whose answer is as good.
 pub(super) fn seat(exchange: &Exchange) -> Option<Owner<Landing>> {
     let is_post = exchange.asked.method == Method::POST && exchange.content.is_none();
-    if !is_post || exchange.cache().is_none() || is_other_route(exchange) {
+    let policy = &exchange.cache()?.policy;
+    let asked = &exchange.asked;
+    // What would have led a GET past the cache leads a POST's answer past it, too.
+    let bypasses = asked.facts.has_cookie && policy.cookies == Cookies::Bypass
+        || strays(asked, &exchange.snapshot.config, exchange.route).is_some();
+    if !is_post || bypasses || is_other_route(exchange) {
         return None;
     }
     // A lane of its own: no GET waits for it.

@@ -181,6 +181,9 @@ struct Pump {
     writer: Writer,
 }
 
+/// Bytes of memory that a chunk takes beside its own, in the lists that hold it; about.
+const CHUNK: u64 = 128;
+
 impl Pump {
     /// Returning early drops the writer: readers see a broken body, and nothing is kept.
     async fn run(self, mut source: Encoding<Reader>, max: u64) {
@@ -193,7 +196,7 @@ impl Pump {
             let Some(data) = frame.ok().and_then(|frame| frame.into_data().ok()) else { return };
             let more = data.len() as u64;
             let keep = self.writer.written().saturating_add(more) <= max;
-            if reserved.as_mut().is_some_and(|reserved| !keep || !reserved.grow(more)) {
+            if reserved.as_mut().is_some_and(|reserved| !keep || !reserved.grow(more.saturating_add(CHUNK))) {
                 (reserved, came) = (None, Vec::new());
                 self.writer.stop_keeping();
             } else if reserved.is_some() {

@@ -85,3 +85,17 @@ pub async fn handle(
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// The future of a request is moved as it is made: a large one costs every hit, whatever step it is that
+    /// makes it large.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        fn size<A, B, C, D, T>(_: impl Fn(A, B, C, D) -> T) -> usize {
+            std::mem::size_of::<T>()
+        }
+        let size = size(super::handle);
+        assert!(size <= 5120, "{size} bytes");
+    }
+}

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use crate::fields::groups::Groups;
 use crate::fill::{is_failure, outbound};
 use crate::rules::{self, OriginFailure, Reusable};
-use crate::stored::{Cut, StoredResponse};
+use crate::stored::{Born, Cut, StoredResponse};
 use crate::telemetry::{Bypass, Miss, Outcome, Phase, Source};
 use crate::upstream::{ForwardError, Forwarded, OriginBody, RequestBody};
 use crate::worker::{Forgotten, Landing, OwnerLanding};
@@ -124,7 +124,11 @@ impl Pass {
         let (stale, cache) = self.stale.as_ref().zip(self.exchange.cache())?;
         let now = self.exchange.worker.now();
         let permit = rules::on_error(&self.exchange.asked.facts, &stale.facts, &cache.policy, now, failure)?;
-        let purged = self.exchange.worker.shared.purges.is_purged(stale);
+        let shared = &self.exchange.worker.shared;
+        // Who goes alone holds no seat, so a purge may have come and taken back its note: then what this
+        // process had fetched is no longer held.
+        let gone = matches!(stale.born, Born::Here(_)) && !shared.memory.holds(stale);
+        let purged = gone || shared.purges.is_purged(stale);
         let cut = stale.cut(&self.exchange.asked.facts, &self.exchange.asked.headers)?;
         let usable = !purged && transform::can_read(&self.exchange, stale);
         usable.then(|| (Arc::clone(stale), cut, permit))

@@ -195,7 +195,7 @@ fn keyed_on_content(asked: &Asked, cache: Option<&RouteCache>) -> bool {
 
 /// Whether the path may mean a resource of another route than the one that it matches, whose responses
 /// that route must not store for all: by its dot segments, or by what the key makes of it.
-fn strays(asked: &Asked, config: &Config, route: usize) -> Option<Bypass> {
+pub(super) fn strays(asked: &Asked, config: &Config, route: usize) -> Option<Bypass> {
     let policy = &config.routes.get(route)?.cache.as_ref()?.key;
     let path = asked.target.path();
     let keyed = policy.path(path);

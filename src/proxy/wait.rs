@@ -317,10 +317,7 @@ impl Wait {
                 if !self.reusable(&fetched.facts) {
                     return self.alone(None);
                 }
-                // Another's `If-Range` may have brought the part (RFC 9110 §13.1.5).
-                if fetched.status == StatusCode::PARTIAL_CONTENT
-                    && !rules::if_range_holds(&self.exchange.asked.headers, &fetched.facts)
-                {
+                if fetched.status == StatusCode::PARTIAL_CONTENT && !self.wants_part(&fetched) {
                     return self.alone(Some(lookup::RANGE));
                 }
                 if !transform::reads(&self.exchange.asked, &fetched) {
@@ -338,6 +335,14 @@ impl Wait {
             }
             landing => self.landed(landing, true),
         }
+    }
+
+    /// Whether a part that another asked for is just what this request asks for: its range, and no other
+    /// representation by its `If-Range` (RFC 9110 §13.1.5).
+    fn wants_part(&self, fetched: &Fetched) -> bool {
+        let asked = &self.exchange.asked;
+        let same = matches!((&asked.facts.ranges, fetched.part), (Some(Ranges::One(a)), Some(b)) if *a == b);
+        same && rules::if_range_holds(&asked.headers, &fetched.facts)
     }
 
     /// Flights are told apart by hashes; like what is stored, what lands is compared by the key's text.
@@ -388,8 +393,9 @@ impl Wait {
         let asked = &self.exchange.asked.facts;
         let ttl = self.exchange.cache().map(|cache| rules::ttl(asked, &fetched.facts, &cache.policy, now));
         let missed = self.exchange.missed(self.miss);
-        let detail = missed.detail.or(fetched.displaces.then_some(Detail::VariantsCapped));
-        let outcome = Outcome { stored: true, collapsed, ttl, detail, ..missed };
+        let unkept = (!fetched.kept).then_some(Detail::NotStored(NotStored::InFlightLimit));
+        let detail = unkept.or(missed.detail).or(fetched.displaces.then_some(Detail::VariantsCapped));
+        let outcome = Outcome { stored: fetched.kept, collapsed, ttl, detail, ..missed };
         Step::Deliver(Box::new(Deliver::growing(self.exchange, fetched, own, outcome)))
     }
 

@@ -11,6 +11,7 @@ use http::{HeaderMap, Response, StatusCode};
 use parking_lot::Mutex;
 
 use crate::fields::content_coding::Coding;
+use crate::fields::range::RangeSpec;
 use crate::flight::{Growing, Reader};
 use crate::rules::{MustAsk, NotStored, ResponseFacts, SelectingFields};
 use crate::stored::{Born, CacheKey, Copies, StoredResponse};
@@ -52,6 +53,10 @@ pub struct Fetched {
     pub born: Born,
     /// Another variant of its key will be given up for it.
     pub displaces: bool,
+    /// The range that it is the answer to, where it is a part.
+    pub part: Option<RangeSpec>,
+    /// It is kept, if it comes to its end and is not too large.
+    pub kept: bool,
     /// Its body.
     pub body: Growing,
     /// The same in other codings.

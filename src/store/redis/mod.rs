@@ -282,7 +282,9 @@ impl Redis {
 
     fn tell(&self, purge: Notice) -> impl Future<Output = Result<Option<u64>, Absent>> + use<'_> {
         let unsure = Unsure { redis: &self.0, purge, taken: false };
-        async move {
+        // In a box: purges are rare, and each future that holds this one would be larger by it, up to that
+        // of every request.
+        Box::pin(async move {
             let mut unsure = unsure;
             let told = unsure.purge.clone();
             let written = self.0.reader.with(self.0.deadline, |connection| told.told(connection)).await;
@@ -292,7 +294,7 @@ impl Redis {
                 self.0.counters.count_failure(absent);
                 absent
             })
-        }
+        })
     }
 
     /// Waits until everything that was put is written or given up, `within` at most; for stopping.

@@ -209,6 +209,23 @@ fn a_head_of_one_user_says_nothing_of_what_all_get() {
     assert_eq!(told(&front.get("/", &[])), "STALE larder; hit; detail=memory");
 }
 
+/// A bug once: only this process forgot it.
+#[test]
+fn what_a_304_takes_back_the_leave_to_store_is_gone_from_redis_too() {
+    let redis = RedisServer::start();
+    let origin = Origin::start(|request| match request.header("if-none-match") {
+        "" => Script::ok("body", &[HOUR, ("ETag", "\"v1\"")]),
+        _ => Script::respond(304, &[("ETag", "\"v1\""), ("Cache-Control", "private")], ""),
+    });
+    let larder = with_redis(&origin, &redis);
+    larder.get("/", &[("Host", HOST)]);
+    let last = larder.get("/", &[("Host", HOST), ("Cache-Control", "no-cache")]);
+    assert_eq!(told(&last), "REVALIDATED larder; fwd=request; fwd-status=304; detail=private");
+    end(larder);
+    let larder = with_redis(&origin, &redis);
+    assert_eq!(told(&larder.get("/", &[("Host", HOST)])), STORED);
+}
+
 #[test]
 fn a_head_freshens_what_is_stored_in_redis_alone() {
     let redis = RedisServer::start();

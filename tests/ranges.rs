@@ -101,6 +101,20 @@ fn one_range_of_what_is_stored_is_a_part_and_several_are_a_multipart() {
     assert_eq!(front.origin.count("/"), 1);
 }
 
+/// A bug once: a cache behind this one could keep the 416 for as long as the response itself.
+#[test]
+fn a_416_says_nothing_of_how_long_it_may_be_kept() {
+    let front = Front::new("", |_| {
+        Script::ok(BODY, &[HOUR, TAG, ("Expires", "0"), ("CDN-Cache-Control", "max-age=60")])
+    });
+    front.get("/", &[]);
+    let refused = front.get("/", &range("bytes=99-"));
+    assert_eq!((refused.status, refused.header("cache-control")), (416, "no-store"));
+    for name in ["expires", "cdn-cache-control", "etag", "age"] {
+        assert_eq!(refused.headers.get(name), None, "{name}");
+    }
+}
+
 #[test]
 fn a_part_is_stored_and_answers_what_lies_within_it() {
     let front = front("", &[HOUR, TAG]);

@@ -347,6 +347,21 @@ fn only_if_cached_does_not_pass_by_a_cookie_or_a_remembered_no_either() {
     assert_eq!(front.origin.requests().len(), asked);
 }
 
+/// A bug once: what never uses the cache went to the origin all the same.
+#[test]
+fn only_if_cached_asks_no_origin_whatever_else_keeps_it_from_the_cache() {
+    let front = Front::new("cookies = \"bypass\"", |_| Script::ok("a", &[("Cache-Control", "max-age=60")]));
+    front.get("/", &[]);
+    for (path, fields) in [
+        ("/", &[("Cache-Control", "no-store, only-if-cached")][..]),
+        ("/", &[("Cache-Control", "only-if-cached"), ("Cookie", "sid=1")]),
+        ("/a/../b", &[("Cache-Control", "only-if-cached")]),
+    ] {
+        assert_eq!(front.get(path, fields).status, 504, "{path} {fields:?}");
+    }
+    assert_eq!(front.origin.requests().len(), 1);
+}
+
 #[test]
 fn a_head_or_a_range_is_covered_too_when_the_origin_fails() {
     let front = Front::new("stale_if_error = \"10m\"", |request| match request.count {

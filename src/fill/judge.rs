@@ -8,7 +8,6 @@ use http::{HeaderMap, StatusCode, header};
 
 use crate::clock::Timestamp;
 use crate::fields::range::ContentRange;
-use crate::fields::vary::Vary;
 use crate::rules::{self, NotStored, OriginFailure, ResponseFacts, Storable};
 use crate::stored::{Content, Parts, StoredResponse};
 
@@ -69,19 +68,11 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
         Ok(_) if facts.status == 206 && !(answer.ranged && holds_no_more_than_it_says(&facts, &answer)) => {
             Verdict::NotStorable(NotStored::Partial, answer)
         }
-        Ok(_) if varies_on_ours(&facts) => Verdict::NotStorable(NotStored::VaryStar, answer),
         Ok(_) if content_length(answer.response.headers()).is_some_and(|length| length > max) => {
             Verdict::NotStorable(NotStored::TooLarge, answer)
         }
         Ok(permit) => Verdict::Storable(permit, answer),
     }
-}
-
-/// Whether a response varies on a field that Larder writes itself, which says who the client is. What
-/// the client sent cannot tell which requests such a response is for: it is as good as `Vary: *`.
-fn varies_on_ours(facts: &ResponseFacts) -> bool {
-    let ours = ["x-forwarded-for", "x-real-ip", "forwarded", "via"];
-    matches!(&facts.vary, Vary::Names(names) if names.iter().any(|name| ours.contains(&name.as_str())))
 }
 
 /// Whether an answer is an error in whose place what is stored may stand: RFC 5861 §4, "any situation

@@ -29,7 +29,7 @@ use super::{Answer, Filling, Want};
 ///
 /// It may also have brought a word that forbids keeping it. The owner, whose request was validated,
 /// gets it all the same; nobody else does.
-pub(super) fn confirmed(mut filling: Filling, answer: Answer) {
+pub(super) async fn confirmed(mut filling: Filling, answer: Answer) {
     let Some(stale) = filling.fill.stale.take() else { return };
     let mut headers = rules::freshen(&stale.headers, answer.response.headers());
     ensure_date(&mut headers, answer.response_time);
@@ -51,7 +51,7 @@ pub(super) fn confirmed(mut filling: Filling, answer: Answer) {
         }
         Err(why) => {
             let last = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
-            filling.withdraw(last, why);
+            filling.withdraw(last, why).await;
         }
     }
 }
@@ -293,14 +293,20 @@ impl Pump {
 }
 
 impl Filling {
-    /// The origin took back its leave to keep a response while confirming it.
-    fn withdraw(mut self, response: Arc<StoredResponse>, why: NotStored) {
-        self.fill.worker.shared.memory.remove(&self.fill.key);
+    /// The origin took back its leave to keep a response while confirming it: no tier holds it any more,
+    /// on any node that reads Redis.
+    async fn withdraw(mut self, response: Arc<StoredResponse>, why: NotStored) {
+        let (worker, key) = (Arc::clone(&self.fill.worker), Arc::clone(&self.fill.key));
+        worker.shared.purges.purge(key.url_hash(), worker.now());
+        worker.shared.memory.remove(&key);
         self.mark(why, response.status.as_u16());
         self.fill.seat.publish(Landing::NotStorable(why));
-        let landing = OwnerLanding::Shared(Landing::Revalidated(response), None);
         if let Some(owner) = self.fill.owner.take() {
+            let landing = OwnerLanding::Withdrawn(response, why);
             let _left = owner.send(ForOwner { landing, times: self.times, looked: self.looked });
+        }
+        if let Some(redis) = &worker.redis {
+            let _queued_if_it_failed = redis.purge(key.url_hash()).await;
         }
     }
 

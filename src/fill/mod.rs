@@ -202,7 +202,7 @@ impl Filling {
 
     async fn settle(self, verdict: Verdict) {
         match verdict {
-            Verdict::Confirmed(answer) => keep::confirmed(self, answer),
+            Verdict::Confirmed(answer) => keep::confirmed(self, answer).await,
             Verdict::Stands(stale, status) => self.stands(stale, Some(status)).await,
             Verdict::Storable(permit, answer) => keep::storable(self, permit, answer).await,
             Verdict::Completes(rest) => keep::completing(self, *rest).await,

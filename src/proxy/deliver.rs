@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::coding;
-use crate::fields::hop;
 use crate::fields::range::{Resolved, Span};
+use crate::fields::{groups, hop, no_vary_search, targeted};
 use crate::flight::Reader;
 use crate::rules::{self, ResponseFacts, Reusable};
 use crate::stored::{self, Cut, Form, StoredResponse};
@@ -364,11 +364,32 @@ fn several(mut headers: HeaderMap, parts: Vec<(Span, Vec<Bytes>)>, length: u64) 
     pieces(headers, total, framed.pieces)
 }
 
+/// What of a stored response has no place in a 416.
+const NOT_OF_A_416: [HeaderName; 14] = [
+    header::AGE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LOCATION,
+    header::CONTENT_TYPE,
+    header::ETAG,
+    header::EXPIRES,
+    header::LAST_MODIFIED,
+    header::SET_COOKIE,
+    header::TRAILER,
+    targeted::LARDER_CACHE_CONTROL,
+    targeted::CDN_CACHE_CONTROL,
+    groups::CACHE_GROUPS,
+    no_vary_search::NO_VARY_SEARCH,
+];
+
 /// RFC 9110 §15.5.17.
 fn unsatisfiable(mut headers: HeaderMap, length: u64) -> Draft {
-    for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::ETAG, header::LAST_MODIFIED] {
+    // What is said of the representation, and of how long it may be kept: a cache behind this one, which
+    // does not key on ranges, must not give one client's mistake to others.
+    for name in NOT_OF_A_416 {
         headers.remove(name);
     }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(value) = HeaderValue::from_str(&format!("bytes */{length}")) {
         headers.insert(header::CONTENT_RANGE, value);
     }

@@ -114,7 +114,7 @@ impl Pass {
                 Step::Deliver(Box::new(Deliver::growing(self.exchange, fetched, own, outcome)))
             }
             Ok(OwnerLanding::Private(response, _)) => self.deliver(*response),
-            Ok(OwnerLanding::Shared(..)) => self.fail(Failure::internal()),
+            Ok(OwnerLanding::Shared(..) | OwnerLanding::Withdrawn(..)) => self.fail(Failure::internal()),
             Err(response) => self.deliver(response),
         }
     }

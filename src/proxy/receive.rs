@@ -27,6 +27,7 @@ use super::content::Read;
 use super::deliver::Deliver;
 use super::exchange::Exchange;
 use super::failure::Failure;
+use super::lookup;
 use super::pass::Pass;
 use super::report::Report;
 
@@ -94,6 +95,12 @@ pub(super) fn receive(
         names: None,
         detail: None,
     };
+    // §5.2.1.7: what does not use the cache cannot be answered from it, and the origin is not wanted.
+    let kept_out =
+        matches!(bypass, Some(Bypass::Body | Bypass::RequestNoStore | Bypass::Cookie | Bypass::Path));
+    if kept_out && exchange.asked.facts.directives.only_if_cached {
+        return lookup::only_if_cached(Box::new(exchange));
+    }
     if with_content {
         return Step::Read(Box::new(Read::of(exchange, body, bypass)));
     }

@@ -282,6 +282,7 @@ impl Wait {
             (OwnerLanding::Shared(Landing::Fetched(fetched), Some(own)), _) => {
                 self.fetched(fetched, own, false)
             }
+            (OwnerLanding::Withdrawn(stored, why), _) => self.withdrawn(stored, why),
             (OwnerLanding::Shared(Landing::Revalidated(stored), _), _) => self.revalidated(stored),
             (OwnerLanding::Shared(landing, _), _) => self.landed(landing, false),
         }
@@ -429,6 +430,12 @@ impl Wait {
         }
     }
 
+    /// Owner only: the same, and it is not kept any longer.
+    fn withdrawn(mut self: Box<Self>, stored: Arc<StoredResponse>, why: NotStored) -> Step {
+        self.exchange.detail = Some(Detail::NotStored(why));
+        self.revalidated(stored)
+    }
+
     /// Owner only: the origin has just confirmed it for this very request.
     fn revalidated(self: Box<Self>, stored: Arc<StoredResponse>) -> Step {
         let now = self.exchange.worker.now();
@@ -482,7 +489,7 @@ impl Wait {
             // RFC 9211 §2.6: only a forwarded request can have been collapsed.
             collapsed: collapsed && forwarded,
             fwd_status: forwarded.then_some(304),
-            stored: forwarded,
+            stored: forwarded && !matches!(self.exchange.detail, Some(Detail::NotStored(_))),
             // Why the origin was asked; a tier that answers by itself has nothing to excuse.
             detail: self.exchange.detail.filter(|_| forwarded),
             ..Outcome::new(source)

@@ -247,6 +247,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn connection_has_no_power_over_what_the_cache_goes_by() {
+        // Else what is judged as it came would mean something else as it is stored.
+        let options = RELIED_ON.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
+        let sent = headers(&[&format!("connection: {options}, x-hop")]);
+        assert_eq!(crate::fields::hop::connection_options(&sent), ["x-hop"], "9110 §7.6.1");
+    }
+
+    #[test]
     fn age_is_the_first_member_or_nothing() {
         for (clause, fields, expected) in [
             ("§5.1", &["age: 10"][..], 10),

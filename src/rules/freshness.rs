@@ -122,7 +122,9 @@ pub(crate) fn error_window(resp: &ResponseFacts, policy: &Policy, failure: Origi
     match failure {
         OriginFailure::Error => named,
         // §4.2.4: no stale response "unless it is disconnected or doing so is explicitly permitted".
-        OriginFailure::NoAnswer if !stale_forbidden(resp) => named.max(policy.disconnected()),
+        OriginFailure::NoAnswer if !stale_forbidden(resp) => {
+            named.max(policy.disconnected(resp.directives.stale_if_error.is_some()))
+        }
         OriginFailure::NoAnswer => Duration::ZERO,
     }
 }
@@ -150,7 +152,8 @@ fn guessed(resp: &ResponseFacts, policy: &Policy) -> Option<Lifetime> {
     // §4.2.2: where the status allows it, or it "has been explicitly marked as cacheable".
     let allowed = heuristically_cacheable(resp.status) || resp.directives.public;
     let (heuristic, modified) = policy.heuristic.zip(resp.last_modified)?;
-    let unchanged = resp.made().saturating_since(modified);
+    // A Date ahead of our clock is no time that has passed.
+    let unchanged = resp.made().min(resp.response_time).saturating_since(modified);
     let part = unchanged.saturating_mul(heuristic.percent.into()) / 100;
     let source = LifetimeSource::Heuristic;
     allowed.then(|| Lifetime { duration: part.min(heuristic.max), source })

@@ -189,9 +189,10 @@ const DISCONNECTED: Duration = Duration::from_secs(60);
 
 impl Policy {
     /// How long past its lifetime a response may be served when the origin cannot be reached or gives
-    /// no answer: 60 s, unless the route says how long, for this or for any failure (`stale_if_error`).
-    pub fn disconnected(&self) -> Duration {
-        let default = if self.stale_if_error.is_some() { Duration::ZERO } else { DISCONNECTED };
+    /// no answer: 60 s, unless the route says how long, for this or for any failure (`stale_if_error`), or
+    /// the response does (`said`).
+    pub fn disconnected(&self, said: bool) -> Duration {
+        let default = if self.stale_if_error.is_some() || said { Duration::ZERO } else { DISCONNECTED };
         self.stale_if_disconnected.unwrap_or(default)
     }
 }

@@ -561,7 +561,9 @@ mod tests {
             ("the longer of both", minute, &with(secs(9), secs(5)), 68, true),
             ("the longer of both", minute, &with(secs(5), secs(9)), 68, true),
             ("the origin's is longer", "cache-control: max-age=60, stale-if-error=90", &plain, 149, true),
-            ("the origin's is shorter", "cache-control: max-age=60, stale-if-error=9", &plain, 119, true),
+            ("the origin's is shorter", "cache-control: max-age=60, stale-if-error=9", &plain, 68, true),
+            ("the origin's is shorter", "cache-control: max-age=60, stale-if-error=9", &plain, 69, false),
+            ("the origin's word: none", "cache-control: max-age=60, stale-if-error=0", &plain, 60, false),
         ] {
             let covers =
                 |failure| on_error(&get(&[]), &response(200, &[fields]), policy, after(secs), failure);

@@ -207,8 +207,15 @@ fn directives(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored>
     }
     match resp.vary {
         Vary::Star => Err(NotStored::VaryStar), // §4.1: it "always fails to match".
+        Vary::Names(ref names) if names.iter().any(is_ours) => Err(NotStored::VaryStar),
         Vary::Names(_) => Ok(()),
     }
+}
+
+/// A field that Larder writes itself, which says who the client is. What the client sent cannot tell which
+/// requests a response is for that varies on it: it is as good as `Vary: *`.
+fn is_ours(name: &HeaderName) -> bool {
+    ["x-forwarded-for", "x-real-ip", "forwarded", "via"].contains(&name.as_str())
 }
 
 fn set_cookie(resp: &ResponseFacts, policy: &Policy) -> Result<(), NotStored> {
@@ -326,6 +333,13 @@ mod tests {
                 Err(NotStored::Private),
             ),
             ("§4.1 star", 200, &[MINUTE, "vary: *"], Err(NotStored::VaryStar)),
+            (
+                "§4.1 on who the client is",
+                200,
+                &[MINUTE, "vary: accept, x-forwarded-for"],
+                Err(NotStored::VaryStar),
+            ),
+            ("§4.1 on who the client is", 200, &[MINUTE, "vary: X-Real-IP"], Err(NotStored::VaryStar)),
             ("§4.1 star among others", 200, &[MINUTE, "vary: accept, *"], Err(NotStored::VaryStar)),
             ("§4.1", 200, &[MINUTE, "vary: accept"], Ok(())),
             ("nothing said", 200, &[], Err(NotStored::NoLifetime)),

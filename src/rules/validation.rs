@@ -61,7 +61,11 @@ pub fn same_representation(stored: &ResponseFacts, part: &ResponseFacts) -> bool
 /// RFC 9110 §8.8.2.2: a date is strong where it is at least a second before `Date`.
 fn has_strong_date(resp: &ResponseFacts) -> bool {
     let dates = resp.last_modified.zip(resp.date);
-    dates.is_some_and(|(modified, date)| date.as_secs() > modified.as_secs())
+    // A Date that is the time of receipt may be ours (§6.6.1), and then by another clock: a minute between
+    // the two is more than clocks differ by that mean anything.
+    let ours = resp.date.is_some_and(|date| date.as_secs() == resp.response_time.as_secs());
+    let apart = if ours { 60 } else { 1 };
+    dates.is_some_and(|(modified, date)| date.as_secs() >= modified.as_secs().saturating_add(apart))
 }
 
 /// Removes what a fill never carries: the client's own conditions and ranges. The answer is for
@@ -189,7 +193,9 @@ fn named_fields(stored: &HeaderMap, not_modified: &HeaderMap) -> Vec<HeaderName>
         }
     }
     let said = targeted::in_force(&standing).directives;
-    said.no_cache.fields().iter().chain(said.private.fields()).cloned().collect()
+    let named = said.no_cache.fields().iter().chain(said.private.fields());
+    // Without the field that names itself its word would be lost; with it, it is taken to mean the whole.
+    named.filter(|name| !targeted::SOURCES.contains(name)).cloned().collect()
 }
 
 fn same_date(stored: &ResponseFacts, not_modified: &ResponseFacts) -> bool {
@@ -303,6 +309,34 @@ mod tests {
             let asks = our_if_range(&stored, &headers(held)).is_some();
             assert_eq!(asks, same || held == [strong], "{clause}");
         }
+    }
+
+    #[test]
+    fn a_304_that_names_its_own_control_restricts_all_the_same() {
+        let stored = headers(&["cache-control: max-age=60", "etag: \"a\""]);
+        for line in
+            ["cache-control: private=\"cache-control\"", "cdn-cache-control: private=\"cdn-cache-control\""]
+        {
+            let fresh = freshen(&stored, &headers(&["etag: \"a\"", line]));
+            let facts = ResponseFacts::of(200, &fresh, AT, AT);
+            assert!(facts.directives.private.is_all(), "§5.2.2.7 {line}: {:?}", lines(&fresh));
+        }
+    }
+
+    #[test]
+    fn our_own_date_makes_no_date_strong() {
+        // Received at AT without a Date: stored with that of the receipt.
+        let at = |secs: u64| {
+            crate::fields::date::to_value(AT.saturating_add(std::time::Duration::from_secs(secs)))
+        };
+        let modified = |value: HeaderValue| format!("last-modified: {}", value.to_str().unwrap());
+        let ours = format!("date: {NOW}");
+        let a_minute = format!("last-modified: {BEFORE}");
+        let strong = |fields: &[&str]| our_if_range(&response(206, fields), &headers(fields)).is_some();
+        assert!(strong(&[&ours, &a_minute]), "9110 §8.8.2.2 a minute");
+        let later = format!("date: {}", at(9).to_str().unwrap());
+        assert!(!strong(&[&ours, &modified(at(0))]), "9110 §8.8.2.2 the same second");
+        assert!(strong(&[&later, &modified(at(8))]), "9110 §8.8.2.2 a second, by the origin's clock");
     }
 
     #[test]

@@ -102,6 +102,9 @@ pub enum Looked {
 pub enum OwnerLanding {
     /// What everyone gets. With [`Landing::Fetched`] comes what is the owner's own.
     Shared(Landing, Option<Own>),
+    /// The origin confirmed what was stored, and took back its leave to keep it: for the one whose request
+    /// asked.
+    Withdrawn(Arc<StoredResponse>, NotStored),
     /// A response that nobody else may see.
     Private(Box<Response<OriginBody>>, NotStored),
 }

@@ -43,7 +43,7 @@ fn the_shipped_file_has_no_problem_and_shows_every_default() {
 fn the_shipped_files_commented_settings_are_right_too() {
     let config = parse(&uncommented()).unwrap_or_else(|p| panic!("{p}"));
     let (policy, default) = (config.routes[0].cache.clone().unwrap().policy, Policy::default());
-    assert_eq!(policy.stale_if_disconnected, Some(default.disconnected()));
+    assert_eq!(policy.stale_if_disconnected, Some(default.disconnected(false)));
     assert_eq!((policy.keep, policy.cookies), (default.keep, default.cookies));
     assert_eq!(policy.heuristic, default.heuristic);
     assert_eq!(policy.client_cache_control, default.client_cache_control);

@@ -144,6 +144,82 @@ fn a_first_response_that_was_under_way_when_something_was_purged_is_for_its_url_
 }
 
 #[test]
+fn what_was_fetched_for_several_queries_and_is_for_one_is_void_by_a_write_to_that_one() {
+    let gate = Gate::new();
+    let front = {
+        let gate = gate.clone();
+        Front::new("", move |request| match (request.target.as_str(), request.count) {
+            ("/p?id=5", 1) => Script::new().wait(&gate).then(ruled(request)),
+            _ => ruled(request),
+        })
+    };
+    // The path's rule is known; the answer that comes then names none.
+    assert_eq!(ask(&front, "/p?id=1", UTM).0, STORED);
+    let proxy = front.larder.proxy();
+    let get = move || client::get(proxy, "/p?id=5", &[("Host", HOST)]).text();
+    let old = thread::spawn(get);
+    front.origin.wait_for_requests(2);
+    front.request("PUT", "/p?id=5", &[], b"new");
+    let guest = thread::spawn(get);
+    gate.open();
+    assert_eq!(old.join().unwrap(), "/p?id=5 #1");
+    assert_eq!(guest.join().unwrap(), "/p?id=5 #3", "it asked after the PUT, which was #2");
+    let body = ask(&front, "/p?id=5", "").1;
+    assert_ne!(body, "/p?id=5 #1", "what was before the PUT");
+}
+
+#[test]
+fn what_was_purged_of_several_queries_does_not_hide_what_is_of_one() {
+    let front = front("");
+    assert_eq!(ask(&front, "/p?a=1&utm=x", UTM).0, STORED);
+    front.request("DELETE", "/p?a=1", &[], b"");
+    let purged = "MISS larder; fwd=uri-miss; stored; detail=purged";
+    assert_eq!(ask(&front, "/p?a=1", ""), (purged.into(), "/p?a=1 #2".into()));
+    assert_eq!(ask(&front, "/p?a=1", ""), (HIT.into(), "/p?a=1 #2".into()));
+    assert_eq!(ask(&front, "/p?a=1&utm=y", "").0, purged, "it is of that one alone");
+}
+
+#[test]
+fn a_head_is_no_news_of_what_is_for_other_queries() {
+    let front = Front::new("", |request| {
+        let of = |name: &str| request.headers.get(name).unwrap_or_default();
+        let mut fields = vec![("Cache-Control", "max-age=600"), ("ETag", "\"e\"")];
+        fields.push(("No-Vary-Search", of("x-rule")));
+        fields.push(if of("x-vary").is_empty() { ("X-Plain", "1") } else { ("Vary", of("x-vary")) });
+        fields.extend(Some(("X-News", "1")).filter(|_| request.method == "HEAD"));
+        Script::ok("same", &fields)
+    });
+    let (x, y) = ("params=(\"x\")", "params=(\"y\")");
+    // By their rules they have the same key.
+    front.get("/?a=1&y=1", &[("X-Rule", y)]);
+    front.get("/?a=1&x=1", &[("X-Rule", x), ("X-Vary", "accept")]);
+    front.request("HEAD", "/?a=1&x=2", &[("X-Rule", x), ("Cache-Control", "no-cache")], b"");
+    let heard = front.get("/?a=1&x=3", &[]);
+    assert_eq!((told(&heard).as_str(), heard.header("x-news")), (HIT, "1"));
+    // The latest rule is the other again.
+    front.get("/?b=1", &[("X-Rule", y)]);
+    let other = front.get("/?a=1&y=2", &[("Accept", "text/plain")]);
+    assert_eq!((told(&other).as_str(), other.header("x-plain")), (HIT, "1"));
+    assert!(!other.text().is_empty() && !format!("{other:?}").contains("x-news"));
+}
+
+#[test]
+fn a_304_that_brings_another_rule_confirms_nothing_of_several_queries() {
+    let front = Front::new("", |request| {
+        let rule = request.headers.get("x-rule").unwrap_or_default();
+        let fields = [("Cache-Control", "max-age=0"), ("ETag", "\"e\""), ("No-Vary-Search", rule)];
+        match request.headers.get("if-none-match") {
+            Some(_) => Script::respond(304, &fields, ""),
+            None => Script::ok(&request.target, &fields),
+        }
+    });
+    assert_eq!(ask(&front, "/?a=1&x=1", "params=(\"x\")").0, STORED);
+    let other = ask(&front, "/?a=1&x=2", "params=(\"y\")");
+    assert_eq!(other, ("MISS larder; fwd=stale; stored".into(), "/?a=1&x=2".into()));
+    assert_eq!(front.origin.requests().len(), 3, "asked again, as if nothing were stored");
+}
+
+#[test]
 fn those_who_wait_for_one_query_get_what_is_for_theirs() {
     let gate = Gate::new();
     let front = {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode, header};
 
 use crate::clock::Timestamp;
+use crate::fields::no_vary_search::NO_VARY_SEARCH;
 use crate::fields::range::ContentRange;
 use crate::rules::{self, NotStored, OriginFailure, ResponseFacts, Storable};
 use crate::stored::{Content, Parts, StoredResponse};
@@ -124,11 +125,22 @@ pub(super) fn facts_of(answer: &Answer) -> ResponseFacts {
 fn not_modified(filling: &Filling, answer: Answer) -> Verdict {
     let facts = facts_of(&answer);
     match &filling.fill.stale {
-        Some(stale) if answer.conditional && rules::confirms(&stale.facts, &facts) => {
+        Some(stale)
+            if answer.conditional
+                && rules::confirms(&stale.facts, &facts)
+                && !changes_queries(stale, &answer, &facts) =>
+        {
             Verdict::Confirmed(answer)
         }
         _ => Verdict::Unfit,
     }
+}
+
+/// Whether a 304 changes for which queries the stored response is, whose key was made by its old rule.
+fn changes_queries(stale: &StoredResponse, answer: &Answer, facts: &ResponseFacts) -> bool {
+    stale.key.is_searched()
+        && answer.response.headers().contains_key(NO_VARY_SEARCH)
+        && facts.no_vary_search != stale.facts.no_vary_search
 }
 
 /// A part that was asked for to be put together with those that are stored.

@@ -352,10 +352,12 @@ impl Filling {
         let shared = &self.fill.worker.shared;
         let Some(resource) = shared.memory.peek(&self.fill.key) else { return };
         let asked = &self.fill.asked;
+        let exact = self.fill.exact.as_ref().unwrap_or(&self.fill.key);
         let others = resource.variants.iter().filter(|other| {
             other.selecting != stale.selecting
                 && !shared.purges.is_purged(other)
                 && other.is_for(&asked.headers, self.cache.policy.normalize)
+                && exact.leads_to(&other.key, other.facts.no_vary_search.as_ref())
                 && rules::same_strong_validator(&other.facts, &not_modified)
         });
         for other in others {
@@ -378,7 +380,7 @@ impl Filling {
 }
 
 /// A stored response with the fields that news of it has brought (§3.2); `None` where these forbid to
-/// keep it.
+/// keep it, or change for which queries it is: its key was made by another rule.
 pub(super) fn freshened(
     filling: &Filling,
     stored: &StoredResponse,
@@ -389,6 +391,9 @@ pub(super) fn freshened(
     let mut headers = rules::freshen(&stored.headers, news);
     ensure_date(&mut headers, response_time);
     let facts = ResponseFacts::of(stored.status.as_u16(), &headers, request_time, response_time);
+    if stored.key.is_searched() && facts.no_vary_search != stored.facts.no_vary_search {
+        return None;
+    }
     let selecting = filling.selecting(&facts);
     // Parts had a Content-Range each as they came; and it is a GET's response, whatever brought the news.
     let judged = ResponseFacts { content_range: stored.content.range(), ..facts.clone() };

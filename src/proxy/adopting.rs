@@ -151,7 +151,9 @@ pub(super) async fn hear(
         .into_iter()
         .chain(there)
         .filter(|stored| {
-            stored.is_for(&exchange.asked.headers, normalize) && !shared.purges.is_purged(stored)
+            stored.is_for(&exchange.asked.headers, normalize)
+                && exchange.is_led_to(&stored.key, &stored.facts)
+                && !shared.purges.is_purged(stored)
         })
         .filter(|stored| matches!(stored.facts.status, 200 | 206))
         .collect();

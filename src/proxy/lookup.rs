@@ -43,15 +43,20 @@ fn resource(exchange: &mut Exchange) -> Option<Arc<Resource>> {
     let resource = if again { memory.peek(&exchange.key) } else { memory.find(&exchange.key) };
     let Some(exact) = &exchange.exact else { return resource };
     let (headers, normalize) = (&exchange.asked.headers, exchange.normalize());
-    let of_this = |resource: &Arc<Resource>| {
+    let of_this = |stored: &Arc<StoredResponse>| exchange.is_led_to(&stored.key, &stored.facts);
+    let purges = &exchange.worker.shared.purges;
+    let answers = |resource: &Arc<Resource>| {
         let stored = resource.select(headers, normalize);
-        stored.is_none_or(|stored| exchange.is_led_to(&stored.key, &stored.facts))
+        stored.is_some_and(|stored| of_this(stored) && !purges.is_purged(stored))
     };
-    let resource = resource.filter(of_this);
-    if resource.as_ref().is_some_and(|resource| !resource.variants.is_empty()) {
+    if resource.as_ref().is_some_and(answers) {
         return resource;
     }
-    match memory.peek(exact).filter(|resource| !resource.variants.is_empty()) {
+    let resource = resource.filter(|resource| resource.select(headers, normalize).is_none_or(of_this));
+    let nothing = resource.as_ref().is_none_or(|resource| resource.variants.is_empty());
+    // What was purged of several queries, or is another variant, does not hide what is of this URL alone.
+    let of_the_url = memory.peek(exact).filter(|resource| !resource.variants.is_empty());
+    match of_the_url.filter(|of_the_url| nothing || answers(of_the_url)) {
         Some(of_the_url) => {
             exchange.key = Arc::clone(&of_the_url.key);
             exchange.exact = None;

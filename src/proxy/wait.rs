@@ -16,7 +16,7 @@ use crate::fill::Want;
 use crate::flight::{Guest, Owner, Seat};
 use crate::rules::{self, NotStored, OriginFailure, RangeFetch, ResponseFacts, Reusable, Reuse};
 use crate::store::{Absent, Class, Generation};
-use crate::stored::{Born, Group, StoredResponse};
+use crate::stored::{Born, CacheKey, Group, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Phase, Source, Tier};
 use crate::worker::{Fetched, FillTimes, ForOwner, Landing, Looked, Own, OwnerLanding};
 
@@ -305,7 +305,7 @@ impl Wait {
         match landing {
             Landing::Fetched(fetched) => {
                 // A purge that came before this request and after the fetch began.
-                if self.is_purged(fetched.born, &fetched.facts) {
+                if self.is_purged(&fetched.key, fetched.born, &fetched.facts) {
                     return self.alone(Some(Detail::Purged));
                 }
                 let (headers, normalize) = (&self.exchange.asked.headers, self.exchange.normalize());
@@ -330,7 +330,7 @@ impl Wait {
                 }
             }
             Landing::Found(stored) | Landing::Revalidated(stored) | Landing::StaleIfError(stored, _)
-                if self.is_purged(stored.born, &stored.facts) =>
+                if self.is_purged(&stored.key, stored.born, &stored.facts) =>
             {
                 self.alone(Some(Detail::Purged))
             }
@@ -358,9 +358,9 @@ impl Wait {
         self.exchange.is_led_to(key, facts)
     }
 
-    fn is_purged(&self, born: Born, facts: &ResponseFacts) -> bool {
-        let purges = &self.exchange.worker.shared.purges;
-        purges.voids(&self.exchange.key, born, facts)
+    /// By the key of what landed, which may be another than was asked for (`Filling::rekey`).
+    fn is_purged(&self, key: &CacheKey, born: Born, facts: &ResponseFacts) -> bool {
+        self.exchange.worker.shared.purges.voids(key, born, facts)
     }
 
     fn reusable(&self, facts: &ResponseFacts) -> bool {

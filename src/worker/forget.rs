@@ -15,7 +15,7 @@
 //! 2. Redis is purged. From here on nobody reads anything older there, and Redis takes nothing from a
 //!    fetch that began earlier.
 //! 3. Memory drops what it holds under the key.
-//! 4. If no fetch for the key is in flight, the note is taken back.
+//! 4. If no fetch for the key is in flight, nor can be under another key, the note is taken back.
 //!
 //! Why that is right: what is older could come back only by a fetch that began before the note (its
 //! question to the origin or to Redis may have been answered earlier) or before 2 (it may have read
@@ -26,7 +26,9 @@
 //! and a Redis that was purged in 2; and what its request found in memory, and wants confirmed, it
 //! uses only if memory holds it still (`fill`), which was settled in 3.
 //!
-//! The note stays in three cases: a fetch is in flight; Redis did not take the purge, and may hand
+//! The note stays in four cases: a fetch is in flight; the path has had a rule for its query
+//! (`No-Vary-Search`), since a fetch that flies under the key of several queries may keep what it brings
+//! under this one; Redis did not take the purge, and may hand
 //! out what is older until it does; and where request fields or contents are part of the key, since
 //! keys with such extras cannot be named, neither in memory nor among the flights.
 
@@ -117,14 +119,13 @@ impl Worker {
             }
             self.shared.memory.remove(&key);
             let told = redis.is_none_or(|told| told.is_ok());
-            if told && !several && !self.shared.flights.any(key.hash()) {
+            let searched = path.is_some_and(|(path, _)| self.shared.searches.may_have_had(path));
+            if told && !several && !searched && !self.shared.flights.any(key.hash()) {
                 purges.retract(key.url_hash(), seq);
             }
-            // Without a rule, nothing is stored under one; and who learns one just now sees that something
-            // was purged meanwhile (`Filling::rekey`).
-            if let Some((path, seq)) =
-                path.filter(|(path, _)| told && self.shared.searches.rule(*path).is_none())
-            {
+            // Where there never was a rule, nothing is stored under one; and who learns one just now sees
+            // that something was purged meanwhile (`Filling::rekey`).
+            if let Some((path, seq)) = path.filter(|_| told && !searched) {
                 purges.retract_path(path, seq);
             }
             Forgotten { key, redis, seq, before }

@@ -193,7 +193,27 @@ async fn a_path_with_a_rule_keeps_its_note() {
     assert!(worker.keep(&old) && worker.gives(&old));
     worker.forget_path("/").await;
     assert!(!worker.gives(&old));
-    assert_eq!(worker.notes(), 1, "the path's");
+    assert_eq!(worker.notes(), 2, "the path's, and the URL's: a fetch for both keeps as of either");
+}
+
+#[tokio::test]
+async fn a_path_whose_rule_was_given_up_for_another_s_keeps_its_notes_too() {
+    let worker = worker("", "").await;
+    let headers = [("cache-control", "max-age=60"), ("no-vary-search", "params")];
+    let rule = stored(&key("/"), &[], &headers, b"", worker.born()).facts.no_vary_search.clone().unwrap();
+    let of = |path: &str| crate::stored::Group::of_path(&key(path));
+    worker.shared.searches.learn(of("/"), &rule);
+    let old = stored(&Arc::new(key("/").searched(&rule)), &[], &headers, b"old", worker.born());
+    assert!(worker.keep(&old));
+    let mut others = (0..100_000).map(|nth| format!("/{nth}"));
+    assert!(others.any(|other| {
+        worker.shared.searches.learn(of(&other), &rule);
+        worker.shared.searches.rule(of("/")).is_none()
+    }));
+    worker.forget_path("/").await;
+    assert_eq!(worker.notes(), 2);
+    worker.shared.searches.learn(of("/"), &rule);
+    assert!(!worker.gives(&old), "what the rule leads to again was purged meanwhile");
 }
 
 #[tokio::test]

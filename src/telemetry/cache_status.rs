@@ -65,7 +65,7 @@ impl Outcome {
     fn forwarded(&self) -> Option<&'static str> {
         match self.source {
             Source::Hit(_) | Source::StaleWhileRevalidate(_) | Source::Local => None,
-            Source::StaleIfError => Some(Miss::Stale.as_str()),
+            Source::StaleIfError => Some(self.stood_in_for().as_str()),
             Source::Bypass(Bypass::Method) | Source::FailedBypass(Bypass::Method) => Some("method"),
             Source::Bypass(_) | Source::FailedBypass(_) => Some("bypass"),
             Source::Miss(_) | Source::Revalidated(_) | Source::Failed(_) => self.missed().map(Miss::as_str),
@@ -198,6 +198,11 @@ mod tests {
             (
                 "larder; fwd=stale; fwd-status=503; ttl=-5; detail=stale-if-error",
                 outcome(Source::StaleIfError, |o| (o.fwd_status, o.ttl) = (Some(503), Some(-5))),
+            ),
+            (
+                // §2.2: fresh, but the request asked for the origin's word.
+                "larder; fwd=request; fwd-status=503; ttl=55; detail=stale-if-error",
+                outcome(Source::StaleIfError, |o| (o.fwd_status, o.ttl) = (Some(503), Some(55))),
             ),
             (
                 "larder; fwd=stale; ttl=-5; detail=stale-if-error",

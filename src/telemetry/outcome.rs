@@ -295,7 +295,7 @@ impl Outcome {
     /// Why the request went forward, for labels and logs: the word of [`Miss`] or [`Bypass`].
     pub fn reason(&self) -> Option<&'static str> {
         match self.source {
-            Source::StaleIfError => Some(Miss::Stale.as_str()),
+            Source::StaleIfError => Some(self.stood_in_for().as_str()),
             _ => self.missed().map(Miss::as_str).or(self.bypassed().map(Bypass::as_str)),
         }
     }
@@ -307,6 +307,12 @@ impl Outcome {
             Some(Detail::NotStored(why) | Detail::HitForMiss(why)) if !self.stored => Some(why),
             _ => None,
         }
+    }
+
+    /// Why the origin that failed had been asked: what stood in for it was stale, or was fresh and the
+    /// request asked for the origin's word all the same.
+    pub(super) fn stood_in_for(&self) -> Miss {
+        if self.ttl.is_some_and(|ttl| ttl > 0) { Miss::Request } else { Miss::Stale }
     }
 
     /// What [`Outcome::detail`] adds, in one word; nothing when it would only repeat the reason.

@@ -73,7 +73,9 @@ fn coding(reader: &Reader<'_>, text: &Text) -> Option<Coding> {
 fn media_type(reader: &Reader<'_>, text: &Text) -> Option<String> {
     let value = text.value.to_ascii_lowercase();
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$&-^_.+/*".contains(&b);
-    if value.is_empty() || !value.bytes().all(token) || value.matches('*').count() > 1 {
+    // Without either it would match nothing.
+    let names_one = value.contains(['/', '*']);
+    if !names_one || !value.bytes().all(token) || value.matches('*').count() > 1 {
         let help = "write such as \"application/json\", \"text/*\" or \"*+json\"";
         reader.refuse(text, "not a media type with at most one *", help);
         return None;

@@ -330,9 +330,16 @@ fn a_mistake_in_a_route_is_told_once_where_it_stands() {
             "write compress = false, or leave it out for the usual ones",
         ),
         (
-            "[route.compress]\ntypes = [\"text\", \"*/*\"]",
+            "[route.compress]\ntypes = [\"*\", \"*/*\"]",
             2,
-            18,
+            15,
+            "not a media type with at most one *",
+            "write such as \"application/json\", \"text/*\" or \"*+json\"",
+        ),
+        (
+            "[route.compress]\ntypes = [\"text\"]",
+            2,
+            10,
             "not a media type with at most one *",
             "write such as \"application/json\", \"text/*\" or \"*+json\"",
         ),

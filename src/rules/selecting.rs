@@ -391,6 +391,8 @@ mod tests {
             ("§4.1 whitespace inside a member", &[b"en de"], &[b"en  de"], false),
             ("§4.1 whitespace in a quoted string", &[b"\"a,b\""], &[b"\"a, b\""], false),
             ("§4.1 lines combined", &[b"en", b"de"], &[b"en,de"], true),
+            ("§4.1 lines combined, a quote left open", &[b",", b"\""], &[b",,\""], true),
+            ("§4.1 lines and no field at all", &[b",", b"\""], &[], false),
             ("§4.1 an empty member is a member", &[b"en,,de"], &[b"en,de"], false),
             ("§4.1 both absent", &[], &[], true),
             ("§4.1 absent here", &[], &[b"en"], false),

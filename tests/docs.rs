@@ -80,6 +80,25 @@ fn the_check_itself_notices_what_is_wrong() {
     assert_eq!(known.complaints(&rows[0]), Vec::<String>::new());
 }
 
+/// Words in back quotes in docs/security.md that look like a setting and are none.
+const WORDS: [&str; 0] = [];
+
+#[test]
+fn what_the_security_document_names_exists() {
+    let text = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let known = Known::read();
+    let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+    let complaints: Vec<_> = quoted.iter().filter(|name| !known.is_known(name)).collect();
+    assert!(complaints.is_empty(), "docs/security.md names {complaints:?}");
+    let tests = quoted.iter().filter(|name| name.contains("::")).count();
+    println!("{} names, {tests} of them tests", quoted.len());
+    for wrong in
+        ["limits.drian", "listne", "drain::there_is_no_such_test", "larder_reload_total", "src/no/such.rs"]
+    {
+        assert!(!known.is_known(wrong), "{wrong}");
+    }
+}
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -159,6 +178,34 @@ impl Known {
             complaints.push(at(format!("{} is no clause", row.clause)));
         }
         complaints
+    }
+
+    /// Whether what stands in back quotes exists, as far as its form says what it is.
+    fn is_known(&self, name: &str) -> bool {
+        let is_plain = |name: &str| {
+            !name.is_empty()
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.".contains(c))
+        };
+        if name.contains("::") {
+            return self.has(name);
+        }
+        if name.starts_with("src/") || name.starts_with("tests/") || name.starts_with("docs/") {
+            return root().join(name).exists();
+        }
+        if name.starts_with("larder_") {
+            let families = std::fs::read_to_string(root().join("src/telemetry/families.rs")).unwrap();
+            return families.contains(&format!("\"{name}\""));
+        }
+        if !is_plain(name) || ["toml", "rs", "sh"].iter().any(|end| name.ends_with(&format!(".{end}"))) {
+            return true;
+        }
+        // At the top of the file, in a table, in a route or an upstream, or a whole table.
+        let tables = ["", "route.", "upstream.api."];
+        WORDS.contains(&name)
+            || self.settings.contains(name)
+            || tables.iter().any(|table| self.settings.contains(&format!("{table}{name}")))
+            || self.settings.contains(&format!(".{name}"))
+            || self.settings.iter().any(|known| known.starts_with(&format!("{name}.")))
     }
 
     fn has(&self, name: &str) -> bool {

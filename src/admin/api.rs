@@ -2,6 +2,7 @@
 //!
 //! Must not know: sockets, or who may ask (`access`).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::worker::{Forgotten, Worker};
+use crate::worker::{Forgotten, NotReloaded, Reloaded, Worker};
 
 use super::{access, gauges};
 
@@ -28,6 +29,7 @@ Larder, admin listener
   GET  /livez     alive?
   GET  /readyz    ready for requests? (503 while stopping)
   POST /purge     {\"url\": \"http://host/path\"}: forget it, in memory and in Redis
+  POST /reload    read the configuration anew; what is wrong changes nothing
 ";
 
 /// Answers one request.
@@ -47,7 +49,8 @@ pub(super) async fn answer(worker: &Worker, request: Request<Incoming>) -> Answe
     let reads = request.method() == Method::GET || request.method() == Method::HEAD;
     match path.as_str() {
         "/purge" if request.method() == Method::POST => purge(worker, request).await,
-        "/purge" => not_allowed("POST"),
+        "/reload" if request.method() == Method::POST => reload(worker).await,
+        "/purge" | "/reload" => not_allowed("POST"),
         "/" | "/stats" | "/metrics" | "/livez" | "/readyz" | "/healthz" if !reads => not_allowed("GET, HEAD"),
         "/" => text(INDEX.to_owned()),
         "/stats" => json_answer(StatusCode::OK, &stats(worker)),
@@ -127,6 +130,26 @@ async fn purge_url(worker: &Worker, url: &str) -> Answer {
     let done = status == StatusCode::OK;
     tracing::info!(url = key.url(), memory, redis = redis.as_str(), "purge");
     json_answer(status, &json!({ "url": key.url(), "purged": done, "memory": memory, "redis": redis }))
+}
+
+/// Puts another configuration in force. Reading it may block, which is nothing for this thread.
+async fn reload(worker: &Worker) -> Answer {
+    let shared = Arc::clone(&worker.shared);
+    match tokio::task::spawn_blocking(move || shared.reload()).await {
+        Ok(Ok(Reloaded { routes, upstreams })) => json_answer(
+            StatusCode::OK,
+            &json!({ "reloaded": true, "routes": routes, "upstreams": upstreams }),
+        ),
+        Ok(Err(why)) => {
+            let status = match &why {
+                NotReloaded::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                NotReloaded::NoFile | NotReloaded::NeedsRestart(_) => StatusCode::CONFLICT,
+            };
+            let restart = if let NotReloaded::NeedsRestart(names) = &why { names.as_slice() } else { &[] };
+            json_answer(status, &json!({ "reloaded": false, "error": why.message(), "restart": restart }))
+        }
+        Err(_panicked) => error(StatusCode::INTERNAL_SERVER_ERROR, "the reload failed; the log says where"),
+    }
 }
 
 fn error(status: StatusCode, why: &str) -> Answer {

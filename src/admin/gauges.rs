@@ -22,6 +22,8 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
         connections: shared.connections.load(Ordering::Relaxed),
         interim_passed: shared.interim.passed(),
         interim_dropped: shared.interim.dropped(),
+        reloads_done: shared.reloads.done(),
+        reloads_refused: shared.reloads.refused(),
         access_dropped: shared.access.as_ref().map_or(0, |access| access.dropped()),
     }
 }

@@ -23,13 +23,15 @@ Examples:
   larder run --to http://127.0.0.1:3000 --ttl 60s --print-config > proxy.toml
   larder run                                with ./proxy.toml
   larder check -c /etc/larder/proxy.toml    before a restart
+  larder reload                             read ./proxy.toml anew, without one
 
 Exit codes:
    0  done, or stopped as asked after requests in flight were finished
    1  something failed while running
    2  wrong arguments
-  69  a listener cannot be bound: the address is in use or not allowed
-  78  the configuration is missing or wrong";
+  69  a listener cannot be bound: the address is in use or not allowed;
+      or no Larder answers to be told something
+  78  the configuration is missing or wrong, or takes a restart";
 
 const RUN_EXAMPLES: &str = "\
 Without -c and --to, the file is looked for in this order:
@@ -43,12 +45,23 @@ Examples:
   larder run --to http://127.0.0.1:3000 --ttl 60s --redis redis://127.0.0.1:6379
   larder run --to http://127.0.0.1:3000 --print-config > proxy.toml
 
-SIGTERM or Ctrl-C: requests in flight are finished, then it exits with 0.";
+SIGTERM or Ctrl-C: requests in flight are finished, then it exits with 0.
+SIGHUP: the file is read anew, as by `larder reload`.";
 
 const CHECK_EXAMPLES: &str = "\
 Every problem is shown at once, each with its line. Exits with 0 where there is
 none and with 78 where there is one. Without -c the file is looked for as
 `larder run` does.";
+
+const RELOAD_EXAMPLES: &str = "\
+The file says where the running Larder's admin listener is, and the token for
+it. That Larder reads its own file anew, as on SIGHUP. What is wrong with it, or
+takes a restart, is shown in whole; then nothing of it has come into force.
+Without -c the file is looked for as `larder run` does.
+
+Requests in flight end under the configuration that they began with; what is
+stored stays. Exits with 0 where the file is in force, with 78 where it is wrong
+or takes a restart, with 69 where no Larder answers.";
 
 const DEMO_EXAMPLES: &str = "\
 Starts a small users API, Larder in front of it, and prints what to try.
@@ -81,6 +94,8 @@ pub enum Command {
     Run(Run),
     /// Check a configuration file and show every problem with its line
     Check(Check),
+    /// Have a running Larder read its configuration file anew
+    Reload(Reload),
     /// Show it at work: a sample API with Larder in front of it
     Demo(Demo),
 }
@@ -122,6 +137,15 @@ pub struct Run {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = CHECK_EXAMPLES)]
 pub struct Check {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `larder reload`
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = RELOAD_EXAMPLES)]
+pub struct Reload {
     /// Configuration file
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -274,9 +298,10 @@ mod tests {
         let text = Args::try_parse_from(["larder", "--help"]).unwrap_err().to_string();
         for expected in [
             "A caching reverse proxy with two tiers",
-            "run    Serve, with a configuration file or in front of one API",
-            "check  Check a configuration file",
-            "demo   Show it at work",
+            "run     Serve, with a configuration file or in front of one API",
+            "check   Check a configuration file",
+            "reload  Have a running Larder read its configuration file anew",
+            "demo    Show it at work",
             "larder run --to http://127.0.0.1:3000",
             "Exit codes:",
             "69  a listener cannot be bound",
@@ -291,6 +316,7 @@ mod tests {
         let rows = [
             ("run", ["larder run --to URL", "--ttl <TIME>", "--print-config", "/etc/larder/proxy.toml"]),
             ("check", ["-c, --config <FILE>", "Every problem is shown at once", "78", "Usage: larder check"]),
+            ("reload", ["-c, --config <FILE>", "as on SIGHUP", "78", "Usage: larder reload"]),
             ("demo", ["[default: 127.0.0.1:8080]", "--redis <URL>", "--print-config", "a free one"]),
         ];
         assert!(help("--help").lines().all(|line| line.chars().count() <= 80));

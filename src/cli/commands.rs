@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::args::{Args, Check, Command, Demo, Run};
+use super::args::{Args, Command, Demo, Run};
 use super::config_file::{self, Missing, PLACES, Source};
 use super::one_line;
 
@@ -19,6 +19,8 @@ pub enum Task {
     Serve(Source),
     /// Check this configuration and say what is wrong with it.
     Check(Source),
+    /// Have the Larder that this configuration leads to read its own anew.
+    Reload(Source),
     /// Start the demo, or print its configuration where that is asked.
     Demo(Demo),
 }
@@ -31,7 +33,8 @@ pub enum Task {
 pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
     match args.command {
         Command::Run(run) => run_task(&run, variable),
-        Command::Check(check) => check_task(&check, variable),
+        Command::Check(check) => find(check.config.as_deref(), variable).map(Task::Check),
+        Command::Reload(reload) => find(reload.config.as_deref(), variable).map(Task::Reload),
         Command::Demo(demo) => Ok(Task::Demo(demo)),
     }
 }
@@ -42,10 +45,6 @@ fn run_task(run: &Run, variable: Option<OsString>) -> Result<Task, Missing> {
         Some(source) => Ok(Task::Serve(source)),
         None => find(run.config.as_deref(), variable).map(Task::Serve),
     }
-}
-
-fn check_task(check: &Check, variable: Option<OsString>) -> Result<Task, Missing> {
-    find(check.config.as_deref(), variable).map(Task::Check)
 }
 
 fn find(given: Option<&Path>, variable: Option<OsString>) -> Result<Source, Missing> {
@@ -74,6 +73,9 @@ mod tests {
         }
         assert!(
             matches!(task_of("larder check", Some(&file)), Ok(Task::Check(source)) if source.text == "here")
+        );
+        assert!(
+            matches!(task_of("larder reload", Some(&file)), Ok(Task::Reload(source)) if source.text == "here")
         );
     }
 

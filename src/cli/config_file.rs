@@ -23,6 +23,18 @@ pub struct Source {
     pub name: String,
     /// TOML, not looked at yet.
     pub text: String,
+    /// The file, where it is from one.
+    pub file: Option<PathBuf>,
+}
+
+impl Source {
+    /// The same file as it is now; `None` where it is from none.
+    ///
+    /// # Errors
+    /// [`Missing::Unreadable`].
+    pub fn again(&self) -> Option<Result<Self, Missing>> {
+        self.file.as_deref().map(|file| read(file, false))
+    }
 }
 
 /// Why there is no configuration to look at; its text is for the user.
@@ -92,7 +104,7 @@ fn read(file: &Path, from_variable: bool) -> Result<Source, Missing> {
     let text = read_text(file).map_err(unreadable)?;
     // `./proxy.toml` is shown as `proxy.toml`.
     let name = file.strip_prefix(".").unwrap_or(file).display().to_string();
-    Ok(Source { name, text })
+    Ok(Source { name, text, file: Some(file.to_owned()) })
 }
 
 fn read_text(file: &Path) -> io::Result<String> {
@@ -165,6 +177,18 @@ mod tests {
         assert!(find(None, None, &[&latin, &place]).is_err(), "not UTF-8");
         let large = file(&folder, "large", &" ".repeat(1024 * 1024 + 1));
         assert!(find(None, None, &[&large, &place]).unwrap_err().to_string().contains("1 MiB"));
+    }
+
+    #[test]
+    fn a_file_is_read_again_as_it_is_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(&folder, "proxy.toml", "one");
+        let source = find(Some(&path), None, &[]).unwrap();
+        std::fs::write(&path, "two").unwrap();
+        assert_eq!(source.again().unwrap().unwrap().text, "two");
+        std::fs::remove_file(&path).unwrap();
+        assert!(source.again().unwrap().unwrap_err().to_string().contains("cannot read"));
+        assert!(Source { file: None, ..source }.again().is_none());
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config_file;
 pub mod exit;
 mod one_line;
+mod reload;
 mod serve;
 
 use std::io::{IsTerminal, Write};
@@ -24,9 +25,15 @@ pub fn main() -> ExitCode {
         Ok(Task::Print(text)) => print(&text),
         Ok(Task::Serve(source)) => serve::serve(&source),
         Ok(Task::Check(source)) => serve::check(&source),
+        Ok(Task::Reload(source)) => reload::reload(&source),
         Ok(Task::Demo(demo)) => serve::demo(&demo),
         Err(missing) => complain(&missing.to_string(), exit::CONFIG),
     }
+}
+
+/// A variable of the environment, for `${NAME}` in a configuration.
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name)?.into_string().ok()
 }
 
 /// Whether to colour what is written to standard output: only a terminal is, and not where

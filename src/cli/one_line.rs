@@ -23,7 +23,7 @@ pub fn written_for(run: &Run) -> Option<Source> {
         Some(ttl) => text += &setting("ttl.default", ttl),
         None => text += "# ttl.default = \"60s\"   # for responses that say nothing about caching\n",
     }
-    Some(Source { name: "--to".to_owned(), text })
+    Some(Source { name: "--to".to_owned(), text, file: None })
 }
 
 fn setting(name: &str, value: &str) -> String {

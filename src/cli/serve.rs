@@ -18,10 +18,11 @@ use crate::config::{self, Access, Config, LogFormat, Server};
 use crate::demo::{self, Banner, Listening, RedisFound};
 use crate::server::{self, Running, StartError};
 use crate::telemetry::{self, Messages};
+use crate::worker::Reread;
 
 use super::args::Demo;
 use super::config_file::Source;
-use super::{colours, complain, exit, print};
+use super::{colours, complain, exit, print, variable};
 
 /// Name that the demo's configuration goes by in messages.
 const SHIPPED_NAME: &str = "proxy.toml (of the demo)";
@@ -44,7 +45,7 @@ pub(super) fn serve(source: &Source) -> ExitCode {
         Err(code) => return code,
     };
     raise_file_limit(config.limits.connections);
-    let code = match server::start(config, Clock::system(), colours()) {
+    let code = match server::start(config, Clock::system(), colours(), reread(source)) {
         Ok(running) => {
             announce(&running);
             until_told(signals, running)
@@ -89,13 +90,21 @@ pub(super) fn demo(args: &Demo) -> ExitCode {
 }
 
 fn parse(text: &str, name: &str) -> Result<Config, ExitCode> {
-    // The environment is read here and handed on.
-    Config::parse(text, name, &|variable| std::env::var_os(variable)?.into_string().ok()).map_err(
-        |problems| {
-            eprintln!("{problems}");
-            exit::CONFIG.into()
-        },
-    )
+    Config::parse(text, name, &variable).map_err(|problems| {
+        eprintln!("{problems}");
+        exit::CONFIG.into()
+    })
+}
+
+/// Reads the same file anew for a reload; `None` where it was none.
+fn reread(source: &Source) -> Option<Reread> {
+    let source = source.clone();
+    source.file.as_ref()?;
+    Some(Box::new(move || {
+        let Some(now) = source.again() else { return Err("there is no file".to_owned()) };
+        let now = now.map_err(|missing| missing.to_string())?;
+        Config::parse(&now.text, &now.name, &variable).map_err(|problems| problems.to_string())
+    }))
 }
 
 fn counted(count: usize, what: &str) -> String {
@@ -150,10 +159,11 @@ fn refused(error: &StartError) -> ExitCode {
 /// Waits for SIGTERM or Ctrl-C, then stops; a second one ends the process at once.
 fn until_told(signals: Signals, running: Running) -> ExitCode {
     let (mut told, runtime) = signals;
-    runtime.block_on(told.wait());
+    // What comes of a reload is in the log.
+    runtime.block_on(told.wait(|| drop(running.reload())));
     tracing::info!("stopping: finishing what is in flight");
     thread::spawn(move || {
-        runtime.block_on(told.wait());
+        runtime.block_on(told.wait(|| tracing::warn!("SIGHUP does nothing any more: Larder is stopping")));
         std::process::exit(i32::from(exit::FAILURE));
     });
     running.stop();
@@ -161,7 +171,7 @@ fn until_told(signals: Signals, running: Running) -> ExitCode {
     exit::DONE.into()
 }
 
-/// The signals that ask for an end, and the one that is taken for another wish.
+/// The signals that ask for an end, and the one that asks for a reload.
 struct Told {
     terminate: Signal,
     interrupt: Signal,
@@ -169,15 +179,13 @@ struct Told {
 }
 
 impl Told {
-    async fn wait(&mut self) {
+    /// Waits for a signal that asks for an end; calls `reload` at each that asks for that.
+    async fn wait(&mut self, mut reload: impl FnMut()) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                // Elsewhere it asks for a reload; unheard, it would end the process without a drain.
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP does nothing: restart Larder for another configuration");
-                }
+                _ = self.hangup.recv() => reload(),
             }
         }
     }
@@ -249,7 +257,7 @@ fn start_demo(args: &Demo) -> Result<(Running, Api, Messages), ExitCode> {
         Api::start(api_listener).map_err(|error| failed("the sample API cannot start", &error))?;
     // The ports were held until now so that nothing else took them.
     drop((held, held_too));
-    let running = server::start(config, Clock::system(), colours()).map_err(|error| refused(&error))?;
+    let running = server::start(config, Clock::system(), colours(), None).map_err(|error| refused(&error))?;
     let redis = redis_found(args, &running);
     print(&demo::banner(&Banner { proxy, admin: Some(admin), api, redis }, colours()));
     Ok((running, api_running, messages))

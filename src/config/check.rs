@@ -38,6 +38,14 @@ pub(super) fn config<'a>(reader: &'a Reader<'a>, file: &'a DeTable<'a>, end: usi
     config
 }
 
+/// The admin listener's address and token; whatever is wrong is not told.
+pub(super) fn admin_alone<'a>(
+    reader: &'a Reader<'a>,
+    file: &'a DeTable<'a>,
+) -> (Option<SocketAddr>, Option<String>) {
+    admin(&mut Section::new(reader, file, 0..0, ""), &[])
+}
+
 fn listen(top: &mut Section<'_>) -> Vec<SocketAddr> {
     let Some(texts) = top.texts("listen") else { return vec![defaults::LISTEN] };
     let mut seen: Vec<SocketAddr> = Vec::new();

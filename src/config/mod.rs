@@ -9,6 +9,7 @@ mod check;
 mod defaults;
 mod edits;
 mod environment;
+mod live;
 mod nearest;
 mod network;
 mod overrides;
@@ -58,6 +59,18 @@ impl Config {
         let config = check::config(&reader, file.get_ref(), text.len());
         let found = reader.into_found();
         if found.is_empty() { Ok(config) } else { Err(Problems::new(text, file_name, found)) }
+    }
+
+    /// Where a file has its admin listener, and the token for it, though all else in it be wrong; `None`
+    /// where it has none, or is not even TOML.
+    pub fn admin_of(
+        text: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<(SocketAddr, Option<String>)> {
+        let file = toml::de::DeTable::parse(text).ok()?;
+        let reader = reader::Reader::new(text, env);
+        let (admin, token) = check::admin_alone(&reader, file.get_ref());
+        Some((admin?, token))
     }
 }
 
@@ -196,7 +209,7 @@ pub struct Limits {
 }
 
 /// `[upstream.NAME]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// Its name in the file.
     pub name: String,

@@ -25,9 +25,8 @@ use crate::clock::Clock;
 use crate::config::{Access, Config};
 use crate::flight::Flights;
 use crate::store::{Memory, Purges, Searches};
-use crate::telemetry::{AccessLog, Form, Metrics};
-use crate::upstream::Upstream;
-use crate::worker::{Press, Shared, Snapshot};
+use crate::telemetry::{AccessLog, Form};
+use crate::worker::{NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot};
 
 pub use listen::StartError;
 
@@ -58,11 +57,17 @@ struct Thread {
     places: Arc<Semaphore>,
 }
 
-/// Starts Larder; returns once every listener is open and every thread runs.
+/// Starts Larder; returns once every listener is open and every thread runs. `reread` reads the
+/// configuration anew for a reload.
 ///
 /// # Errors
 /// A listener that cannot be bound, or a thread that cannot be started.
-pub fn start(config: Config, clock: Clock, colour: bool) -> Result<Running, StartError> {
+pub fn start(
+    config: Config,
+    clock: Clock,
+    colour: bool,
+    reread: Option<Reread>,
+) -> Result<Running, StartError> {
     let listeners = listen::bind_all(&config.listen, config.workers)?;
     let admin = config.admin.map(listen::bind_admin).transpose()?;
     let proxy = listeners.addresses.clone();
@@ -71,7 +76,7 @@ pub fn start(config: Config, clock: Clock, colour: bool) -> Result<Running, Star
         None => None,
     };
     let places = Arc::new(Semaphore::new(config.limits.connections));
-    let shared = share(config, clock, colour).map_err(StartError::Thread)?;
+    let shared = share(config, clock, colour, reread).map_err(StartError::Thread)?;
     let (stop, stopping) = watch::channel(false);
     let thread =
         Thread { shared: Arc::clone(&shared), stop: stopping, busy: Arc::new(watch::channel(()).0), places };
@@ -100,14 +105,7 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandl
     thread::Builder::new().name(name).spawn(body).map_err(StartError::Thread)
 }
 
-fn share(config: Config, clock: Clock, colour: bool) -> io::Result<Arc<Shared>> {
-    let names: Vec<String> = config.routes.iter().map(|route| route.name.clone()).collect();
-    let metrics = Metrics::new(&names, config.workers + 1);
-    let upstreams = config
-        .upstreams
-        .iter()
-        .map(|upstream| Upstream::new(upstream, clock.clone(), config.workers))
-        .collect();
+fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> io::Result<Arc<Shared>> {
     let form = match config.log.access {
         Access::Off => None,
         Access::Text => Some(Form::Text { colour }),
@@ -128,7 +126,8 @@ fn share(config: Config, clock: Clock, colour: bool) -> io::Result<Arc<Shared>> 
         tiers: Mutex::new(Vec::new()),
         reach: Arc::default(),
         press: Press::new(config.workers),
-        snapshot: ArcSwap::from_pointee(Snapshot { upstreams, metrics, config }),
+        reloads: Reloads::new(reread),
+        snapshot: ArcSwap::from_pointee(Snapshot::first(config, &clock)),
         started_at: clock.now(),
         clock,
     }))
@@ -142,6 +141,14 @@ fn pseudonym() -> String {
 }
 
 impl Running {
+    /// Reads the configuration anew and puts it in force, as a whole or not at all.
+    ///
+    /// # Errors
+    /// Why the one in force has stayed. The log has been told.
+    pub fn reload(&self) -> Result<Reloaded, NotReloaded> {
+        self.shared.reload()
+    }
+
     /// Stops: no new connections, what is in flight is finished within `limits.drain`, what waits to
     /// be written is written. Returns when all is done.
     pub fn stop(self) {

@@ -6,8 +6,8 @@
 
 use std::io;
 use std::net::TcpListener as StdListener;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::admin;
 use crate::store::Redis;
+use crate::upstream::Upstream;
 use crate::worker::{Shared, Worker};
 
 use super::{Thread, connection};
@@ -32,9 +33,7 @@ type Ready = mpsc::UnboundedSender<io::Result<()>>;
 pub(super) fn run(thread: Thread, index: usize, sockets: Vec<StdListener>, ready: Ready) {
     run_on_own_runtime(&ready.clone(), async move {
         let worker = worker(&thread, index).await;
-        for upstream in &thread.shared.snapshot.load().upstreams {
-            tokio::spawn(Arc::clone(upstream).maintain(index));
-        }
+        tokio::spawn(maintain(Arc::clone(&thread.shared), index));
         for socket in sockets {
             let listener = TcpListener::from_std(socket)?;
             // Taken here, not in the task: a drain must not find nobody before the task has begun.
@@ -87,6 +86,25 @@ async fn worker(thread: &Thread, index: usize) -> Arc<Worker> {
         shared.tiers.lock().push(redis.clone());
     }
     Arc::new(Worker { index, shared, redis })
+}
+
+/// Keeps each upstream in order that a configuration brings into force. Never returns.
+async fn maintain(shared: Arc<Shared>, index: usize) {
+    let mut changes = shared.reloads.changes();
+    let mut maintained: Vec<Weak<Upstream>> = Vec::new();
+    loop {
+        maintained.retain(|upstream| upstream.strong_count() > 0);
+        for upstream in &shared.snapshot.load().upstreams {
+            let upstream = Arc::downgrade(upstream);
+            if !maintained.iter().any(|known| known.ptr_eq(&upstream)) {
+                maintained.push(Weak::clone(&upstream));
+                tokio::spawn(Upstream::maintain(upstream, index));
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Returns when Larder stops and nothing is in flight on any thread, or the drain's time is up.

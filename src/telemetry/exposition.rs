@@ -30,6 +30,10 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> String {
     }
     upstreams(&mut page, &merged(&gauges.upstreams));
     page.one(&f::ACCESS_DROPPED, gauges.access_dropped);
+    let mut reloads = page.family(&f::RELOADS);
+    for (result, count) in [("done", gauges.reloads_done), ("refused", gauges.reloads_refused)] {
+        reloads.put(&[("result", result)], count);
+    }
     page.one(&f::UPTIME, gauges.uptime.as_secs_f64());
     page.family(&f::BUILD).put(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.one(&f::STARTED, gauges.started.as_millis() as f64 / 1000.0);
@@ -279,6 +283,8 @@ mod tests {
             connections: 5,
             interim_passed: 6,
             interim_dropped: 7,
+            reloads_done: 2,
+            reloads_refused: 3,
             access_dropped: 1,
         }
     }
@@ -341,6 +347,8 @@ mod tests {
             (r#"larder_upstream_connections{upstream="api",server="http://a:1",state="busy"}"#, 4.0),
             (r#"larder_upstream_connects_total{upstream="api",server="http://b:1"}"#, 4.0),
             ("process_start_time_seconds", 1_709_210_096.789),
+            (r#"larder_reloads_total{result="done"}"#, 2.0),
+            (r#"larder_reloads_total{result="refused"}"#, 3.0),
             ("larder_uptime_seconds", 12.5),
         ];
         for (name, value) in rows {

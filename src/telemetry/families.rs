@@ -140,6 +140,8 @@ families! {
         "Requests sent again because a kept-alive connection turned out to be closed.";
     ACCESS_DROPPED: Counter "larder_access_log_dropped_total"
         "Access-log lines dropped because stdout was too slow.";
+    RELOADS: Counter "larder_reloads_total"
+        "Reloads of the configuration by result: done, or refused, after which the former stays in force.";
     UPTIME: Gauge "larder_uptime_seconds"
         "Time since the start of the process.";
     BUILD: Gauge "larder_build_info"

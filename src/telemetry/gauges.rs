@@ -31,6 +31,10 @@ pub struct Gauges {
     pub interim_dropped: u64,
     /// Access-log lines dropped, from [`AccessLog::dropped`](super::AccessLog::dropped).
     pub access_dropped: u64,
+    /// Reloads of the configuration that brought another into force.
+    pub reloads_done: u64,
+    /// Reloads that were refused.
+    pub reloads_refused: u64,
 }
 
 /// The memory tier.

@@ -6,7 +6,8 @@
 //! written.
 //! Knows what is counted, and what "failed" and "missed" mean. Must not know: how it is shown.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -22,11 +23,19 @@ use crate::rules::NotStored;
 /// The label `route` of what no route matched; also the label `tier` where no tier answered.
 pub(super) const NONE: &str = "-";
 
-/// All counters of the process.
+/// Routes that the configuration has no more whose counters are still shown.
+const PAST_ROUTES: usize = 256;
+
+/// All counters of the process, as one configuration writes them.
 #[derive(Debug)]
 pub struct Metrics {
     /// The routes' names, then [`NONE`].
     names: Vec<String>,
+    /// Names of former configurations' routes, the one given up last at the end. They are still shown:
+    /// their last requests may be on their way, and no count may be less than it was.
+    past: Vec<String>,
+    /// What was counted of routes given up so long ago that they are not shown by name any more.
+    forgotten: RouteCounts<u64>,
     first: Shard,
     others: Box<[Shard]>,
 }
@@ -34,10 +43,45 @@ pub struct Metrics {
 impl Metrics {
     /// Counters for these routes, in the configuration's order, with one shard per worker.
     pub fn new(routes: &[String], shards: usize) -> Self {
-        let names: Vec<String> = routes.iter().cloned().chain([NONE.to_owned()]).collect();
-        let shard = || Shard::new(names.len());
+        let names = with_none(routes);
+        let shard = || Shard::new(&names, &[], Arc::default(), |_| None);
         let others = (1..shards).map(|_| shard()).collect();
-        Self { first: shard(), others, names }
+        Self { first: shard(), others, names, past: Vec::new(), forgotten: RouteCounts::default() }
+    }
+
+    /// The counters for another configuration's routes. Where a route's name stays, or comes back, it
+    /// counts on; those of this configuration, which ends later, are seen by the next.
+    pub fn after(&self, routes: &[String]) -> Self {
+        let names = with_none(routes);
+        let mut past: Vec<String> = Vec::new();
+        for name in self.past.iter().chain(&self.names) {
+            if !names.contains(name) && !past.contains(name) {
+                past.push(name.clone());
+            }
+        }
+        let mut forgotten = RouteCounts::default();
+        self.forgotten.add_to(&mut forgotten);
+        for name in past.drain(..past.len().saturating_sub(PAST_ROUTES)) {
+            for cell in self.shards().filter_map(|shard| self.cell(shard, &name)) {
+                cell.0.add_to(&mut forgotten);
+            }
+        }
+        let shard = |before: &Shard| {
+            Shard::new(&names, &past, Arc::clone(&before.process), |name| self.cell(before, name))
+        };
+        let (first, others) = (shard(&self.first), self.others.iter().map(shard).collect());
+        Self { names, past, forgotten, first, others }
+    }
+
+    /// A name's counters in one of the shards.
+    fn cell(&self, shard: &Shard, name: &str) -> Option<Cell> {
+        let place = |names: &[String]| names.iter().position(|known| known == name);
+        let now = place(&self.names).and_then(|at| shard.routes.get(at));
+        now.or_else(|| place(&self.past).and_then(|at| shard.past.get(at))).cloned()
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Shard> {
+        std::iter::once(&self.first).chain(&self.others)
     }
 
     /// A worker's shard; `worker` wraps around, so any number is right.
@@ -56,32 +100,34 @@ impl Metrics {
         exposition::render(&self.snapshot(), gauges)
     }
 
-    /// The sum of all shards. Routes of one name become one, since names are what labels say.
+    /// The sum of all shards. Routes of one name are one, since names are what labels say.
     pub(super) fn snapshot(&self) -> Snapshot<'_> {
         let mut snapshot = Snapshot::default();
-        let mut places = HashMap::new();
-        let places: Vec<usize> = self
-            .names
-            .iter()
-            .map(|name| {
-                *places.entry(name.as_str()).or_insert_with(|| {
-                    snapshot.routes.push((name, RouteCounts::default()));
-                    snapshot.routes.len() - 1
-                })
-            })
-            .collect();
-        for shard in std::iter::once(&self.first).chain(&self.others) {
+        let mut seen = HashSet::new();
+        for name in self.names.iter().chain(&self.past) {
+            if !seen.insert(name) {
+                continue;
+            }
+            let mut sum = RouteCounts::default();
+            if name == NONE {
+                self.forgotten.add_to(&mut sum);
+            }
             // Finished requests are read before begun ones, so that a request which ends meanwhile
             // shows as active and not as begun less than it was finished.
-            for (route, place) in shard.routes.iter().zip(&places) {
-                if let Some((_, sum)) = snapshot.routes.get_mut(*place) {
-                    route.0.add_to(sum);
-                }
+            for cell in self.shards().filter_map(|shard| self.cell(shard, name)) {
+                cell.0.add_to(&mut sum);
             }
+            snapshot.routes.push((name, sum));
+        }
+        for shard in self.shards() {
             shard.process.0.add_to(&mut snapshot.process);
         }
         snapshot
     }
+}
+
+fn with_none(routes: &[String]) -> Vec<String> {
+    routes.iter().cloned().chain([NONE.to_owned()]).collect()
 }
 
 /// Keeps what different workers write off one cache line; two lines, since processors fetch pairs.
@@ -89,17 +135,33 @@ impl Metrics {
 #[repr(align(128))]
 struct Padded<T>(T);
 
+/// A route's counters: shared by the configurations that have a route of its name.
+type Cell = Arc<Padded<RouteCounts<AtomicU64>>>;
+
 /// One worker's counters.
 #[derive(Debug)]
 pub struct Shard {
-    process: Padded<ProcessCounts<AtomicU64>>,
+    process: Arc<Padded<ProcessCounts<AtomicU64>>>,
     /// One per route, and the last for what no route matched.
-    routes: Box<[Padded<RouteCounts<AtomicU64>>]>,
+    routes: Box<[Cell]>,
+    /// One per name of [`Metrics::past`].
+    past: Box<[Cell]>,
 }
 
 impl Shard {
-    fn new(routes: usize) -> Self {
-        Self { process: Padded::default(), routes: (0..routes).map(|_| Padded::default()).collect() }
+    /// Counters for these names; `known` has those that there are already.
+    fn new(
+        names: &[String],
+        past: &[String],
+        process: Arc<Padded<ProcessCounts<AtomicU64>>>,
+        known: impl Fn(&str) -> Option<Cell>,
+    ) -> Self {
+        let mut by_name: HashMap<&str, Cell> = HashMap::new();
+        let mut cell =
+            |name| Arc::clone(by_name.entry(name).or_insert_with(|| known(name).unwrap_or_default()));
+        let routes = names.iter().map(|name| cell(name.as_str())).collect();
+        let past = past.iter().map(|name| cell(name.as_str())).collect();
+        Self { process, routes, past }
     }
 
     /// A request's head has arrived.
@@ -132,14 +194,14 @@ impl Shard {
 
     fn route(&self, route: Option<usize>) -> Option<&RouteCounts<AtomicU64>> {
         let known = route.filter(|i| *i < self.routes.len());
-        known.map_or(self.routes.last(), |i| self.routes.get(i)).map(|padded| &padded.0)
+        known.map_or(self.routes.last(), |i| self.routes.get(i)).map(|cell| &cell.0)
     }
 }
 
 /// All shards together, at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot<'a> {
-    /// In the configuration's order, [`NONE`] last.
+    /// In the configuration's order, then [`NONE`], then those of former configurations.
     pub(super) routes: Vec<(&'a str, RouteCounts<u64>)>,
     pub(super) process: ProcessCounts<u64>,
 }
@@ -410,8 +472,50 @@ mod tests {
     }
 
     #[test]
+    fn after_a_reload_what_stays_counts_on_and_what_went_is_still_shown() {
+        let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let first = Metrics::new(&of(&["a", "b", "a"]), 2);
+        let count = |metrics: &Metrics, route| {
+            metrics.shard(1).begin();
+            finish(metrics.shard(1), route, Source::Local);
+        };
+        let requests = |metrics: &Metrics| -> Vec<(String, u64)> {
+            let snapshot = metrics.snapshot();
+            assert_eq!(snapshot.process.active(snapshot.total().requests()), 0);
+            snapshot.routes.iter().map(|(name, counts)| ((*name).to_owned(), counts.requests())).collect()
+        };
+        for route in [Some(0), Some(1), Some(1), Some(2), None] {
+            count(&first, route);
+        }
+        let second = first.after(&of(&["b", "c"]));
+        count(&second, Some(0));
+        // Those that are on their way under the former configuration end as its own.
+        count(&first, Some(0));
+        count(&first, Some(1));
+        let shown =
+            |rows: &[(&str, u64)]| rows.iter().map(|(n, c)| ((*n).to_owned(), *c)).collect::<Vec<_>>();
+        assert_eq!(requests(&second), shown(&[("b", 4), ("c", 0), ("-", 1), ("a", 3)]));
+        let third = second.after(&of(&["a"]));
+        assert_eq!(requests(&third), shown(&[("a", 3), ("-", 1), ("b", 4), ("c", 0)]));
+    }
+
+    #[test]
+    fn however_many_names_there_were_nothing_counted_is_lost_and_few_are_kept() {
+        let mut metrics = Metrics::new(&["0".to_owned()], 1);
+        for nth in 1..=1000 {
+            metrics.shard(0).begin();
+            finish(metrics.shard(0), Some(0), Source::Local);
+            metrics = metrics.after(&[nth.to_string()]);
+        }
+        let snapshot = metrics.snapshot();
+        assert_eq!(snapshot.routes.len(), 2 + PAST_ROUTES);
+        assert_eq!(snapshot.total().requests(), 1000);
+        assert_eq!(snapshot.routes.last().map(|(name, _)| *name), Some("999"));
+    }
+
+    #[test]
     fn blocks_of_different_workers_share_no_cache_line() {
-        assert_eq!(align_of::<Shard>() % 128, 0);
+        assert_eq!(align_of::<Padded<ProcessCounts<AtomicU64>>>() % 128, 0);
         assert_eq!(align_of::<Padded<RouteCounts<AtomicU64>>>() % 128, 0);
     }
 

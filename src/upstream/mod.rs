@@ -24,8 +24,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
@@ -58,11 +58,29 @@ pub struct Upstream {
 impl Upstream {
     /// An upstream without connections yet; `workers` threads will use it.
     pub fn new(cfg: &config::Upstream, clock: Clock, workers: usize) -> Arc<Self> {
+        Self::in_place_of(None, cfg, clock, workers)
+    }
+
+    /// An upstream in place of another of its name. Servers that stay count on; connections do not
+    /// move, since they were made under other limits.
+    pub fn in_place_of(
+        before: Option<&Self>,
+        cfg: &config::Upstream,
+        clock: Clock,
+        workers: usize,
+    ) -> Arc<Self> {
+        let pools = cfg.servers.iter().enumerate().map(|(at, server)| {
+            // One that is listed twice has two pools.
+            let nth = cfg.servers.iter().take(at).filter(|other| *other == server).count();
+            let before =
+                before.and_then(|before| before.pools.iter().filter(|pool| pool.is_of(server)).nth(nth));
+            Pool::new(cfg, server, clock.clone(), before.map(|pool| pool.counts()))
+        });
         Arc::new(Self {
             name: cfg.name.as_str().into(),
             timeout: cfg.timeout,
             tick: tick(&cfg.pool),
-            pools: cfg.servers.iter().map(|server| Pool::new(cfg, server, clock.clone())).collect(),
+            pools: pools.collect(),
             turn: AtomicUsize::new(0),
             workers,
             clock,
@@ -70,18 +88,30 @@ impl Upstream {
         })
     }
 
-    /// Closes kept connections that are old or unused, and keeps `min_idle` warm. Never returns:
-    /// each worker runs it as a task of its own, which may be dropped at any time.
-    pub async fn maintain(self: Arc<Self>, worker: usize) {
-        let mut ticks = tokio::time::interval(self.tick);
+    /// Closes kept connections that are old or unused, and keeps `min_idle` warm, until nobody else
+    /// holds the upstream any more or it is retired: each worker runs it as a task of its own, which may
+    /// be dropped at any time.
+    pub async fn maintain(this: Weak<Self>, worker: usize) {
+        let Some(tick) = this.upgrade().map(|upstream| upstream.tick) else { return };
+        let mut ticks = tokio::time::interval(tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.pools.iter().for_each(|pool| pool.reap());
-            for pool in &self.pools {
-                pool.warm(worker, self.workers).await;
+            let Some(upstream) = this.upgrade() else { return };
+            upstream.pools.iter().for_each(|pool| pool.reap());
+            for pool in &upstream.pools {
+                pool.warm(worker, upstream.workers).await;
+            }
+            if upstream.pools.iter().all(|pool| pool.is_retired()) {
+                return;
             }
         }
+    }
+
+    /// No configuration has it any more: kept connections are closed, and those in use when their
+    /// requests are done. Requests that are on their way to it get there all the same.
+    pub fn retire(&self) {
+        self.pools.iter().for_each(|pool| pool.retire());
     }
 
     /// What is open now and what was counted, per server.

@@ -36,7 +36,8 @@ pub(super) struct Pool {
     total: Duration,
     clock: Clock,
     state: Mutex<State>,
-    counts: Counts,
+    /// Shared with the pools of former configurations for the same server.
+    counts: Arc<Counts>,
 }
 
 #[derive(Default)]
@@ -51,6 +52,8 @@ struct State {
     last_id: u64,
     /// When connecting failed, unless it has worked since.
     failed: Option<Mono>,
+    /// Nothing is kept any more: the configuration has no such upstream now.
+    retired: bool,
 }
 
 struct Idle {
@@ -64,8 +67,9 @@ struct Waiter {
     hand: oneshot::Sender<Handed>,
 }
 
+/// What is counted of a server.
 #[derive(Default)]
-struct Counts {
+pub(super) struct Counts {
     connects: AtomicU64,
     connect_errors: AtomicU64,
     reused: AtomicU64,
@@ -98,7 +102,13 @@ pub(super) struct Slot {
 }
 
 impl Pool {
-    pub(super) fn new(upstream: &config::Upstream, server: &config::Server, clock: Clock) -> Arc<Self> {
+    /// `counts` are those of a pool that this one stands in place of.
+    pub(super) fn new(
+        upstream: &config::Upstream,
+        server: &config::Server,
+        clock: Clock,
+        counts: Option<Arc<Counts>>,
+    ) -> Arc<Self> {
         let host = match server.host.contains(':') {
             true => format!("[{}]:{}", server.host, server.port),
             false => format!("{}:{}", server.host, server.port),
@@ -111,8 +121,32 @@ impl Pool {
             total: upstream.timeout.total,
             clock,
             state: Mutex::default(),
-            counts: Counts::default(),
+            counts: counts.unwrap_or_default(),
         })
+    }
+
+    /// Whether it is for this server.
+    pub(super) fn is_of(&self, server: &config::Server) -> bool {
+        self.server == *server
+    }
+
+    /// What is counted of its server, to count on.
+    pub(super) fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+
+    /// Closes what is kept, and keeps nothing from now on.
+    pub(super) fn retire(&self) {
+        let mut state = self.state.lock();
+        state.retired = true;
+        let kept = std::mem::take(&mut state.idle);
+        drop(state);
+        drop(kept);
+    }
+
+    /// Whether nothing is kept any more.
+    pub(super) fn is_retired(&self) -> bool {
+        self.state.lock().retired
     }
 
     /// The server's name for errors.
@@ -189,7 +223,7 @@ impl Pool {
             return;
         }
         match state.waiters.front().map(|waiter| waiter.want) {
-            None if state.idle.len() < self.limits.max_idle => state.idle.push(Idle { conn, since: now }),
+            None if state.keeps(&self.limits) => state.idle.push(Idle { conn, since: now }),
             // Closing it gives its slot to the one in front, who wants nothing else.
             None | Some(Want::Fresh) => {}
             Some(Want::Any) => {
@@ -284,7 +318,7 @@ impl Pool {
         let mut state = self.state.lock();
         let own = state.idle.iter().filter(|idle| idle.conn.worker == worker).count();
         let missing = own < share && state.idle.len() < self.limits.min_idle;
-        if !missing || state.slots >= self.limits.max_connections || state.is_aside(now) {
+        if !missing || state.retired || state.slots >= self.limits.max_connections || state.is_aside(now) {
             return None;
         }
         state.slots += 1;
@@ -341,6 +375,11 @@ impl State {
     /// Connections in use and requests that wait for one.
     fn load(&self) -> usize {
         self.slots.saturating_sub(self.idle.len()) + self.waiters.len()
+    }
+
+    /// Whether one more connection is worth keeping.
+    fn keeps(&self, limits: &config::Pool) -> bool {
+        !self.retired && self.idle.len() < limits.max_idle
     }
 
     fn is_aside(&self, now: Mono) -> bool {

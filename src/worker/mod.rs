@@ -7,6 +7,7 @@ mod asked;
 mod forget;
 mod landing;
 mod press;
+mod reload;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -31,6 +32,7 @@ pub use asked::{Asked, Content};
 pub use forget::Forgotten;
 pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Looked, Own, OwnerLanding};
 pub use press::{Press, worthwhile};
+pub use reload::{NotReloaded, Reloaded, Reloads, Reread};
 
 /// One request thread's own.
 pub struct Worker {
@@ -77,6 +79,8 @@ pub struct Shared {
     pub press: Press,
     /// What the log was last told of the shared tier.
     pub reach: Arc<Reach>,
+    /// How another configuration comes into force.
+    pub reloads: Reloads,
 }
 
 /// A configuration and what was made from it.

@@ -39,6 +39,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         tiers: Mutex::default(),
         reach,
         press: Press::new(1),
+        reloads: Reloads::new(None),
         snapshot: ArcSwap::from_pointee(Snapshot {
             metrics: Metrics::new(&["all".to_owned()], 1),
             upstreams: Vec::new(),

@@ -27,7 +27,7 @@ fn env(name: &str) -> Option<String> {
     }
 }
 
-fn parse(text: &str) -> Result<Config, Problems> {
+pub(super) fn parse(text: &str) -> Result<Config, Problems> {
     Config::parse(text, "proxy.toml", &env)
 }
 
@@ -35,7 +35,7 @@ const REST: &str = "\n[upstream.api]\nservers = [\"http://127.0.0.1:3000\"]\n\
                     [[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n";
 
 /// A file that is good but for `top`, which stands first.
-fn with_rest(top: &str) -> String {
+pub(super) fn with_rest(top: &str) -> String {
     format!("{top}{REST}")
 }
 

@@ -263,7 +263,7 @@ async fn maintain_reaps_what_is_old_and_keeps_min_idle_warm() {
         cfg.pool.min_idle = 2;
         cfg.pool.idle_timeout = Duration::from_secs(1);
     });
-    let task = tokio::spawn(std::sync::Arc::clone(&up).maintain(0));
+    let task = tokio::spawn(Upstream::maintain(std::sync::Arc::downgrade(&up), 0));
     let (mut a, mut b) = (origin.accept().await, origin.accept().await);
     until(|| gauges(&up).idle == 2).await;
     stepper.advance(Duration::from_secs(1));
@@ -282,9 +282,9 @@ async fn each_worker_keeps_its_share_warm() {
     let mut cfg = settings(vec![server]);
     cfg.pool.min_idle = 3;
     let up = Upstream::new(&cfg, Clock::system(), 2);
-    let second = tokio::spawn(std::sync::Arc::clone(&up).maintain(1));
+    let second = tokio::spawn(Upstream::maintain(std::sync::Arc::downgrade(&up), 1));
     until(|| gauges(&up).idle == 1).await;
-    let first = tokio::spawn(std::sync::Arc::clone(&up).maintain(0));
+    let first = tokio::spawn(Upstream::maintain(std::sync::Arc::downgrade(&up), 0));
     until(|| gauges(&up).idle == 3).await;
     assert_eq!(gauges(&up).connects, 3);
     first.abort();
@@ -399,4 +399,39 @@ async fn what_the_upper_floors_hold_can_move_between_threads_and_is_not_large() 
     let up = upstream(&origin, |_| ());
     let forwarding = up.forward(0, get("/"), None);
     assert!(size_of_val(&forwarding) <= 2560, "{}", size_of_val(&forwarding));
+}
+
+#[tokio::test]
+async fn a_retired_upstream_keeps_nothing_and_serves_those_who_still_come_to_it() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |cfg| cfg.pool.min_idle = 1);
+    let maintaining = tokio::spawn(Upstream::maintain(std::sync::Arc::downgrade(&up), 0));
+    let mut kept = origin.accept().await;
+    until(|| gauges(&up).idle == 1).await;
+    up.retire();
+    kept.until_closed().await;
+    soon(maintaining).await.unwrap();
+    let asked = ask(&up, get("/"));
+    let mut last = origin.accept().await;
+    last.answer(OK).await;
+    assert_eq!(whole(reply(asked).await).await.unwrap(), "ok");
+    last.until_closed().await;
+    until(|| gauges(&up).open == 0).await;
+}
+
+#[tokio::test]
+async fn one_in_place_of_another_counts_on_for_the_servers_that_stay() {
+    let origin = Origin::start().await;
+    let mut cfg = settings(vec![origin.server.clone(), origin.server.clone()]);
+    let first = Upstream::new(&cfg, Clock::system(), 1);
+    let asked = ask(&first, get("/"));
+    origin.accept().await.answer(OK).await;
+    reply(asked).await;
+    cfg.timeout.connect = Duration::from_millis(1);
+    let second = Upstream::in_place_of(Some(&first), &cfg, Clock::system(), 1);
+    let connects = |up: &Upstream| up.gauges().iter().map(|server| server.connects).collect::<Vec<_>>();
+    assert_eq!(connects(&second).iter().sum::<u64>(), 1);
+    assert_eq!(connects(&second), connects(&first));
+    let elsewhere = settings(vec![crate::config::Server { host: "other.test".into(), port: 1 }]);
+    assert_eq!(connects(&Upstream::in_place_of(Some(&second), &elsewhere, Clock::system(), 1)), [0]);
 }

@@ -1,0 +1,161 @@
+//! Which settings may change while Larder runs, and which take a restart.
+//!
+//! Knows every field of [`Config`]: each is taken apart by name, so that a new setting does not compile
+//! until somebody has decided here.
+//! Must not know: how a change is made.
+
+use super::{Cache, Config, Limits, Log};
+
+/// Notes the names of settings whose values differ.
+macro_rules! differing {
+    ($names:ident: $($name:literal $old:ident $new:ident;)*) => {
+        $(if $old != $new { $names.push($name); })*
+    };
+}
+
+impl Config {
+    /// What `new` has otherwise that cannot be changed without a restart, by the names of the file: what
+    /// was made once at the start, such as sockets, threads, and the tiers.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        // Live: read from the configuration in force by each request, or by each connection when it is
+        // accepted. Upstreams that stay the same keep their connections.
+        let Self {
+            listen,
+            admin,
+            workers,
+            log,
+            cache,
+            limits,
+            admin_token: _,
+            trusted_proxies: _,
+            timing: _,
+            upstreams: _,
+            routes: _,
+        } = self;
+        let (new_listen, new_admin, new_workers) = (&new.listen, &new.admin, &new.workers);
+        differing!(names:
+            "listen" listen new_listen;
+            "admin" admin new_admin;
+            "workers" workers new_workers;
+        );
+        log.needs_restart(&new.log, &mut names);
+        cache.needs_restart(&new.cache, &mut names);
+        limits.needs_restart(&new.limits, &mut names);
+        names
+    }
+}
+
+impl Log {
+    /// All of it: its threads and writers are made before anything is served.
+    fn needs_restart(&self, new: &Self, names: &mut Vec<&'static str>) {
+        let Self { level, format, access, access_queue } = self;
+        let Self { level: new_level, format: new_format, access: new_access, access_queue: new_access_queue } =
+            new;
+        differing!(names:
+            "log.level" level new_level;
+            "log.format" format new_format;
+            "log.access" access new_access;
+            "log.access_queue" access_queue new_access_queue;
+        );
+    }
+}
+
+impl Cache {
+    /// The tiers themselves: their sizes, and where Redis is and how it is spoken to.
+    fn needs_restart(&self, new: &Self, names: &mut Vec<&'static str>) {
+        let Self {
+            memory,
+            redis,
+            redis_deadline,
+            redis_max_object,
+            redis_queue,
+            in_flight,
+            variants,
+            max_object: _,
+            range_fill: _,
+            lag: _,
+            lag_timeout: _,
+            hit_for_miss: _,
+            status_key: _,
+        } = self;
+        let (new_memory, new_in_flight, new_variants) = (&new.memory, &new.in_flight, &new.variants);
+        let (new_redis, new_deadline) = (&new.redis, &new.redis_deadline);
+        let (new_max_object, new_queue) = (&new.redis_max_object, &new.redis_queue);
+        differing!(names:
+            "cache.memory" memory new_memory;
+            "cache.redis" redis new_redis;
+            "cache.redis_deadline" redis_deadline new_deadline;
+            "cache.redis_max_object" redis_max_object new_max_object;
+            "cache.redis_queue" redis_queue new_queue;
+            "cache.in_flight" in_flight new_in_flight;
+            "cache.variants" variants new_variants;
+        );
+    }
+}
+
+impl Limits {
+    /// How many connections there may be: the places are counted out at the start.
+    fn needs_restart(&self, new: &Self, names: &mut Vec<&'static str>) {
+        let Self {
+            connections,
+            header_time: _,
+            head_size: _,
+            fields: _,
+            streams: _,
+            drain: _,
+            admin_time: _,
+        } = self;
+        let new_connections = &new.connections;
+        differing!(names: "limits.connections" connections new_connections;);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{parse, with_rest};
+
+    #[test]
+    fn what_takes_a_restart_is_named_all_at_once_and_the_rest_is_not() {
+        let rows: [(&str, &[&str]); 8] = [
+            ("", &[]),
+            ("listen = \"127.0.0.1:1\"\n", &["listen"]),
+            ("admin = \"off\"\nworkers = 77\n", &["admin", "workers"]),
+            ("admin_token = \"t\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n", &[]),
+            (
+                "[log]\nlevel = \"warn\"\nformat = \"json\"\naccess = \"json\"\naccess_queue = 7\n",
+                &["log.level", "log.format", "log.access", "log.access_queue"],
+            ),
+            (
+                "[cache]\nmemory = \"99MiB\"\nredis = \"redis://h\"\nredis_deadline = \"1s\"\n\
+                 redis_max_object = \"1KiB\"\nredis_queue = \"1MiB\"\nin_flight = \"99MiB\"\nvariants = 3\n",
+                &[
+                    "cache.memory",
+                    "cache.redis",
+                    "cache.redis_deadline",
+                    "cache.redis_max_object",
+                    "cache.redis_queue",
+                    "cache.in_flight",
+                    "cache.variants",
+                ],
+            ),
+            (
+                "[cache]\nmax_object = \"1MiB\"\nlag = \"2MiB\"\nhit_for_miss = \"1s\"\nstatus_key = false\n",
+                &[],
+            ),
+            (
+                "[limits]\nconnections = 7\nheader_time = \"1s\"\nhead_size = \"9KiB\"\nfields = 7\n\
+                 streams = 7\ndrain = \"1s\"\nadmin_time = \"1s\"\n[timing]\nslow_request = \"off\"\n",
+                &["limits.connections"],
+            ),
+        ];
+        let before = parse(&with_rest("")).unwrap();
+        for (top, names) in rows {
+            let after = parse(&with_rest(top)).unwrap();
+            assert_eq!(before.needs_restart(&after), names, "{top}");
+            assert_eq!(after.needs_restart(&before), names, "the other way round: {top}");
+        }
+        let other = with_rest("").replace(":3000", ":3001").replace("\"all\"", "\"another\"");
+        assert!(before.needs_restart(&parse(&other).unwrap()).is_empty());
+    }
+}

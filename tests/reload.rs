@@ -1,0 +1,263 @@
+//! Another configuration while Larder runs: all of it or nothing, without a failed request, and
+//! nothing of the former is left when its requests are done.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use support::process::{Finished, run_to_end};
+use support::{Connection, Gate, Larder, Origin, PATIENCE, Script, client, get, unused_address, within};
+
+const STORABLE: &[(&str, &str)] = &[("Cache-Control", "max-age=600")];
+
+/// A file with these upstreams, each with a route of its name; what is below `/off/` is not cached.
+fn config(top: &str, upstreams: &[(&str, &Origin)]) -> String {
+    let mut text = format!("listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = 2\n{top}\n");
+    for (name, origin) in upstreams {
+        text += &format!(
+            "[upstream.{name}]\nservers = [\"{}\"]\n[[route]]\nname = \"{name}-off\"\n\
+             match = {{ path = \"/{name}/off/*\" }}\nupstream = \"{name}\"\ncache = false\n[[route]]\n\
+             name = \"{name}\"\nmatch = {{ path = \"/{name}/*\" }}\nupstream = \"{name}\"\n",
+            origin.url()
+        );
+    }
+    text
+}
+
+fn file(larder: &Larder) -> PathBuf {
+    larder.directory().join("proxy.toml")
+}
+
+/// Writes the file and sends SIGHUP; gives what the log says of it, from the first line on.
+fn hang_up(larder: &Larder, text: &str) -> String {
+    fs::write(file(larder), text).unwrap();
+    let from = larder.err.position();
+    larder.signal("HUP");
+    let told = |line: &str| line.contains("is in force") || line.contains("the configuration in force stays");
+    larder.err.next_line(from, told, PATIENCE).0
+}
+
+/// Runs `larder reload` with a file that differs from the Larder's own in where the admin listener is.
+fn reload(larder: &Larder, text: &str) -> Finished {
+    fs::write(file(larder), text).unwrap();
+    let there = text.replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{}\"", larder.admin()));
+    fs::write(larder.directory().join("there.toml"), there).unwrap();
+    run_to_end(&["reload", "-c", "there.toml"], larder.directory())
+}
+
+#[test]
+fn under_load_no_request_fails() {
+    let (a, b) = (Origin::ok("a", STORABLE), Origin::ok("b", STORABLE));
+    let larder = Larder::start(&config("", &[("a", &a)]));
+    let (proxy, over) = (larder.proxy(), Arc::new(AtomicBool::new(false)));
+    let served = Arc::new(AtomicU64::new(0));
+    let clients: Vec<_> = (0..4)
+        .map(|client| {
+            let (over, served) = (Arc::clone(&over), Arc::clone(&served));
+            std::thread::spawn(move || {
+                let mut connection = Connection::open(proxy);
+                let mut nth = 0;
+                while !over.load(Ordering::Relaxed) {
+                    nth += 1;
+                    // Hits, misses and what is not cached; each kept connection lives through reloads.
+                    let path = match nth % 3 {
+                        0 => "/a/hit".to_owned(),
+                        1 => format!("/a/{client}/{nth}"),
+                        _ => format!("/a/off/{nth}"),
+                    };
+                    let response = connection.request("GET", &path, &[], b"");
+                    assert_eq!((response.status, response.text().as_str()), (200, "a"), "{path}");
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for nth in 0..30 {
+        let before = served.load(Ordering::Relaxed);
+        // The upstream stays, changes its limits, and has company, by turns.
+        let changed = format!("{}timeout = {{ total = \"{}s\" }}\n", "", 50 + nth);
+        let text = match nth % 3 {
+            0 => config("", &[("a", &a), ("b", &b)]),
+            1 => config("", &[("a", &a)]).replacen("[[route]]", &format!("{changed}[[route]]"), 1),
+            _ => config("[timing]\nslow_request = \"off\"", &[("a", &a)]),
+        };
+        assert!(hang_up(&larder, &text).contains("is in force"), "{nth}");
+        assert!(within(PATIENCE, || served.load(Ordering::Relaxed) >= before + 20), "it serves on");
+    }
+    over.store(true, Ordering::Relaxed);
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    let stats = larder.stats();
+    let served = served.load(Ordering::Relaxed);
+    assert!(served >= 600, "{served}");
+    assert_eq!((&stats["failed"], &stats["total"]), (&0.into(), &served.into()), "counted on: {stats}");
+    assert_eq!(larder.metric("larder_reloads_total{result=\"done\"}"), Some(30.0));
+    assert_eq!(a.count("/a/hit"), 1, "what is stored stays");
+}
+
+#[test]
+fn a_route_comes_and_goes_and_what_is_stored_stays() {
+    let (a, b) = (Origin::ok("a", STORABLE), Origin::ok("b", STORABLE));
+    let larder = Larder::start(&config("", &[("a", &a)]));
+    assert_eq!((larder.get("/a/x", &[]).status, larder.get("/b/x", &[]).status), (200, 404));
+    assert!(hang_up(&larder, &config("", &[("b", &b)])).contains("is in force"));
+    assert_eq!((larder.get("/a/x", &[]).status, larder.get("/b/x", &[]).text().as_str()), (404, "b"));
+    // The former upstream's connections are closed.
+    assert!(within(PATIENCE, || a.open_connections() == 0));
+    assert!(hang_up(&larder, &config("", &[("b", &b), ("a", &a)])).contains("is in force"));
+    assert_eq!(larder.get("/a/x", &[]).text(), "a");
+    assert_eq!((a.count("/a/x"), b.connections()), (1, 1), "stored, and kept");
+    let stats = larder.stats();
+    assert_eq!(
+        (&stats["routes"]["a"]["requests"], &stats["routes"]["b"]["requests"]),
+        (&2.into(), &1.into())
+    );
+}
+
+#[test]
+fn what_is_in_flight_ends_under_the_configuration_that_it_began_with() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |_| Script::new().wait(&held).then_ok(b"late", STORABLE));
+    let other = Origin::ok("other", STORABLE);
+    let larder = Larder::start(&config("", &[("a", &origin)]));
+    let addr = larder.proxy();
+    let clients: Vec<_> = ["/a/x", "/a/x", "/a/off/x"]
+        .map(|path| std::thread::spawn(move || get(addr, path, &[])))
+        .into_iter()
+        .collect();
+    gate.wait_for_arrivals(2);
+    assert!(hang_up(&larder, &config("", &[("a", &other)])).contains("is in force"));
+    // Who comes now and wants the same is for the new origin, unless a fetch of it is on its way.
+    assert_eq!(larder.get("/a/off/x", &[]).text(), "other");
+    gate.open();
+    for client in clients {
+        let response = client.join().unwrap();
+        assert_eq!((response.status, response.text().as_str(), response.complete), (200, "late", true));
+    }
+    assert!(within(PATIENCE, || origin.open_connections() == 0), "nothing is kept for the former");
+    assert_eq!(larder.stats()["failed"], 0);
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_says_why_with_line_and_caret() {
+    let origin = Origin::ok("a", STORABLE);
+    let good = config("", &[("a", &origin)]);
+    let larder = Larder::start(&good);
+    let bad = good.replace("cache = false", "cahce = false");
+    let line = 1 + good.lines().position(|line| line == "cache = false").unwrap();
+    assert!(hang_up(&larder, &bad).contains("stays"));
+    for said in ["unknown key `cahce`", &format!("proxy.toml:{line}:1"), "^^^^^", "did you mean `cache`?"] {
+        larder.err.wait_for_line(|line| line.contains(said), PATIENCE);
+    }
+    let answered = reload(&larder, &bad);
+    assert_eq!(answered.code, Some(78), "{}", answered.err);
+    for said in
+        ["unknown key `cahce`", &format!("proxy.toml:{line}:1"), "^^^^^", "the configuration in force stays"]
+    {
+        assert!(answered.err.contains(said), "{said:?} is not in\n{}", answered.err);
+    }
+    fs::remove_file(file(&larder)).unwrap();
+    larder.signal("HUP");
+    larder.err.wait_for_line(|line| line.contains("cannot read") && line.contains("proxy.toml"), PATIENCE);
+    assert_eq!((larder.get("/a/off/x", &[]).status, larder.stats()["failed"].as_u64()), (200, Some(0)));
+    assert_eq!(larder.metric("larder_reloads_total{result=\"refused\"}"), Some(3.0));
+}
+
+#[test]
+fn what_takes_a_restart_is_refused_by_name_and_nothing_of_the_file_comes_into_force() {
+    let (a, b) = (Origin::ok("a", STORABLE), Origin::ok("b", STORABLE));
+    let larder = Larder::start(&config("", &[("a", &a)]));
+    let text = config("[cache]\nmemory = \"9MiB\"\n[limits]\nconnections = 7", &[("b", &b)])
+        .replace("workers = 2", "workers = 3");
+    let answered = reload(&larder, &text);
+    assert_eq!(answered.code, Some(78), "{}", answered.err);
+    assert!(
+        answered.err.contains("workers, cache.memory, limits.connections takes a restart"),
+        "{}",
+        answered.err
+    );
+    assert_eq!((larder.get("/a/x", &[]).status, larder.get("/b/x", &[]).status), (200, 404));
+    assert!(hang_up(&larder, &text).contains("stays"));
+    larder.err.wait_for_line(|line| line.contains("workers, cache.memory, limits.connections"), PATIENCE);
+}
+
+#[test]
+fn the_command_says_what_is_in_force_or_why_nobody_answers() {
+    let origin = Origin::ok("a", STORABLE);
+    let top = "admin_token = \"s3cret\"";
+    let larder = Larder::start(&config(top, &[("a", &origin)]));
+    let done = reload(&larder, &config(top, &[("a", &origin), ("b", &origin)]));
+    assert_eq!((done.code, done.out.as_str()), (Some(0), "in force (4 routes, 2 upstreams)\n".trim_end()));
+    let stranger = reload(&larder, &config("admin_token = \"another\"", &[("a", &origin)]));
+    assert_eq!(stranger.code, Some(1), "{}", stranger.err);
+    assert!(
+        stranger.err.contains("another admin_token") && !stranger.err.contains("s3cret"),
+        "{}",
+        stranger.err
+    );
+    let nobody =
+        config("", &[]).replacen("127.0.0.1:0\"\nworkers", &format!("{}\"\nworkers", unused_address()), 1);
+    let text = nobody
+        + "[upstream.a]\nservers = [\"http://127.0.0.1:1\"]\n[[route]]\nname = \"a\"\nmatch = { path = \"/*\" }\nupstream = \"a\"\n";
+    fs::write(larder.directory().join("nobody.toml"), &text).unwrap();
+    let alone = run_to_end(&["reload", "-c", "nobody.toml"], larder.directory());
+    assert_eq!(alone.code, Some(69), "{}", alone.err);
+    assert!(alone.err.contains("no Larder answers at 127.0.0.1:"), "{}", alone.err);
+    fs::write(larder.directory().join("nobody.toml"), text.replace("upstream = \"a\"", "upstream = \"b\""))
+        .unwrap();
+    let wrong = run_to_end(&["reload", "-c", "nobody.toml"], larder.directory());
+    assert_eq!(wrong.code, Some(78), "{}", wrong.err);
+    assert!(wrong.err.contains("nobody.toml:") && wrong.err.contains('^'), "{}", wrong.err);
+}
+
+#[test]
+fn the_token_changes_with_the_file() {
+    let origin = Origin::ok("a", STORABLE);
+    let larder = Larder::start(&config("admin_token = \"old\"", &[("a", &origin)]));
+    let with = |token: &str| {
+        client::get(larder.admin(), "/stats", &[("Authorization", &format!("Bearer {token}"))]).status
+    };
+    assert_eq!((with("old"), with("new")), (200, 401));
+    assert!(hang_up(&larder, &config("admin_token = \"new\"", &[("a", &origin)])).contains("is in force"));
+    assert_eq!((with("old"), with("new")), (401, 200));
+}
+
+#[test]
+fn without_a_file_there_is_nothing_to_reload_and_it_says_so() {
+    let origin = Origin::ok("a", STORABLE);
+    let url = origin.url();
+    let args = ["run", "--to", &url, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let larder = Larder::start_with(&args, true);
+    larder.signal("HUP");
+    larder.err.wait_for_line(|line| line.contains("started without a file"), PATIENCE);
+    let answered = client::request(larder.admin(), "POST", "/reload", &[], b"");
+    assert_eq!(answered.status, 409, "{}", answered.text());
+    assert_eq!(larder.get("/", &[]).status, 200);
+}
+
+#[test]
+fn a_hundred_reloads_leave_no_descriptor_behind() {
+    let (a, b) = (Origin::ok("a", STORABLE), Origin::ok("b", STORABLE));
+    let larder = Larder::start(&config("", &[("a", &a)]));
+    let open = || fs::read_dir(format!("/proc/{}/fd", larder.id())).unwrap().count();
+    let turn = |origin: &Origin| {
+        assert!(hang_up(&larder, &config("", &[("a", origin)])).contains("is in force"));
+        assert_eq!(larder.get("/a/off/x", &[]).status, 200);
+    };
+    [&a, &b].into_iter().for_each(turn);
+    let before = open();
+    for nth in 0..100 {
+        turn(if nth % 2 == 0 { &a } else { &b });
+    }
+    // Those of the upstream that was replaced last may yet be on their way out.
+    assert!(within(PATIENCE, || open() <= before), "{} after {before}", open());
+}

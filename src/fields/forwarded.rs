@@ -206,7 +206,10 @@ mod tests {
         }
     }
 
-    fn of(peer: &str, fields: &[(&str, &str)]) -> Told {
+    /// Fields as a request has them.
+    type Sent<'a> = &'a [(&'a str, &'a str)];
+
+    fn of(peer: &str, fields: Sent) -> Told {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
@@ -217,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_client_is_the_nearest_address_that_is_no_trusted_proxy() {
-        let rows: &[(&str, &[(&str, &str)], &str)] = &[
+        let rows: &[(&str, Sent, &str)] = &[
             // Whom nobody trusts speaks for itself alone.
             ("192.0.2.9", &[("x-forwarded-for", "198.51.100.1")], "192.0.2.9"),
             ("::ffff:192.0.2.9", &[], "192.0.2.9"),
@@ -291,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_scheme_is_one_of_two_whatever_is_said() {
-        let rows: &[(&[(&str, &str)], &str)] = &[
+        let rows: &[(Sent, &str)] = &[
             (&[], "http"),
             (&[("x-forwarded-proto", "https")], "https"),
             (&[("x-forwarded-proto", " HTTPS ")], "https"),

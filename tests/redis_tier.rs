@@ -438,7 +438,8 @@ fn a_burst_on_a_cold_key_costs_one_read_of_redis_and_one_fetch() {
         }
     });
     wait_until_written(&larder, 1);
-    assert_eq!(calls(&redis, "mget"), 1);
+    assert_eq!(calls(&redis, "exists"), 1);
+    assert_eq!(calls(&redis, "getrange"), 2, "the record and its URL's marker");
     assert_eq!(calls(&redis, "get"), calls(&redis, "eval"), "the write's own look at the marker");
     assert_eq!(redis_figure(&larder, "lookups"), 1);
     assert_eq!(origin.requests().len(), 1);
@@ -453,7 +454,34 @@ fn a_memory_hit_never_asks_redis() {
     for _ in 0..20 {
         assert_memory_hit(&fetch(&larder, "/a"), "/a #1");
     }
-    assert_eq!((calls(&redis, "mget"), calls(&redis, "get")), (0, 0));
+    assert_eq!((calls(&redis, "getrange"), calls(&redis, "get")), (0, 0));
+}
+
+#[test]
+fn the_commands_that_the_security_document_names_are_all_that_it_needs() {
+    let (redis, origin) = (RedisServer::start(), counting());
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md")).unwrap();
+    let (_, rest) = document.split_once("an ACL with the commands").unwrap();
+    let (named, _) = rest.split_once(" on `larder:*`").unwrap();
+    let commands: Vec<String> = named.split('`').skip(1).step_by(2).map(|name| format!("+{name}")).collect();
+    let mut words = vec!["ACL", "SETUSER", "larder", "on", ">pass", "~larder:*"];
+    words.extend(commands.iter().map(String::as_str));
+    assert_eq!(redis.command(&words), Reply::Simple("OK".into()));
+
+    let url = redis.url().replace("redis://", "redis://larder:pass@");
+    let larder = start(&config(&origin, &url));
+    fill(&larder, "/a");
+    assert_eq!(purge(&larder, "http://api.test/a").json()["redis"], "purged");
+    let posted = client::request(larder.proxy(), "POST", "/a", &[HOST], b"{}");
+    assert_eq!(posted.status, 200);
+    fill(&larder, "/b");
+    let key = redis.keys().into_iter().find(|key| key.ends_with(":-")).unwrap();
+    redis.command(&["SET", &key, "damaged"]);
+    let second = start(&config(&origin, &url));
+    assert_miss(&fill(&second, "/b"), "/b #2");
+    assert_redis_hit(&fetch(&start(&config(&origin, &url)), "/b"), "/b #2");
+    let tier = second.stats()["tiers"]["redis"].clone();
+    assert_eq!((tier["errors"].as_u64(), tier["write_errors"].as_u64()), (Some(0), Some(0)), "{tier:#}");
 }
 
 #[test]

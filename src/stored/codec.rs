@@ -1,19 +1,21 @@
 //! The bytes that a stored response becomes in the shared tier.
 //!
 //! Hand-laid and little-endian: `LRDR`, version, kind, then the fields in a fixed order, each text
-//! after its length, and an xxh3-64 of everything before it. The version is raised with any change;
-//! another version is a clean miss and is never migrated. Whatever the bytes are, decoding gives a
-//! record or says what is wrong with them, and nothing is reserved for a length that is not there.
+//! after its length, and an xxh3-64 of everything before it. Each record names its *place*, the key that
+//! it is kept under: what was copied under another key is no record there. The version is raised with any
+//! change; another version is a clean miss and is never migrated. Whatever the bytes are, decoding gives
+//! a record or says what is wrong with them, and nothing is reserved for a length that is not there.
 //! Must not know: where the bytes are kept, or for how long.
 //!
 //! ```text
-//! record    magic "LRDR" | version u16 = 2 | kind u8 | generation u64 | url | extras | rest | xxh3-64
-//! response  kind 1: request time u64 ms | response time u64 ms | status u16
+//! record    magic "LRDR" | version u16 = 3 | kind u8 | xxh3-64 of the place | rest | xxh3-64
+//! response  kind 1: generation u64 | url | extras | request time u64 ms | response time u64 ms | status u16
 //!           | count u16, of selecting fields: name, present u8, value | count u16, of fields: name, value
 //!           | content
 //! content   0 u8 | length u64, bytes: the whole
 //!           1 u8 | length of the whole u64 | count u16, of pieces: first byte u64, length u64, bytes
-//! names     kind 2: count u16, of names
+//! names     kind 2: generation u64 | url | extras | count u16, of names
+//! rule      kind 3: text, a rule for the query of a path as its field says it
 //! text      length u32, bytes
 //! ```
 
@@ -23,18 +25,22 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Born, CacheKey, Content, Parts, StoredResponse};
+use super::{Born, CacheKey, Content, Damaged, Parts, StoredResponse};
 use crate::clock::Timestamp;
 use crate::rules::SelectingFields;
 
 const MAGIC: &[u8; 4] = b"LRDR";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const RESPONSE: u8 = 1;
 const NAMES: u8 = 2;
+const RULE: u8 = 3;
 const WHOLE: u8 = 0;
 const PARTS: u8 = 1;
 /// Magic, version and checksum.
 const SHORTEST: usize = 4 + 2 + 8;
+/// The most request fields that a resource may vary by, to be kept in the shared tier. Far more than
+/// anybody has; each costs every lookup.
+pub const MOST_NAMES: usize = 64;
 
 /// What stands under a key of the shared tier.
 #[derive(Debug)]
@@ -56,30 +62,22 @@ pub enum Record {
     },
 }
 
-/// Why bytes are not a record for this key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Damaged {
-    /// Too short for any record.
-    TooShort,
-    /// It does not begin as a record does.
-    Magic,
-    /// A record of another version.
-    Version,
-    /// Bytes have changed.
-    Checksum,
-    /// A record of another key, with the same hash.
-    OtherKey,
-    /// The bytes are as they were written, but not as this version writes them.
-    Malformed,
+impl Record {
+    /// The URL's generation that it was written under.
+    pub const fn generation(&self) -> u64 {
+        let (Self::Response { generation, .. } | Self::Names { generation, .. }) = self;
+        *generation
+    }
 }
 
-/// A response's record.
-pub fn encode_response(response: &StoredResponse, generation: u64) -> Vec<u8> {
+/// A response's record, to be kept under the key `place`.
+pub fn encode_response(response: &StoredResponse, generation: u64, place: &str) -> Vec<u8> {
     let content = usize::try_from(response.content.held()).unwrap_or(0) + 24 * response.content.pieces();
     let room = content + response.key.heap() + 256;
     let fields: usize =
         response.headers.iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum();
-    let mut out = begin(RESPONSE, generation, &response.key, room + fields);
+    let mut out = begin(RESPONSE, place, room + fields);
+    put_key(&mut out, generation, &response.key);
     out.extend_from_slice(&response.facts.request_time.as_millis().to_le_bytes());
     out.extend_from_slice(&response.facts.response_time.as_millis().to_le_bytes());
     out.extend_from_slice(&response.status.as_u16().to_le_bytes());
@@ -98,17 +96,59 @@ pub fn encode_response(response: &StoredResponse, generation: u64) -> Vec<u8> {
     finish(out)
 }
 
-/// The record that says by which request fields a resource varies.
-pub fn encode_names(key: &CacheKey, names: &[HeaderName], generation: u64) -> Vec<u8> {
-    let mut out = begin(NAMES, generation, key, 256);
+/// The record that says by which request fields a resource varies, to be kept under the key `place`.
+pub fn encode_names(key: &CacheKey, names: &[HeaderName], generation: u64, place: &str) -> Vec<u8> {
+    let mut out = begin(NAMES, place, key.heap() + 256);
+    put_key(&mut out, generation, key);
     put_count(&mut out, names.len());
     names.iter().for_each(|name| put_text(&mut out, name.as_str().as_bytes()));
     finish(out)
 }
 
-/// Reads a record that should be of this key. The response's body and field values are parts of
-/// `bytes`, not copies.
-pub fn decode(bytes: Bytes, key: &Arc<CacheKey>) -> Result<Record, Damaged> {
+/// The record of a rule for a path's query (`No-Vary-Search`), to be kept under the key `place`.
+pub fn encode_rule(rule: &[u8], place: &str) -> Vec<u8> {
+    let mut out = begin(RULE, place, rule.len() + 64);
+    put_text(&mut out, rule);
+    finish(out)
+}
+
+/// Reads a record of this key that was found under `place`. The response's body and field values are
+/// parts of `bytes`, not copies.
+pub fn decode(bytes: Bytes, key: &Arc<CacheKey>, place: &str) -> Result<Record, Damaged> {
+    let (kind, mut reader) = open(bytes, place)?;
+    if kind != RESPONSE && kind != NAMES {
+        return Err(Damaged::Malformed);
+    }
+    let generation = reader.u64()?;
+    if reader.text()? != key.url().as_bytes() || reader.text()? != key.extras().as_bytes() {
+        return Err(Damaged::OtherKey);
+    }
+    let record = match kind {
+        RESPONSE => Record::Response { generation, response: reader.response(key)? },
+        _ => Record::Names { generation, names: reader.names()? },
+    };
+    reader.end().map(|()| record)
+}
+
+/// Reads a rule that was found under `place`: the text of its field.
+pub fn decode_rule(bytes: Bytes, place: &str) -> Result<Bytes, Damaged> {
+    let (kind, mut reader) = open(bytes, place)?;
+    if kind != RULE {
+        return Err(Damaged::Malformed);
+    }
+    let length = reader.length()?;
+    let text = reader.shared(length)?;
+    reader.end().map(|()| text)
+}
+
+/// A place as records and marks name it. 64 bits suffice against what goes astray; whoever forges needs
+/// no collision, since a checksum is no secret.
+pub(super) fn hash_of(place: &str) -> u64 {
+    xxh3_64(place.as_bytes())
+}
+
+/// What is common to all kinds of record: gives the kind, and a reader of the rest.
+fn open(bytes: Bytes, place: &str) -> Result<(u8, Reader), Damaged> {
     let (head, checksum) = checked(&bytes)?;
     if xxh3_64(head) != checksum {
         return Err(Damaged::Checksum);
@@ -116,16 +156,10 @@ pub fn decode(bytes: Bytes, key: &Arc<CacheKey>) -> Result<Record, Damaged> {
     let end = head.len();
     let mut reader = Reader { bytes: bytes.slice(..end), at: MAGIC.len() + 2 };
     let kind = reader.u8()?;
-    let generation = reader.u64()?;
-    if reader.text()? != key.url().as_bytes() || reader.text()? != key.extras().as_bytes() {
+    if reader.u64()? != hash_of(place) {
         return Err(Damaged::OtherKey);
     }
-    let record = match kind {
-        RESPONSE => Record::Response { generation, response: reader.response(key)? },
-        NAMES => Record::Names { generation, names: reader.names()? },
-        _ => return Err(Damaged::Malformed),
-    };
-    if reader.at == end { Ok(record) } else { Err(Damaged::Malformed) }
+    Ok((kind, reader))
 }
 
 /// The bytes before the checksum, and the checksum.
@@ -133,7 +167,7 @@ fn checked(bytes: &[u8]) -> Result<(&[u8], u64), Damaged> {
     if bytes.len() < SHORTEST {
         return Err(Damaged::TooShort);
     }
-    let Some(rest) = bytes.strip_prefix(MAGIC) else { return Err(Damaged::Magic) };
+    let Some(rest) = bytes.strip_prefix(MAGIC) else { return Err(Damaged::Foreign) };
     if !rest.starts_with(&VERSION.to_le_bytes()) {
         return Err(Damaged::Version);
     }
@@ -141,15 +175,19 @@ fn checked(bytes: &[u8]) -> Result<(&[u8], u64), Damaged> {
     Ok((head, u64::from_le_bytes(*checksum)))
 }
 
-fn begin(kind: u8, generation: u64, key: &CacheKey, room: usize) -> Vec<u8> {
+fn begin(kind: u8, place: &str, room: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(room);
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.push(kind);
-    out.extend_from_slice(&generation.to_le_bytes());
-    put_text(&mut out, key.url().as_bytes());
-    put_text(&mut out, key.extras().as_bytes());
+    out.extend_from_slice(&hash_of(place).to_le_bytes());
     out
+}
+
+fn put_key(out: &mut Vec<u8>, generation: u64, key: &CacheKey) {
+    out.extend_from_slice(&generation.to_le_bytes());
+    put_text(out, key.url().as_bytes());
+    put_text(out, key.extras().as_bytes());
 }
 
 fn finish(mut out: Vec<u8>) -> Vec<u8> {
@@ -265,7 +303,15 @@ impl Reader {
     }
 
     fn names(&mut self) -> Result<Vec<HeaderName>, Damaged> {
-        (0..self.u16()?).map(|_| self.name()).collect()
+        let count = self.u16()?;
+        if usize::from(count) > MOST_NAMES {
+            return Err(Damaged::Malformed);
+        }
+        (0..count).map(|_| self.name()).collect()
+    }
+
+    fn end(&self) -> Result<(), Damaged> {
+        if self.left() == 0 { Ok(()) } else { Err(Damaged::Malformed) }
     }
 
     fn name(&mut self) -> Result<HeaderName, Damaged> {
@@ -326,6 +372,8 @@ mod tests {
     use crate::rules::Normalize;
     use crate::stored::samples::{fields, stored};
 
+    const PLACE: &str = "larder:3:{0}:-";
+
     fn sample_key() -> Arc<CacheKey> {
         Arc::new(CacheKey::from_parts(
             "http://example.com/users/1?a=1".into(),
@@ -346,7 +394,7 @@ mod tests {
     }
 
     fn response(bytes: Vec<u8>, key: &Arc<CacheKey>) -> (u64, StoredResponse) {
-        match decode(Bytes::from(bytes), key) {
+        match decode(Bytes::from(bytes), key, PLACE) {
             Ok(Record::Response { generation, response }) => (generation, response),
             other => panic!("not a response: {other:?}"),
         }
@@ -370,17 +418,21 @@ mod tests {
         Arc::new(response)
     }
 
-    const GOLDEN_RESPONSE: &[u8] = include_bytes!("../../tests/golden/record-v2-response.bin");
-    const GOLDEN_PARTS: &[u8] = include_bytes!("../../tests/golden/record-v2-parts.bin");
-    const GOLDEN_NAMES: &[u8] = include_bytes!("../../tests/golden/record-v2-names.bin");
+    const GOLDEN_RESPONSE: &[u8] = include_bytes!("../../tests/golden/record-v3-response.bin");
+    const GOLDEN_PARTS: &[u8] = include_bytes!("../../tests/golden/record-v3-parts.bin");
+    const GOLDEN_NAMES: &[u8] = include_bytes!("../../tests/golden/record-v3-names.bin");
+    const GOLDEN_RULE: &[u8] = include_bytes!("../../tests/golden/record-v3-rule.bin");
 
     #[test]
-    fn version_1_is_another_version() {
+    fn earlier_versions_are_other_versions() {
         for record in [
             &include_bytes!("../../tests/golden/record-v1-response.bin")[..],
             include_bytes!("../../tests/golden/record-v1-names.bin"),
+            include_bytes!("../../tests/golden/record-v2-response.bin"),
+            include_bytes!("../../tests/golden/record-v2-parts.bin"),
+            include_bytes!("../../tests/golden/record-v2-names.bin"),
         ] {
-            let decoded = decode(Bytes::from_static(record), &sample_key());
+            let decoded = decode(Bytes::from_static(record), &sample_key(), PLACE);
             assert_eq!(decoded.err(), Some(Damaged::Version));
         }
     }
@@ -388,27 +440,32 @@ mod tests {
     /// These files are never changed. With a new version they stay, and the test above says that they
     /// are `Damaged::Version`.
     #[test]
-    fn version_2_is_written_and_read_as_ever() {
+    fn version_3_is_written_and_read_as_ever() {
         for (written, golden) in [(sample(), GOLDEN_RESPONSE), (sample_of_parts(), GOLDEN_PARTS)] {
-            assert_eq!(encode_response(&written, 42), golden);
+            assert_eq!(encode_response(&written, 42, PLACE), golden);
             let (generation, read) = response(golden.to_vec(), &sample_key());
             assert_eq!(generation, 42);
             assert_same(&read, &written);
         }
 
         let names = [http::header::ACCEPT, HeaderName::from_static("x-tenant")];
-        assert_eq!(encode_names(&sample_key(), &names, 42), GOLDEN_NAMES);
-        match decode(Bytes::from_static(GOLDEN_NAMES), &sample_key()) {
+        assert_eq!(encode_names(&sample_key(), &names, 42, PLACE), GOLDEN_NAMES);
+        match decode(Bytes::from_static(GOLDEN_NAMES), &sample_key(), PLACE) {
             Ok(Record::Names { generation: 42, names: read }) => assert_eq!(read, names),
             other => panic!("{other:?}"),
         }
+        let rule = &b"params=(\"a\")"[..];
+        assert_eq!(encode_rule(rule, PLACE), GOLDEN_RULE);
+        assert_eq!(decode_rule(Bytes::from_static(GOLDEN_RULE), PLACE).unwrap(), rule);
     }
 
     #[test]
     fn the_body_and_the_values_are_parts_of_the_record() {
-        let record = Bytes::from(encode_response(&sample(), 0));
+        let record = Bytes::from(encode_response(&sample(), 0, PLACE));
         let whole = record.as_ptr_range();
-        let Ok(Record::Response { response, .. }) = decode(record.clone(), &sample_key()) else { panic!() };
+        let Ok(Record::Response { response, .. }) = decode(record.clone(), &sample_key(), PLACE) else {
+            panic!()
+        };
         assert!(whole.contains(&response.content.whole().unwrap().as_ptr()));
         assert!(response.headers.values().all(|value| whole.contains(&value.as_bytes().as_ptr())));
     }
@@ -421,14 +478,14 @@ mod tests {
 
     #[test]
     fn each_kind_of_damage_has_its_name() {
-        let record = encode_response(&sample(), 0);
+        let record = encode_response(&sample(), 0, PLACE);
         let with = |change: &dyn Fn(&mut Vec<u8>)| {
             let mut changed = record.clone();
             change(&mut changed);
-            decode(Bytes::from(changed), &sample_key()).err()
+            decode(Bytes::from(changed), &sample_key(), PLACE).err()
         };
         assert_eq!(with(&|record| record.truncate(13)), Some(Damaged::TooShort));
-        assert_eq!(with(&|record| record[0] = b'X'), Some(Damaged::Magic));
+        assert_eq!(with(&|record| record[0] = b'X'), Some(Damaged::Foreign));
         assert_eq!(with(&|record| record[4] = 9), Some(Damaged::Version), "whatever its checksum");
         assert_eq!(with(&|record| record[20] ^= 1), Some(Damaged::Checksum));
         assert_eq!(with(&|record| record.truncate(record.len() - 1)), Some(Damaged::Checksum));
@@ -449,20 +506,25 @@ mod tests {
         );
         assert_eq!(resealing(&|record| record.truncate(record.len() - 9)), Some(Damaged::Malformed));
         let other = Arc::new(CacheKey::from_parts("http://example.com/users/2".into(), "".into()));
-        assert_eq!(decode(Bytes::from(record.clone()), &other).err(), Some(Damaged::OtherKey));
+        assert_eq!(decode(Bytes::from(record.clone()), &other, PLACE).err(), Some(Damaged::OtherKey));
         let other = Arc::new(CacheKey::from_parts(sample_key().url().into(), "".into()));
-        assert_eq!(decode(Bytes::from(record), &other).err(), Some(Damaged::OtherKey), "extras count too");
+        assert_eq!(
+            decode(Bytes::from(record), &other, PLACE).err(),
+            Some(Damaged::OtherKey),
+            "extras count too"
+        );
     }
 
     #[test]
     fn a_length_that_is_not_there_reserves_nothing() {
-        let mut record = begin(RESPONSE, 0, &sample_key(), 0);
+        let mut record = begin(RESPONSE, PLACE, 0);
+        put_key(&mut record, 0, &sample_key());
         record.extend_from_slice(&[0; 16]);
         record.extend_from_slice(&200u16.to_le_bytes());
         put_count(&mut record, 0);
         put_count(&mut record, usize::MAX);
         assert_eq!(
-            decode(Bytes::from(finish(record.clone())), &sample_key()).err(),
+            decode(Bytes::from(finish(record.clone())), &sample_key(), PLACE).err(),
             Some(Damaged::Malformed)
         );
         record.truncate(record.len() - 2);
@@ -470,24 +532,24 @@ mod tests {
         let mut parts = record.clone();
         parts.push(PARTS);
         parts.extend_from_slice(&[0xff; 10]);
-        assert_eq!(decode(Bytes::from(finish(parts)), &sample_key()).err(), Some(Damaged::Malformed));
+        assert_eq!(decode(Bytes::from(finish(parts)), &sample_key(), PLACE).err(), Some(Damaged::Malformed));
         record.push(WHOLE);
         record.extend_from_slice(&u64::MAX.to_le_bytes());
-        assert_eq!(decode(Bytes::from(finish(record)), &sample_key()).err(), Some(Damaged::Malformed));
+        assert_eq!(decode(Bytes::from(finish(record)), &sample_key(), PLACE).err(), Some(Damaged::Malformed));
     }
 
     #[test]
     fn every_flipped_byte_is_noticed() {
         for record in [
-            encode_response(&sample(), 42),
-            encode_response(&sample_of_parts(), 7),
-            encode_names(&sample_key(), &[http::header::ACCEPT], 1),
+            encode_response(&sample(), 42, PLACE),
+            encode_response(&sample_of_parts(), 7, PLACE),
+            encode_names(&sample_key(), &[http::header::ACCEPT], 1, PLACE),
         ] {
             for at in 0..record.len() {
                 for flip in [1, 0x80, 0xff] {
                     let mut changed = record.clone();
                     changed[at] ^= flip;
-                    assert!(decode(Bytes::from(changed), &sample_key()).is_err(), "byte {at}");
+                    assert!(decode(Bytes::from(changed), &sample_key(), PLACE).is_err(), "byte {at}");
                 }
             }
         }
@@ -507,7 +569,7 @@ mod tests {
             pairs.extend(lines.iter().map(|(name, value)| (name.as_str(), value.as_str())));
             let request: Vec<_> = accept.iter().map(|value| ("accept", value.as_str())).collect();
             let written = stored(&key, &request, &pairs, &body, Born::Here(1));
-            let (read_generation, read) = response(encode_response(&written, generation), &key);
+            let (read_generation, read) = response(encode_response(&written, generation, PLACE), &key);
             prop_assert_eq!(read_generation, generation);
             assert_same(&read, &written);
             let again = fields(&request);
@@ -516,7 +578,7 @@ mod tests {
 
         #[test]
         fn any_bytes_give_a_record_or_a_reason(bytes: Vec<u8>) {
-            prop_assert!(decode(Bytes::from(bytes), &sample_key()).is_err());
+            prop_assert!(decode(Bytes::from(bytes), &sample_key(), PLACE).is_err());
         }
 
         #[test]
@@ -524,12 +586,12 @@ mod tests {
             at in 0usize..400, value: u8, cut in 0usize..200, parts: bool,
         ) {
             let sample = if parts { sample_of_parts() } else { sample() };
-            let mut record = encode_response(&sample, 42);
+            let mut record = encode_response(&sample, 42, PLACE);
             let at = at % (record.len() - 8);
             record[at] = value;
             let end = record.len() - 8;
             record.drain(end.saturating_sub(cut)..end);
-            let _ = decode(Bytes::from(resealed(record)), &sample_key());
+            let _ = decode(Bytes::from(resealed(record)), &sample_key(), PLACE);
         }
     }
 }

@@ -6,18 +6,22 @@
 mod codec;
 mod copies;
 mod cut;
+mod damaged;
 mod glob;
 mod group;
 mod key;
+mod mark;
 mod parts;
 mod response;
 
-pub use codec::{Damaged, Record, decode, encode_names, encode_response};
+pub use codec::{MOST_NAMES, Record, decode, decode_rule, encode_names, encode_response, encode_rule};
 pub use copies::{Copies, Copy, Form};
 pub use cut::{Cut, is_not_modified, resolve};
+pub use damaged::Damaged;
 pub use glob::Glob;
 pub use group::Group;
 pub use key::{CacheKey, DotSegments, KeyPolicy, Slashes};
+pub use mark::{LONGEST_MARK, decode_mark, encode_mark};
 pub use parts::{Content, MOST_PIECES, Parts};
 pub use response::{Born, Received, StoredResponse};
 

@@ -78,8 +78,6 @@ families! {
         "Requests that took longer than timing.slow_request.";
     CONNECTIONS: Gauge "larder_client_connections"
         "Open connections of clients.";
-    PROXY_HEADERS: Counter "larder_proxy_headers_refused_total"
-        "Connections closed since they did not begin with a good header of the PROXY protocol, by reason.";
     INTERIM: Counter "larder_interim_responses_total"
         "Interim responses (1xx) of origins on their way to a client of HTTP/1.1, by result: passed, or dropped since it had left, read too slowly, or had been sent too many.";
     TIER_LOOKUPS: Counter "larder_tier_lookups_total"
@@ -117,7 +115,7 @@ families! {
     REDIS_REFUSED: Counter "larder_redis_refused_total"
         "Times Redis was not asked: the breaker was open, or too many calls were under way.";
     REDIS_DAMAGED: Counter "larder_redis_damaged_total"
-        "Values read from Redis that were damaged, foreign, or of another version.";
+        "Values read from Redis that were damaged or not Larder's, by what was wrong with them; each is a miss and is replaced.";
     REDIS_WRITES: Counter "larder_redis_writes_total"
         "Values written to Redis.";
     REDIS_WRITTEN: Counter "larder_redis_written_bytes_total"

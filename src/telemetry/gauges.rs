@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::proxy_headers::HeaderRefused;
 use crate::clock::Timestamp;
+use crate::stored::Damaged;
 
 /// All that the counters do not know, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -26,9 +26,6 @@ pub struct Gauges {
     pub upstreams: Vec<UpstreamGauges>,
     /// Open client connections.
     pub connections: u64,
-    /// Connections closed for want of a good header of the PROXY protocol, in the order of
-    /// [`HeaderRefused::ALL`].
-    pub proxy_headers: [u64; HeaderRefused::ALL.len()],
     /// Interim responses handed to clients' sockets.
     pub interim_passed: u64,
     /// Interim responses that did not reach their client.
@@ -102,8 +99,8 @@ pub struct RedisGauges {
     pub deadline_exceeded: u64,
     /// Calls that were not made: the breaker was open, or too many were under way.
     pub refused: u64,
-    /// Values that were damaged, foreign, or of another version.
-    pub damaged: u64,
+    /// Values that were damaged or not Larder's, by what was wrong ([`Damaged::ALL`]).
+    pub damaged: [u64; Damaged::ALL.len()],
     /// Responses written.
     pub writes: u64,
     /// Their bytes.
@@ -129,7 +126,9 @@ impl RedisGauges {
             errors: a.errors + b.errors,
             deadline_exceeded: a.deadline_exceeded + b.deadline_exceeded,
             refused: a.refused + b.refused,
-            damaged: a.damaged + b.damaged,
+            damaged: std::array::from_fn(|nth| {
+                [a.damaged, b.damaged].iter().filter_map(|all| all.get(nth)).sum()
+            }),
             writes: a.writes + b.writes,
             written_bytes: a.written_bytes + b.written_bytes,
             write_errors: a.write_errors + b.write_errors,

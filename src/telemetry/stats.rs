@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::gauges::{CodingGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged};
 use super::metrics::{RouteCounts, Snapshot};
 use super::outcome::{Kind, Tier};
+use crate::stored::Damaged;
 
 /// The hit ratio, from 0.0 to 1.0; 0.0 when nothing was counted, never NaN. This is its one
 /// definition, wherever Larder shows one:
@@ -107,6 +108,12 @@ fn coding(coding: &CodingGauges) -> Value {
     })
 }
 
+/// Only what there is.
+fn damaged_by(redis: &RedisGauges) -> Value {
+    let some = |why: Damaged| redis.damaged.get(why.index()).filter(|count| **count > 0);
+    Damaged::ALL.into_iter().filter_map(|why| Some((why.as_str(), *some(why)?))).collect()
+}
+
 fn redis(redis: &RedisGauges) -> Value {
     json!({
         "up": redis.up,
@@ -118,7 +125,8 @@ fn redis(redis: &RedisGauges) -> Value {
         "errors": redis.errors,
         "deadline_exceeded": redis.deadline_exceeded,
         "refused": redis.refused,
-        "damaged": redis.damaged,
+        "damaged": redis.damaged.iter().sum::<u64>(),
+        "damaged_by": damaged_by(redis),
         "writes": redis.writes,
         "written_bytes": redis.written_bytes,
         "write_errors": redis.write_errors,

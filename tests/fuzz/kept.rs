@@ -257,9 +257,9 @@ pub fn codec(dice: &mut Dice) {
     let request = message(dice, &REQUEST);
     let Some(written) = stored_response(dice, &headers, &request, &policy, &key) else { return };
     let generation = dice.next();
-    let record = stored::encode_response(&written, generation);
+    let record = stored::encode_response(&written, generation, PLACE);
     let Ok(Record::Response { generation: read_generation, response: read }) =
-        stored::decode(Bytes::from(record.clone()), &key)
+        stored::decode(Bytes::from(record.clone()), &key, PLACE)
     else {
         panic!("a record is not read as it was written");
     };
@@ -274,7 +274,10 @@ pub fn codec(dice: &mut Dice) {
     let mut damaged = record.clone();
     dice.damage(&mut damaged, &EXTRAS);
     if damaged != record {
-        assert!(stored::decode(Bytes::from(damaged.clone()), &key).is_err(), "a changed record is read");
+        assert!(
+            stored::decode(Bytes::from(damaged.clone()), &key, PLACE).is_err(),
+            "a changed record is read"
+        );
     }
     // And where the checksum is made to fit, as nobody but an attacker with the tier in hand would:
     // whatever is then read is a response that can be written and read again.
@@ -283,29 +286,51 @@ pub fn codec(dice: &mut Dice) {
         let checksum = xxhash_rust::xxh3::xxh3_64(&damaged[..end]).to_le_bytes();
         damaged[end..].copy_from_slice(&checksum);
         let whole = damaged.len() as u64;
-        match stored::decode(Bytes::from(damaged), &key) {
+        match stored::decode(Bytes::from(damaged), &key, PLACE) {
             Ok(Record::Response { generation, response }) => {
                 assert!(response.content.held() <= whole, "no more than there was");
-                let again = stored::decode(Bytes::from(stored::encode_response(&response, generation)), &key);
+                let again = stored::encode_response(&response, generation, PLACE);
+                let again = stored::decode(Bytes::from(again), &key, PLACE);
                 assert!(matches!(again, Ok(Record::Response { .. })), "{again:?}");
                 let asked = RequestFacts::of(&Method::GET, &request);
                 let _ = (response.weight(), reuse::judge(&asked, &response.facts, &policy, AT));
                 let _ = response.is_for(&request, policy.normalize);
             }
-            Ok(Record::Names { names, .. }) => assert!(names.len() <= usize::from(u16::MAX)),
+            Ok(Record::Names { names, .. }) => assert!(names.len() <= stored::MOST_NAMES),
             Err(Damaged::Checksum) => panic!("the checksum was made to fit"),
             Err(_) => {}
         }
     }
     // The names of a resource that varies.
     let names: Vec<HeaderName> = written.selecting.names().cloned().collect();
-    let record = stored::encode_names(&key, &names, generation);
-    let Ok(Record::Names { names: read, generation: number }) = stored::decode(Bytes::from(record), &key)
+    let record = stored::encode_names(&key, &names, generation, PLACE);
+    let Ok(Record::Names { names: read, generation: number }) =
+        stored::decode(Bytes::from(record), &key, PLACE)
     else {
         panic!("names are not read as they were written");
     };
-    assert_eq!((read, number), (names, generation));
+    assert_eq!((&read, number), (&names, generation));
+
+    // What was copied to another place is no record there, whatever it is.
+    let elsewhere =
+        stored::decode(Bytes::from(stored::encode_names(&key, &names, generation, PLACE)), &key, "elsewhere");
+    assert!(matches!(elsewhere, Err(Damaged::OtherKey)), "{elsewhere:?}");
+    // A path's rule, and marks: as they were written, or nothing.
+    let text = dice.text(&EXTRAS, 6);
+    let rule = stored::encode_rule(&text, PLACE);
+    assert_eq!(stored::decode_rule(Bytes::from(rule.clone()), PLACE).as_deref(), Ok(&text[..]));
+    let mut damaged = rule.clone();
+    dice.damage(&mut damaged, &EXTRAS);
+    assert!(damaged == rule || stored::decode_rule(Bytes::from(damaged), PLACE).is_err());
+    let mark = stored::encode_mark(generation, PLACE);
+    assert_eq!(stored::decode_mark(mark.as_bytes(), PLACE), Ok(generation));
+    let mut damaged = mark.clone().into_bytes();
+    dice.damage(&mut damaged, &["0", ".", "+", "9"]);
+    assert!(damaged == mark.as_bytes() || stored::decode_mark(&damaged, PLACE).is_err());
 }
+
+/// Where the records of this target stand.
+const PLACE: &str = "larder:3:{0}:-";
 
 fn stored_response(
     dice: &mut Dice,

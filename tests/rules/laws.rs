@@ -249,8 +249,8 @@ proptest! {
         (status, _, map) in response(), (method, request) in asked(), policy in policy(), secs in 0..300u64,
     ) {
         let Some(stored) = kept(&map, status, &policy) else { return Ok(()) };
-        let bytes = stored::encode_response(&stored, 7);
-        let record = stored::decode(bytes.into(), &stored.key).unwrap();
+        let bytes = stored::encode_response(&stored, 7, "place");
+        let record = stored::decode(bytes.into(), &stored.key, "place").unwrap();
         let Record::Response { response: again, .. } = record else { panic!("a response was written") };
         let asked = RequestFacts::of(&method, &request);
         let at = |held: &StoredResponse| reuse::judge(&asked, &held.facts, &policy, moment(secs));

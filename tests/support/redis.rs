@@ -41,6 +41,11 @@ impl RedisServer {
         panic!("redis-server does not start: run it by hand to see why");
     }
 
+    /// None that runs: it stands in while the real one is lent to another thread.
+    pub fn none() -> Self {
+        Self { port: 0, dir: tempfile::tempdir().unwrap(), child: None }
+    }
+
     /// `redis://127.0.0.1:PORT`
     pub fn url(&self) -> String {
         format!("redis://{}", self.addr())
@@ -218,6 +223,12 @@ pub enum Mode {
     Cut,
     /// Answers these bytes to whatever the client sends.
     Garbage(&'static [u8]),
+    /// Passes them on, with these bytes before each piece that the server sends.
+    Before(&'static [u8]),
+    /// Passes them on, each piece that the server sends so much later.
+    Late(Duration),
+    /// Passes them on, but for what the server sends: that is lost.
+    Swallow,
 }
 
 /// A TCP relay in front of a server.
@@ -353,7 +364,17 @@ fn pump(shared: &Shared, from: &TcpStream, to: &TcpStream, from_client: bool) {
             Mode::Garbage(bytes) if from_client => (&mut &*from).write_all(bytes),
             Mode::Garbage(_) => Ok(()),
             Mode::Cut => break,
-            Mode::Pass | Mode::Stall => (&mut &*to).write_all(&buffer[..read]),
+            Mode::Swallow if !from_client => Ok(()),
+            Mode::Before(bytes) if !from_client => {
+                (&mut &*to).write_all(bytes).and_then(|()| (&mut &*to).write_all(&buffer[..read]))
+            }
+            Mode::Late(by) if !from_client => {
+                thread::sleep(by);
+                (&mut &*to).write_all(&buffer[..read])
+            }
+            Mode::Pass | Mode::Stall | Mode::Before(_) | Mode::Late(_) | Mode::Swallow => {
+                (&mut &*to).write_all(&buffer[..read])
+            }
         };
         if done.is_err() {
             break;

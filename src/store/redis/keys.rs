@@ -2,16 +2,17 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `larder:2:{U}:X` | the response, or the names it varies on |
-//! | `larder:2:{U}:X:S` | a variant, where the response varies; by its language a second time, where a route takes those by meaning |
-//! | `larder:2:{U}:g` | the URL's generation, a number; absent = 0 |
-//! | `larder:2:{O}:G:N` | when a group, or all at a path, was purged, in milliseconds |
-//! | `larder:2:{O}:R:N` | the rule for the query of a path (`No-Vary-Search`), as the field says it |
+//! | `larder:3:{U}:X` | the response, or the names it varies on |
+//! | `larder:3:{U}:X:S` | a variant, where the response varies; by its language a second time, where a route takes those by meaning |
+//! | `larder:3:{U}:g` | the URL's generation, a mark; absent = 0 |
+//! | `larder:3:{O}:G:N` | when a group, or all at a path, was purged: a mark, in milliseconds |
+//! | `larder:3:{O}:R:N` | the rule for the query of a path (`No-Vary-Search`) |
 //!
 //! `U` is the URL's hash in hex (32 digits), `X` is `-` or the hash of the key's extras (32 digits),
-//! `S` is the hash of the selecting fields (16 digits), and `2` is the version of this layout and of
+//! `S` is the hash of the selecting fields (16 digits), and `3` is the version of this layout and of
 //! the record. The braces keep all keys of a URL on one node of a cluster. `O` and `N` are the hashes of
-//! an origin and of a group's name or a path (32 digits each).
+//! an origin and of a group's name or a path (32 digits each). Records and marks name the key that they
+//! stand under (`stored/codec.rs`, `stored/mark.rs`).
 //!
 //! Every record carries the generation that stood before its fetch began, and counts only while the
 //! marker says the same. So one small write, of a generation that never was before, voids every
@@ -49,6 +50,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::clock::Timestamp;
 use crate::stored::{CacheKey, Group};
 
 /// The longest that a record lives.
@@ -63,6 +65,9 @@ pub(super) const PUT_WITHIN: Duration = Duration::from_secs(5 * 60);
 /// How long a purge's marker lives at least.
 const PURGED_FOR: Duration = Duration::from_secs(10 * 60);
 
+/// How far ahead of its own clock a process believes what another has noted: clocks differ by seconds.
+const AHEAD: Duration = Duration::from_secs(5 * 60);
+
 /// The names a resource varies on live at least this long: they are small, and serve all variants.
 const MIN_NAMES_TTL: Duration = Duration::from_secs(24 * 3600);
 
@@ -71,13 +76,13 @@ pub(super) fn base(key: &CacheKey) -> String {
     let url = key.url_hash();
     match key.extras() {
         "" => plain(url),
-        extras => format!("larder:2:{{{url:032x}}}:{:032x}", xxh3_128(extras.as_bytes())),
+        extras => format!("larder:3:{{{url:032x}}}:{:032x}", xxh3_128(extras.as_bytes())),
     }
 }
 
 /// The key of the response to a URL whose route adds nothing to the key.
 pub(super) fn plain(url_hash: u128) -> String {
-    format!("larder:2:{{{url_hash:032x}}}:-")
+    format!("larder:3:{{{url_hash:032x}}}:-")
 }
 
 /// The key of one variant.
@@ -87,19 +92,19 @@ pub(super) fn variant(base: &str, selecting_hash: u64) -> String {
 
 /// The key of a URL's generation.
 pub(super) fn marker(url_hash: u128) -> String {
-    format!("larder:2:{{{url_hash:032x}}}:g")
+    format!("larder:3:{{{url_hash:032x}}}:g")
 }
 
 /// The key of a group's marker.
 pub(super) fn group(group: Group) -> String {
     let Group { origin, name } = group;
-    format!("larder:2:{{{origin:032x}}}:G:{name:032x}")
+    format!("larder:3:{{{origin:032x}}}:G:{name:032x}")
 }
 
 /// The key of a path's rule.
 pub(super) fn rule(path: Group) -> String {
     let Group { origin, name } = path;
-    format!("larder:2:{{{origin:032x}}}:R:{name:032x}")
+    format!("larder:3:{{{origin:032x}}}:R:{name:032x}")
 }
 
 /// A generation that never was before: 0 stands for "never purged".
@@ -134,6 +139,11 @@ pub(super) fn purged_ttl() -> u64 {
     millis(PURGED_FOR)
 }
 
+/// The latest time that is believed of anything that is read at `now`.
+pub(super) fn believed(now: Timestamp) -> Timestamp {
+    now.saturating_add(AHEAD)
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -149,7 +159,7 @@ mod tests {
         let plain_key = CacheKey::from_parts("http://a/".into(), "".into());
         let with_extras = CacheKey::from_parts("http://a/".into(), "h:accept=x;".into());
         let url = plain_key.url_hash();
-        let tag = format!("larder:2:{{{url:032x}}}:");
+        let tag = format!("larder:3:{{{url:032x}}}:");
         let keys = [
             base(&plain_key),
             base(&with_extras),

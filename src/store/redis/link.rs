@@ -7,23 +7,33 @@
 //! call is refused at once; one background task, the keeper, tries to connect again and closes the
 //! breaker when a `PING` is answered. The keeper also pings a standing connection, so that a dead
 //! one is mostly found before a request does.
+//!
+//! Answers carry no sign of what they answer: they come in the order of the questions, and the client
+//! keeps a place for each, also where nobody waits any more. Should a server ever send one too many or
+//! too few, each would go to the next question. So every question ends with a `PING` of a number that was
+//! never used before, and counts as answered only where that comes back in its place; a connection that
+//! has lost the order is dropped at once.
 //! Must not know: what is asked, or what a value means.
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, RedisError, Value};
+use redis::{
+    AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, Value,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::reach::Member;
+use super::watch::Watched;
 
 /// Deadlines missed in a row that open the breaker.
 const MISSES: u32 = 3;
@@ -94,8 +104,9 @@ pub(super) struct Link {
 struct Shared {
     /// For log lines.
     name: &'static str,
-    client: Client,
-    config: AsyncConnectionConfig,
+    server: ConnectionInfo,
+    /// Bytes of the longest string that an answer may hold.
+    longest: u64,
     /// How long a `PING` may take.
     ping: Duration,
     line: Mutex<Option<Line>>,
@@ -110,6 +121,8 @@ struct Shared {
 struct Line {
     connection: MultiplexedConnection,
     health: Arc<Health>,
+    /// Moves the bytes; ends with the last who holds the line.
+    _driver: Arc<AbortOnDrop<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -123,20 +136,19 @@ struct Health {
 
 impl Link {
     /// Begins to connect to `url` in the background. `deadline` is the usual bound of a call, from
-    /// which the bound of a `PING` is taken. Errs only when the URL cannot be used at all.
+    /// which the bound of a `PING` is taken; no answer may hold a string longer than `longest`, bytes.
+    /// Errs only when the URL cannot be used at all.
     pub(super) fn start(
         name: &'static str,
         url: &str,
         deadline: Duration,
+        longest: u64,
         member: Member,
     ) -> Result<Self, RedisError> {
         let shared = Arc::new(Shared {
             name,
-            client: client(url)?,
-            config: AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(CONNECT))
-                .set_response_timeout(Some(RESPONSE))
-                .set_pipeline_buffer_size(OUTSTANDING),
+            server: url.into_connection_info()?,
+            longest,
             ping: deadline.saturating_mul(2).clamp(Duration::from_millis(100), CONNECT),
             line: Mutex::new(None),
             phase: watch::Sender::new(Phase::Starting),
@@ -173,12 +185,39 @@ impl Link {
     }
 }
 
+/// Distinguishes each question of this process from all others.
+static QUESTIONS: AtomicU64 = AtomicU64::new(1);
+
+/// Sends commands in one piece and gives their answers in order, errors of Redis among them. The `PING`
+/// behind them shows that they are the answers to these commands.
+pub(super) async fn ask_all(
+    connection: &mut MultiplexedConnection,
+    commands: impl IntoIterator<Item = Cmd>,
+) -> Result<Vec<Value>, Fault> {
+    let number = QUESTIONS.fetch_add(1, Ordering::Relaxed);
+    let mut question = redis::Pipeline::new();
+    for command in commands {
+        question.add_command(command);
+    }
+    question.cmd("PING").arg(number);
+    let count = question.len();
+    let mut answers =
+        connection.send_packed_commands(&question, 0, count).await.map_err(|error| fault(&error))?;
+    match answers.pop() {
+        Some(Value::BulkString(echo)) if echo == number.to_string().as_bytes() => Ok(answers),
+        // A Redis that wants a password, or loads its data, says so to everything.
+        Some(Value::ServerError(_)) => Err(Fault::Refused),
+        _ => Err(Fault::Nonsense),
+    }
+}
+
 /// Sends one command and gives its answer; an error that Redis answers is a [`Fault::Refused`].
-pub(super) async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<Value, Fault> {
-    match connection.send_packed_command(command).await {
-        Ok(Value::ServerError(_)) => Err(Fault::Refused),
-        Ok(value) => Ok(value),
-        Err(error) => Err(fault(&error)),
+pub(super) async fn ask(connection: &mut MultiplexedConnection, command: Cmd) -> Result<Value, Fault> {
+    let answers = ask_all(connection, [command]).await?;
+    match <[Value; 1]>::try_from(answers) {
+        Ok([Value::ServerError(_)]) => Err(Fault::Refused),
+        Ok([answer]) => Ok(answer),
+        Err(_) => Err(Fault::Nonsense),
     }
 }
 
@@ -189,14 +228,6 @@ fn fault(error: &RedisError) -> Fault {
         redis::ErrorKind::Parse | redis::ErrorKind::UnexpectedReturnType => Fault::Nonsense,
         _ => Fault::Lost,
     }
-}
-
-fn client(url: &str) -> Result<Client, RedisError> {
-    // The crate leaves Nagle's algorithm on, which holds up small commands.
-    let settings = TcpSettings::default().set_nodelay(true);
-    #[cfg(target_os = "linux")]
-    let settings = settings.set_user_timeout(UNACKNOWLEDGED);
-    Client::open(url.into_connection_info()?.set_tcp_settings(settings))
 }
 
 impl Shared {
@@ -229,11 +260,12 @@ impl Shared {
         }
     }
 
-    fn close(&self, connection: MultiplexedConnection) {
+    fn close(&self, connection: MultiplexedConnection, driver: AbortOnDrop<()>) {
         tracing::debug!(target: "larder::redis", link = self.name, "connected");
         // Before anybody can find it open again: up and down are told in their order.
         self.member.up();
-        *self.line.lock() = Some(Line { connection, health: Arc::default() });
+        let line = Line { connection, health: Arc::default(), _driver: Arc::new(driver) };
+        *self.line.lock() = Some(line);
         self.phase.send_replace(Phase::Closed);
     }
 }
@@ -309,13 +341,13 @@ async fn attempt(shared: &Arc<Shared>) -> bool {
     if *shared.phase.borrow() == Phase::Open {
         shared.phase.send_replace(Phase::HalfOpen);
     }
-    let (client, config, bound) = (shared.client.clone(), shared.config.clone(), shared.ping);
+    let (server, longest, bound) = (shared.server.clone(), shared.longest, shared.ping);
     // In a task of its own: should the client panic over what a stranger answers, the attempt has
     // failed and the keeper lives on.
-    let connected = AbortOnDrop(tokio::spawn(async move { connect(&client, &config, bound).await })).await;
+    let connected = AbortOnDrop(tokio::spawn(async move { connect(&server, longest, bound).await })).await;
     match connected {
-        Some(Ok(connection)) => {
-            shared.close(connection);
+        Some(Ok((connection, driver))) => {
+            shared.close(connection, driver);
             true
         }
         failed => {
@@ -328,25 +360,80 @@ async fn attempt(shared: &Arc<Shared>) -> bool {
     }
 }
 
+/// A connection that has answered a `PING`, and the task that moves its bytes.
 async fn connect(
-    client: &Client,
-    config: &AsyncConnectionConfig,
+    server: &ConnectionInfo,
+    longest: u64,
     bound: Duration,
-) -> Result<MultiplexedConnection, String> {
-    let connected = client.get_multiplexed_async_connection_with_config(config).await;
-    let mut connection = connected.map_err(|error| error.to_string())?;
+) -> Result<(MultiplexedConnection, AbortOnDrop<()>), String> {
+    let connected = timeout(CONNECT, shake_hands(server, longest)).await;
+    let (mut connection, driver) = connected.map_err(|_| "no connection in time".to_owned())??;
     match timeout(bound, ping(&mut connection)).await {
-        Ok(Ok(())) => Ok(connection),
+        Ok(Ok(())) => Ok((connection, driver)),
         Ok(Err(fault)) => Err(format!("PING: {fault:?}")),
         Err(_) => Err("PING: no answer in time".to_owned()),
     }
 }
 
-async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Fault> {
-    match ask(connection, &redis::cmd("PING")).await? {
-        Value::SimpleString(answer) if answer == "PONG" => Ok(()),
-        _ => Err(Fault::Nonsense),
+async fn shake_hands(
+    server: &ConnectionInfo,
+    longest: u64,
+) -> Result<(MultiplexedConnection, AbortOnDrop<()>), String> {
+    let said = |error: std::io::Error| error.to_string();
+    match server.addr() {
+        ConnectionAddr::Tcp(host, port) => {
+            let socket = tcp(host, *port).await.map_err(said)?;
+            speak(server, Watched::new(socket, longest)).await
+        }
+        ConnectionAddr::Unix(path) => {
+            let socket = tokio::net::UnixStream::connect(path).await.map_err(said)?;
+            speak(server, Watched::new(socket, longest)).await
+        }
+        _ => Err("not an address that Larder can connect to".to_owned()),
     }
+}
+
+async fn speak<S>(
+    server: &ConnectionInfo,
+    socket: S,
+) -> Result<(MultiplexedConnection, AbortOnDrop<()>), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let config = AsyncConnectionConfig::new()
+        .set_response_timeout(Some(RESPONSE))
+        .set_pipeline_buffer_size(OUTSTANDING);
+    let made = MultiplexedConnection::new_with_config(server.redis_settings(), socket, config).await;
+    let (connection, driver) = made.map_err(|error| error.to_string())?;
+    Ok((connection, AbortOnDrop(tokio::spawn(driver))))
+}
+
+/// The kernel's part: addresses one after the other, each with its share of the time.
+async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+    let each = CONNECT / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut failed = std::io::Error::new(std::io::ErrorKind::NotFound, "the host has no address");
+    for address in addresses {
+        match timeout(each, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => return Ok(with_settings(socket)),
+            Ok(Err(error)) => failed = error,
+            Err(_) => failed = std::io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(failed)
+}
+
+/// What the kernel refuses of these it refuses: the connection works without.
+fn with_settings(socket: TcpStream) -> TcpStream {
+    // Nagle's algorithm holds up small commands.
+    let _ = socket.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    socket
+}
+
+async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Fault> {
+    ask_all(connection, []).await.map(drop)
 }
 
 /// Pings the standing connection until it is given up; gives its last state of health.

@@ -13,6 +13,8 @@ mod reach;
 mod script;
 #[cfg(test)]
 mod tests;
+mod value;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,25 +22,30 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
+use redis::Value;
 use redis::aio::MultiplexedConnection;
-use redis::{Value, cmd};
 use tokio::time::timeout;
 
-use self::link::{AbortOnDrop, Fault, Link, Phase, ask};
+use self::link::{AbortOnDrop, Fault, Link, Phase, ask_all};
 use self::queue::{Notice, Queue, Write, Writer};
 use self::reach::Member;
 pub use self::reach::Reach;
+use self::value::{Bad, Held};
 use super::Purges;
 use crate::clock::{Clock, Mono, Timestamp};
 use crate::config;
 use crate::fields::no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 use crate::fields::vary::Vary;
 use crate::rules::{Normalize, selecting_fields};
-use crate::stored::{CacheKey, Group, Record, StoredResponse, decode};
+use crate::stored::{CacheKey, Damaged, Group, Record, StoredResponse, decode, decode_rule};
 use crate::telemetry::RedisGauges;
 
 /// How long a start waits for the first connection.
 const FIRST_CONNECT: Duration = Duration::from_millis(500);
+
+/// Between two log lines that tell of damaged values.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// One worker's handle to the Redis tier. Its tasks live on the runtime that started it, and end
 /// when the last clone is dropped.
@@ -55,6 +62,8 @@ struct Inner {
     clock: Clock,
     deadline: Duration,
     max_object: u64,
+    /// Bytes of the longest record.
+    longest: u64,
     _writing: AbortOnDrop<()>,
 }
 
@@ -91,7 +100,7 @@ pub enum Absent {
     /// The connection broke, or Redis answered with an error.
     Error,
     /// What is stored cannot be read, or is not ours.
-    Damaged,
+    Damaged(Damaged),
 }
 
 impl Absent {
@@ -104,7 +113,7 @@ impl Absent {
             Self::Full => "too-many-calls",
             Self::Deadline => "deadline",
             Self::Error => "error",
-            Self::Damaged => "damaged",
+            Self::Damaged(_) => "damaged",
         }
     }
 }
@@ -139,10 +148,18 @@ impl Redis {
         reach: &Arc<Reach>,
     ) -> Option<Self> {
         let url = cfg.redis.as_deref()?;
+        let longest = value::longest_record(cfg.redis_max_object);
         let links = (|| {
+            // One byte more than a record may have shows that it has.
             Ok((
-                Link::start("lookup", url, cfg.redis_deadline, Member::join(reach))?,
-                Link::start("write", url, WRITE_PING, Member::join(reach))?,
+                Link::start(
+                    "lookup",
+                    url,
+                    cfg.redis_deadline,
+                    longest.saturating_add(1),
+                    Member::join(reach),
+                )?,
+                Link::start("write", url, WRITE_PING, WRITE_ANSWER, Member::join(reach))?,
             ))
         })();
         let (reader, writer) = match links {
@@ -168,6 +185,7 @@ impl Redis {
             purges: Arc::clone(&purges),
             counters: Arc::clone(&counters),
             clock: clock.clone(),
+            longest,
         };
         let writing = AbortOnDrop(tokio::spawn(task.run()));
         let (deadline, max_object) = (cfg.redis_deadline, cfg.redis_max_object);
@@ -180,6 +198,7 @@ impl Redis {
             clock,
             deadline,
             max_object,
+            longest,
             _writing: writing,
         })))
     }
@@ -191,21 +210,47 @@ impl Redis {
     pub async fn get(&self, key: &Arc<CacheKey>, headers: &HeaderMap, normalize: Normalize) -> Answer {
         let counters = &self.0.counters;
         counters.gets.fetch_add(1, Ordering::Relaxed);
-        // Kept outside of the calls: learned by the first of two, it holds even if the second fails.
-        let mut generation = None;
         // Before the question: what is purged after this moment is seen as purged after the look.
         let seen_at = self.0.clock.mono();
-        let asked = Request { headers, normalize };
+        let asked = Request { headers, normalize, longest: self.0.longest, now: self.0.clock.now() };
+        // Kept outside of the calls: learned by the first of two, it holds even if the second fails.
+        let mut notes = Notes::default();
         let looked =
-            self.0.reader.with(self.0.deadline, |connection| look(connection, key, asked, &mut generation));
+            self.0.reader.with(self.0.deadline, |connection| look(connection, key, asked, &mut notes));
         let found = match looked.await {
             Ok(Ok(response)) if self.0.purges.is_purged(&response) => Err(Absent::NotFound),
             Ok(found) => found,
             Err(fault) => Err(Absent::from(fault)),
         };
         counters.count(found.as_ref().err().copied());
-        let generation = generation.map(|number| Generation { number, seen_at });
+        notes.mend.into_iter().for_each(|mend| self.mend(mend));
+        let generation = notes.generation.map(|number| Generation { number, seen_at });
         Answer { found: found.map(Arc::new), generation }
+    }
+
+    /// Has what was found damaged removed or made anew, and says so in the log.
+    fn mend(&self, mend: Mend) {
+        let (key, why) = match &mend {
+            Mend::Remove(key, bad) => (key.clone(), bad.why),
+            Mend::Generation(url_hash, why) => (keys::marker(*url_hash), *why),
+            Mend::Group(group, why) => (keys::group(*group), *why),
+        };
+        if self.0.counters.may_tell(self.0.clock.mono()) {
+            let why = why.as_str();
+            tracing::warn!(target: "larder::redis", key, why, "what stands in redis is damaged, or not Larder's: it is a miss and is replaced (told once in 10s; larder_redis_damaged_total counts)");
+        }
+        let kept = match mend {
+            Mend::Remove(key, bad) => {
+                self.0.queue.remove(key, bad);
+                true
+            }
+            // Whatever was purged stays so, and so does all else: nobody knows any more.
+            Mend::Generation(url_hash, _) => self.0.queue.keep_purge(Notice::Url(url_hash)),
+            Mend::Group(group, _) => self.0.queue.keep_purge(Notice::Anew(group, self.0.clock.now())),
+        };
+        if !kept {
+            self.0.counters.lost_purge();
+        }
     }
 
     /// Hands a response to the write-behind queue, to live for `ttl` (7 days at most). Never waits:
@@ -272,12 +317,33 @@ impl Redis {
 
     /// The rule for the query of a path, if one is known, within the deadline.
     pub async fn rule(&self, path: Group) -> Option<NoVarySearch> {
-        let told = self.0.reader.with(self.0.deadline, |mut connection| async move {
-            ask(&mut connection, cmd("GET").arg(keys::rule(path))).await
+        let place = keys::rule(path);
+        let told = self.0.reader.with(self.0.deadline, |mut connection| {
+            let question = value::read(&place, value::LONGEST_RULE);
+            async move { one(ask_all(&mut connection, question).await?, value::LONGEST_RULE) }
         });
-        let text = string(told.await.ok()?)??;
-        let value = HeaderValue::from_bytes(&text).ok()?;
+        let bytes = match told.await.ok()? {
+            Held::Nothing => return None,
+            Held::Bytes(bytes) => Bytes::from(bytes),
+            Held::Bad(bad) => {
+                self.damaged(place, bad);
+                return None;
+            }
+        };
+        let text = match decode_rule(bytes.clone(), &place) {
+            Ok(text) => text,
+            Err(why) => {
+                self.damaged(place, Bad::new(why, &bytes));
+                return None;
+            }
+        };
+        let value = HeaderValue::from_maybe_shared(text).ok()?;
         NoVarySearch::parse(&HeaderMap::from_iter([(NO_VARY_SEARCH, value)]))
+    }
+
+    fn damaged(&self, key: String, bad: Bad) {
+        self.0.counters.count_failure(Absent::Damaged(bad.why));
+        self.mend(Mend::Remove(key, bad));
     }
 
     fn tell(&self, purge: Notice) -> impl Future<Output = Result<Option<u64>, Absent>> + use<'_> {
@@ -323,7 +389,7 @@ impl Redis {
             errors: count(&counters.errors),
             deadline_exceeded: count(&counters.deadline_exceeded),
             refused: count(&counters.refused),
-            damaged: count(&counters.damaged),
+            damaged: counters.damaged.each_ref().map(count),
             writes: count(&counters.writes),
             written_bytes: count(&counters.written_bytes),
             write_errors: count(&counters.write_errors),
@@ -335,6 +401,9 @@ impl Redis {
 
 /// The usual bound of a write's `PING`, from which the link takes its own.
 const WRITE_PING: Duration = Duration::from_millis(500);
+
+/// Bytes of a string that answers a write: an echo.
+const WRITE_ANSWER: u64 = 1024;
 
 /// A purge that Redis may not have taken.
 struct Unsure<'a> {
@@ -351,29 +420,62 @@ impl Drop for Unsure<'_> {
     }
 }
 
+/// What a lookup learns beside its answer.
+#[derive(Default)]
+struct Notes {
+    /// The URL's generation.
+    generation: Option<u64>,
+    /// What it found damaged.
+    mend: Option<Mend>,
+}
+
+/// What is to be mended.
+enum Mend {
+    /// What stands under a key is none of ours.
+    Remove(String, Bad),
+    /// Nobody can say when the URL was purged last.
+    Generation(u128, Damaged),
+    /// Nobody can say when the group, or all at a path, was purged last.
+    Group(Group, Damaged),
+}
+
+impl Notes {
+    fn damaged(&mut self, why: Damaged, mend: Mend) -> Absent {
+        self.mend = Some(mend);
+        Absent::Damaged(why)
+    }
+}
+
 /// What [`seek`] finds, unless it is in a group that has been purged: one more round trip where it is in
 /// any.
 async fn look(
     mut connection: MultiplexedConnection,
     key: &Arc<CacheKey>,
     asked: Request<'_>,
-    generation: &mut Option<u64>,
+    notes: &mut Notes,
 ) -> Result<Result<StoredResponse, Absent>, Fault> {
-    let response = match seek(connection.clone(), key, asked, generation).await? {
+    let response = match seek(connection.clone(), key, asked, notes).await? {
         Ok(response) if Group::any(&response.facts) => response,
         found => return Ok(found),
     };
-    let mut call = cmd("MGET");
-    Group::all(key, &response.facts).for_each(|group| {
-        call.arg(keys::group(group));
-    });
-    let Value::Array(markers) = ask(&mut connection, &call).await? else { return Err(Fault::Nonsense) };
-    for marker in markers {
-        let marker = string(marker).ok_or(Fault::Nonsense)?;
+    let groups: Vec<Group> = Group::all(key, &response.facts).collect();
+    let question = groups.iter().map(|group| value::read_mark(&keys::group(*group)));
+    let markers = ask_all(&mut connection, question).await?;
+    if markers.len() != groups.len() {
+        return Err(Fault::Nonsense);
+    }
+    for (marker, group) in markers.into_iter().zip(groups) {
         // An absent one is 0: a time before any request.
-        let Some(at) = read_generation(marker) else { return Ok(Err(Absent::Damaged)) };
-        if response.facts.request_time <= Timestamp::from_millis(at) {
-            return Ok(Err(Absent::NotFound));
+        let at = match value::mark(marker, &keys::group(group))? {
+            Ok(at) if Timestamp::from_millis(at) > keys::believed(asked.now) => Err(Damaged::Future),
+            read => read,
+        };
+        match at {
+            Ok(at) if response.facts.request_time <= Timestamp::from_millis(at) => {
+                return Ok(Err(Absent::NotFound));
+            }
+            Ok(_) => {}
+            Err(why) => return Ok(Err(notes.damaged(why, Mend::Group(group, why)))),
         }
     }
     Ok(Ok(response))
@@ -385,29 +487,34 @@ async fn seek(
     mut connection: MultiplexedConnection,
     key: &Arc<CacheKey>,
     asked: Request<'_>,
-    generation: &mut Option<u64>,
+    notes: &mut Notes,
 ) -> Result<Result<StoredResponse, Absent>, Fault> {
-    let base = keys::base(key);
-    let (record, now) =
-        match ask(&mut connection, cmd("MGET").arg(&base).arg(keys::marker(key.url_hash()))).await? {
-            Value::Array(values) => both(values).ok_or(Fault::Nonsense)?,
-            _ => return Err(Fault::Nonsense),
-        };
-    let Some(now) = read_generation(now) else { return Ok(Err(Absent::Damaged)) };
-    *generation = Some(now);
-    let names = match judge(record, key, now) {
+    let (base, marker) = (keys::base(key), keys::marker(key.url_hash()));
+    // The record first: were it put between the two, under a new generation, an older one would be
+    // expected of it.
+    let question = value::read(&base, asked.longest).into_iter().chain([value::read_mark(&marker)]);
+    let mut answers = ask_all(&mut connection, question).await?;
+    let now = answers.pop().ok_or(Fault::Nonsense)?;
+    let held = one(answers, asked.longest)?;
+    let now = match value::mark(now, &marker)? {
+        Ok(now) => now,
+        Err(why) => return Ok(Err(notes.damaged(why, Mend::Generation(key.url_hash(), why)))),
+    };
+    notes.generation = Some(now);
+    let wanted = Wanted { key, generation: now, now: asked.now, variant: false };
+    let names = match judge(held, base.clone(), &wanted, notes) {
         Ok(Record::Response { response, .. }) => return Ok(matching(response, asked)),
         Ok(Record::Names { names, .. }) => names,
         Err(absent) => return Ok(Err(absent)),
     };
-    for variant in variants(&mut connection, &base, names, asked).await? {
-        match judge(variant, key, now) {
+    let wanted = Wanted { variant: true, ..wanted };
+    for (place, held) in variants(&mut connection, &base, names, asked).await? {
+        match judge(held, place, &wanted, notes) {
             Ok(Record::Response { response, .. }) => match matching(response, asked) {
                 Err(Absent::OtherVariant) => {}
                 found => return Ok(found),
             },
-            Ok(Record::Names { .. }) => return Ok(Err(Absent::Damaged)),
-            Err(Absent::NotFound) => {}
+            Ok(Record::Names { .. }) | Err(Absent::NotFound) => {}
             Err(absent) => return Ok(Err(absent)),
         }
     }
@@ -421,57 +528,71 @@ async fn variants(
     base: &str,
     names: Vec<HeaderName>,
     asked: Request<'_>,
-) -> Result<Vec<Text>, Fault> {
+) -> Result<Vec<(String, Held)>, Fault> {
     let fields = selecting_fields(&Vary::Names(names), asked.headers, asked.normalize);
-    let variant = keys::variant(base, fields.hash());
-    let Some(by_language) = fields.by_preferred_language(asked.headers, asked.normalize) else {
-        let value = ask(connection, cmd("GET").arg(variant)).await?;
-        return string(value).map(|value| vec![value]).ok_or(Fault::Nonsense);
+    let by_language = fields.by_preferred_language(asked.headers, asked.normalize);
+    let places: Vec<String> = [Some(&fields), by_language.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|fields| keys::variant(base, fields.hash()))
+        .collect();
+    let question = places.iter().flat_map(|place| value::read(place, asked.longest));
+    let mut answers = ask_all(connection, question).await?.into_iter();
+    let held = |place| {
+        let answers = answers.by_ref().take(2).collect();
+        one(answers, asked.longest).map(|held| (place, held))
     };
-    let by_language = keys::variant(base, by_language.hash());
-    match ask(connection, cmd("MGET").arg(variant).arg(by_language)).await? {
-        Value::Array(values) => values.into_iter().map(string).collect::<Option<_>>().ok_or(Fault::Nonsense),
-        _ => Err(Fault::Nonsense),
-    }
+    places.into_iter().map(held).collect()
 }
 
-/// What a lookup needs to know of the request.
+/// What a lookup needs to know of the request, and of this moment.
 #[derive(Clone, Copy)]
 struct Request<'a> {
     headers: &'a HeaderMap,
     normalize: Normalize,
+    /// Bytes of the longest record.
+    longest: u64,
+    now: Timestamp,
 }
 
-/// A string, or nothing where Redis has none.
-type Text = Option<Vec<u8>>;
-
-/// Two values, each a string or nothing.
-fn both(values: Vec<Value>) -> Option<(Text, Text)> {
-    let [first, second] = <[Value; 2]>::try_from(values).ok()?;
-    Some((string(first)?, string(second)?))
+/// The one value that these answers to [`value::read`] are about.
+fn one(answers: Vec<Value>, longest: u64) -> Result<Held, Fault> {
+    let [exists, range] = <[Value; 2]>::try_from(answers).map_err(|_| Fault::Nonsense)?;
+    value::held(&exists, range, longest)
 }
 
-fn string(value: Value) -> Option<Text> {
-    match value {
-        Value::BulkString(bytes) => Some(Some(bytes)),
-        Value::Nil => Some(None),
-        _ => None,
+/// What a value has to be.
+struct Wanted<'a> {
+    key: &'a Arc<CacheKey>,
+    /// That which stands now: a record of another one has been purged.
+    generation: u64,
+    now: Timestamp,
+    /// A response, not what it varies on.
+    variant: bool,
+}
+
+/// Decodes a value that stood at `place`.
+fn judge(held: Held, place: String, wanted: &Wanted<'_>, notes: &mut Notes) -> Result<Record, Absent> {
+    let bytes = match held {
+        Held::Nothing => return Err(Absent::NotFound),
+        Held::Bad(bad) => return Err(notes.damaged(bad.why, Mend::Remove(place, bad))),
+        Held::Bytes(bytes) => Bytes::from(bytes),
+    };
+    let read = decode(bytes.clone(), wanted.key, &place).and_then(|record| match &record {
+        // Age and purges are judged by what a response says of its time.
+        Record::Response { response, .. }
+            if response.facts.request_time.max(response.facts.response_time) > keys::believed(wanted.now) =>
+        {
+            Err(Damaged::Future)
+        }
+        Record::Names { .. } if wanted.variant => Err(Damaged::Malformed),
+        _ => Ok(record),
+    });
+    match read {
+        Ok(record) if record.generation() == wanted.generation => Ok(record),
+        Ok(_) => Err(Absent::NotFound),
+        Err(why) => Err(notes.damaged(why, Mend::Remove(place, Bad::new(why, &bytes)))),
     }
-}
-
-/// An absent marker is generation 0; one that is no number is not ours.
-fn read_generation(marker: Text) -> Option<u64> {
-    match marker {
-        None => Some(0),
-        Some(bytes) => std::str::from_utf8(&bytes).ok()?.parse().ok(),
-    }
-}
-
-/// Decodes a value; a record of another generation has been purged.
-fn judge(value: Text, key: &Arc<CacheKey>, now: u64) -> Result<Record, Absent> {
-    let record = decode(Bytes::from(value.ok_or(Absent::NotFound)?), key).map_err(|_| Absent::Damaged)?;
-    let (Record::Response { generation, .. } | Record::Names { generation, .. }) = &record;
-    if *generation == now { Ok(record) } else { Err(Absent::NotFound) }
 }
 
 /// §4.1: the selecting fields must match; the hash in the key's name only led here.
@@ -487,7 +608,8 @@ struct Counters {
     errors: AtomicU64,
     deadline_exceeded: AtomicU64,
     refused: AtomicU64,
-    damaged: AtomicU64,
+    damaged: [AtomicU64; Damaged::ALL.len()],
+    told: Mutex<Option<Mono>>,
     writes: AtomicU64,
     written_bytes: AtomicU64,
     write_errors: AtomicU64,
@@ -511,10 +633,20 @@ impl Counters {
         let counter = match failure {
             Absent::Open | Absent::Full => &self.refused,
             Absent::Deadline => &self.deadline_exceeded,
-            Absent::Damaged => &self.damaged,
+            Absent::Damaged(why) => self.damaged.get(why.index()).unwrap_or(&self.errors),
             Absent::Error | Absent::NotFound | Absent::OtherVariant => &self.errors,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a damaged value may be told of in the log now: whoever damages many must not fill it.
+    fn may_tell(&self, now: Mono) -> bool {
+        let mut told = self.told.lock();
+        let may = told.is_none_or(|at| now.since(at) >= TELL_AGAIN);
+        if may {
+            *told = Some(now);
+        }
+        may
     }
 
     /// Too many purges wait for Redis: the oldest was given up.

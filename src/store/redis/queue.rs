@@ -6,6 +6,8 @@
 //! URL was purged since, and for a purge that Redis has not heard of yet the local ones are asked just
 //! before a write and again after it.
 //! A purge that Redis did not take is kept, up to [`PURGES`] of them, and tried again until it did.
+//! What a lookup found damaged is removed before the next write, so that what replaces it stays; up to
+//! [`DAMAGED`] wait for that, and each is tried once: who finds it again says so again.
 //! Must not know: how a lookup works, or who fills the queue.
 
 use std::collections::VecDeque;
@@ -20,21 +22,23 @@ use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use tokio::sync::Notify;
 
-use super::keys;
 use super::link::{Fault, Link, Phase, ask};
 use super::script::{self, Set};
-use super::{Counters, Generation};
+use super::value::Bad;
+use super::{Counters, Generation, keys};
 use crate::clock::{Clock, Mono, Timestamp};
 use crate::fields::no_vary_search::NO_VARY_SEARCH;
 use crate::rules::{Normalize, SelectingFields};
 use crate::store::Purges;
-use crate::stored::{Group, StoredResponse, encode_names, encode_response};
+use crate::stored::{Group, MOST_NAMES, StoredResponse, encode_names, encode_response};
 
 /// The longest that one write may take.
 const WRITE: Duration = Duration::from_secs(1);
 /// Purges that may wait for Redis to come back.
 const PURGES: usize = 1024;
-/// Between two attempts at such a purge.
+/// Damaged values that may wait to be removed.
+const DAMAGED: usize = 64;
+/// Between two attempts at a purge.
 const PURGE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A response on its way to Redis.
@@ -57,6 +61,8 @@ pub(super) enum Notice {
     Groups(Arc<[Group]>, Timestamp),
     /// Of all at a path that does not vary on all of the query, at a time.
     Path(Group, Timestamp),
+    /// Of a group, or all at a path, whose marker cannot be believed.
+    Anew(Group, Timestamp),
 }
 
 impl Notice {
@@ -65,9 +71,13 @@ impl Notice {
         match self {
             Self::Url(url_hash) => script::purge(connection, *url_hash).await,
             Self::Groups(groups, at) => {
-                script::purge_groups(connection, Arc::clone(groups), *at).await.map(|()| None)
+                let times = (*at, keys::believed(*at));
+                script::purge_groups(connection, groups, times).await.map(|()| None)
             }
             Self::Path(path, at) => script::purge_path(connection, *path, *at).await.map(|()| None),
+            Self::Anew(group, at) => {
+                script::purge_groups(connection, &[*group], (*at, *at)).await.map(|()| None)
+            }
         }
     }
 }
@@ -87,6 +97,8 @@ pub(super) struct Queue {
 struct Waiting {
     writes: VecDeque<Write>,
     purges: VecDeque<Notice>,
+    /// Keys under which something damaged was found, and what.
+    damaged: VecDeque<(String, Bad)>,
     /// Bytes of `writes`, and of the one that is being written.
     bytes: u64,
     /// The task has taken something out and is not done with it.
@@ -132,6 +144,18 @@ impl Queue {
         fits
     }
 
+    /// Has what was found damaged removed, if there is room for one more.
+    pub(super) fn remove(&self, key: String, bad: Bad) {
+        {
+            let mut waiting = self.waiting.lock();
+            if waiting.damaged.len() >= DAMAGED || waiting.damaged.iter().any(|(known, _)| *known == key) {
+                return;
+            }
+            waiting.damaged.push_back((key, bad));
+        }
+        self.news.notify_one();
+    }
+
     /// Bytes that wait, or are being written.
     pub(super) fn bytes(&self) -> u64 {
         self.waiting.lock().bytes
@@ -163,6 +187,13 @@ impl Queue {
         purge
     }
 
+    fn take_damaged(&self) -> Option<(String, Bad)> {
+        let mut waiting = self.waiting.lock();
+        let damaged = waiting.damaged.pop_front();
+        waiting.busy |= damaged.is_some();
+        damaged
+    }
+
     fn take_write(&self) -> Option<Write> {
         let mut waiting = self.waiting.lock();
         let write = waiting.writes.pop_front();
@@ -189,7 +220,7 @@ impl Queue {
 
 impl Waiting {
     fn no_writes(&self) -> bool {
-        !self.busy && self.writes.is_empty()
+        !self.busy && self.writes.is_empty() && self.damaged.is_empty()
     }
 }
 
@@ -207,6 +238,8 @@ pub(super) struct Writer {
     pub(super) purges: Arc<Purges>,
     pub(super) counters: Arc<Counters>,
     pub(super) clock: Clock,
+    /// Bytes of the longest record.
+    pub(super) longest: u64,
 }
 
 impl Writer {
@@ -218,6 +251,10 @@ impl Writer {
             let rested = purge_failed.is_none_or(|at| self.clock.mono().since(at) >= PURGE_AGAIN);
             if let Some(purge) = (up && rested).then(|| self.queue.take_purge()).flatten() {
                 purge_failed = (!self.purge_again(purge).await).then(|| self.clock.mono());
+            } else if let Some((key, bad)) = self.queue.take_damaged() {
+                // Where it fails, the next who finds it says so.
+                let _ = self.link.with(WRITE, |connection| script::remove(connection, &key, &bad)).await;
+                self.queue.done(0);
             } else if let Some(write) = self.queue.take_write() {
                 self.write(&write).await;
                 self.queue.done(write.size());
@@ -249,6 +286,10 @@ impl Writer {
             return;
         }
         let Some(record) = Record::of(write) else { return };
+        if record.sets.iter().any(|set| set.value.len() as u64 > self.longest) {
+            self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         if write.response.facts.no_vary_search.is_some() && !self.path_is_open(&write.response).await {
             self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
             return;
@@ -268,7 +309,7 @@ impl Writer {
         let (path, asked) = (Group::of_path(&response.key), response.facts.request_time);
         let rule = response.key.is_searched().then(|| rule_text(&response.headers)).flatten();
         let told = self.link.with(WRITE, |connection| script::learn_rule(connection, path, rule));
-        told.await.is_ok_and(|purged| asked > purged)
+        matches!(told.await, Ok(Ok(purged)) if asked > purged)
     }
 
     fn count(&self, written: Result<bool, Fault>, bytes: u64) {
@@ -303,22 +344,24 @@ struct Record {
 }
 
 impl Record {
-    /// `None` when it would expire at once.
+    /// `None` when it would expire at once, or varies on more than can be read again.
     fn of(write: &Write) -> Option<Self> {
         let (response, generation) = (&write.response, write.generation.number);
         let (url_hash, base) = (response.key.url_hash(), keys::base(&response.key));
         let ttl = keys::record_ttl(write.ttl)?;
-        let value = encode_response(response, generation);
         let names: Vec<_> = response.selecting.names().cloned().collect();
+        let set = |key: String| Set { value: encode_response(response, generation, &key), key, ttl };
         if names.is_empty() {
-            return Some(Self { url_hash, generation, sets: vec![Set { key: base, value, ttl }] });
+            return Some(Self { url_hash, generation, sets: vec![set(base)] });
+        }
+        if names.len() > MOST_NAMES {
+            return None;
         }
         let by_language = response.selecting.by_language(&response.facts, write.normalize);
-        let variant =
-            |fields: &SelectingFields, value| Set { key: keys::variant(&base, fields.hash()), value, ttl };
-        let mut sets: Vec<_> = by_language.iter().map(|fields| variant(fields, value.clone())).collect();
-        sets.push(variant(&response.selecting, value));
-        let value = encode_names(&response.key, &names, generation);
+        let variant = |fields: &SelectingFields| set(keys::variant(&base, fields.hash()));
+        let mut sets: Vec<_> = by_language.iter().map(variant).collect();
+        sets.push(variant(&response.selecting));
+        let value = encode_names(&response.key, &names, generation, &base);
         sets.push(Set { key: base, value, ttl: keys::names_ttl(write.ttl) });
         Some(Self { url_hash, generation, sets })
     }
@@ -342,6 +385,6 @@ impl Record {
         for set in &self.sets {
             command.arg(&set.key);
         }
-        async move { ask(&mut connection, &command).await.map(drop) }
+        async move { ask(&mut connection, command).await.map(drop) }
     }
 }

@@ -1,65 +1,112 @@
-//! The changes that Redis makes as a whole: a purge of a URL, one of groups, and a put.
+//! The changes that Redis makes as a whole: a purge of a URL, one of groups, a put, and the removal of
+//! what is damaged.
 //!
 //! Knows the scripts and what they answer. Each is one `EVAL`, sent with its text (a few hundred
 //! bytes beside a response), so that no node has to know which scripts a Redis has seen. All keys of
 //! a call are of one URL, hence on one node of a cluster. Why they are right stands in `keys`.
+//! What stands under a key may be anything: a script that finds no mark where one should be takes it
+//! that none is there, and writes over it. So no value can keep a purge from being taken.
 //! Must not know: who calls, or what a record holds.
-
-use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value, cmd};
 
 use super::keys;
-use super::link::{Fault, ask};
+use super::link::{Fault, ask, ask_all};
+use super::value::{self, Bad};
 use crate::clock::Timestamp;
-use crate::stored::Group;
+use crate::stored::{Damaged, Group, encode_mark, encode_rule};
 
-/// Keys: marker, plain record. Arguments: new generation, least time to live. Answers whether the URL
-/// had not been purged for as long as a purge's marker lives.
+/// What the scripts have in common: the number of a mark, `0` where none is there, and `?` where
+/// something else is.
+macro_rules! with_marks {
+    ($script:literal) => {
+        concat!(
+            "\
+local function number(key)
+  local mark = redis.pcall('GET', key)
+  if not mark then return '0' end
+  return type(mark) == 'string' and string.match(mark, '^(%d+)%.') or '?'
+end
+",
+            $script
+        )
+    };
+}
+
+/// Keys: marker, plain record. Arguments: mark of the new generation, least time to live. Answers whether
+/// the URL had not been purged for as long as a purge's marker lives.
 ///
 /// The deletion comes first: a Redis whose memory is full refuses a `SET` unless the script has
 /// changed something before it.
-const PURGE: &str = "\
+const PURGE: &str = with_marks!(
+    "\
 redis.call('UNLINK', KEYS[2])
-local was = redis.call('GET', KEYS[1])
+local was = number(KEYS[1])
 local left = redis.call('PTTL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', math.max(left, tonumber(ARGV[2])))
-if was and was ~= '0' then return 0 end
-return 1";
+if was == '0' then return 1 end
+return 0"
+);
 
 /// Keys: marker, then each record's. Arguments: the generation that the fetch saw, the time that the
-/// marker has to live (0 where none is needed), then for each record its value and time to live.
-/// Answers whether it was put.
-const PUT: &str = "\
-local now = redis.call('GET', KEYS[1]) or '0'
-if now ~= ARGV[1] then return 0 end
+/// marker has to live (0 where none is needed), the mark of that generation, then for each record its
+/// value and time to live. Answers whether it was put.
+const PUT: &str = with_marks!(
+    "\
+if number(KEYS[1]) ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do
-  redis.call('SET', KEYS[i], ARGV[2 * i - 1], 'PX', ARGV[2 * i])
+  redis.call('SET', KEYS[i], ARGV[2 * i], 'PX', ARGV[2 * i + 1])
 end
 local needed = tonumber(ARGV[2])
 if needed > 0 and redis.call('PTTL', KEYS[1]) < needed then
-  redis.call('SET', KEYS[1], now, 'PX', ARGV[2])
+  redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
 end
-return 1";
+return 1"
+);
 
-/// Keys: the groups' markers. Arguments: when they were purged, time to live. A marker is never set
-/// back: another node's clock may be ahead.
-const PURGE_GROUPS: &str = "\
+/// Keys: the groups' markers. Arguments: when they were purged, in milliseconds, time to live, the latest
+/// time that is believed, then for each its mark. A marker is never set back: another node's clock may be
+/// ahead. But not by more than is believed.
+const PURGE_GROUPS: &str = with_marks!(
+    "\
 for i = 1, #KEYS do
-  local at = tonumber(redis.call('GET', KEYS[i]) or '0') or 0
-  redis.call('SET', KEYS[i], string.format('%.0f', math.max(at, tonumber(ARGV[1]))), 'PX', ARGV[2])
+  local at = tonumber(number(KEYS[i])) or 0
+  if at <= tonumber(ARGV[1]) or at > tonumber(ARGV[3]) then
+    redis.call('SET', KEYS[i], ARGV[3 + i], 'PX', ARGV[2])
+  else
+    redis.call('PEXPIRE', KEYS[i], ARGV[2])
+  end
 end
-return redis.status_reply('OK')";
+return 1"
+);
 
-/// Keys: the path's marker, its rule. Arguments: when it was purged, time to live with a rule, without.
-const PURGE_PATH: &str = "\
-local at = tonumber(redis.call('GET', KEYS[1]) or '0') or 0
+/// Keys: the path's marker, its rule. Arguments: when it was purged, in milliseconds, time to live with a
+/// rule, without, the latest time that is believed, and its mark.
+const PURGE_PATH: &str = with_marks!(
+    "\
+local at = tonumber(number(KEYS[1])) or 0
 local ttl = tonumber(ARGV[3])
 if redis.call('EXISTS', KEYS[2]) == 1 then ttl = tonumber(ARGV[2]) end
 ttl = math.max(ttl, redis.call('PTTL', KEYS[1]))
-redis.call('SET', KEYS[1], string.format('%.0f', math.max(at, tonumber(ARGV[1]))), 'PX', ttl)
-return redis.status_reply('OK')";
+if at <= tonumber(ARGV[1]) or at > tonumber(ARGV[4]) then
+  redis.call('SET', KEYS[1], ARGV[5], 'PX', ttl)
+else
+  redis.call('PEXPIRE', KEYS[1], ttl)
+end
+return 1"
+);
+
+/// Keys: what is damaged. Arguments: the longest that it can be where it was too long, the length and the last bytes of
+/// what was read. It is removed where it is no string, is too long, or still what was read: somebody may
+/// have written it anew.
+const REMOVE: &str = "\
+if redis.call('TYPE', KEYS[1]).ok ~= 'string' then return redis.call('UNLINK', KEYS[1]) end
+local length = redis.call('STRLEN', KEYS[1])
+local same = length == tonumber(ARGV[2])
+  and redis.call('GETRANGE', KEYS[1], length - #ARGV[3], -1) == ARGV[3]
+if same or length > tonumber(ARGV[1]) then return redis.call('UNLINK', KEYS[1]) end
+return 0";
 
 /// A record to be put.
 pub(super) struct Set {
@@ -76,29 +123,26 @@ pub(super) async fn purge(
     mut connection: MultiplexedConnection,
     url_hash: u128,
 ) -> Result<Option<u64>, Fault> {
-    let generation = keys::new_generation();
-    let mut call = eval(PURGE, &[&keys::marker(url_hash), &keys::plain(url_hash)]);
-    call.arg(generation).arg(keys::purged_ttl());
-    match ask(&mut connection, &call).await? {
-        Value::Int(1) => Ok(Some(generation)),
-        Value::Int(0) => Ok(None),
-        _ => Err(Fault::Nonsense),
-    }
+    let (generation, marker) = (keys::new_generation(), keys::marker(url_hash));
+    let mut call = eval(PURGE, &[&marker, &keys::plain(url_hash)]);
+    call.arg(encode_mark(generation, &marker)).arg(keys::purged_ttl());
+    Ok(said_yes(ask(&mut connection, call).await?)?.then_some(generation))
 }
 
-/// Notes when groups, all of one origin, were purged.
+/// Notes when groups, all of one origin, were purged. A time that stands there stays if it is later, up to
+/// the latest that is `believed`.
 pub(super) async fn purge_groups(
     mut connection: MultiplexedConnection,
-    groups: Arc<[Group]>,
-    at: Timestamp,
+    groups: &[Group],
+    (at, believed): (Timestamp, Timestamp),
 ) -> Result<(), Fault> {
     let names: Vec<String> = groups.iter().map(|group| keys::group(*group)).collect();
     let mut call = eval(PURGE_GROUPS, &names.iter().map(String::as_str).collect::<Vec<_>>());
-    call.arg(at.as_millis()).arg(keys::group_ttl());
-    match ask(&mut connection, &call).await? {
-        Value::Okay => Ok(()),
-        _ => Err(Fault::Nonsense),
-    }
+    call.arg(at.as_millis()).arg(keys::group_ttl()).arg(believed.as_millis());
+    names.iter().for_each(|name| {
+        call.arg(encode_mark(at.as_millis(), name));
+    });
+    said_yes(ask(&mut connection, call).await?).map(drop)
 }
 
 /// Notes when all at a path was purged.
@@ -107,15 +151,15 @@ pub(super) async fn purge_path(
     path: Group,
     at: Timestamp,
 ) -> Result<(), Fault> {
-    let mut call = eval(PURGE_PATH, &[&keys::group(path), &keys::rule(path)]);
+    let marker = keys::group(path);
+    let mut call = eval(PURGE_PATH, &[&marker, &keys::rule(path)]);
     call.arg(at.as_millis()).arg(keys::group_ttl()).arg(keys::purged_ttl());
-    match ask(&mut connection, &call).await? {
-        Value::Okay => Ok(()),
-        _ => Err(Fault::Nonsense),
-    }
+    call.arg(keys::believed(at).as_millis()).arg(encode_mark(at.as_millis(), &marker));
+    said_yes(ask(&mut connection, call).await?).map(drop)
 }
 
-/// Sets a path's rule, if one is given; gives when all at the path was purged.
+/// Sets a path's rule, if one is given; gives when all at the path was purged, or what is wrong with
+/// what says so.
 ///
 /// In this order: a purge that comes after the second finds the rule that was set by the first, and
 /// leaves a marker that outlives what is put now.
@@ -123,15 +167,27 @@ pub(super) async fn learn_rule(
     mut connection: MultiplexedConnection,
     path: Group,
     rule: Option<Vec<u8>>,
-) -> Result<Timestamp, Fault> {
-    if let Some(rule) = rule {
-        let mut call = cmd("SET");
-        call.arg(keys::rule(path)).arg(rule).arg("PX").arg(keys::group_ttl());
-        ask(&mut connection, &call).await?;
+) -> Result<Result<Timestamp, Damaged>, Fault> {
+    let (place, marker) = (keys::rule(path), keys::group(path));
+    let set = rule.map(|rule| {
+        let mut set = cmd("SET");
+        set.arg(&place).arg(encode_rule(&rule, &place)).arg("PX").arg(keys::group_ttl());
+        set
+    });
+    let mut answers = ask_all(&mut connection, set.into_iter().chain([value::read_mark(&marker)])).await?;
+    let read = value::mark(answers.pop().ok_or(Fault::Nonsense)?, &marker)?;
+    match answers.pop() {
+        None | Some(Value::Okay) => Ok(read.map(Timestamp::from_millis)),
+        Some(Value::ServerError(_)) => Err(Fault::Refused),
+        Some(_) => Err(Fault::Nonsense),
     }
-    let marker = ask(&mut connection, cmd("GET").arg(keys::group(path))).await?;
-    let at = super::string(marker).and_then(super::read_generation).ok_or(Fault::Nonsense)?;
-    Ok(Timestamp::from_millis(at))
+}
+
+/// Removes what was found damaged, unless something else stands there by now.
+pub(super) async fn remove(mut connection: MultiplexedConnection, key: &str, bad: &Bad) -> Result<(), Fault> {
+    let mut call = eval(REMOVE, &[key]);
+    call.arg(bad.longest).arg(bad.length).arg(&bad.last);
+    said_yes(ask(&mut connection, call).await?).map(drop)
 }
 
 /// The call that puts `sets`, all of one URL, if its generation is still the one that was `seen`.
@@ -140,7 +196,7 @@ pub(super) fn put(url_hash: u128, seen: u64, sets: &[Set]) -> Cmd {
     let mut names = vec![marker.as_str()];
     names.extend(sets.iter().map(|set| set.key.as_str()));
     let mut call = eval(PUT, &names);
-    call.arg(seen).arg(marker_ttl(url_hash, seen, sets));
+    call.arg(seen).arg(marker_ttl(url_hash, seen, sets)).arg(encode_mark(seen, &marker));
     for set in sets {
         call.arg(&set.value).arg(set.ttl);
     }
@@ -149,7 +205,11 @@ pub(super) fn put(url_hash: u128, seen: u64, sets: &[Set]) -> Cmd {
 
 /// Sends what [`put`] made; gives whether Redis took it, or had been purged meanwhile.
 pub(super) async fn was_put(mut connection: MultiplexedConnection, call: Cmd) -> Result<bool, Fault> {
-    match ask(&mut connection, &call).await? {
+    said_yes(ask(&mut connection, call).await?)
+}
+
+fn said_yes(answer: Value) -> Result<bool, Fault> {
+    match answer {
         Value::Int(1) => Ok(true),
         Value::Int(0) => Ok(false),
         _ => Err(Fault::Nonsense),

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+mod tampered;
+
 use super::*;
 use crate::clock::Timestamp;
 use crate::store::redis_server::{Mode, RedisServer, Relay, Reply};
 use crate::store::{PURGES, samples};
-use crate::stored::Born;
 use crate::stored::samples::{fields, key, plain, stored};
+use crate::stored::{Born, encode_mark, encode_response};
 
 const TTL: Duration = Duration::from_secs(60);
 const PLAIN: Normalize = Normalize { accept_language: false };
@@ -181,51 +183,12 @@ async fn a_variant_under_a_colliding_hash_is_a_miss() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
     node.put(varying("/", "a", b"for a"), 0).await;
-    // What stands under the name of b's hash is the variant of a.
+    // What was written under the name of b's hash is the variant of a.
     let base = keys::base(&key("/"));
-    let hash = |accept| varying("/", accept, b"").selecting.hash();
-    let (a, b) = (keys::variant(&base, hash("a")), keys::variant(&base, hash("b")));
-    server.command(&["RENAME", &a, &b]);
+    let b = keys::variant(&base, varying("/", "b", b"").selecting.hash());
+    let record = encode_response(&varying("/", "a", b"for a"), 0, &b);
+    server.command(&[b"SET".as_slice(), b.as_bytes(), &record]);
     assert_eq!(node.get("/", &[("accept", "b")]).await, Err(Absent::OtherVariant));
-}
-
-#[tokio::test]
-async fn what_is_not_ours_is_a_damaged_miss() {
-    let server = RedisServer::start();
-    let node = Node::start(server.url()).await;
-    let base = keys::base(&key("/"));
-    let good = crate::stored::encode_response(&plain("/", b"hello", local()), 0);
-    let mut flipped = good.clone();
-    flipped[60] ^= 1;
-    let other = crate::stored::encode_response(&plain("/other", b"other", local()), 0);
-    let rows: [(&[u8], Result<Bytes, Absent>, &str); 5] = [
-        (b"what?", Err(Absent::Damaged), "foreign bytes"),
-        (b"", Err(Absent::Damaged), "nothing at all"),
-        (&flipped, Err(Absent::Damaged), "a flipped bit"),
-        (&other, Err(Absent::Damaged), "another key's record"),
-        (&good, Ok(Bytes::from("hello")), "and the record itself is read"),
-    ];
-    for (value, expected, why) in rows {
-        server.command(&[b"SET".as_slice(), base.as_bytes(), value, b"PX", b"60000"]);
-        assert_eq!(node.get("/", &[]).await, expected, "{why}");
-    }
-    assert_eq!(node.redis.gauges().damaged, 4);
-
-    server.command(&["DEL", &base]);
-    server.command(&["LPUSH", &base, "a list"]);
-    assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound), "MGET shows no value of another type");
-    server.command(&["SET", &keys::marker(key("/").url_hash()), "not a number"]);
-    let answer = node.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await;
-    assert_eq!((seen(&answer), answer.found.err()), (None, Some(Absent::Damaged)), "nothing may be put then");
-
-    // A variant of another type is an error that Redis answers; the connection is good for more.
-    node.put(varying("/v", "a", b"a"), 0).await;
-    let variant = keys::variant(&keys::base(&key("/v")), varying("/v", "a", b"").selecting.hash());
-    server.command(&["DEL", &variant]);
-    server.command(&["LPUSH", &variant, "a list"]);
-    let answer = node.redis.get(&key("/v"), &fields(&[("accept", "a")]), PLAIN).await;
-    assert_eq!((seen(&answer), answer.found.err()), (Some(0), Some(Absent::Error)), "what was learned holds");
-    assert_eq!(node.redis.state(), "closed");
 }
 
 #[tokio::test]
@@ -276,8 +239,8 @@ async fn a_marker_that_has_ended_never_revives_what_it_voided() {
     // As if its time were over: with a counted generation the next purge would reach the same.
     server.command(&["DEL", &marker]);
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
-    // A marker alone, as another version of this program might write a purge.
-    server.command(&["SET", &marker, "1"]);
+    // A marker alone, of whatever number.
+    server.command(&["SET", &marker, &encode_mark(1, &marker)]);
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
     node.redis.purge(key("/").url_hash()).await.unwrap();
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
@@ -601,7 +564,7 @@ async fn nonsense_is_an_error_and_never_more() {
         node.until_refused().await;
         let gauges = node.redis.gauges();
         assert_eq!(
-            gauges.hits + gauges.misses + gauges.damaged,
+            gauges.hits + gauges.misses + gauges.damaged.iter().sum::<u64>(),
             0,
             "{:?}",
             garbage.escape_ascii().to_string()
@@ -666,6 +629,63 @@ async fn calls_that_are_given_up_leave_the_connection_in_order() {
     drop(call);
     relay.set(Mode::Pass);
     assert_eq!(node.get("/b", &[]).await.unwrap(), "/b", "not the answer to the call before");
+}
+
+#[tokio::test]
+async fn an_answer_too_many_never_becomes_anothers_answer() {
+    let server = RedisServer::start();
+    let relay = Relay::start(server.addr());
+    let node = Node::start(relay.url()).await;
+    node.put(plain("/", b"hello", local()), 0).await;
+    node.redis.purge(key("/purged").url_hash()).await.unwrap();
+    for extra in [&b"$-1\r\n"[..], b":0\r\n", b"+OK\r\n", b"$0\r\n\r\n", b":0\r\n$0\r\n\r\n$0\r\n\r\n"] {
+        relay.set(Mode::Before(extra));
+        // By a call, or by a ping of the keeper.
+        for path in ["/purged", "/", "/purged", "/"] {
+            let answer = node.redis.get(&key(path), &HeaderMap::new(), PLAIN).await;
+            let absent = answer.found.err().unwrap();
+            assert!(matches!(absent, Absent::Error | Absent::Open), "{absent:?} {}", extra.escape_ascii());
+            assert_eq!(answer.generation, None, "not even a part of it is believed");
+        }
+        relay.set(Mode::Pass);
+        node.until("closed").await;
+        assert_eq!(node.get("/", &[]).await.unwrap(), "hello");
+    }
+    let damaged: u64 = node.redis.gauges().damaged.iter().sum();
+    assert_eq!((damaged, server.keys().len()), (0, 2), "what stands in Redis is not blamed");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_or_late_never_becomes_anothers_answer() {
+    let server = RedisServer::start();
+    let relay = Relay::start(server.addr());
+    let cfg =
+        config::Cache { redis_deadline: Duration::from_millis(20), ..samples::cache(Some(relay.url())) };
+    let node = Node::with(cfg).await;
+    let paths = ["/a", "/b", "/c"];
+    for path in paths {
+        node.put(plain(path, path.as_bytes(), local()), 0).await;
+    }
+    for mode in [Mode::Late(Duration::from_millis(30)), Mode::Swallow] {
+        // Two deadlines are missed: not enough to give the connection up.
+        relay.set(mode);
+        for path in ["/a", "/b"] {
+            let found = node.get(path, &[]).await;
+            assert!(matches!(found, Err(Absent::Deadline | Absent::Open)), "{found:?}");
+        }
+        relay.set(Mode::Pass);
+        for nth in 0..60 {
+            let path = paths[nth % 3];
+            match node.get(path, &[]).await {
+                Ok(body) => assert_eq!(body, path),
+                Err(absent) => {
+                    assert!(!matches!(absent, Absent::NotFound | Absent::Damaged(_)), "{absent:?}")
+                }
+            }
+        }
+        node.until("closed").await;
+        assert_eq!(node.get_in_time("/c").await.unwrap(), "/c");
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@
     reason = "test code: a surprise here is a failed test"
 )]
 
+#[path = "fuzz/clients.rs"]
+mod clients;
 #[path = "fuzz/dice.rs"]
 mod dice;
 #[path = "fuzz/fields.rs"]
@@ -31,7 +33,7 @@ const MILLION: u64 = 1_000_000;
 
 type Target = (&'static str, fn(&mut Dice));
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 11] = [
     ("cache-control", fields::cache_control),
     ("range", fields::range),
     ("vary", fields::vary),
@@ -41,6 +43,8 @@ const TARGETS: [Target; 9] = [
     ("facts", kept::facts),
     ("key", kept::key),
     ("codec", kept::codec),
+    ("proxy-header", clients::proxy_header),
+    ("forwarded", clients::forwarded),
 ];
 
 fn run(name: &str, inputs: u64) {
@@ -91,4 +95,6 @@ targets! {
     "facts" => facts_are_read_and_judged_whatever_comes, a_million_of_facts;
     "key" => keys_are_made_whatever_comes, a_million_of_key;
     "codec" => records_are_read_whatever_comes, a_million_of_codec;
+    "proxy-header" => proxy_headers_are_read_whatever_comes, a_million_of_proxy_header;
+    "forwarded" => chains_of_proxies_are_read_whatever_comes, a_million_of_forwarded;
 }

@@ -11,14 +11,14 @@ use toml::de::DeTable;
 use super::problems::Found;
 use super::reader::{Reader, Span, Text, Zero, one_of};
 use super::section::Section;
-use super::{Access, Cache, Config, Limits, Log, LogFormat, Network, Timing};
-use super::{address, defaults, network, routes, upstreams};
+use super::{Access, Cache, Config, Limits, Listen, Log, LogFormat, Network, Timing};
+use super::{address, defaults, listen, network, routes, upstreams};
 
 /// Reads the whole file. What is wrong is noted in `reader`, and only where nothing was is the
 /// result a configuration.
 pub(super) fn config<'a>(reader: &'a Reader<'a>, file: &'a DeTable<'a>, end: usize) -> Config {
     let mut top = Section::new(reader, file, end..end, "");
-    let listen = listen(&mut top);
+    let listen = listen::read(&mut top);
     let (admin, admin_token) = admin(&mut top, &listen);
     let upstreams = upstreams::read(&mut top, &listen);
     let config = Config {
@@ -46,29 +46,12 @@ pub(super) fn admin_alone<'a>(
     admin(&mut Section::new(reader, file, 0..0, ""), &[])
 }
 
-fn listen(top: &mut Section<'_>) -> Vec<SocketAddr> {
-    let Some(texts) = top.texts("listen") else { return vec![defaults::LISTEN] };
-    let mut seen: Vec<SocketAddr> = Vec::new();
-    for text in &texts {
-        let Some(address) = socket(top.reader, text, defaults::LISTEN.port()) else { continue };
-        // Two listeners at port 0 are two different ports.
-        if address.port() != 0 && seen.contains(&address) {
-            top.reader.refuse(text, "this address is already listed", "leave it out");
-        }
-        seen.push(address);
-    }
-    if let Some(span) = top.span_of("listen").filter(|_| top.is_empty_list("listen")) {
-        top.reader.report(Found::new(span, "no address to listen on").help("write \"127.0.0.1:8080\""));
-    }
-    seen
-}
-
-fn socket(reader: &Reader<'_>, text: &Text, port: u16) -> Option<SocketAddr> {
+pub(super) fn socket(reader: &Reader<'_>, text: &Text, port: u16) -> Option<SocketAddr> {
     let read = address::socket(&text.value, port);
     read.map_err(|mistake| reader.refuse(text, mistake.message, mistake.help)).ok()
 }
 
-fn admin(top: &mut Section<'_>, listen: &[SocketAddr]) -> (Option<SocketAddr>, Option<String>) {
+fn admin(top: &mut Section<'_>, listen: &[Listen]) -> (Option<SocketAddr>, Option<String>) {
     let token = admin_token(top);
     let Some(text) = top.text("admin") else {
         let default = top.span_of("admin").is_none().then_some(defaults::ADMIN);
@@ -99,9 +82,11 @@ pub(super) fn admin_refused(address: SocketAddr, has_token: bool) -> Option<&'st
 }
 
 /// Whether a public listener leaves no room at an address.
-pub(super) fn taken(admin: SocketAddr, listen: &[SocketAddr]) -> bool {
+pub(super) fn taken(admin: SocketAddr, listen: &[Listen]) -> bool {
     let all = |ip: IpAddr| ip.is_unspecified() && ip.is_ipv4() == admin.is_ipv4();
-    listen.iter().any(|l| l.port() != 0 && l.port() == admin.port() && (l.ip() == admin.ip() || all(l.ip())))
+    let takes =
+        |l: SocketAddr| l.port() != 0 && l.port() == admin.port() && (l.ip() == admin.ip() || all(l.ip()));
+    listen.iter().any(|listen| takes(listen.address))
 }
 
 /// Its value is never repeated in a message.

@@ -9,6 +9,7 @@ mod check;
 mod defaults;
 mod edits;
 mod environment;
+mod listen;
 mod live;
 mod nearest;
 mod network;
@@ -86,15 +87,15 @@ fn syntax(text: &str, error: &toml::de::Error) -> problems::Found {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Addresses of the public listener.
-    pub listen: Vec<SocketAddr>,
+    /// The public listeners.
+    pub listen: Vec<Listen>,
     /// Address of the admin listener; `None` where `admin = "off"`.
     pub admin: Option<SocketAddr>,
     /// Bearer token of the admin listener.
     pub admin_token: Option<String>,
     /// Request threads, at least 1.
     pub workers: usize,
-    /// Peers whose own `X-Forwarded-*` are kept and added to.
+    /// Peers who are believed about the way of a request: their own `X-Forwarded-*` are kept and added to.
     pub trusted_proxies: Vec<Network>,
     /// `[log]`
     pub log: Log,
@@ -108,6 +109,21 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// `[[route]]`, in the file's order: the first match wins.
     pub routes: Vec<Route>,
+}
+
+/// One of `listen`: an address, or a table of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Where.
+    pub address: SocketAddr,
+    /// Every connection begins with a header of the PROXY protocol that names its client.
+    pub proxy_protocol: bool,
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, proxy_protocol: false }
+    }
 }
 
 /// `[log]`

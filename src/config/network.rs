@@ -5,9 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Network;
 use super::address::mistake;
 use super::units::Mistake;
+use super::{Config, Network};
 
 impl Network {
     /// Whether an address belongs to it. An IPv4 address that was written as IPv6
@@ -22,6 +22,13 @@ impl Network {
             }
             _ => false,
         }
+    }
+}
+
+impl Config {
+    /// Whether a peer is believed about the way that its requests have come.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(peer))
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Access, Config, Server, address, check};
 impl Config {
     /// Listens at this one address instead.
     pub fn with_listen(mut self, listen: SocketAddr) -> Self {
-        self.listen = vec![listen];
+        self.listen = vec![listen.into()];
         self
     }
 

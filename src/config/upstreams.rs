@@ -3,7 +3,7 @@
 //! Knows these keys and how the pool's figures bound each other.
 //! Must not know: how a connection is made.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 
 use super::address;
@@ -11,11 +11,11 @@ use super::check::not_beyond;
 use super::problems::Found;
 use super::reader::{Reader, Text, Zero};
 use super::section::Section;
-use super::{Pool, Server, Timeouts, Upstream};
+use super::{Listen, Pool, Server, Timeouts, Upstream};
 
 /// Reads every upstream, in the file's order. One with mistakes is in the list too, so that
 /// routes find it by its name.
-pub(super) fn read(top: &mut Section<'_>, listen: &[SocketAddr]) -> Vec<Upstream> {
+pub(super) fn read(top: &mut Section<'_>, listen: &[Listen]) -> Vec<Upstream> {
     let Some(all) = top.section("upstream") else { return Vec::new() };
     let mut upstreams = Vec::new();
     for (key, value) in all.entries() {
@@ -43,7 +43,7 @@ pub(super) fn check_name(reader: &Reader<'_>, span: Range<usize>, name: &str) ->
     fine
 }
 
-fn upstream(mut section: Section<'_>, name: &str, listen: &[SocketAddr]) -> Upstream {
+fn upstream(mut section: Section<'_>, name: &str, listen: &[Listen]) -> Upstream {
     let servers = servers(&mut section, listen);
     let timeout = section.section("timeout").map_or_else(Timeouts::default, timeouts);
     let pool = section.section("pool").map_or_else(Pool::default, pool);
@@ -51,7 +51,7 @@ fn upstream(mut section: Section<'_>, name: &str, listen: &[SocketAddr]) -> Upst
     Upstream { name: name.to_owned(), servers, timeout, pool }
 }
 
-fn servers(section: &mut Section<'_>, listen: &[SocketAddr]) -> Vec<Server> {
+fn servers(section: &mut Section<'_>, listen: &[Listen]) -> Vec<Server> {
     let example = "write servers = [\"http://127.0.0.1:3000\"]";
     let Some(value) = section.value("servers") else {
         section.missing("servers", example);
@@ -69,7 +69,7 @@ fn servers(section: &mut Section<'_>, listen: &[SocketAddr]) -> Vec<Server> {
     servers
 }
 
-fn server(reader: &Reader<'_>, text: &Text, before: &[Server], listen: &[SocketAddr]) -> Option<Server> {
+fn server(reader: &Reader<'_>, text: &Text, before: &[Server], listen: &[Listen]) -> Option<Server> {
     // With an @ in it, it may hold a password, which is not repeated.
     let shown = Text { from_env: text.from_env && !text.value.contains('@'), ..text.clone() };
     let read = address::server(&text.value);
@@ -83,9 +83,9 @@ fn server(reader: &Reader<'_>, text: &Text, before: &[Server], listen: &[SocketA
 }
 
 /// Whether a server is plainly Larder itself; a loop by way of a name is found by `Via`.
-fn is_own(server: &Server, listen: &[SocketAddr]) -> bool {
-    let same = |l: &SocketAddr| server.host.parse::<IpAddr>().is_ok_and(|ip| ip == l.ip());
-    listen.iter().any(|l| l.port() == server.port && same(l))
+fn is_own(server: &Server, listen: &[Listen]) -> bool {
+    let same = |ip: IpAddr| server.host.parse::<IpAddr>().is_ok_and(|host| host == ip);
+    listen.iter().map(|l| l.address).any(|l| l.port() == server.port && same(l.ip()))
 }
 
 fn timeouts(mut section: Section<'_>) -> Timeouts {

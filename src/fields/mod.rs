@@ -10,6 +10,7 @@ pub mod accept_encoding;
 pub mod cache_control;
 pub mod content_coding;
 pub mod date;
+pub mod forwarded;
 pub mod groups;
 pub mod hop;
 pub mod list;

@@ -10,12 +10,11 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 use crate::config::Route;
+use crate::fields::forwarded::{self, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP};
 use crate::fields::hop;
 use crate::rules;
 use crate::worker::{Asked, Snapshot, Worker};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// The request of a fill: without the client's range and conditions, with the `conditions` that were
@@ -72,24 +71,37 @@ fn forwarded_fields(worker: &Worker, asked: &Asked, route: &Route, snapshot: &Sn
     if let Ok(host) = HeaderValue::from_str(&asked.authority) {
         headers.insert(header::HOST, host);
     }
-    let trusted = snapshot.config.trusted_proxies.iter().any(|network| network.contains(asked.peer));
-    name_the_client(&mut headers, asked.peer, trusted);
+    let trusted = snapshot.config.trusts(asked.peer);
+    name_the_client(&mut headers, asked.peer, asked.client, asked.scheme, trusted);
     hop::append_via(&mut headers, asked.version, &worker.shared.pseudonym);
     route.request_headers.apply(&mut headers);
     headers
 }
 
 /// Names the client to the origin. What an untrusted peer says of itself is not passed on.
-fn name_the_client(headers: &mut HeaderMap, peer: IpAddr, trusted: bool) {
+///
+/// `X-Real-IP` is written in any case, as the address that Larder itself goes by: an origin that reads
+/// it, and many do before anything else, would otherwise believe what a client had put there and a
+/// trusted proxy, which writes only `X-Forwarded-For`, passed on.
+fn name_the_client(
+    headers: &mut HeaderMap,
+    peer: IpAddr,
+    client: IpAddr,
+    scheme: &'static str,
+    trusted: bool,
+) {
     if !trusted {
         drop_claims(headers);
     }
     if let Ok(chain) = HeaderValue::from_str(&forwarded_for(headers, peer)) {
         headers.insert(X_FORWARDED_FOR, chain);
     }
-    if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    forwarded::extend(headers, peer);
+    if let Ok(client) = HeaderValue::from_str(&client.to_string()) {
+        headers.insert(X_REAL_IP, client);
     }
+    // As the key has it, whatever a trusted proxy wrote.
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     if !headers.contains_key(X_FORWARDED_HOST)
         && let Some(host) = headers.get(header::HOST).cloned()
     {
@@ -136,7 +148,9 @@ mod tests {
         for (name, value) in sent {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        name_the_client(&mut headers, "192.0.2.7".parse().unwrap(), trusted);
+        let peer = "192.0.2.7".parse().unwrap();
+        let told = forwarded::told(&headers, peer, |address| trusted && address == peer);
+        name_the_client(&mut headers, peer, told.client, told.scheme, trusted);
         headers
     }
 
@@ -155,7 +169,8 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "api.test");
-        assert!(!headers.contains_key("x-real-ip") && !headers.contains_key("forwarded"));
+        assert_eq!(headers["x-real-ip"], "192.0.2.7");
+        assert!(!headers.contains_key("forwarded"));
     }
 
     #[test]
@@ -165,11 +180,25 @@ mod tests {
                 ("x-forwarded-for", "198.51.100.1"),
                 ("x-forwarded-for", " 198.51.100.2 "),
                 ("x-forwarded-proto", "https"),
+                ("x-real-ip", "203.0.113.9"),
+                ("forwarded", "for=198.51.100.2"),
             ],
             true,
         );
         assert_eq!(headers["x-forwarded-for"], "198.51.100.1, 198.51.100.2, 192.0.2.7");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "api.test");
+        assert_eq!(headers["x-real-ip"], "198.51.100.2", "by what Larder itself goes");
+        let forwarded: Vec<_> = headers.get_all("forwarded").iter().collect();
+        assert_eq!(forwarded, ["for=198.51.100.2", "for=192.0.2.7"]);
+    }
+
+    #[test]
+    fn the_origin_is_told_the_scheme_that_the_key_has() {
+        for (said, want) in [("HTTPS", "https"), ("https, http", "https"), ("gopher", "http"), ("", "http")] {
+            assert_eq!(named(&[("x-forwarded-proto", said)], true)["x-forwarded-proto"], want, "{said}");
+        }
+        let two = named(&[("x-forwarded-proto", "http"), ("x-forwarded-proto", "https")], true);
+        assert_eq!(two.get_all("x-forwarded-proto").iter().collect::<Vec<_>>(), ["http"]);
     }
 }

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::config::{Config, RouteCache};
-use crate::fields::{hop, list};
+use crate::fields::{forwarded, hop, list};
 use crate::fill::outbound;
 use crate::interim::Interim;
 use crate::rules::{Authorization, Cookies, RequestFacts};
@@ -48,11 +48,14 @@ pub(super) fn receive(
     drop_connection_options(&mut parts.headers);
     let wants_key = wants_key(&mut parts.headers) && snapshot.config.cache.status_key;
     join_cookies(&mut parts.headers);
-    if !snapshot.config.trusted_proxies.iter().any(|network| network.contains(peer)) {
+    if !snapshot.config.trusts(peer) {
         // Here already, so that what the origin does not see chooses nothing that is stored.
         outbound::drop_claims(&mut parts.headers);
     }
-    let scheme = scheme(&parts.headers);
+    let told = forwarded::told(&parts.headers, peer, |address| snapshot.config.trusts(address));
+    // Part of what is asked for (RFC 9110 §7.1): many origins redirect `http` to `https`, and that
+    // redirect must not be what `https` gets.
+    let scheme = told.scheme;
     let authority = authority(parts.version, scheme, &parts.uri, &parts.headers);
     let asked = Asked {
         facts: RequestFacts::of(&parts.method, &parts.headers),
@@ -63,6 +66,7 @@ pub(super) fn receive(
         headers: parts.headers,
         version: parts.version,
         peer,
+        client: told.client,
         at: worker.now(),
     };
     let route = snapshot.config.route(&asked.method, host_of(&asked.authority), asked.target.path());
@@ -220,15 +224,6 @@ fn wants_key(headers: &mut HeaderMap) -> bool {
     let wants = list::contains(headers, &LARDER_DEBUG, "key");
     headers.remove(&LARDER_DEBUG);
     wants
-}
-
-/// The scheme that the client used: by the word of a trusted proxy (another's has been dropped), else
-/// that of this connection. It is part of what is asked for (RFC 9110 §7.1): many origins redirect
-/// `http` to `https`, and that redirect must not be what `https` gets.
-fn scheme(headers: &HeaderMap) -> &'static str {
-    let said = headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let first = said.split(',').next().unwrap_or_default().trim();
-    if first.eq_ignore_ascii_case("https") { "https" } else { "http" }
 }
 
 /// The protocol that the client wants to switch to, where it may.

@@ -90,7 +90,7 @@ impl Drop for Report {
             host: &self.asked.authority,
             path: self.asked.target.as_str(),
             version: self.asked.version,
-            client: self.asked.peer,
+            client: self.asked.client,
             at: self.asked.at,
             status: self.status,
             outcome: &self.outcome,

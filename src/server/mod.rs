@@ -7,7 +7,9 @@
 //! listeners; one control thread for the admin listener.
 
 mod connection;
+mod introduce;
 mod listen;
+pub mod proxy_protocol;
 mod worker;
 
 use std::io;
@@ -25,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::{Access, Config};
 use crate::flight::Flights;
 use crate::store::{Memory, Purges, Searches};
-use crate::telemetry::{AccessLog, Form};
+use crate::telemetry::{AccessLog, Form, ProxyHeaders};
 use crate::worker::{NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot};
 
 pub use listen::StartError;
@@ -68,7 +70,8 @@ pub fn start(
     colour: bool,
     reread: Option<Reread>,
 ) -> Result<Running, StartError> {
-    let listeners = listen::bind_all(&config.listen, config.workers)?;
+    let addresses: Vec<SocketAddr> = config.listen.iter().map(|listen| listen.address).collect();
+    let listeners = listen::bind_all(&addresses, config.workers)?;
     let admin = config.admin.map(listen::bind_admin).transpose()?;
     let proxy = listeners.addresses.clone();
     let admin_address = match &admin {
@@ -121,6 +124,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         access,
         pseudonym: pseudonym(),
         interim: Arc::default(),
+        proxy_headers: ProxyHeaders::default(),
         connections: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         tiers: Mutex::new(Vec::new()),

@@ -20,7 +20,7 @@ use crate::store::Redis;
 use crate::upstream::Upstream;
 use crate::worker::{Shared, Worker};
 
-use super::{Thread, connection};
+use super::{Thread, connection, introduce};
 
 /// How long the write-behind queue may take to empty itself at the end.
 const LAST_WRITES: Duration = Duration::from_secs(5);
@@ -34,11 +34,12 @@ pub(super) fn run(thread: Thread, index: usize, sockets: Vec<StdListener>, ready
     run_on_own_runtime(&ready.clone(), async move {
         let worker = worker(&thread, index).await;
         tokio::spawn(maintain(Arc::clone(&thread.shared), index));
-        for socket in sockets {
+        let listen = thread.shared.snapshot.load().config.listen.clone();
+        for (socket, listen) in sockets.into_iter().zip(listen) {
             let listener = TcpListener::from_std(socket)?;
             // Taken here, not in the task: a drain must not find nobody before the task has begun.
             let busy = thread.busy.subscribe();
-            tokio::spawn(accept(thread.clone(), Arc::clone(&worker), listener, busy));
+            tokio::spawn(accept(thread.clone(), Arc::clone(&worker), listener, listen.proxy_protocol, busy));
         }
         let _start_has_given_up = ready.send(Ok(()));
         drained(&thread).await;
@@ -118,8 +119,14 @@ async fn drained(thread: &Thread) {
     }
 }
 
-/// Accepts connections until Larder stops.
-async fn accept(thread: Thread, worker: Arc<Worker>, listener: TcpListener, busy: watch::Receiver<()>) {
+/// Accepts connections until Larder stops. With `introduced`, each must say first whose it is.
+async fn accept(
+    thread: Thread,
+    worker: Arc<Worker>,
+    listener: TcpListener,
+    introduced: bool,
+    busy: watch::Receiver<()>,
+) {
     let mut stop = thread.stop.clone();
     loop {
         let next = async {
@@ -133,11 +140,18 @@ async fn accept(thread: Thread, worker: Arc<Worker>, listener: TcpListener, busy
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((mut stream, peer)) => {
                 let (worker, stop, busy) = (Arc::clone(&worker), thread.stop.clone(), busy.clone());
                 let open = Open::count(&worker.shared);
                 tokio::spawn(async move {
-                    connection::serve(worker, stream, peer.ip().to_canonical(), stop).await;
+                    let peer = peer.ip().to_canonical();
+                    let client = match introduced {
+                        true => introduce::client(&worker, &mut stream, peer, stop.clone()).await,
+                        false => Some(peer),
+                    };
+                    if let Some(client) = client {
+                        connection::serve(worker, stream, client, stop).await;
+                    }
                     drop((busy, place, open));
                 });
             }

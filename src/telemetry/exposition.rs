@@ -15,6 +15,7 @@ use super::gauges::{
 use super::histogram::Histogram;
 use super::metrics::{ANSWERS, NONE, RouteCounts, Snapshot};
 use super::outcome::{Kind, Tier};
+use super::proxy_headers::HeaderRefused;
 use super::timeline::Phase;
 use crate::stored::Damaged;
 
@@ -79,6 +80,10 @@ fn process(page: &mut Page, snapshot: &Snapshot, gauges: &Gauges) {
     page.one(&f::CLIENT_CLOSED, total.client_closed);
     page.one(&f::SLOW, snapshot.process.slow);
     page.one(&f::CONNECTIONS, gauges.connections);
+    let mut refused = page.family(&f::PROXY_HEADERS);
+    for (why, count) in HeaderRefused::ALL.iter().zip(gauges.proxy_headers) {
+        refused.put(&[("reason", why.as_str())], count);
+    }
     let mut interim = page.family(&f::INTERIM);
     for (result, count) in [("passed", gauges.interim_passed), ("dropped", gauges.interim_dropped)] {
         interim.put(&[("result", result)], count);
@@ -285,6 +290,7 @@ mod tests {
             upstreams: vec![upstream("http://a:1"), upstream("http://b:1"), upstream("http://a:1")],
             coding: CodingGauges { encoded: 3, ..CodingGauges::default() },
             connections: 5,
+            proxy_headers: [1, 2, 3, 4, 5, 6, 7],
             interim_passed: 6,
             interim_dropped: 7,
             reloads_done: 2,

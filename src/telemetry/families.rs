@@ -78,6 +78,8 @@ families! {
         "Requests that took longer than timing.slow_request.";
     CONNECTIONS: Gauge "larder_client_connections"
         "Open connections of clients.";
+    PROXY_HEADERS: Counter "larder_proxy_headers_refused_total"
+        "Connections closed since they did not begin with a good header of the PROXY protocol, by reason.";
     INTERIM: Counter "larder_interim_responses_total"
         "Interim responses (1xx) of origins on their way to a client of HTTP/1.1, by result: passed, or dropped since it had left, read too slowly, or had been sent too many.";
     TIER_LOOKUPS: Counter "larder_tier_lookups_total"

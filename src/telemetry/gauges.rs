@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::proxy_headers::HeaderRefused;
 use crate::clock::Timestamp;
 use crate::stored::Damaged;
 
@@ -26,6 +27,9 @@ pub struct Gauges {
     pub upstreams: Vec<UpstreamGauges>,
     /// Open client connections.
     pub connections: u64,
+    /// Connections closed for want of a good header of the PROXY protocol, in the order of
+    /// [`HeaderRefused::ALL`].
+    pub proxy_headers: [u64; HeaderRefused::ALL.len()],
     /// Interim responses handed to clients' sockets.
     pub interim_passed: u64,
     /// Interim responses that did not reach their client.

@@ -17,6 +17,7 @@ mod lines;
 mod logs;
 mod metrics;
 mod outcome;
+mod proxy_headers;
 mod stamp;
 mod stats;
 mod timeline;
@@ -28,5 +29,6 @@ pub use gauges::{CodingGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges
 pub use logs::{Messages, init, slow};
 pub use metrics::{Metrics, Shard};
 pub use outcome::{Bypass, Detail, Kind, Miss, Outcome, Source, Tier};
+pub use proxy_headers::{HeaderRefused, ProxyHeaders};
 pub use stats::hit_ratio;
 pub use timeline::{Phase, Timeline, process_time};

@@ -39,8 +39,10 @@ pub struct Asked {
     pub headers: HeaderMap,
     /// The version of HTTP it came by.
     pub version: Version,
-    /// The connection's other end.
+    /// The connection's other end, or whom a header of the PROXY protocol names.
     pub peer: IpAddr,
+    /// Whom the request is from: `peer`, or whom trusted proxies name.
+    pub client: IpAddr,
     /// What the caching rules need to know of it.
     pub facts: RequestFacts,
     /// When it arrived.

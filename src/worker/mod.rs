@@ -25,7 +25,7 @@ use crate::interim;
 use crate::rules::Methods;
 use crate::store::{Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy};
-use crate::telemetry::{AccessLog, Metrics, Shard};
+use crate::telemetry::{AccessLog, Metrics, ProxyHeaders, Shard};
 use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
@@ -65,6 +65,8 @@ pub struct Shared {
     pub pseudonym: String,
     /// What has become of interim responses.
     pub interim: Arc<interim::Counts>,
+    /// Connections that did not begin with the header that their listener asks for.
+    pub proxy_headers: ProxyHeaders,
     /// Open client connections.
     pub connections: AtomicU64,
     /// Whether Larder is stopping.

@@ -32,6 +32,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         access: None,
         pseudonym: "larder-test".into(),
         interim: Arc::default(),
+        proxy_headers: ProxyHeaders::default(),
         connections: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         started: clock.mono(),

@@ -20,13 +20,7 @@ fn a_mistake_at_the_top_is_told_once_where_it_stands() {
     let visible = "a token is visible ASCII without spaces, and not empty";
     let visible_help = "write a long random one, best as \"${LARDER_TOKEN}\"";
     let rows = [
-        (
-            "listen = 8080",
-            1,
-            10,
-            "expected a string or a list of strings, found an integer",
-            "write \"8080\"",
-        ),
+        ("listen = 8080", 1, 10, "expected a string or a table, found an integer", "write \"8080\""),
         ("listen = \":8080\"", 1, 10, "not an address with a port", "write \"0.0.0.0:8080\""),
         ("listen = []", 1, 10, "no address to listen on", "write \"127.0.0.1:8080\""),
         ("listen = [\"[::1]:1\", \"[::1]:1\"]", 1, 22, "this address is already listed", "leave it out"),
@@ -34,8 +28,36 @@ fn a_mistake_at_the_top_is_told_once_where_it_stands() {
             "listen = [\n  \"1.1.1.1:1\",\n  true,\n]",
             3,
             3,
-            "expected a string, found a boolean",
+            "expected a string or a table, found a boolean",
             "write \"true\"",
+        ),
+        (
+            "listen = { proxy_protocol = true }",
+            1,
+            10,
+            "`listen.address` is missing",
+            "write address = \"0.0.0.0:8081\"",
+        ),
+        (
+            "listen = [{ address = \"1.1.1.1:1\", proxy = true }]",
+            1,
+            36,
+            "unknown key `proxy` in `listen`",
+            "",
+        ),
+        (
+            "listen = [\"1.1.1.1:1\", { address = \"1.1.1.1:1\" }]",
+            1,
+            36,
+            "this address is already listed",
+            "leave it out",
+        ),
+        (
+            "listen = { address = \"1.1.1.1:1\", proxy_protocol = 2 }",
+            1,
+            52,
+            "expected true or false, found an integer",
+            "",
         ),
         (
             "listen = \"127.0.0.1:9900\"",

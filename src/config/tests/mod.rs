@@ -95,7 +95,30 @@ fn words_stand_for_their_values() {
     let config = parse(&with_rest(top)).unwrap();
     assert_eq!((config.admin, config.timing.slow_request), (None, None));
     assert_eq!((config.listen.len(), config.trusted_proxies.len()), (2, 2));
+    assert!(config.listen.iter().all(|listen| !listen.proxy_protocol));
     assert_eq!((config.log.format, config.log.access), (LogFormat::Json, Access::Text));
+}
+
+#[test]
+fn a_listener_may_be_a_table_that_asks_for_the_proxy_protocol() {
+    let rows: [(&str, &[(&str, bool)]); 4] = [
+        ("listen = { address = \"[::]:1\", proxy_protocol = true }", &[("[::]:1", true)]),
+        ("listen = { address = \"[::]:1\" }", &[("[::]:1", false)]),
+        (
+            "listen = [\"1.1.1.1:1\", { address = \"1.1.1.1:2\", proxy_protocol = true }]",
+            &[("1.1.1.1:1", false), ("1.1.1.1:2", true)],
+        ),
+        (
+            "[[listen]]\naddress = \"1.1.1.1:1\"\n[[listen]]\naddress = \"1.1.1.1:2\"",
+            &[("1.1.1.1:1", false), ("1.1.1.1:2", false)],
+        ),
+    ];
+    for (text, want) in rows {
+        let found = parse(&with_rest(text)).unwrap_or_else(|p| panic!("{p}")).listen;
+        let found: Vec<_> = found.iter().map(|l| (l.address.to_string(), l.proxy_protocol)).collect();
+        let want: Vec<_> = want.iter().map(|(address, on)| ((*address).to_owned(), *on)).collect();
+        assert_eq!(found, want, "{text}");
+    }
 }
 
 #[test]
@@ -219,7 +242,7 @@ fn a_name_written_twice_is_told_beside_a_mistake_in_match() {
 fn the_demos_changes_keep_what_the_checks_promise() {
     let at = |text: &str| text.parse().unwrap();
     let demo = || parse(REST).unwrap().with_listen(at("127.0.0.1:18080")).with_access(Access::Text);
-    assert_eq!((demo().listen, demo().log.access), (vec![at("127.0.0.1:18080")], Access::Text));
+    assert_eq!((demo().listen, demo().log.access), (vec![at("127.0.0.1:18080").into()], Access::Text));
     assert_eq!(demo().with_admin(Some(at("[::1]:0"))).unwrap().admin, Some(at("[::1]:0")));
     assert!(demo().with_admin(Some(at("0.0.0.0:1"))).is_err());
     assert!(demo().with_admin(Some(at("127.0.0.1:18080"))).is_err());

@@ -1,8 +1,9 @@
 //! `Cache-Control`, and `Pragma` in its stead (RFC 9111 §5.2, §5.4; RFC 5861; RFC 8246).
 //!
 //! Knows the directives' syntax and what counts where one is malformed or said twice: what
-//! restricts is believed in any shape, what permits only as it is specified. Unknown directives
-//! are passed over (§5.2.3).
+//! restricts is believed in any shape, what permits only as it is specified. Where readers disagree on
+//! what a line says, for its quotes, whatever any of them finds that restricts is believed. Unknown
+//! directives are passed over (§5.2.3).
 //! Must not know: what a cache then does.
 
 use http::header::{CACHE_CONTROL, PRAGMA};
@@ -98,7 +99,17 @@ impl ResponseDirectives {
         for directive in directives(headers) {
             found.take(&directive);
         }
+        for directive in doubtful(headers) {
+            found.restrict(&directive);
+        }
         found
+    }
+
+    /// Takes a directive that not every reader finds: only what restricts.
+    fn restrict(&mut self, d: &Directive<'_>) {
+        if RESTRICTING.iter().any(|name| d.is(name)) {
+            self.take(d);
+        }
     }
 
     fn take(&mut self, d: &Directive<'_>) {
@@ -129,6 +140,9 @@ impl RequestDirectives {
     }
 }
 
+/// Those that only ever forbid.
+const RESTRICTING: [&str; 5] = ["no-store", "no-cache", "private", "must-revalidate", "proxy-revalidate"];
+
 type Table<T> = [(&'static str, fn(&mut T, &Directive<'_>))];
 
 // §4.2.1: of several values "either the first occurrence should be used or the response should be
@@ -137,12 +151,12 @@ const RESPONSE: &Table<ResponseDirectives> = &[
     ("no-store", |r, _| r.no_store = true),
     ("no-cache", |r, d| r.no_cache.widen(d)),
     ("private", |r, d| r.private.widen(d)),
-    ("public", |r, d| r.public |= d.argument.is_none()),
+    ("public", |r, d| r.public |= d.permits()),
     ("must-revalidate", |r, _| r.must_revalidate = true),
     ("proxy-revalidate", |r, _| r.proxy_revalidate = true),
-    ("must-understand", |r, d| r.must_understand |= d.argument.is_none()),
+    ("must-understand", |r, d| r.must_understand |= d.permits()),
     ("no-transform", |r, _| r.no_transform = true),
-    ("immutable", |r, d| r.immutable |= d.argument.is_none()),
+    ("immutable", |r, d| r.immutable |= d.permits()),
     ("max-age", |r, d| r.max_age = r.max_age.or(Some(d.seconds().unwrap_or(0)))),
     ("s-maxage", |r, d| r.s_maxage = r.s_maxage.or(Some(d.seconds().unwrap_or(0)))),
     ("stale-while-revalidate", |r, d| {
@@ -195,21 +209,52 @@ impl Reach {
 struct Directive<'a> {
     name: &'a [u8],
     argument: Option<&'a [u8]>,
+    /// No quote of its line stands where none belongs.
+    plain: bool,
 }
 
 fn directives(headers: &HeaderMap) -> impl Iterator<Item = Directive<'_>> {
-    list::all(headers, &CACHE_CONTROL).map(Directive::of)
+    headers.get_all(CACHE_CONTROL).into_iter().flat_map(|line| {
+        let line = line.as_bytes();
+        let plain = list::is_well_quoted(line);
+        list::members(line).map(move |member| Directive { plain, ..Directive::of(member) })
+    })
+}
+
+/// What other readers may find in lines with quotes: one who divides at every comma where the quotes stand
+/// wrong, and one who knows no `\` in quoted strings. `x=5", no-store, y="` is one member to who lets a
+/// quote open a string anywhere, and three to who does not.
+fn doubtful(headers: &HeaderMap) -> impl Iterator<Item = Directive<'_>> {
+    let lines = headers.get_all(CACHE_CONTROL).into_iter().map(|line| line.as_bytes());
+    lines.filter(|line| line.contains(&b'"')).flat_map(|line| {
+        let divided = (!list::is_well_quoted(line)).then(|| line.split(|&b| b == b','));
+        let escapes = line.contains(&b'\\').then(|| list::members_without_escapes(line));
+        divided.into_iter().flatten().map(without_quotes).chain(escapes.into_iter().flatten()).map(Directive::of)
+    })
+}
+
+/// A piece of a line without the white space, quotes and escapes around it.
+fn without_quotes(mut piece: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t' | b'"' | b'\\', rest @ ..] | [rest @ .., b' ' | b'\t' | b'"' | b'\\'] = piece {
+        piece = rest;
+    }
+    piece
 }
 
 impl<'a> Directive<'a> {
     fn of(member: &'a [u8]) -> Self {
         let mut parts = member.splitn(2, |&b| b == b'=');
-        Self { name: parts.next().unwrap_or_default(), argument: parts.next() }
+        Self { name: parts.next().unwrap_or_default(), argument: parts.next(), plain: true }
     }
 
     fn is(&self, name: &str) -> bool {
         // No space is allowed before the "=", but `no-store =x` still restricts.
         list::trim(self.name).eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    /// Whether it stands as a permission is specified: without an argument, and read so by everyone.
+    fn permits(&self) -> bool {
+        self.argument.is_none() && self.plain
     }
 
     /// delta-seconds (§1.2.2), as a token or quoted (§5.2: "recipients ought to accept both").

@@ -9,15 +9,44 @@ use http::{HeaderMap, HeaderName};
 
 /// The members of one line of a comma list: trimmed, empty ones left out (§5.6.1.2).
 ///
-/// A comma inside a quoted string does not divide. A quote that is never closed opens no string;
-/// from its member on the line is divided at every comma, so that nothing can hide behind it.
+/// A comma inside a quoted string does not divide. A string opens where one may stand: at a member's
+/// start, behind its `=`, or behind the `W/` of a weak tag; a quote elsewhere is a byte as any other. One
+/// that is never closed opens no string; from its member on the line is divided at every comma. So
+/// nothing can hide behind a stray quote.
 pub fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     pieces(line).map(trim).filter(|member| !member.is_empty())
 }
 
 /// What stands before, between and after the commas of a line, as written; at least one piece.
 pub fn pieces(line: &[u8]) -> Pieces<'_> {
-    Pieces { rest: Some(line), quotes: true }
+    Pieces { rest: Some(line), quotes: true, escapes: true }
+}
+
+/// The members of a line as one reads it who knows no `\` in quoted strings (§5.6.4).
+pub fn members_without_escapes(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    Pieces { rest: Some(line), quotes: true, escapes: false }.map(trim)
+}
+
+/// Whether every quote of a line stands where the grammar of directives has one: quoted strings begin right
+/// behind a `=` and end their member. Of any other line readers disagree on what it says.
+pub fn is_well_quoted(line: &[u8]) -> bool {
+    pieces(line).all(|piece| {
+        let quote = piece.iter().position(|&b| b == b'"');
+        let parts = quote.and_then(|at| piece.split_at_checked(at));
+        parts.is_none_or(|(name, value)| name.ends_with(b"=") && is_one_string(trim(value)))
+    })
+}
+
+/// Whether it is one quoted string from the first byte to the last.
+fn is_one_string(value: &[u8]) -> bool {
+    let Some(inner) = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else { return false };
+    let mut escaped = false;
+    let closes = inner.iter().any(|&byte| {
+        let closes = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        closes
+    });
+    !closes && !escaped
 }
 
 /// The members of a comma list over all lines of the field, in order (§5.3).
@@ -61,6 +90,7 @@ pub fn unquote(value: &[u8]) -> Option<Cow<'_, [u8]>> {
 pub struct Pieces<'a> {
     rest: Option<&'a [u8]>,
     quotes: bool,
+    escapes: bool,
 }
 
 impl<'a> Iterator for Pieces<'a> {
@@ -77,7 +107,7 @@ impl<'a> Iterator for Pieces<'a> {
 impl Pieces<'_> {
     fn end(&mut self, line: &[u8]) -> usize {
         if self.quotes {
-            match end_with_quotes(line) {
+            match end_with_quotes(line, self.escapes) {
                 Some(end) => return end,
                 // Remembered, so that a line of open quotes is not scanned once for each of them.
                 None => self.quotes = false,
@@ -88,18 +118,51 @@ impl Pieces<'_> {
 }
 
 /// Where the first comma outside quoted strings is, or the end; `None` where a string stays open.
-fn end_with_quotes(bytes: &[u8]) -> Option<usize> {
+fn end_with_quotes(bytes: &[u8], escapes: bool) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
+    let mut before = Before::Start;
     for (at, &byte) in bytes.iter().enumerate() {
         match byte {
             _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
+            b'\\' if quoted && escapes => escaped = true,
+            b'"' if quoted => quoted = false,
+            b'"' => quoted = before.opens(),
             b',' if !quoted => return Some(at),
             _ => {}
         }
+        before = before.then(byte);
     }
     (!quoted).then_some(bytes.len())
+}
+
+/// What a member has been so far, as far as it says whether a quoted string may begin.
+#[derive(Clone, Copy)]
+enum Before {
+    /// Nothing but white space.
+    Start,
+    /// `W`
+    Weak,
+    /// `W/`
+    WeakTag,
+    /// Something that ends in `=` and white space.
+    Equals,
+    Other,
+}
+
+impl Before {
+    fn opens(self) -> bool {
+        matches!(self, Self::Start | Self::WeakTag | Self::Equals)
+    }
+
+    fn then(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::Start | Self::Equals, b' ' | b'\t') => self,
+            (Self::Start, b'W') => Self::Weak,
+            (Self::Weak, b'/') => Self::WeakTag,
+            (_, b'=') => Self::Equals,
+            _ => Self::Other,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -122,9 +185,38 @@ mod tests {
             ("§5.6.4 a backslash before the end", r#"a="x\\", b"#, vec![r#"a="x\\""#, "b"]),
             ("an open quote opens nothing", r#"a="x, b"#, vec![r#"a="x"#, "b"]),
             ("open after a closed one", r#"a="1,2", b="3, c"#, vec![r#"a="1,2""#, r#"b="3"#, "c"]),
+            ("a stray quote", r#"a=5", b, c=""#, vec![r#"a=5""#, "b", r#"c=""#]),
+            ("two stray quotes", r#"a", b, c""#, vec![r#"a""#, "b", r#"c""#]),
+            ("a stray quote behind a string", r#"a="x"", b, c="""#, vec![r#"a="x"""#, "b", r#"c="""#]),
+            ("§5.6.6 a parameter", r#"a;b="x, y", c"#, vec![r#"a;b="x, y""#, "c"]),
+            ("§8.8.3 tags", r#""a,b", W/"c,d", w"#, vec![r#""a,b""#, r#"W/"c,d""#, "w"]),
+            ("a space behind =", r#"a= "x, y", b"#, vec![r#"a= "x, y""#, "b"]),
         ] {
             assert_eq!(list(line), expected, "{clause}");
         }
+    }
+
+    #[test]
+    fn a_line_is_well_quoted_where_strings_stand_as_arguments_alone() {
+        for (line, well) in [
+            ("", true),
+            ("a, b=1", true),
+            (r#"a="x, y", b"#, true),
+            (r#"a="x\", y" , b="""#, true),
+            (r#"a="\\""#, true),
+            (r#"a=5", b, c=""#, false),
+            (r#"a="x"y, b"#, false),
+            (r#"a="x" y, b"#, false),
+            (r#"a= "x""#, false),
+            (r#""a", b"#, false),
+            (r#"a="x, b"#, false),
+            (r#"a="x\""#, false),
+            (r#"a=""b"""#, false),
+        ] {
+            assert_eq!(is_well_quoted(line.as_bytes()), well, "{line}");
+        }
+        let read: Vec<_> = members_without_escapes(br#"a="x\", b, c=""#).collect();
+        assert_eq!(read, [&br#"a="x\""#[..], b"b", br#"c=""#]);
     }
 
     #[test]

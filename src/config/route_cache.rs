@@ -53,6 +53,7 @@ fn cache(mut section: Section<'_>) -> RouteCache {
         set_cookie: set_cookie(s, d.set_cookie),
         range: range(s, d.range),
         methods: methods(s).unwrap_or(d.methods),
+        deception_guard: s.flag("deception_guard", d.deception_guard),
     };
     let max = RouteCache::default().max_request_body;
     let max_request_body = s.size("max_request_body", max, "leave QUERY and POST out of `methods` instead");

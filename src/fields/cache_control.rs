@@ -229,7 +229,12 @@ fn doubtful(headers: &HeaderMap) -> impl Iterator<Item = Directive<'_>> {
     lines.filter(|line| line.contains(&b'"')).flat_map(|line| {
         let divided = (!list::is_well_quoted(line)).then(|| line.split(|&b| b == b','));
         let escapes = line.contains(&b'\\').then(|| list::members_without_escapes(line));
-        divided.into_iter().flatten().map(without_quotes).chain(escapes.into_iter().flatten()).map(Directive::of)
+        divided
+            .into_iter()
+            .flatten()
+            .map(without_quotes)
+            .chain(escapes.into_iter().flatten())
+            .map(Directive::of)
     })
 }
 

@@ -39,7 +39,9 @@ pub fn is_well_quoted(line: &[u8]) -> bool {
 
 /// Whether it is one quoted string from the first byte to the last.
 fn is_one_string(value: &[u8]) -> bool {
-    let Some(inner) = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else { return false };
+    let Some(inner) = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else {
+        return false;
+    };
     let mut escaped = false;
     let closes = inner.iter().any(|&byte| {
         let closes = byte == b'"' && !escaped;

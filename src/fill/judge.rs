@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode, header};
 use crate::clock::Timestamp;
 use crate::fields::no_vary_search::NO_VARY_SEARCH;
 use crate::fields::range::ContentRange;
-use crate::rules::{self, NotStored, OriginFailure, ResponseFacts, Storable};
+use crate::rules::{self, Exchanged, NotStored, OriginFailure, RequestFacts, ResponseFacts, Storable};
 use crate::stored::{Content, Parts, StoredResponse};
 
 use super::{Answer, Filling, Gap};
@@ -62,7 +62,7 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
         }
     }
     let facts = facts_of(&answer);
-    let permit = rules::storing::judge(&filling.fill.asked.facts, &facts, &filling.cache.policy);
+    let permit = may_keep(filling, &filling.fill.asked.facts, &facts, answer.response.headers());
     let max = filling.fill.snapshot.config.cache.max_object;
     match permit {
         Err(why) => Verdict::NotStorable(why, answer),
@@ -74,6 +74,20 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
         }
         Ok(permit) => Verdict::Storable(permit, answer),
     }
+}
+
+/// Whether a response with these fields and facts may be stored, by the rules and by the guards.
+pub(super) fn may_keep(
+    filling: &Filling,
+    asked: &RequestFacts,
+    facts: &ResponseFacts,
+    headers: &HeaderMap,
+) -> Result<Storable, NotStored> {
+    let (policy, sent) = (&filling.cache.policy, &filling.fill.asked);
+    let permit = rules::storing::judge(asked, facts, policy)?;
+    let seen = Exchanged { target: sent.target.as_str(), asked: &sent.headers, answer: headers };
+    rules::guard(&seen, facts, policy)?;
+    Ok(permit)
 }
 
 /// Whether an answer is an error in whose place what is stored may stand: RFC 5861 §4, "any situation
@@ -102,12 +116,16 @@ pub(super) fn standing_in(
 /// nonsense now and then would keep the key from being cached for all.
 pub(super) fn is_lasting(why: NotStored, status: u16) -> bool {
     // RFC 9110 §15.5, RFC 6585: what these find wrong is in the request's fields.
-    let of_this_request = matches!(status, 400 | 403 | 406 | 408 | 411..=417 | 421..=431);
+    let of_this_request = status == 403 || rules::storing::is_of_the_message(status);
     status < 500
         && !of_this_request
         && !matches!(
             why,
-            NotStored::RequestNoStore | NotStored::Range | NotStored::Head | NotStored::InFlightLimit
+            NotStored::RequestNoStore
+                | NotStored::Range
+                | NotStored::Head
+                | NotStored::InFlightLimit
+                | NotStored::OddRequest
         )
 }
 
@@ -159,7 +177,7 @@ fn rest(filling: &Filling, answer: Answer, gap: Gap) -> Verdict {
     let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
     // The parts had a Content-Range each, and so has what comes.
     let judged = ResponseFacts { content_range: came.content_range, ..facts.clone() };
-    match rules::storing::judge(&filling.fill.asked.facts, &judged, &filling.cache.policy) {
+    match may_keep(filling, &filling.fill.asked.facts, &judged, &headers) {
         Ok(permit) => {
             Verdict::Completes(Box::new(Rest { answer, stale, parts, gap, headers, facts, permit }))
         }

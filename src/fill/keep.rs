@@ -22,7 +22,7 @@ use crate::stored::{Born, CacheKey, Content, Group, Parts, Received, StoredRespo
 use crate::upstream::OriginBody;
 use crate::worker::{Fetched, ForOwner, Forms, Landing, Own, OwnerLanding};
 
-use super::judge::{Rest, content_length, facts_of};
+use super::judge::{Rest, content_length, facts_of, may_keep};
 use super::{Answer, Filling, Want};
 
 /// A 304: both tiers get the stored response with the fields that the 304 brought (§4.3.4).
@@ -39,7 +39,7 @@ pub(super) async fn confirmed(mut filling: Filling, answer: Answer) {
     let selecting = filling.selecting(&facts);
     // Parts had a Content-Range each as they came.
     let judged = ResponseFacts { content_range: stale.content.range(), ..facts.clone() };
-    match rules::storing::judge(&filling.fill.asked.facts, &judged, &filling.cache.policy) {
+    match may_keep(&filling, &filling.fill.asked.facts, &judged, &headers) {
         Ok(permit) => {
             let headers = rules::stored_fields(&headers, &permit);
             let fresh = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
@@ -398,7 +398,7 @@ pub(super) fn freshened(
     // Parts had a Content-Range each as they came; and it is a GET's response, whatever brought the news.
     let judged = ResponseFacts { content_range: stored.content.range(), ..facts.clone() };
     let asked = RequestFacts { method: Method::GET, ..asked.facts.clone() };
-    let permit = rules::storing::judge(&asked, &judged, &filling.cache.policy).ok()?;
+    let permit = may_keep(filling, &asked, &judged, &headers).ok()?;
     let headers = rules::stored_fields(&headers, &permit);
     Some(Arc::new(stored.freshened(&headers, facts, selecting, filling.born)))
 }

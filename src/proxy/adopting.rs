@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::clock::Timestamp;
 use crate::fill::{Adopted, Heard, Hearing, Want};
 use crate::flight::{FlightKey, Owner};
-use crate::rules::{self, Cookies, NotStored, ResponseFacts, Storable};
+use crate::rules::{self, Cookies, Exchanged, NotStored, ResponseFacts, Storable};
 use crate::store::Generation;
 use crate::stored::{Born, StoredResponse};
 use crate::upstream::OriginBody;
@@ -91,6 +91,8 @@ pub(super) fn adoptable(
     let response_time = exchange.worker.now();
     let facts = ResponseFacts::of(200, response.headers(), sent.at, response_time);
     let permit = rules::storing::judge_post(&asked.facts, &facts, policy).ok()?;
+    let seen = Exchanged { target, asked: &asked.headers, answer: response.headers() };
+    rules::guard(&seen, &facts, policy).ok()?;
     Some(Adoptable { permit, seat, response_time })
 }
 

@@ -1,6 +1,7 @@
 //! RFC 9111 as total functions.
 //!
-//! One file per chapter: facts (parsed once), storing (§3), selecting (§4.1), freshness (§4.2),
+//! One file per chapter: facts (parsed once), storing (§3), guarding (what is stored no more than it need
+//! be), selecting (§4.1), freshness (§4.2),
 //! reuse (§4, §4.2.4, RFC 5861), validation (§4.3), invalidation (§4.4). Nothing here reads a
 //! clock or does I/O: time is an argument.
 //!
@@ -11,6 +12,7 @@
 mod facts;
 mod freshness;
 mod graphql;
+mod guarding;
 mod invalidation;
 mod policy;
 mod reasons;
@@ -24,6 +26,7 @@ mod validation;
 pub use facts::{Expires, RequestFacts, ResponseFacts, is_safe};
 pub use freshness::{Lifetime, LifetimeSource, OriginFailure, current_age, lifetime, usable_for};
 pub use graphql::only_reads;
+pub use guarding::{Exchanged, guard};
 pub use invalidation::{invalidates, names_itself, targets};
 pub use policy::{
     Authorization, ClientCacheControl, Cookies, Heuristic, Methods, Normalize, Policy, RangeFetch, SetCookie,

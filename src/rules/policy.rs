@@ -40,6 +40,9 @@ pub struct Policy {
     pub range: RangeFetch,
     /// The methods whose requests use the cache.
     pub methods: Methods,
+    /// What has the name of a static file and is something else is not stored without the origin's own word
+    /// that it is for all; see [`guard`](super::guard).
+    pub deception_guard: bool,
 }
 
 /// The methods whose requests use the cache.
@@ -217,6 +220,8 @@ impl Default for Policy {
             set_cookie: SetCookie::Origin,
             range: RangeFetch::Auto,
             methods: Methods::default(),
+            // What it keeps from being stored is hardly ever worth it, and may be somebody's account.
+            deception_guard: true,
         }
     }
 }

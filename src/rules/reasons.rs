@@ -38,11 +38,15 @@ pub enum NotStored {
     Range,
     /// The answer to a `HEAD` request has no body to store.
     Head,
+    /// An error that answers a request of unusual size or writing may be due to just that.
+    OddRequest,
+    /// It has the name of a static file and is something else.
+    Deception,
 }
 
 impl NotStored {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Method,
         Self::Status,
         Self::NoStore,
@@ -58,6 +62,8 @@ impl NotStored {
         Self::InFlightLimit,
         Self::Range,
         Self::Head,
+        Self::OddRequest,
+        Self::Deception,
     ];
 
     /// The word for headers, labels and logs.
@@ -78,6 +84,8 @@ impl NotStored {
             Self::InFlightLimit => "in-flight-limit",
             Self::Range => "range",
             Self::Head => "head",
+            Self::OddRequest => "odd-request",
+            Self::Deception => "deception",
         }
     }
 }

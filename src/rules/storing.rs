@@ -168,20 +168,40 @@ fn status(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored> {
             let clear = |said: &ContentRange| said.span.is_some() && said.length.is_some();
             if resp.content_range.as_ref().is_some_and(clear) { Ok(()) } else { Err(NotStored::Partial) }
         }
-        // Answers to a precondition or a range of this one request, not to the resource.
+        // The answer to a range of this one request, not to the resource.
         416 if req.range => Err(NotStored::Range),
-        304 | 412 | 416 => Err(NotStored::Status),
+        // An update of what is stored.
+        304 => Err(NotStored::Status),
         // RFC 3229: a delta against what this client holds.
         226 => Err(NotStored::Status),
-        // RFC 9110 §15.5.8: between a client and its proxy. §15.5.20: of this connection.
-        407 | 421 => Err(NotStored::Status),
-        // RFC 6585 §3-§6: "MUST NOT be stored by a cache".
-        428 | 429 | 431 | 511 => Err(NotStored::Status),
+        status if is_of_the_message(status) => Err(NotStored::Status),
         // §5.2.2.3: must-understand limits storing to statuses that are understood.
         status if resp.directives.must_understand && !understood(status) => Err(NotStored::Status),
         // §3: "the response status code is final".
         200..=599 => Ok(()),
         _ => Err(NotStored::Status),
+    }
+}
+
+/// Whether a status finds fault with the message that it answers, or with what lies between the two who
+/// exchanged it, and so says nothing of the resource. Whatever else made the request so (its size, a
+/// field, a byte) is no part of the key: stored, the error would be what everyone gets whom one client
+/// wants to get it. So it is not stored, whatever lifetime it has: §3 says what a cache may store, not what it
+/// must; and of some the RFCs forbid it (RFC 6585 §3-§6: "MUST NOT be stored by a cache").
+///
+/// 405, 414 and 501 are here though RFC 9110 §15.1 lets a cache guess their lifetime: a GET is met with 405
+/// or 501 where a field says that it is meant as another method, and with 414 for arguments that the key may
+/// leave out.
+pub(crate) const fn is_of_the_message(status: u16) -> bool {
+    match status {
+        // RFC 9110 §15.5: syntax, method, what is accepted, proxy, time, length, condition, size, target's
+        // length, type, range, expectation, connection, content; RFC 8470 §5.2 (425); upgrade.
+        400 | 405..=408 | 411..=417 | 421 | 422 | 425 | 426 => true,
+        // RFC 6585 §3-§6: a condition is wanted, too many requests, fields too large, a login to the network.
+        428 | 429 | 431 | 511 => true,
+        // RFC 9110 §15.6: the method, the version; RFC 2295 §8.1 (506); RFC 2774 §7 (510).
+        501 | 505 | 506 | 510 => true,
+        _ => false,
     }
 }
 
@@ -284,6 +304,15 @@ mod tests {
             ("§3 explicit, any final status", 599, &[MINUTE], Ok(())),
             ("§3 not final", 100, &[MINUTE], Err(NotStored::Status)),
             ("§3 not final", 199, &[MINUTE], Err(NotStored::Status)),
+            ("9110 §15.5.1 of the message", 400, &[MINUTE], Err(NotStored::Status)),
+            (
+                "9110 §15.5.6 of the message",
+                405,
+                &["cache-control: public, s-maxage=60"],
+                Err(NotStored::Status),
+            ),
+            ("9110 §15.5.15 of the message", 414, &[MINUTE], Err(NotStored::Status)),
+            ("9110 §15.6.2 of the message", 501, &[MINUTE], Err(NotStored::Status)),
             ("9110 §15 no status", 600, &[MINUTE], Err(NotStored::Status)),
             ("§3 304 is an update", 304, &[MINUTE], Err(NotStored::Status)),
             ("§3.3 partial", 206, &[MINUTE, "content-range: bytes 0-4/10"], Ok(())),

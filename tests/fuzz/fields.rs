@@ -94,7 +94,15 @@ pub fn cache_control(dice: &mut Dice) {
         .collect();
     let mut more = lines.clone();
     more.push(value([b"x-ext=\"", &quoted[..], b"\""].concat()));
-    assert_eq!(ResponseDirectives::parse(&headers(&CACHE_CONTROL, &more)), found, "§5.2.3");
+    let hidden = ResponseDirectives::parse(&headers(&CACHE_CONTROL, &more));
+    if quoted.contains(&b'\\') {
+        // But where who knows no escapes finds something that restricts: nothing else is taken from there.
+        let lifetimes = |of: &ResponseDirectives| (of.max_age, of.s_maxage, of.stale_if_error);
+        assert_eq!(lifetimes(&hidden), lifetimes(&found), "§5.2.3");
+        assert!(hidden.public == found.public && hidden.must_understand == found.must_understand, "§5.2.3");
+    } else {
+        assert_eq!(hidden, found, "§5.2.3");
+    }
 
     // Without a targeted field, Cache-Control is in force.
     let in_force = targeted::in_force(&headers(&CACHE_CONTROL, &lines));

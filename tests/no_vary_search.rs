@@ -252,7 +252,7 @@ fn the_origin_sees_the_query_as_it_came_and_the_key_is_told() {
     ask(&front, "/p?utm=1", UTM);
     let response = front.get("/p?b=1&utm=2&a=2", &[("X-Rule", UTM), ("Larder-Debug", "key")]);
     assert_eq!(front.origin.last().target, "/p?b=1&utm=2&a=2");
-    assert!(cache_status(&response).ends_with("; key=\"http://api.test/p? s:a=2&b=1;\""), "{response:?}");
+    assert!(cache_status(&response).ends_with("; key=\"http://api.test/p?# s:a=2&b=1;\""), "{response:?}");
 }
 
 #[test]

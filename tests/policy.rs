@@ -225,9 +225,9 @@ fn the_order_of_the_query_does_not_matter_but_of_repeats_it_does() {
     }
     assert_eq!(told(&front.get("/a?x=1&x=2", &[])), STORED);
     assert_eq!(told(&front.get("/a?x=2&x=1", &[])), STORED);
-    // No arguments are no arguments.
-    assert_eq!(told(&front.get("/b?", &[])), STORED);
-    assert_eq!(told(&front.get("/b", &[])), HIT);
+    // An origin may answer an empty query with a redirect to none: as the answer to both, a loop.
+    assert_eq!(story(&front.get("/b?", &[])), (STORED.into(), "/b?".into()));
+    assert_eq!(story(&front.get("/b", &[])), (STORED.into(), "/b".into()));
     // The path is as it was sent, and the host tells sites apart.
     assert_eq!(told(&front.get("/B", &[])), STORED);
     assert_eq!(told(&front.get("/b", &[("Host", "other.test")])), STORED);

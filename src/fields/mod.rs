@@ -16,6 +16,7 @@ pub mod hop;
 pub mod list;
 pub mod no_vary_search;
 pub mod path;
+pub mod query;
 pub mod range;
 pub mod structured;
 pub mod targeted;

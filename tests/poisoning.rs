@@ -1,0 +1,418 @@
+//! What one client must not be able to have stored for the others: another resource's answer, an error of
+//! its own making, somebody's page.
+//!
+//! Raw bytes over sockets, and an origin that tells what it got.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
+mod support;
+
+use support::front::{Front, HIT, HOST, STORED, told};
+use support::{Connection, Larder, Origin, RedisServer, Request, Script, front};
+
+const MINUTE: (&str, &str) = ("Cache-Control", "max-age=60");
+const PATIENCE: std::time::Duration = support::PATIENCE;
+
+/// What an origin sees of a request that could change its answer.
+fn echo(request: &Request) -> Script {
+    let Request { method, target, .. } = request;
+    let body = String::from_utf8_lossy(&request.body);
+    Script::ok(format!("{method} {target} at {} with <{body}>", request.header("host")), &[])
+}
+
+/// Sends bytes as they are; status and text, or that the connection was closed without an answer.
+fn raw(larder: &Larder, bytes: &[u8]) -> (u16, String) {
+    let mut connection = Connection::open(larder.proxy());
+    let _closed = connection.try_write(bytes);
+    let method = if bytes.starts_with(b"HEAD") { "HEAD" } else { "GET" };
+    connection.try_response(method).map_or((0, String::new()), |response| (response.status, response.text()))
+}
+
+fn request(target: &[u8], host: &str, more: &str) -> Vec<u8> {
+    [b"GET ", target, format!(" HTTP/1.1\r\nHost: {host}\r\n{more}\r\n").as_bytes()].concat()
+}
+
+/// Targets that some server, proxy or framework takes for one another.
+const TARGETS: [&str; 84] = [
+    "/",
+    "//",
+    "/?",
+    "/??",
+    "/a",
+    "/a?",
+    "/a?&",
+    "/a??",
+    "/a?=",
+    "/A",
+    "/%61",
+    "/%41",
+    "/%2561",
+    "/a/",
+    "/a//",
+    "//a",
+    "/./a",
+    "/a/.",
+    "/a/b",
+    "/a/b/..",
+    "/a/../a",
+    "/a%2fb",
+    "/a%2Fb",
+    "/a%252fb",
+    "/a%5cb",
+    "/a\\b",
+    "/a//b",
+    "/a/%2e/b",
+    "/a/%2e%2e/a/b",
+    "/a/%252e%252e/a/b",
+    "/a;x",
+    "/a;x=1",
+    "/a;",
+    "/a%3bx",
+    "/a%3fx",
+    "/a?x",
+    "/a%23x",
+    "/a%00",
+    "/a%0a",
+    "/a%0d%0ax",
+    "/a%20",
+    "/a+",
+    "/a%2b",
+    "/a%zz",
+    "/a%",
+    "/a%2",
+    "/a%c0%af",
+    "/a%e0%80%af",
+    "/a%u002f",
+    "/a|b",
+    "/a\"b",
+    "/a{b}",
+    "/a^b",
+    "/a?x=1",
+    "/a?x=",
+    "/a?X=1",
+    "/a?%78=1",
+    "/a?x=%31",
+    "/a?x=1&",
+    "/a?&x=9",
+    "/a?x=1&&y=2",
+    "/a?x=1&x=2",
+    "/a?x=2&x=1",
+    "/a?x=1&X=2",
+    "/a?X=2&x=1",
+    "/a?x=1&%78=2",
+    "/a?%78=2&x=1",
+    "/a?x[]=1&x=2",
+    "/a?x=2&x[]=1",
+    "/a?x=1;y=2",
+    "/a?y=2;x=1",
+    "/a?x=1;y=2&x=3",
+    "/a?x=3&x=1;y=2",
+    "/a?x=1&y=2;x=3",
+    "/a?y=2;x=3&x=1",
+    "/a?x=1?y=2",
+    "/a?x=a+b",
+    "/a?x=a%20b",
+    "/a?x=a%2bb",
+    "/a?x=1%26y=2",
+    "/a?x%3d1",
+    "/a?x=%zz",
+    "/a?x=/../b",
+    "/a?x=http://b/",
+];
+
+#[test]
+fn key_and_forwarded_request_never_disagree() {
+    let route = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n";
+    let cached = Front::new("ttl.default = \"60s\"", echo);
+    let plain = Front::with(&format!("{route}cache = false"), echo);
+    let mut requests: Vec<Vec<u8>> = Vec::new();
+    for target in TARGETS {
+        requests.push(request(target.as_bytes(), HOST, ""));
+    }
+    for target in
+        [&b"/a\xe9"[..], b"/a\xc3\xa9", b"/a%c3%a9", b"/a?x=\xe9", b"/a#x", b"/a?x#y", b"*", b"a", b""]
+    {
+        requests.push(request(target, HOST, ""));
+    }
+    for host in [
+        "api.test",
+        "API.test",
+        "api.test:80",
+        "api.test:",
+        "api.test:8080",
+        "api.test:443",
+        "api.test.",
+        "b.test",
+        "api.test.:80",
+    ] {
+        requests.push(request(b"/a", host, ""));
+        requests.push(request(format!("http://{host}/a").as_bytes(), HOST, ""));
+        requests.push(request(format!("http://{host}/a").as_bytes(), host, ""));
+    }
+    requests.push(request(b"https://api.test/a", HOST, ""));
+    requests.push(request(b"http://api.test", HOST, ""));
+    requests.push(request(b"http://api.test?", HOST, ""));
+    for more in [
+        "Content-Length: 0\r\n",
+        "Range: bytes=0-3\r\n",
+        "X-HTTP-Method-Override: POST\r\n",
+        "Expect: 100-continue\r\n",
+    ] {
+        requests.push(request(b"/a", HOST, more));
+    }
+    // Twice: what was stored first, and what is found then.
+    for bytes in requests.iter().chain(&requests) {
+        let (got, meant) = (raw(&cached.larder, bytes), raw(&plain.larder, bytes));
+        let part = |whole: &str| whole.get(..4).unwrap_or_default().to_owned();
+        let same = got == meant || got == (206, part(&meant.1));
+        assert!(same, "{:?}: {got:?}, without a cache {meant:?}", String::from_utf8_lossy(bytes));
+    }
+    assert!(cached.origin.requests().len() > 70, "the origin was asked for each of them");
+}
+
+#[test]
+fn the_order_of_arguments_counts_where_any_origin_may_take_them_for_one() {
+    let front = Front::new("ttl.default = \"60s\"", echo);
+    for (one, two) in [
+        ("/a?x=1&y=2", "/a?y=2&x=1"),
+        ("/a?x=1&x=2&y", "/a?y&x=1&x=2"),
+        ("/a?y%5B0%5D=1&x=%zz", "/a?x=%zz&y%5B0%5D=1"),
+    ] {
+        assert_eq!(told(&front.get(one, &[])), STORED, "{one}");
+        assert_eq!(told(&front.get(two, &[])), HIT, "{two}");
+    }
+}
+
+#[test]
+fn no_parameter_hides_behind_one_that_the_route_ignores() {
+    let front = Front::new("ttl.default = \"60s\"\nkey.ignore_query = [\"utm_*\", \"gclid\"]", echo);
+    assert_eq!(told(&front.get("/a?id=1", &[])), STORED);
+    for same in ["/a?id=1&utm_source=x", "/a?utm_x=1&id=1", "/a?gclid&id=1", "/a?utm_x=%26id%3d2&id=1"] {
+        assert_eq!(told(&front.get(same, &[])), HIT, "{same}");
+    }
+    for cloaked in [
+        "/a?id=1&utm_x=1;id=2",
+        "/a?utm_x=1;id=2&id=1",
+        "/a?id=1;utm_x=1",
+        "/a?id=1&utm_x=1?id=2",
+        "/a?id=1&utm_x%26id=2",
+        "/a?id=1&utm_%3bid=2",
+        "/a?id=1&utm%5Fx=1",
+        "/a?id=1&UTM_x=1",
+        "/a?id=1&+utm_x=1",
+        "/a?id=1&",
+        "/a?id=1&gclids=1",
+    ] {
+        let answer = front.get(cloaked, &[]);
+        assert_eq!(told(&answer), STORED, "{cloaked}");
+        assert!(answer.text().contains(cloaked), "{cloaked}");
+    }
+    assert_eq!(front.get("/a?id=1", &[]).text(), "GET /a?id=1 at api.test with <>");
+}
+
+#[test]
+fn a_get_with_a_body_is_not_cached_and_touches_nothing_that_is() {
+    let front = Front::new("ttl.default = \"60s\"", echo);
+    for framed in
+        ["Content-Length: 4\r\n\r\nevil", "Transfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n"]
+    {
+        let fat = format!("GET /fat HTTP/1.1\r\nHost: {HOST}\r\n{framed}");
+        assert_eq!(raw(&front.larder, fat.as_bytes()).1, "GET /fat at api.test with <evil>");
+        // Neither before anything is stored, nor after.
+        assert_eq!(front.get("/fat", &[]).text(), "GET /fat at api.test with <>");
+        assert_eq!(raw(&front.larder, fat.as_bytes()).1, "GET /fat at api.test with <evil>");
+    }
+    assert_eq!(front.told("/fat", &[], 2), [HIT, HIT]);
+}
+
+#[test]
+fn a_redirect_to_what_a_client_named_is_that_clients_alone() {
+    let front = Front::new("ttl.default = \"60s\"", |request| {
+        let to = format!("http://{}{}/", request.header("host"), request.target);
+        Script::respond(301, &[("Location", &to)], "")
+    });
+    for (target, host, location) in [
+        ("/a", "evil.test", "http://evil.test/a/"),
+        ("/a", "api.test", "http://api.test/a/"),
+        ("/a?", "api.test", "http://api.test/a?/"),
+        ("/a", "API.TEST:80", "http://api.test/a/"),
+        ("/a", "api.test.", "http://api.test./a/"),
+    ] {
+        for _ in 0..2 {
+            assert_eq!(front.get(target, &[("Host", host)]).header("location"), location, "{target} {host}");
+        }
+    }
+    let absolute = format!("GET http://other.test/a HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    let mut connection = Connection::open(front.larder.proxy());
+    connection.write(absolute.as_bytes());
+    let location = connection.response("GET").header("location").to_owned();
+    assert!(location.is_empty() || location == "http://other.test/a/", "9112 §3.2.2: {location}");
+    assert_eq!(front.get("/a", &[]).header("location"), "http://api.test/a/");
+}
+
+/// An origin that answers a request with a field of its own making by the status that it names, or one that
+/// is large or odd by the status in the path.
+fn choking(request: &Request) -> Script {
+    let asked = request.header("x-status");
+    let size: usize = request.headers.0.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let odd = request.headers.0.iter().any(|(name, value)| name == "x-odd" && !value.is_ascii());
+    let status = match asked {
+        "" if size > 4200 || odd || request.headers.0.len() > 70 => request.target[1..4].parse().unwrap(),
+        "" => 200,
+        status => status.parse().unwrap(),
+    };
+    Script::respond(
+        status,
+        &[("Cache-Control", "public, max-age=60")],
+        if status == 200 { "good" } else { "bad" },
+    )
+}
+
+fn good_after(front: &Front, path: &str, bad: &[(&str, &str)], status: u16) {
+    assert_eq!(front.get(path, bad).status, status, "{path}");
+    let good = front.get(path, &[]);
+    assert_eq!((good.status, good.text().as_str()), (200, "good"), "{path}");
+    assert_eq!(told(&front.get(path, &[])), HIT, "{path}: the error keeps nobody from being served");
+}
+
+#[test]
+fn an_error_that_a_client_brought_about_is_nobody_elses() {
+    let front = Front::new("ttl.default = \"60s\"\nttl.override = \"60s\"", choking);
+    for status in [
+        400, 405, 406, 408, 411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431, 501, 505,
+        511,
+    ] {
+        let asked = status.to_string();
+        good_after(&front, &format!("/message{status}"), &[("X-Status", &asked)], status);
+    }
+    let large = "a".repeat(5000);
+    let names: Vec<String> = (0..80).map(|nth| format!("X-{nth}")).collect();
+    let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "a")).collect();
+    for status in [400, 401, 403, 404, 410, 500, 502, 503] {
+        good_after(&front, &format!("/{status}large"), &[("X-Large", &large)], status);
+        good_after(&front, &format!("/{status}many"), &many, status);
+        good_after(&front, &format!("/{status}odd"), &[("X-Odd", "\u{e9}")], status);
+    }
+    assert_eq!(
+        told(&front.get("/404x", &[("X-Large", &large)])),
+        "MISS larder; fwd=uri-miss; detail=odd-request"
+    );
+}
+
+#[test]
+fn what_is_absent_or_broken_for_all_is_still_kept() {
+    let front =
+        Front::new("", |request| Script::respond(request.target[1..].parse().unwrap(), &[MINUTE], "x"));
+    for status in [301, 308, 403, 404, 410, 500, 503] {
+        assert_eq!(
+            front.told(&format!("/{status}"), &[("User-Agent", "x/1 (y)")], 2),
+            [STORED, HIT],
+            "{status}"
+        );
+    }
+}
+
+/// The account page of whoever asks, under any name below `/account`.
+fn account(request: &Request) -> Script {
+    let (path, type_and_control) = (request.target.as_str(), request.header("x-answer"));
+    let (kind, control) = type_and_control.split_once(" / ").unwrap_or(("text/html", ""));
+    assert!(path.starts_with("/account"), "{path}");
+    let fields = [
+        ("Content-Type", kind),
+        ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("Cache-Control", control),
+    ];
+    Script::ok("secret", if control.is_empty() { &fields[..2] } else { &fields })
+}
+
+const DECEPTION: &str = "MISS larder; fwd=uri-miss; detail=deception";
+
+#[test]
+fn a_page_under_the_name_of_a_style_is_not_stored_for_all() {
+    for cache in
+        ["ttl.default = \"60s\"", "ttl.override = \"60s\"", "", "cookies = \"ignore\"\nttl.default = \"60s\""]
+    {
+        let front = Front::new(cache, account);
+        for path in
+            ["/account/x.css", "/account;x.js", "/account%0Ax.png", "/account%3Fx.woff2", "/account/x.css;y"]
+        {
+            let told = front.told(path, &[], 2);
+            assert_eq!(told[0], DECEPTION, "{cache} {path}");
+            assert_ne!(told[1], HIT, "{cache} {path}");
+        }
+        let json = ("X-Answer", "application/json / max-age=60");
+        assert_eq!(
+            front.told("/account/x.jpg", &[json], 1),
+            [DECEPTION],
+            "{cache}: a lifetime says nothing of sharing"
+        );
+        for (path, answer) in [
+            ("/account/a.css", "text/html / public, max-age=60"),
+            ("/account/b.css", "text/html / s-maxage=60"),
+            ("/account/c.css", "text/css / max-age=60"),
+            ("/account/d.js", "application/x-javascript / max-age=60"),
+            ("/account/e.html", "text/html / max-age=60"),
+            ("/account/f", "text/html / max-age=60"),
+        ] {
+            assert_eq!(
+                front.told(path, &[("X-Answer", answer)], 2),
+                [STORED, HIT],
+                "{cache} {path} {answer}"
+            );
+        }
+    }
+    let front = Front::new("ttl.default = \"60s\"\ndeception_guard = false", account);
+    assert_eq!(front.told("/account/x.css", &[], 2), [STORED, HIT]);
+}
+
+#[test]
+fn what_the_guard_kept_out_is_counted() {
+    let origin = Origin::start(account);
+    let config = front::configuration(
+        &origin,
+        "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"",
+    );
+    let larder = Larder::start(&config.replace("admin = \"off\"", "admin = \"127.0.0.1:0\""));
+    larder.get("/account/x.css", &[]);
+    let sample = "larder_not_stored_total{route=\"all\",reason=\"deception\"}";
+    assert!(support::within(PATIENCE, || larder.metric(sample) == Some(1.0)), "{}", larder.metrics());
+}
+
+#[test]
+fn a_confirmation_does_not_make_storable_what_the_guard_kept_out() {
+    // Stored while it was a style, and confirmed with another type by an origin that now has a page there.
+    let front = Front::new("ttl.default = \"60s\"", |request| match request.header("if-none-match") {
+        "" => Script::ok(
+            "a {}",
+            &[("Content-Type", "text/css"), ("ETag", "\"1\""), ("Cache-Control", "no-cache")],
+        ),
+        _ => Script::respond(
+            304,
+            &[("ETag", "\"1\""), ("Cache-Control", "max-age=60"), ("Content-Type", "text/html")],
+            "",
+        ),
+    });
+    assert_eq!(told(&front.get("/x.css", &[])), STORED);
+    front.get("/x.css", &[]);
+    assert_ne!(told(&front.get("/x.css", &[])), HIT);
+}
+
+#[test]
+fn a_page_that_deceives_does_not_reach_redis_either() {
+    let redis = RedisServer::start();
+    let origin = Origin::start(account);
+    let route = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n[route.cache]\nttl.default = \"60s\"";
+    let larder = Larder::start(&front::configuration(
+        &origin,
+        &format!("[cache]\nredis = \"{}\"\n{route}", redis.url()),
+    ));
+    larder.get("/account/x.css", &[("Host", HOST)]);
+    larder.get("/account/x", &[("Host", HOST)]);
+    assert!(support::within(PATIENCE, || !redis.keys().is_empty()));
+    assert_eq!(redis.keys().iter().filter(|key| key.ends_with(":-")).count(), 1, "{:?}", redis.keys());
+}

@@ -11,8 +11,9 @@ use http::{HeaderMap, HeaderName};
 ///
 /// A comma inside a quoted string does not divide. A string opens where one may stand: at a member's
 /// start, behind its `=`, or behind the `W/` of a weak tag; a quote elsewhere is a byte as any other. One
-/// that is never closed opens no string; from its member on the line is divided at every comma. So
-/// nothing can hide behind a stray quote.
+/// that is never closed, or closed in the middle of something, opens no string; from its member on the line
+/// is divided at every comma. So nothing can hide behind a stray quote, nor can who writes the beginning
+/// of a line swallow what another adds to it.
 pub fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     pieces(line).map(trim).filter(|member| !member.is_empty())
 }
@@ -127,7 +128,9 @@ fn end_with_quotes(bytes: &[u8], escapes: bool) -> Option<usize> {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if quoted && escapes => escaped = true,
-            b'"' if quoted => quoted = false,
+            b'"' if quoted && ends_there(bytes.get(at + 1)) => quoted = false,
+            // No string ends so: it was none, or another quote belongs to it.
+            b'"' if quoted => return None,
             b'"' => quoted = before.opens(),
             b',' if !quoted => return Some(at),
             _ => {}
@@ -135,6 +138,11 @@ fn end_with_quotes(bytes: &[u8], escapes: bool) -> Option<usize> {
         before = before.then(byte);
     }
     (!quoted).then_some(bytes.len())
+}
+
+/// Whether a quoted string may end before this byte: at a comma, a parameter, white space, or the line's end.
+fn ends_there(next: Option<&u8>) -> bool {
+    next.is_none_or(|byte| matches!(byte, b',' | b';' | b' ' | b'\t'))
 }
 
 /// What a member has been so far, as far as it says whether a quoted string may begin.
@@ -192,6 +200,8 @@ mod tests {
             ("a stray quote behind a string", r#"a="x"", b, c="""#, vec![r#"a="x"""#, "b", r#"c="""#]),
             ("§5.6.6 a parameter", r#"a;b="x, y", c"#, vec![r#"a;b="x, y""#, "c"]),
             ("§8.8.3 tags", r#""a,b", W/"c,d", w"#, vec![r#""a,b""#, r#"W/"c,d""#, "w"]),
+            ("swallowing what follows", r#"a=";b, c="x", d"#, vec![r#"a=";b"#, r#"c="x""#, "d"]),
+            ("closed in the middle", r#"a="x"b="y, z", c"#, vec![r#"a="x"b="y"#, r#"z""#, "c"]),
             ("a space behind =", r#"a= "x, y", b"#, vec![r#"a= "x, y""#, "b"]),
         ] {
             assert_eq!(list(line), expected, "{clause}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use larder::clock::Timestamp;
+use larder::fields::query;
 use larder::rules::{
     self, Authorization, ClientCacheControl, Cookies, Heuristic, Normalize, OriginFailure, Policy,
     RequestFacts, ResponseFacts, Reuse, SetCookie, Ttl, reuse, storing,
@@ -210,11 +211,13 @@ pub fn key(dice: &mut Dice) {
     assert!(!key.url().contains('\0') && !key.extras().contains('\0'), "its text stands for one pair");
     assert_eq!(of(&policy.path(&path), &query, &policy), key, "a path as the key has it stays so");
 
-    // Arguments of different names have no order; those of one name have.
+    // Arguments of different names have no order; those of names that an origin may take for one have, and
+    // so has a query that origins divide in different ways.
     let mut turned: Vec<&str> = query.split('&').collect();
-    let name = |argument: &str| argument.split('=').next().unwrap().to_owned();
+    let name = |argument: &str| query::folded(argument).collect::<Vec<_>>();
     let last = turned.len() - 1;
-    if turned.len() > 1 && name(turned[last]) != name(turned[last - 1]) {
+    let plain = !turned.iter().any(|argument| query::is_divided_otherwise(argument));
+    if turned.len() > 1 && plain && name(turned[last]) != name(turned[last - 1]) {
         turned.swap(last, last - 1);
         assert_eq!(of(&path, &turned.join("&"), &policy), key, "{query}");
     }

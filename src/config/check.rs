@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::problems::Found;
 use super::reader::{Reader, Span, Text, Zero, one_of};
 use super::section::Section;
-use super::{Access, Cache, Config, Limits, Listen, Log, LogFormat, Network, Timing};
+use super::{Access, Cache, Config, Limits, Listen, Log, LogFormat, Network, Sample, Timing};
 use super::{address, defaults, listen, network, routes, upstreams};
 
 /// Reads the whole file. What is wrong is noted in `reader`, and only where nothing was is the
@@ -175,6 +175,8 @@ fn cache(mut section: Section<'_>) -> Cache {
         variants: s.count("variants", d.variants, 1..=4096),
         hit_for_miss: s.duration("hit_for_miss", d.hit_for_miss, Zero::Fine),
         status_key: s.flag("status_key", d.status_key),
+        verify: verify(s, d.verify),
+        quarantine: s.duration("quarantine", d.quarantine, Zero::Refused("write verify = \"off\" instead")),
         memory,
         redis_max_object,
         redis_queue,
@@ -186,6 +188,22 @@ fn cache(mut section: Section<'_>) -> Cache {
     not_beyond(s, ("redis_max_object", redis_max_object), ("redis_queue", redis_queue));
     section.finish();
     cache
+}
+
+/// `"off"`, or a part such as `"1/1000"`.
+fn verify(section: &mut Section<'_>, default: Option<Sample>) -> Option<Sample> {
+    let Some(text) = section.text("verify") else { return default };
+    if text.value == "off" {
+        return None;
+    }
+    let parts = text.value.split_once('/');
+    let sample = parts
+        .and_then(|(some, of)| Some(Sample { some: some.trim().parse().ok()?, of: of.trim().parse().ok()? }));
+    let sample = sample.filter(|sample| sample.some > 0 && sample.some <= sample.of);
+    if sample.is_none() {
+        section.reader.refuse(&text, "not a part of all hits", "write such as \"1/1000\", or \"off\"");
+    }
+    sample
 }
 
 /// Refuses a value that could never be reached because another is smaller.

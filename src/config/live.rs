@@ -78,6 +78,8 @@ impl Cache {
             lag_timeout: _,
             hit_for_miss: _,
             status_key: _,
+            verify: _,
+            quarantine: _,
         } = self;
         let (new_memory, new_in_flight, new_variants) = (&new.memory, &new.in_flight, &new.variants);
         let (new_redis, new_deadline) = (&new.redis, &new.redis_deadline);

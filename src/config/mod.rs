@@ -192,6 +192,27 @@ pub struct Cache {
     pub hit_for_miss: Duration,
     /// Tell a client that asks (`Larder-Debug: key`) the key of its own request, in `Cache-Status`.
     pub status_key: bool,
+    /// Which hits are fetched again and compared; `None` = none.
+    pub verify: Option<Sample>,
+    /// How long nothing is stored under a key whose response was not for all.
+    pub quarantine: Duration,
+}
+
+/// So many of so many, such as `1/1000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Taken; at least 1.
+    pub some: u32,
+    /// Of so many, at least as many.
+    pub of: u32,
+}
+
+impl Sample {
+    /// Whether the one with this number, from 0, is of the sample; evenly spread.
+    pub const fn takes(self, number: u64) -> bool {
+        let of = if self.of == 0 { 1 } else { self.of as u64 };
+        (number % of) * (self.some as u64) % of < self.some as u64
+    }
 }
 
 /// `[timing]`

@@ -87,7 +87,7 @@ pub(super) fn may_keep(
     let permit = rules::storing::judge(asked, facts, policy)?;
     let seen = Exchanged { target: sent.target.as_str(), asked: &sent.headers, answer: headers };
     rules::guard(&seen, facts, policy)?;
-    Ok(permit)
+    if filling.is_quarantined() { Err(NotStored::Quarantined) } else { Ok(permit) }
 }
 
 /// Whether an answer is an error in whose place what is stored may stand: RFC 5861 §4, "any situation

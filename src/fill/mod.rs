@@ -25,6 +25,7 @@ mod keep;
 pub mod outbound;
 mod plan;
 mod tell;
+pub mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;

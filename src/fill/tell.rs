@@ -9,11 +9,11 @@ use std::sync::Arc;
 use http::Response;
 
 use crate::rules::NotStored;
-use crate::stored::StoredResponse;
+use crate::stored::{CacheKey, StoredResponse};
 use crate::upstream::OriginBody;
 use crate::worker::{ForOwner, Landing, Own, OwnerLanding};
 
-use super::{Filling, Want, judge};
+use super::{Fill, Filling, Want, judge};
 
 impl Filling {
     /// Not to be shared: marks the key, sends everyone else away, gives it to the owner.
@@ -44,6 +44,15 @@ impl Filling {
             let until = self.fill.worker.now().saturating_add(self.fill.snapshot.config.cache.hit_for_miss);
             shared.memory.mark(&self.fill.key, self.fill.class, why, until);
         }
+    }
+
+    /// Whether nothing may be stored under the key for a while; nor is what the shared tier may have of it
+    /// to be trusted.
+    pub(super) fn is_quarantined(&self) -> bool {
+        let Fill { worker, key, exact, .. } = &self.fill;
+        let now = worker.now();
+        let doubted = |key: &CacheKey| worker.shared.doubts.is_quarantined(key.hash(), now);
+        doubted(key) || exact.as_ref().is_some_and(|exact| doubted(exact))
     }
 
     pub(super) fn promote(&self, found: &Arc<StoredResponse>) {

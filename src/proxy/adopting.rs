@@ -93,6 +93,9 @@ pub(super) fn adoptable(
     let permit = rules::storing::judge_post(&asked.facts, &facts, policy).ok()?;
     let seen = Exchanged { target, asked: &asked.headers, answer: response.headers() };
     rules::guard(&seen, &facts, policy).ok()?;
+    if exchange.worker.shared.doubts.is_quarantined(exchange.key.hash(), response_time) {
+        return None;
+    }
     Some(Adoptable { permit, seat, response_time })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::fill::Want;
+use crate::fill::{Want, verify};
 use crate::flight::FlightKey;
 use crate::rules::{self, MustAsk, NotStored, Reusable, Reuse, SelectingFields};
 use crate::store::Resource;
@@ -102,6 +102,8 @@ fn reuse(
             forward(exchange, |exchange| Pass::missing(exchange, Miss::Request))
         }
         (Reuse::Fresh(reusable), Some(cut)) => {
+            let Exchange { worker, snapshot, route, asked, .. } = &*exchange;
+            verify::sample(worker, snapshot, *route, asked, &stored);
             hit(exchange, stored, cut, reusable, Source::Hit(Tier::Memory))
         }
         (Reuse::Stale { grace: Some(reusable), .. }, Some(cut)) => {

@@ -22,6 +22,7 @@ pub mod storing;
 #[cfg(test)]
 mod testing;
 mod validation;
+mod verifying;
 
 pub use facts::{Expires, RequestFacts, ResponseFacts, is_safe};
 pub use freshness::{Lifetime, LifetimeSource, OriginFailure, current_age, lifetime, usable_for};
@@ -41,3 +42,4 @@ pub use validation::{
     not_modified_fields, origin_conditions, our_if_range, same_representation, same_strong_validator,
     speaks_of, strip_conditions,
 };
+pub use verifying::{Compared, Finding, finding};

@@ -42,11 +42,13 @@ pub enum NotStored {
     OddRequest,
     /// It has the name of a static file and is something else.
     Deception,
+    /// What was stored under its key was not for all: nothing is, for a while (`cache.verify`).
+    Quarantined,
 }
 
 impl NotStored {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Method,
         Self::Status,
         Self::NoStore,
@@ -64,6 +66,7 @@ impl NotStored {
         Self::Head,
         Self::OddRequest,
         Self::Deception,
+        Self::Quarantined,
     ];
 
     /// The word for headers, labels and logs.
@@ -86,6 +89,7 @@ impl NotStored {
             Self::Head => "head",
             Self::OddRequest => "odd-request",
             Self::Deception => "deception",
+            Self::Quarantined => "quarantined",
         }
     }
 }

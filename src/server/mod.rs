@@ -28,7 +28,7 @@ use crate::config::{Access, Config};
 use crate::flight::Flights;
 use crate::store::{Memory, Purges, Searches};
 use crate::telemetry::{AccessLog, Form, ProxyHeaders};
-use crate::worker::{NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot};
+use crate::worker::{Doubts, NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot};
 
 pub use listen::StartError;
 
@@ -130,6 +130,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         tiers: Mutex::new(Vec::new()),
         reach: Arc::default(),
         press: Press::new(config.workers),
+        doubts: Doubts::default(),
         reloads: Reloads::new(reread),
         snapshot: ArcSwap::from_pointee(Snapshot::first(config, &clock)),
         started_at: clock.now(),

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::TcpListener as StdListener;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ async fn worker(thread: &Thread, index: usize) -> Arc<Worker> {
     if let Some(redis) = &redis {
         shared.tiers.lock().push(redis.clone());
     }
-    Arc::new(Worker { index, shared, redis })
+    Arc::new(Worker { index, shared, redis, sampled: AtomicU64::new(0) })
 }
 
 /// Keeps each upstream in order that a configuration brings into force. Never returns.

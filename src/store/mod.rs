@@ -46,6 +46,8 @@ mod samples {
             variants: 8,
             hit_for_miss: Duration::from_secs(60),
             status_key: true,
+            verify: None,
+            quarantine: Duration::from_secs(600),
         }
     }
 }

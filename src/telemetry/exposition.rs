@@ -54,6 +54,7 @@ fn routes(page: &mut Page, snapshot: &Snapshot) {
     page.by_route(&f::MISSES, snapshot, "reason", |c| c.misses());
     page.by_route(&f::BYPASSES, snapshot, "reason", |c| c.bypasses());
     page.by_route(&f::NOT_STORED, snapshot, "reason", |c| c.not_stored());
+    page.by_route(&f::VERIFIED, snapshot, "finding", |c| c.verified());
     page.per_route(&f::COLLAPSED, snapshot, |c| c.collapsed);
     let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
     page.by_route(&f::RESPONSES, snapshot, "status_class", |c| classes.into_iter().zip(c.status_classes));

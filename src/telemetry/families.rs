@@ -54,6 +54,8 @@ families! {
         "Requests that were forwarded without looking into the cache, by reason.";
     NOT_STORED: Counter "larder_not_stored_total"
         "Requests whose response was not stored, by reason.";
+    VERIFIED: Counter "larder_verified_total"
+        "Hits that were fetched again and compared (cache.verify), by what was found: unkeyed and planted are responses that were not for everyone they were given to.";
     COLLAPSED: Counter "larder_collapsed_total"
         "Requests that shared another request's fetch.";
     RESPONSES: Counter "larder_responses_total"

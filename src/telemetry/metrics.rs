@@ -18,7 +18,7 @@ use super::outcome::{Bypass, Kind, Miss, Outcome, Tier};
 use super::stats::hit_ratio;
 use super::timeline::Phase;
 use super::{exposition, stats};
-use crate::rules::NotStored;
+use crate::rules::{Finding, NotStored};
 
 /// The label `route` of what no route matched; also the label `tier` where no tier answered.
 pub(super) const NONE: &str = "-";
@@ -192,6 +192,13 @@ impl Shard {
         self.process.0.origin_fetches.observe(took);
     }
 
+    /// A hit on a route was fetched again and compared.
+    pub fn verified(&self, route: Option<usize>, finding: Finding) {
+        if let Some(route) = self.route(route) {
+            bump(&route.verified, finding as usize);
+        }
+    }
+
     fn route(&self, route: Option<usize>) -> Option<&RouteCounts<AtomicU64>> {
         let known = route.filter(|i| *i < self.routes.len());
         known.map_or(self.routes.last(), |i| self.routes.get(i)).map(|cell| &cell.0)
@@ -275,6 +282,8 @@ pub(super) struct RouteCounts<C> {
     bypasses: [C; Bypass::ALL.len()],
     /// By [`NotStored`].
     not_stored: [C; NotStored::ALL.len()],
+    /// By [`Finding`].
+    verified: [C; Finding::ALL.len()],
     /// By the status' first digit, 1 to 5.
     pub(super) status_classes: [C; 5],
     pub(super) collapsed: C,
@@ -361,6 +370,7 @@ impl RouteCounts<u64> {
         each(&mut self.misses, &from.misses);
         each(&mut self.bypasses, &from.bypasses);
         each(&mut self.not_stored, &from.not_stored);
+        each(&mut self.verified, &from.verified);
         each(&mut self.status_classes, &from.status_classes);
         self.collapsed += read(&from.collapsed);
         self.failed += read(&from.failed);
@@ -397,6 +407,11 @@ impl RouteCounts<u64> {
     /// Requests whose response was not stored, by reason.
     pub(super) fn not_stored(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         NotStored::ALL.into_iter().map(NotStored::as_str).zip(self.not_stored)
+    }
+
+    /// Hits that were looked at again, by what was found.
+    pub(super) fn verified(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        Finding::ALL.into_iter().map(Finding::as_str).zip(self.verified)
     }
 
     /// See [`hit_ratio`].

@@ -70,6 +70,7 @@ fn route(counts: &RouteCounts<u64>) -> Value {
         "revalidated": counts.of_kind(Kind::Revalidated),
         "misses": by_word(counts.misses()),
         "not_stored": by_word(counts.not_stored()),
+        "verified": by_word(counts.verified()),
         "bypass": counts.of_kind(Kind::Bypass),
         "bypass_reasons": by_word(counts.bypasses()),
         "collapsed": counts.collapsed,

@@ -4,6 +4,7 @@
 //! Must not know: the order in which they are used.
 
 mod asked;
+mod doubts;
 mod forget;
 mod landing;
 mod press;
@@ -12,14 +13,14 @@ mod reload;
 pub(crate) mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use http::{Method, Uri};
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, Mono, Timestamp};
-use crate::config::{Config, Route, RouteCache};
+use crate::config::{Config, Route, RouteCache, Sample};
 use crate::flight::Flights;
 use crate::interim;
 use crate::rules::Methods;
@@ -29,6 +30,7 @@ use crate::telemetry::{AccessLog, Metrics, ProxyHeaders, Shard};
 use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
+pub use doubts::Doubts;
 pub use forget::Forgotten;
 pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Looked, Own, OwnerLanding};
 pub use press::{Press, worthwhile};
@@ -42,6 +44,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// This thread's connection to the shared tier.
     pub redis: Option<Redis>,
+    /// Hits that could have been looked at again (`cache.verify`).
+    pub sampled: AtomicU64,
 }
 
 /// What all threads share.
@@ -81,6 +85,8 @@ pub struct Shared {
     pub press: Press,
     /// What the log was last told of the shared tier.
     pub reach: Arc<Reach>,
+    /// Keys that are not trusted for a while.
+    pub doubts: Doubts,
     /// How another configuration comes into force.
     pub reloads: Reloads,
 }
@@ -109,6 +115,11 @@ impl Worker {
     /// The time of day.
     pub fn now(&self) -> Timestamp {
         self.shared.clock.now()
+    }
+
+    /// Whether the hit at hand is one of the sample. Counts it.
+    pub fn is_sampled(&self, sample: Sample) -> bool {
+        sample.takes(self.sampled.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The time for durations.

@@ -40,6 +40,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         tiers: Mutex::default(),
         reach,
         press: Press::new(1),
+        doubts: Doubts::default(),
         reloads: Reloads::new(None),
         snapshot: ArcSwap::from_pointee(Snapshot {
             metrics: Metrics::new(&["all".to_owned()], 1),
@@ -48,7 +49,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         }),
         clock,
     };
-    Worker { index: 0, shared: Arc::new(shared), redis }
+    Worker { index: 0, shared: Arc::new(shared), redis, sampled: AtomicU64::new(0) }
 }
 
 fn with_redis(server: &RedisServer) -> String {

@@ -129,6 +129,7 @@ fn a_routes_cache_is_read_into_policy_and_key() {
                  set_cookie = \"strip\"\nvary.normalize = [\"Accept-Language\"]\nmethods = [\"GET\", \"QUERY\"]\nmax_request_body = \"1KiB\"\n\
                  [route.cache.key]\nignore_query = [\"utm_*\"]\nheaders = [\"Accept-Language\", \"accept-language\"]\n\
                  dot_segments = \"resolve\"\nslashes = \"merge\"\n";
+    let lines = &lines.replace("keep = ", "deception_guard = false\nkeep = ");
     let cache = parse(&with_route(lines)).unwrap().routes[0].cache.clone().unwrap();
     let secs = |s| Some(Duration::from_secs(s));
     let names = vec!["lang".to_owned(), "ab".to_owned()];
@@ -136,7 +137,7 @@ fn a_routes_cache_is_read_into_policy_and_key() {
     assert_eq!((cache.policy.stale_while_revalidate, cache.policy.stale_if_error), (secs(4), secs(0)));
     assert_eq!((cache.policy.keep, cache.policy.set_cookie), (Duration::from_secs(5), SetCookie::Strip));
     assert_eq!(cache.policy.cookies, Cookies::Key(names.clone()));
-    assert_eq!(cache.policy.stale_if_disconnected, secs(7));
+    assert_eq!((cache.policy.stale_if_disconnected, cache.policy.deception_guard), (secs(7), false));
     let heuristic = Heuristic { percent: 20, max: Duration::from_secs(6) };
     assert_eq!(cache.policy.heuristic, Some(heuristic));
     assert_eq!(cache.policy.client_cache_control, ClientCacheControl::Ignore);
@@ -165,6 +166,31 @@ fn a_guess_can_be_switched_off_and_each_of_its_parts_has_a_default() {
         ("heuristic.max = \"1h\"", Some((10, 3600))),
     ] {
         assert_eq!(heuristic(lines), expected, "{lines}");
+    }
+}
+
+#[test]
+fn a_sample_is_a_part_of_all_hits_and_evenly_spread() {
+    let verify = |line: &str| parse(&with_rest(&format!("[cache]\n{line}\n"))).unwrap().cache.verify;
+    assert_eq!((verify(""), verify("verify = \"off\"")), (None, None));
+    for (line, some, of, taken) in [
+        ("verify = \"1/1\"", 1, 1, vec![0, 1, 2, 3, 4, 5]),
+        ("verify = \"1/3\"", 1, 3, vec![0, 3]),
+        ("verify = \"2/3\"", 2, 3, vec![0, 2, 3, 5]),
+        ("verify = \"1 / 1000\"", 1, 1000, vec![0]),
+    ] {
+        let sample = verify(line).unwrap();
+        assert_eq!((sample.some, sample.of), (some, of), "{line}");
+        assert_eq!((0..6).filter(|number| sample.takes(*number)).collect::<Vec<u64>>(), taken, "{line}");
+        assert!(!sample.takes(u64::MAX) || some == of || u64::MAX % u64::from(of) == 0, "{line}");
+    }
+    for wrong in ["0/1", "2/1", "1/0", "1", "/", "1/x", "-1/2", "1/4294967296", "", "on", "1/2/3"] {
+        let found = told(&with_rest(&format!("[cache]\nverify = \"{wrong}\"\n")));
+        let [(2, 10, message, help)] = &found[..] else { panic!("{wrong}: {found:?}") };
+        assert_eq!(
+            (message.as_str(), help.as_str()),
+            ("not a part of all hits", "write such as \"1/1000\", or \"off\"")
+        );
     }
 }
 

@@ -87,6 +87,33 @@ fn slashes_in_a_row_are_merged_in_the_key_where_the_route_says_so() {
 }
 
 #[test]
+fn no_route_stores_what_an_origin_may_take_for_anothers() {
+    let routes = "[[route]]\nname = \"account\"\nmatch = { path = [\"/account\", \"/account/*\"] }\nupstream = \"api\"\n\
+                  cache = false\n[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n\
+                  [route.cache]\nttl.default = \"60s\"\n";
+    let front = Front::with(routes, target);
+    for path in [
+        "/%61ccount/me",
+        "/account%2fme",
+        "/account%2Fme",
+        "//account/me",
+        "/account;x/me",
+        "/account%3bx/me",
+        "/account%5cme",
+        "/account%3fme",
+        "/account%23me",
+        "/account%00",
+        "/;x/account",
+    ] {
+        assert_eq!(front.told(path, &[], 2), [PATH, PATH], "{path}");
+        assert_eq!(front.origin.last().target, path, "as received");
+    }
+    for path in ["/a%2fb", "/a;x", "//a", "/a/account", "/accounts", "/account%20", "/Account"] {
+        assert_eq!(front.told(path, &[], 2), [STORED, HIT], "{path}");
+    }
+}
+
+#[test]
 fn no_route_stores_under_the_key_of_another() {
     let route = |name, path, cache| {
         format!(

@@ -64,6 +64,52 @@ pub fn merge_slashes(path: &str) -> Cow<'_, str> {
     Cow::Owned(merged)
 }
 
+/// The path as the most generous server reads it, where that is not just as it is written: decoded, up to a
+/// `?`, `#` or NUL, with slashes for backslashes, one slash for several, and without the parameters of
+/// segments (`;`).
+pub fn as_some_read_it(path: &str) -> Option<String> {
+    if !path.bytes().any(|byte| matches!(byte, b'%' | b';' | b'\\')) && !path.contains("//") {
+        return None;
+    }
+    let (mut read, mut parameters) = (Vec::with_capacity(path.len()), false);
+    for byte in Decoded(path.as_bytes()) {
+        match byte {
+            b'?' | b'#' | 0 => break,
+            b'/' | b'\\' if read.last() != Some(&b'/') => {
+                read.push(b'/');
+                parameters = false;
+            }
+            b'/' | b'\\' => parameters = false,
+            b';' => parameters = true,
+            byte if !parameters => read.push(byte),
+            _ => {}
+        }
+    }
+    let read = String::from_utf8_lossy(&read).into_owned();
+    (read != path).then_some(read)
+}
+
+/// Percent-decoded bytes, once; a `%` that begins no escape stands for itself.
+pub(super) struct Decoded<'a>(pub(super) &'a [u8]);
+
+impl Iterator for Decoded<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let (byte, rest) = match self.0 {
+            [b'%', high, low, rest @ ..] => match digit(*high).zip(digit(*low)) {
+                Some((high, low)) => (high << 4 | low, rest),
+                None => (b'%', self.0.get(1..).unwrap_or_default()),
+            },
+            [byte, rest @ ..] => (*byte, rest),
+            [] => return None,
+        };
+        self.0 = rest;
+        Some(byte)
+    }
+}
+
 fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.strip_prefix('/').unwrap_or(path).split('/')
 }
@@ -110,6 +156,28 @@ impl Iterator for Plain<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_path_is_read_as_generously_as_any_server_does() {
+        for (path, read) in [
+            ("/a/b", None),
+            ("/a%", None),
+            ("/%61/b", Some("/a/b")),
+            ("/a%2Fb", Some("/a/b")),
+            ("/a%5cb\\c", Some("/a/b/c")),
+            ("//a///b/", Some("/a/b/")),
+            ("/a;x=1/b;y", Some("/a/b")),
+            ("/a%3bx%2fb", Some("/a/b")),
+            ("/;/a", Some("/a")),
+            ("/a%3fb", Some("/a")),
+            ("/a%23b", Some("/a")),
+            ("/a%00.css", Some("/a")),
+            ("/%2561", Some("/%61")),
+            ("/%ff", Some("/\u{fffd}")),
+        ] {
+            assert_eq!(as_some_read_it(path).as_deref(), read, "{path}");
+        }
+    }
 
     #[test]
     fn a_dot_segment_is_found_in_any_writing() {

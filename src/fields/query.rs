@@ -4,6 +4,8 @@
 //! divide at `;`, decode before they divide, take `a`, `A`, `%61`, `a[]` and `a.b` for one name.
 //! Must not know: keys, routes, which arguments count.
 
+use super::path::Decoded;
+
 /// An argument's name, as written.
 pub fn name(argument: &str) -> &str {
     argument.split_once('=').map_or(argument, |(name, _)| name)
@@ -39,27 +41,6 @@ pub fn folded(argument: &str) -> impl Iterator<Item = u8> {
         b' ' | b'+' | b'.' => b'_',
         byte => byte.to_ascii_lowercase(),
     })
-}
-
-/// Percent-decoded bytes; a `%` that begins no escape stands for itself.
-struct Decoded<'a>(&'a [u8]);
-
-impl Iterator for Decoded<'_> {
-    type Item = u8;
-
-    fn next(&mut self) -> Option<u8> {
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let (byte, rest) = match self.0 {
-            [b'%', high, low, rest @ ..] => match digit(*high).zip(digit(*low)) {
-                Some((high, low)) => (high << 4 | low, rest),
-                None => (b'%', self.0.get(1..).unwrap_or_default()),
-            },
-            [byte, rest @ ..] => (*byte, rest),
-            [] => return None,
-        };
-        self.0 = rest;
-        Some(byte)
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::config::{Config, RouteCache};
-use crate::fields::{forwarded, hop, list};
+use crate::fields::{forwarded, hop, list, path};
 use crate::fill::outbound;
 use crate::interim::Interim;
 use crate::rules::{Authorization, Cookies, RequestFacts};
@@ -205,14 +205,17 @@ fn keyed_on_content(asked: &Asked, cache: Option<&RouteCache>) -> bool {
 }
 
 /// Whether the path may mean a resource of another route than the one that it matches, whose responses
-/// that route must not store for all: by its dot segments, or by what the key makes of it.
+/// that route must not store for all: by its dot segments, by what the key makes of it, or by what an origin
+/// may read in it (`/%61ccount` is `/account` to most).
 pub(super) fn strays(asked: &Asked, config: &Config, route: usize) -> Option<Bypass> {
     let policy = &config.routes.get(route)?.cache.as_ref()?.key;
     let path = asked.target.path();
     let keyed = policy.path(path);
-    let elsewhere =
-        || keyed != path && config.route(&asked.method, host_of(&asked.authority), &keyed) != Some(route);
-    (policy.refuses(&keyed) || elsewhere()).then_some(Bypass::Path)
+    let elsewhere = |path: &str| config.route(&asked.method, host_of(&asked.authority), path) != Some(route);
+    let strays = policy.refuses(&keyed)
+        || keyed != path && elsewhere(&keyed)
+        || path::as_some_read_it(path).is_some_and(|read| elsewhere(&read));
+    strays.then_some(Bypass::Path)
 }
 
 /// Whether the client asks for the key in `Cache-Status` (RFC 9211 §2.7). The field is a word between

@@ -22,6 +22,7 @@
 //! rules/           1 pure RFC 9111 as total functions
 //! coding/          1 pure content codings: encode, decode within a bound
 //! fields/          0 pure HTTP fields as typed values
+//! wire/            0 pure what passes on a connection, watched byte by byte
 //! clock.rs         0      the only reader of time
 //! ```
 #![forbid(unsafe_code)]
@@ -44,4 +45,5 @@ pub mod store;
 pub mod stored;
 pub mod telemetry;
 pub mod upstream;
+pub mod wire;
 pub mod worker;

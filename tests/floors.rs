@@ -16,9 +16,10 @@
 use std::path::{Path, PathBuf};
 
 /// Every room and its floor. A room may use rooms with a smaller number, and itself.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("clock", 0),
     ("fields", 0),
+    ("wire", 0),
     ("rules", 1),
     ("coding", 1),
     ("stored", 2),
@@ -38,7 +39,7 @@ const FLOORS: [(&str, u8); 18] = [
 ];
 
 /// Rooms that know nothing of sockets, files, clocks and runtimes.
-const PURE: [&str; 4] = ["fields", "rules", "coding", "stored"];
+const PURE: [&str; 5] = ["fields", "wire", "rules", "coding", "stored"];
 
 /// The one neighbour's item that a pure room may use: a moment that somebody else has read.
 const PURE_TIME: &str = "Timestamp";

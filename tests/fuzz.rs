@@ -22,6 +22,8 @@ mod dice;
 mod fields;
 #[path = "fuzz/kept.rs"]
 mod kept;
+#[path = "fuzz/responses.rs"]
+mod responses;
 
 use dice::Dice;
 
@@ -33,7 +35,7 @@ const MILLION: u64 = 1_000_000;
 
 type Target = (&'static str, fn(&mut Dice));
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 13] = [
     ("cache-control", fields::cache_control),
     ("range", fields::range),
     ("vary", fields::vary),
@@ -45,6 +47,8 @@ const TARGETS: [Target; 11] = [
     ("codec", kept::codec),
     ("proxy-header", clients::proxy_header),
     ("forwarded", clients::forwarded),
+    ("response-ends", responses::ends),
+    ("responses", responses::damaged),
 ];
 
 fn run(name: &str, inputs: u64) {
@@ -97,4 +101,6 @@ targets! {
     "codec" => records_are_read_whatever_comes, a_million_of_codec;
     "proxy-header" => proxy_headers_are_read_whatever_comes, a_million_of_proxy_header;
     "forwarded" => chains_of_proxies_are_read_whatever_comes, a_million_of_forwarded;
+    "response-ends" => responses_end_where_they_end, a_million_of_response_ends;
+    "responses" => responses_are_read_whatever_comes, a_million_of_responses;
 }

@@ -20,5 +20,6 @@ pub mod query;
 pub mod range;
 pub mod structured;
 pub mod targeted;
+pub mod trailers;
 pub mod validator;
 pub mod vary;

@@ -43,7 +43,7 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
     let fill = &filling.fill;
     let Some((route, upstream)) = fill.snapshot.route(fill.route).zip(fill.snapshot.upstream(fill.route))
     else {
-        return Err(ForwardError::unasked("-", "the route has no upstream"));
+        return Err(ForwardError::nowhere());
     };
     let Plan { range, mut conditions, gap } = plan;
     // A client's own `If-Range` can bring no 304.

@@ -41,6 +41,7 @@ use crate::rules::{self, OriginFailure, Reuse};
 use crate::store::{Class, Generation};
 use crate::stored::{Born, CacheKey, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
+use crate::wire::Flaw;
 use crate::worker::{Asked, Content, FillTimes, ForOwner, Landing, Looked, Snapshot, Worker};
 
 pub use adopt::{Adopted, Heard, Hearing};
@@ -210,10 +211,8 @@ impl Filling {
             Verdict::NotStorable(why, answer) => self.private(answer.response, why).await,
             // Only an unconditional request leads here twice: the origin answers 304 unasked.
             Verdict::Unfit => {
-                let error = ForwardError::unasked(
-                    self.fill.snapshot.upstream_name(self.fill.route),
-                    "it sent a 304 that nobody asked for",
-                );
+                let upstream = self.fill.snapshot.upstream_name(self.fill.route);
+                let error = ForwardError::unasked(upstream, Flaw::UnaskedNotModified);
                 self.failed(error).await;
             }
         }

@@ -19,6 +19,7 @@ use crate::rules::{self, OriginFailure, Reusable};
 use crate::stored::{Born, Cut, StoredResponse};
 use crate::telemetry::{Bypass, Miss, Outcome, Phase, Source};
 use crate::upstream::{ForwardError, Forwarded, OriginBody, RequestBody};
+use crate::wire::Flaw;
 use crate::worker::{Forgotten, Landing, OwnerLanding};
 
 use super::Step;
@@ -149,7 +150,7 @@ impl Pass {
         let exchange = &self.exchange;
         let (worker, snapshot) = (&exchange.worker, &exchange.snapshot);
         let Some((route, upstream)) = exchange.route().zip(snapshot.upstream(exchange.route)) else {
-            return Err(ForwardError::unasked("-", "the route has no upstream"));
+            return Err(ForwardError::nowhere());
         };
         let protocol = self.upgrade.as_ref().and_then(|_| protocol_wanted(&exchange.asked.headers));
         let mut request: Request<()> = outbound::pass(worker, &exchange.asked, route, snapshot, protocol);
@@ -210,7 +211,7 @@ impl Pass {
         let (Some(near), Some(far)) = (upgrade, far) else {
             // RFC 9110 §15.2.2: a 101 answers a request to upgrade, nothing else.
             let upstream = exchange.snapshot.upstream_name(exchange.route);
-            let unasked = ForwardError::unasked(upstream, "it switched protocols unasked");
+            let unasked = ForwardError::unasked(upstream, Flaw::UnaskedUpgrade);
             return Box::new(Self { exchange, outcome, upgrade: None, stale, listening })
                 .fail(Failure::forward(&unasked));
         };

@@ -153,6 +153,12 @@ fn upstreams(page: &mut Page, upstreams: &[UpstreamGauges]) {
     page.per_server(&f::UPSTREAM_CONNECT_ERRORS, upstreams, |up| up.connect_errors);
     page.per_server(&f::UPSTREAM_REUSED, upstreams, |up| up.reused);
     page.per_server(&f::UPSTREAM_RETRIES, upstreams, |up| up.retries);
+    let mut flaws = page.family(&f::UPSTREAM_FLAWS);
+    for up in upstreams {
+        for (flaw, n) in &up.flaws {
+            flaws.put(&[("upstream", &up.upstream), ("server", &up.server), ("flaw", flaw)], *n);
+        }
+    }
 }
 
 /// The text as it grows. Writing to a String cannot fail, so results of `write!` are dropped.

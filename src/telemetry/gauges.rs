@@ -167,6 +167,8 @@ pub struct UpstreamGauges {
     pub reused: u64,
     /// Requests sent again because a kept-alive connection turned out to be closed.
     pub retries: u64,
+    /// What can be wrong with what the server sends, and how often it was.
+    pub flaws: Vec<(&'static str, u64)>,
 }
 
 /// A server that is listed twice becomes one: a label may not appear twice in an exposition.
@@ -190,6 +192,12 @@ impl UpstreamGauges {
         self.connect_errors += other.connect_errors;
         self.reused += other.reused;
         self.retries += other.retries;
+        for (flaw, count) in &other.flaws {
+            match self.flaws.iter_mut().find(|(known, _)| known == flaw) {
+                Some((_, sum)) => *sum += count,
+                None => self.flaws.push((flaw, *count)),
+            }
+        }
     }
 }
 

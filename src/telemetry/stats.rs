@@ -149,6 +149,8 @@ fn upstreams(upstreams: &[UpstreamGauges]) -> Value {
 }
 
 fn server(up: &UpstreamGauges) -> Value {
+    let flaws = up.flaws.iter().filter(|(_, count)| *count > 0);
+    let flaws: Map<_, _> = flaws.map(|(flaw, count)| ((*flaw).to_owned(), json!(count))).collect();
     json!({
         "open": up.open,
         "idle": up.idle,
@@ -157,6 +159,7 @@ fn server(up: &UpstreamGauges) -> Value {
         "connect_errors": up.connect_errors,
         "reused": up.reused,
         "retries": up.retries,
+        "flaws": flaws,
     })
 }
 

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connection::Conn;
 use super::error::{OriginError, Place};
+use crate::fields::trailers;
 
 /// Pieces of a response's body that are smaller than this are given out in memory of their own, bytes.
 ///
@@ -87,6 +88,7 @@ impl RequestBody {
             ended: AtomicBool::new(matches!(self.source, Source::Empty)),
             failed: AtomicBool::new(false),
             heard: AtomicBool::new(false),
+            early: AtomicBool::new(false),
         });
         self.sent = Some(Arc::clone(&sent));
         sent
@@ -161,9 +163,15 @@ pub(super) struct Sent {
     ended: AtomicBool,
     failed: AtomicBool,
     heard: AtomicBool,
+    early: AtomicBool,
 }
 
 impl Sent {
+    /// Since it was begun.
+    pub(super) fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     /// The last frame has been taken.
     pub(super) fn ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
@@ -183,6 +191,17 @@ impl Sent {
     /// Whether it has sent one.
     pub(super) fn heard(&self) -> bool {
         self.heard.load(Ordering::Acquire)
+    }
+
+    /// The final response has begun before the last byte of the request was written.
+    pub(super) fn answered_early(&self) {
+        self.early.store(true, Ordering::Release);
+    }
+
+    /// Request and response were whole, in this order: what comes on the connection next belongs to the next
+    /// request. An origin that has answered early may never read the rest, or may take it for a request.
+    pub(super) fn leaves_in_order(&self) -> bool {
+        self.ended() && !self.early.load(Ordering::Acquire)
     }
 
     /// Resolves when no frame has been taken for `limit`, nor an interim response has come.
@@ -221,6 +240,8 @@ pub struct OriginBody {
 pub(super) struct Exchange {
     pub(super) conn: Conn,
     pub(super) sent: Arc<Sent>,
+    /// The connection may serve another request.
+    pub(super) reusable: bool,
     pub(super) at: Place,
     /// The end of `timeout.total`: the connection is cut then, polled or not.
     pub(super) deadline: Instant,
@@ -263,7 +284,8 @@ impl OriginBody {
     /// connection in the middle of a message, so it is closed.
     fn end(&mut self) {
         if let Some(exchange) = self.open.take()
-            && exchange.sent.ended()
+            && exchange.reusable
+            && exchange.sent.leaves_in_order()
         {
             exchange.conn.give_back();
         }
@@ -293,7 +315,10 @@ impl Body for OriginBody {
             false => ready!(Pin::new(&mut this.incoming).poll_frame(cx)),
         };
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    trailers::keep_allowed(trailers);
+                }
                 this.end_if_ended();
                 Poll::Ready(Some(Ok(frame.map_data(own))))
             }

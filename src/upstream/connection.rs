@@ -20,11 +20,18 @@ use crate::clock::Mono;
 use super::body::RequestBody;
 use super::due::{Driver, Due};
 use super::pool::{Pool, Slot};
+use super::socket::Socket;
+use super::watch::{Next, Watch};
+use crate::wire::{Limits, ResponseScanner};
 
-/// Bytes of a response's head at most, and of the read and write buffers.
+/// Bytes of a response's head and of its trailer section at most, and of the read and write buffers. Twice
+/// what clients may send by default: `Set-Cookie`, `Link` and policies make answers the longer ones.
 const BUFFER: usize = 64 * 1024;
-/// Fields of a response's head at most.
+/// Fields of a response's head and of its trailer section at most.
 const FIELDS: usize = 256;
+/// Interim responses before a final one at most. Each starts `timeout.first_byte` anew, so there must be an
+/// end; an origin that says once a second that it is at work gets through the default `timeout.total`.
+const INTERIMS: usize = 64;
 /// How long after the end of a response hyper may take to be ready for the next request.
 const READY_WITHIN: Duration = Duration::from_millis(250);
 
@@ -42,6 +49,7 @@ pub(super) struct Conn {
     pool: Weak<Pool>,
     gone: Arc<AtomicBool>,
     due: Arc<Due>,
+    watch: Arc<Watch>,
     task: AbortHandle,
     detached: bool,
 }
@@ -57,13 +65,16 @@ impl Conn {
         total: Duration,
     ) -> hyper::Result<Self> {
         let (id, pool, gone) = (slot.id, slot.pool.clone(), Arc::clone(&slot.gone));
-        let socket = super::socket::Socket::new(stream, slot);
+        let watch = Arc::<Watch>::default();
+        let limits = Limits { section: BUFFER, fields: FIELDS, interims: INTERIMS };
+        let socket = Socket::new(stream, slot, Arc::clone(&watch), ResponseScanner::new(limits));
         let (send, connection) = builder().handshake(socket).await?;
         let due = Due::new();
         // How it ended is told to the request it carried, if any.
         let driver = Driver::new(connection.with_upgrades(), Arc::clone(&due), total);
         let task = tokio::spawn(driver).abort_handle();
-        Ok(Self { id, worker, opened: now, kept: false, send, pool, gone, due, task, detached: false })
+        let (opened, kept, detached) = (now, false, false);
+        Ok(Self { id, worker, opened, kept, send, pool, gone, due, watch, task, detached })
     }
 
     /// The socket is closed, or is being closed.
@@ -71,9 +82,11 @@ impl Conn {
         self.gone.load(Ordering::Acquire) || self.send.is_closed()
     }
 
-    /// An exchange begins that is cut off at `due`, whether or not anybody asks for its answer.
-    pub(super) fn due_at(&self, due: Instant) {
+    /// An exchange begins, of this request, that is cut off at `due`, whether or not anybody asks for its
+    /// answer. To be called before hyper has the request.
+    pub(super) fn begin(&self, due: Instant, request: Next) {
         self.due.set(due);
+        self.watch.announce(request);
     }
 
     /// We have closed it ourselves, so that a body may seem to have ended that has not.

@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::wire::Flaw;
+
 /// Where a failure happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -71,7 +73,7 @@ pub enum ForwardError {
         /// The server asked.
         at: Place,
         /// What was wrong with it.
-        cause: Arc<str>,
+        flaw: Flaw,
     },
     /// The request's body could not be read to its end: the client's doing, not the origin's.
     RequestBody {
@@ -98,12 +100,15 @@ impl ForwardError {
         }
     }
 
+    /// A route without an upstream was to be asked.
+    pub fn nowhere() -> Self {
+        let at = Place { upstream: "-".into(), server: "no server".into() };
+        Self::Connect { at, cause: "the route has no upstream".into() }
+    }
+
     /// An answer that no request of ours allows, noticed by whoever read it.
-    pub fn unasked(upstream: &str, cause: &str) -> Self {
-        Self::Protocol {
-            at: Place { upstream: upstream.into(), server: "a server".into() },
-            cause: cause.into(),
-        }
+    pub fn unasked(upstream: &str, flaw: Flaw) -> Self {
+        Self::Protocol { at: Place { upstream: upstream.into(), server: "a server".into() }, flaw }
     }
 
     /// The server that failed, or was tried last.
@@ -144,7 +149,7 @@ impl fmt::Display for ForwardError {
             }
             Self::TotalTimeout { at, limit } => write!(f, "{at} did not answer within {limit:?}"),
             Self::Reset { at, cause } => write!(f, "{at} closed the connection without an answer: {cause}"),
-            Self::Protocol { at, cause } => write!(f, "{at} did not answer in HTTP/1: {cause}"),
+            Self::Protocol { at, flaw } => write!(f, "{at} did not answer in HTTP/1: {flaw}"),
             Self::RequestBody { at, cause } => {
                 write!(f, "the request's body broke off on its way to {at}: {cause}")
             }
@@ -174,7 +179,7 @@ pub enum OriginError {
         /// The server asked.
         at: Place,
         /// What was wrong with it.
-        cause: Arc<str>,
+        flaw: Flaw,
     },
     /// `timeout.total` passed before the body's end.
     TotalTimeout {
@@ -199,10 +204,13 @@ impl OriginError {
     /// What hyper's word for a broken response body means.
     pub(super) fn of(error: &hyper::Error, at: Place) -> Self {
         use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        if let Some(flaw) = flaw(error) {
+            return Self::Protocol { at, flaw };
+        }
         match io_kind(error) {
             Some(UnexpectedEof) => Self::Incomplete { at },
             // hyper's chunk decoder says these of sizes and line ends that are none.
-            Some(InvalidData | InvalidInput) => Self::Protocol { at, cause: words(error) },
+            Some(InvalidData | InvalidInput) => Self::Protocol { at, flaw: Flaw::Chunk },
             None if error.is_incomplete_message() => Self::Incomplete { at },
             _ => Self::Reset { at, cause: words(error) },
         }
@@ -214,7 +222,7 @@ impl fmt::Display for OriginError {
         match self {
             Self::Incomplete { at } => write!(f, "{at} closed the connection before the body's end"),
             Self::Reset { at, cause } => write!(f, "the connection to {at} broke within the body: {cause}"),
-            Self::Protocol { at, cause } => write!(f, "{at} sent a body that makes no sense: {cause}"),
+            Self::Protocol { at, flaw } => write!(f, "{at} sent a body that makes no sense: {flaw}"),
             Self::TotalTimeout { at, limit } => write!(f, "{at} did not finish its answer within {limit:?}"),
         }
     }
@@ -234,12 +242,21 @@ pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> Arc<str> {
     line.into()
 }
 
-/// The first I/O error among an error's causes.
+/// What the scanner of the connection has found wrong, if that is how it ended.
+pub(super) fn flaw(error: &hyper::Error) -> Option<Flaw> {
+    io_error(error)?.get_ref()?.downcast_ref().copied()
+}
+
 fn io_kind(error: &hyper::Error) -> Option<std::io::ErrorKind> {
+    io_error(error).map(std::io::Error::kind)
+}
+
+/// The first I/O error among an error's causes.
+fn io_error(error: &hyper::Error) -> Option<&std::io::Error> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(io.kind());
+            return Some(io);
         }
         cause = error.source();
     }
@@ -262,7 +279,7 @@ mod tests {
             ForwardError::FirstByteTimeout { at: at(), limit },
             ForwardError::TotalTimeout { at: at(), limit },
             ForwardError::Reset { at: at(), cause: cause.clone() },
-            ForwardError::Protocol { at: at(), cause: cause.clone() },
+            ForwardError::Protocol { at: at(), flaw: Flaw::Syntax },
             ForwardError::RequestBody { at: at(), cause },
         ];
         let mut words: Vec<_> = all.iter().map(ForwardError::as_str).collect();

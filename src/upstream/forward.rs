@@ -19,10 +19,11 @@ use super::Upstream;
 use super::balance::choose;
 use super::body::{Exchange, OriginBody, RequestBody, Sent};
 use super::connection::Conn;
-use super::error::{ForwardError, Place, words};
+use super::error::{ForwardError, Place, flaw, words};
 use super::pool::{Grant, Pool, Want};
-use crate::fields::list;
+use super::watch::Next;
 use crate::interim::Interim;
+use crate::wire::{Asked, Flaw};
 
 /// An origin's answer.
 pub struct Forwarded {
@@ -159,21 +160,24 @@ impl Upstream {
         // hyper takes no other for HTTP/1.
         *request.version_mut() = Version::HTTP_11;
         let sent = request.body_mut().watch();
-        let upgrade = request.headers().contains_key(header::UPGRADE);
+        let asked = asked(&request);
         let replay = replay(&request, conn.kept);
         listen(&mut request, &sent, trip.interim.cloned());
+        // One limit for both attempts: whoever waits, waits for one answer.
+        let patience = self.timeout.first_byte.saturating_sub(trip.waited);
         let begun = self.clock.mono();
-        conn.due_at(trip.deadline);
+        conn.begin(trip.deadline, Next { asked, sent: Arc::clone(&sent) });
         // If this future is dropped at the await, so is `conn`, which closes the connection.
         let reply = tokio::select! {
             biased;
             reply = conn.send.try_send_request(request) => reply,
-            () = sent.silent_for(self.timeout.first_byte) => {
+            () = sent.silent_for(patience) => {
                 let why = ForwardError::FirstByteTimeout { at: pool.place(), limit: self.timeout.first_byte };
                 return Err(Failed { why, again: None });
             }
         };
         trip.times.first_byte += self.clock.mono().since(begun);
+        trip.waited += sent.age();
         let response = match reply {
             Ok(response) => response,
             // The connection was cut at its deadline, which this future has not noticed yet.
@@ -181,10 +185,8 @@ impl Upstream {
                 let why = ForwardError::TotalTimeout { at: pool.place(), limit: self.timeout.total };
                 return Err(why.into());
             }
-            Err(error) => return Err(Failed::of(error, replay, &sent, pool.place())),
+            Err(error) => return Err(Failed::of(error, replay, &sent, pool)),
         };
-        check_upgrade(&response, upgrade, pool)?;
-        check_coding(&response, pool)?;
         Ok(Answer { response, conn, sent, at: pool.place() })
     }
 }
@@ -196,6 +198,8 @@ struct Trip<'a> {
     tried: Vec<bool>,
     /// The end of `timeout.total`.
     deadline: Instant,
+    /// How much of `timeout.first_byte` a first attempt has taken.
+    waited: Duration,
     times: ForwardTimes,
     /// Where interim responses go.
     interim: Option<&'a Interim>,
@@ -203,7 +207,8 @@ struct Trip<'a> {
 
 impl<'a> Trip<'a> {
     fn new(worker: usize, servers: usize, deadline: Instant, interim: Option<&'a Interim>) -> Self {
-        Self { worker, tried: vec![false; servers], deadline, times: ForwardTimes::default(), interim }
+        let (tried, times) = (vec![false; servers], ForwardTimes::default());
+        Self { worker, tried, deadline, waited: Duration::ZERO, times, interim }
     }
 }
 
@@ -219,14 +224,12 @@ impl Answer {
     fn into_forwarded(self, times: ForwardTimes, deadline: Instant, limit: Duration) -> Forwarded {
         let Self { response, conn, sent, at } = self;
         let server = Arc::clone(&at.server);
-        let (mut head, incoming) = response.into_parts();
-        // RFC 9112 §6.3: Transfer-Encoding overrides Content-Length, which must not be passed on.
-        if head.headers.contains_key(header::TRANSFER_ENCODING) {
-            head.headers.remove(header::CONTENT_LENGTH);
-        }
+        let (head, incoming) = response.into_parts();
+        // hyper speaks HTTP/1.0 to who has answered in it, and sends a chunked body there all the same.
+        let reusable = head.version == Version::HTTP_11;
         let body = match head.status {
             StatusCode::SWITCHING_PROTOCOLS => OriginBody::upgraded(incoming, conn),
-            _ => OriginBody::new(incoming, Exchange { conn, sent, at, deadline, limit }),
+            _ => OriginBody::new(incoming, Exchange { conn, sent, reusable, at, deadline, limit }),
         };
         Forwarded { response: Response::from_parts(head, body), times, server }
     }
@@ -246,10 +249,10 @@ impl Failed {
         mut error: TrySendError<Request<RequestBody>>,
         replay: Option<Box<Request<RequestBody>>>,
         sent: &Sent,
-        at: Place,
+        pool: &Pool,
     ) -> Self {
         let unsent = error.take_message().map(Box::new);
-        let why = reason(error.error(), sent, at);
+        let why = reason(error.error(), sent, pool);
         let again = match &why {
             _ if unsent.is_some() => unsent,
             // An origin that has said that it is at work had not closed the connection just then.
@@ -296,38 +299,27 @@ fn listen(request: &mut Request<RequestBody>, sent: &Arc<Sent>, interim: Option<
     });
 }
 
-fn reason(error: &hyper::Error, sent: &Sent, at: Place) -> ForwardError {
-    let cause = words(error);
+fn reason(error: &hyper::Error, sent: &Sent, pool: &Pool) -> ForwardError {
+    let at = pool.place();
+    if let Some(flaw) = flaw(error) {
+        return ForwardError::Protocol { at, flaw };
+    }
     if sent.failed() || error.is_body_write_aborted() {
-        ForwardError::RequestBody { at, cause }
-    } else if error.is_parse() {
-        ForwardError::Protocol { at, cause }
-    } else {
-        ForwardError::Reset { at, cause }
+        return ForwardError::RequestBody { at, cause: words(error) };
     }
+    if error.is_parse() {
+        pool.count_flaw(Flaw::Syntax);
+        return ForwardError::Protocol { at, flaw: Flaw::Syntax };
+    }
+    ForwardError::Reset { at, cause: words(error) }
 }
 
-/// RFC 9112 §6.1, §7: of what a transfer coding has made, nothing can be told that does not know it, neither
-/// what it says nor where it ends; hyper undoes `chunked` alone. No coding has been asked for (there is no
-/// `TE`), so what comes in one is a mistake, and kept it would be given to others as the content itself.
-/// `identity`, which is none, is sent by old servers.
-fn check_coding(response: &Response<Incoming>, pool: &Pool) -> Result<(), ForwardError> {
-    let mut codings = list::all(response.headers(), &header::TRANSFER_ENCODING);
-    let known =
-        |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked") || coding.eq_ignore_ascii_case(b"identity");
-    if codings.next().is_none_or(known) && codings.next().is_none() {
-        return Ok(());
+/// What the end of the answer depends on.
+fn asked(request: &Request<RequestBody>) -> Asked {
+    match *request.method() {
+        Method::HEAD => Asked::Head,
+        Method::CONNECT => Asked::Connect,
+        _ if request.headers().contains_key(header::UPGRADE) => Asked::Upgrade,
+        _ => Asked::Other,
     }
-    Err(ForwardError::Protocol { at: pool.place(), cause: "a transfer coding other than chunked".into() })
-}
-
-/// RFC 9110 §15.2.2: nobody switches protocols unasked.
-fn check_upgrade(response: &Response<Incoming>, asked: bool, pool: &Pool) -> Result<(), ForwardError> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !asked {
-        return Err(ForwardError::Protocol {
-            at: pool.place(),
-            cause: "a 101 that was not asked for".into(),
-        });
-    }
-    Ok(())
 }

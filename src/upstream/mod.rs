@@ -23,6 +23,7 @@ mod socket;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::clock::{Clock, Mono};
 use crate::config;
 use crate::telemetry::UpstreamGauges;
+use crate::wire::Flaw;
 
 use super::balance::Candidate;
 use super::connection::{self, Conn};
@@ -74,6 +75,16 @@ pub(super) struct Counts {
     connect_errors: AtomicU64,
     reused: AtomicU64,
     retries: AtomicU64,
+    /// In the order of [`Flaw::ALL`].
+    flaws: [AtomicU64; Flaw::ALL.len()],
+}
+
+impl Counts {
+    /// Each flaw, and how often there was one.
+    fn flaws(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.flaws.iter().map(|count| count.load(Ordering::Relaxed));
+        Flaw::ALL.iter().map(|flaw| flaw.as_str()).zip(counts).collect()
+    }
 }
 
 /// What a request asks the pool for.
@@ -157,6 +168,13 @@ impl Pool {
     /// Notes that a request is sent a second time.
     pub(super) fn count_retry(&self) {
         self.counts.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes what was wrong with what the server sent.
+    pub(super) fn count_flaw(&self, flaw: Flaw) {
+        if let Some(count) = self.counts.flaws.get(flaw as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// What the choice among servers looks at.
@@ -268,6 +286,7 @@ impl Pool {
             connect_errors: self.counts.connect_errors.load(Ordering::Relaxed),
             reused: self.counts.reused.load(Ordering::Relaxed),
             retries: self.counts.retries.load(Ordering::Relaxed),
+            flaws: self.counts.flaws(),
         }
     }
 

@@ -1,18 +1,44 @@
 //! The socket under a connection to an origin.
 //!
-//! Knows how a broken pipe hides an early answer, and that a connection's slot lasts exactly as
-//! long as its socket, upgraded or not.
-//! Must not know: HTTP, the pool's queue, or who asked.
+//! Knows how a broken pipe hides an early answer, that what comes is watched before hyper sees it, and that a
+//! connection's slot lasts exactly as long as its socket, upgraded or not.
+//! Must not know: what a response is, the pool's queue, or who asked.
+//!
+//! # Why no byte from before a request is taken for its answer
+//!
+//! hyper 1.12 takes what it reads for the answer to the request that it wrote last. Before it writes one it
+//! reads once (`dispatch.rs`, `poll_loop`; `conn.rs`, `require_empty_read`), and gives the request back unsent
+//! if anything comes. But tokio's socket does not ask the kernel as long as no event has told of anything
+//! to be read, and on a busy thread the event may come after the request. So while no answer is due, a read
+//! that would wait asks the kernel itself. What comes within this very turn, between that question and the
+//! first write, cannot be told from an answer by anybody.
 
+use std::cell::RefCell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::body::Sent;
 use super::pool::Slot;
+use super::watch::Watch;
+use crate::wire::{Flaw, ResponseScanner};
+
+/// Bytes of one read at most; hyper asks for no more than its own buffer holds.
+const READ: usize = 64 * 1024;
+
+thread_local! {
+    /// What has been read, on its way through the scanner to hyper: of hyper's own buffer nobody may look at
+    /// what has been put there without `unsafe`.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
 
 /// A TCP connection that gives its slot back when it is dropped.
 ///
@@ -23,16 +49,32 @@ use super::pool::Slot;
 pub(super) struct Socket {
     stream: TokioIo<TcpStream>,
     deaf: bool,
-    _slot: Slot,
+    watch: Arc<Watch>,
+    scanner: ResponseScanner,
+    /// The request that is being answered.
+    sent: Option<Arc<Sent>>,
+    /// Something of it may still be in hyper's buffer.
+    unflushed: bool,
+    slot: Slot,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, slot: Slot) -> Self {
-        Self { stream: TokioIo::new(stream), deaf: false, _slot: slot }
+    pub(super) fn new(stream: TcpStream, slot: Slot, watch: Arc<Watch>, scanner: ResponseScanner) -> Self {
+        let stream = TokioIo::new(stream);
+        Self { stream, deaf: false, watch, scanner, sent: None, unflushed: false, slot }
     }
 
     fn stream(&mut self) -> Pin<&mut TokioIo<TcpStream>> {
         Pin::new(&mut self.stream)
+    }
+
+    /// hyper writes, and if a request has been announced, this is its first byte.
+    fn begins_to_write(&mut self) {
+        if let Some(next) = self.watch.take() {
+            self.scanner.ask(next.asked);
+            self.sent = Some(next.sent);
+        }
+        self.unflushed = true;
     }
 
     /// What a write came to: where the peer has gone, all of it counts as written.
@@ -45,6 +87,32 @@ impl Socket {
             result => result,
         }
     }
+
+    /// Looks at what came, before hyper does.
+    fn look_at(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let answered = self.scanner.finals();
+        self.scanner.read(bytes).map_err(|flaw| self.refuse(flaw))?;
+        // hyper flushes its buffer to the end, and then this socket, before it reads again.
+        if self.scanner.finals() != answered
+            && let Some(sent) = &self.sent
+            && (self.unflushed || !sent.ended())
+        {
+            sent.answered_early();
+        }
+        Ok(())
+    }
+
+    /// Whether anything, or the end, has come that no event has told of.
+    fn peek(&self) -> io::Result<usize> {
+        SockRef::from(self.stream.inner()).peek(&mut [MaybeUninit::uninit()])
+    }
+
+    fn refuse(&self, flaw: Flaw) -> io::Error {
+        if let Some(pool) = self.slot.pool.upgrade() {
+            pool.count_flaw(flaw);
+        }
+        io::Error::new(io::ErrorKind::InvalidData, flaw)
+    }
 }
 
 fn peer_gone(error: &io::Error) -> bool {
@@ -56,18 +124,37 @@ impl Read for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream().poll_read(cx, buf)
+        SCRATCH.with_borrow_mut(|scratch| {
+            let most = buf.remaining().min(scratch.len());
+            let mut read = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
+            let polled = Pin::new(self.stream.inner_mut()).poll_read(cx, &mut read);
+            if polled.is_pending() && self.scanner.is_idle() {
+                return match self.peek() {
+                    // Its end: hyper sees it as if it had been read.
+                    Ok(0) => Poll::Ready(Ok(())),
+                    Ok(_) => Poll::Ready(Err(self.refuse(Flaw::Unasked))),
+                    // The event will come, for which the read has asked to be woken.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+                    Err(error) => Poll::Ready(Err(error)),
+                };
+            }
+            ready!(polled)?;
+            self.look_at(read.filled())?;
+            buf.put_slice(read.filled());
+            Poll::Ready(Ok(()))
+        })
     }
 }
 
 impl Write for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.begins_to_write();
         if self.deaf {
             return Poll::Ready(Ok(buf.len()));
         }
-        let result = std::task::ready!(self.stream().poll_write(cx, buf));
+        let result = ready!(self.stream().poll_write(cx, buf));
         Poll::Ready(self.written(result, buf.len()))
     }
 
@@ -76,11 +163,12 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.begins_to_write();
         let offered = bufs.iter().map(|buf| buf.len()).sum();
         if self.deaf {
             return Poll::Ready(Ok(offered));
         }
-        let result = std::task::ready!(self.stream().poll_write_vectored(cx, bufs));
+        let result = ready!(self.stream().poll_write_vectored(cx, bufs));
         Poll::Ready(self.written(result, offered))
     }
 
@@ -89,6 +177,7 @@ impl Write for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.unflushed = false;
         if self.deaf {
             return Poll::Ready(Ok(()));
         }

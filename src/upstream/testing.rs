@@ -40,6 +40,13 @@ pub async fn until(mut condition: impl FnMut() -> bool) {
     .await;
 }
 
+/// Lets all other tasks do what they have been woken for.
+pub async fn rest() {
+    for _ in 0..16 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Stops the runtime's time: from now on it passes by `tokio::time::advance` alone.
 ///
 /// Stopped time would jump to the next timer whenever all tasks wait, so one never does. After ten
@@ -146,9 +153,10 @@ impl Peer {
         head
     }
 
-    /// Waits until the other end has closed, whatever it may still send.
-    pub async fn until_closed(&mut self) {
+    /// Waits until the other end has closed; gives what it has still sent.
+    pub async fn until_closed(&mut self) -> Vec<u8> {
         soon(async { while self.more().await.is_some() {} }).await;
+        std::mem::take(&mut self.read)
     }
 
     /// Closes with a reset.
@@ -243,6 +251,11 @@ pub async fn exchange(upstream: &Arc<Upstream>, peer: &mut Peer) {
 /// The figures of an upstream's only server.
 pub fn gauges(upstream: &Upstream) -> UpstreamGauges {
     upstream.gauges().remove(0)
+}
+
+/// What has been wrong with what the upstream's only server sent.
+pub fn flaws(upstream: &Upstream) -> Vec<(&'static str, u64)> {
+    gauges(upstream).flaws.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
 /// Waits until every connection is closed or idle.

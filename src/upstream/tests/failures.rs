@@ -122,23 +122,105 @@ async fn chunks_that_make_no_sense_are_an_error_and_the_connection_is_closed() {
     let up = upstream(&origin, |_| ());
     let asked = ask(&up, get("/"));
     let mut peer = origin.accept().await;
-    peer.answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n").await;
-    let error = whole(reply(asked).await).await.unwrap_err();
+    peer.answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n").await;
+    let forwarded = reply(asked).await;
+    peer.say("zz\r\n").await;
+    let error = whole(forwarded).await.unwrap_err();
     assert_eq!(error.as_str(), "protocol", "{error}");
     peer.until_closed().await;
     until(|| gauges(&up).open == 0).await;
+    assert_eq!(flaws(&up), [("chunk-framing", 1)]);
 }
 
 #[tokio::test]
-async fn bytes_after_the_end_of_a_response_close_the_connection() {
+async fn bytes_after_the_end_of_a_response_fail_it_where_they_come_with_it() {
+    for words in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok and more",
+        "HTTP/1.1 304 Not Modified\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+    ] {
+        let origin = Origin::start().await;
+        let up = upstream(&origin, |_| ());
+        let asked = ask(&up, get("/"));
+        let mut peer = origin.accept().await;
+        peer.answer(words).await;
+        assert_eq!(failure(asked).await.as_str(), "protocol");
+        peer.until_closed().await;
+        until(|| gauges(&up).open == 0).await;
+        assert_eq!((flaws(&up), gauges(&up).retries), (vec![("unasked-bytes", 1)], 0));
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_come_while_a_connection_waits_close_it() {
     let origin = Origin::start().await;
     let up = upstream(&origin, |_| ());
     let asked = ask(&up, get("/"));
     let mut peer = origin.accept().await;
-    peer.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok and more").await;
-    assert_eq!(whole(reply(asked).await).await.unwrap(), "ok");
+    peer.answer(OK).await;
+    whole(reply(asked).await).await.unwrap();
+    until_unused(&up).await;
+    peer.say("\r\n").await;
     peer.until_closed().await;
     until(|| gauges(&up).open == 0).await;
+    assert_eq!(flaws(&up), [("unasked-bytes", 1)]);
+}
+
+/// They lie in the socket, but no event has told hyper yet: it used to send the request, and then took them
+/// for its answer.
+#[tokio::test]
+async fn bytes_that_nobody_has_noticed_yet_are_not_the_next_answer() {
+    for (method, body) in [(Method::GET, None), (Method::POST, Some("order"))] {
+        let origin = Origin::start().await;
+        let up = upstream(&origin, |_| ());
+        let asked = ask(&up, get("/"));
+        let mut peer = origin.accept().await;
+        peer.answer(OK).await;
+        whole(reply(asked).await).await.unwrap();
+        until_unused(&up).await;
+        rest().await;
+        // This thread has no time to look for events until the request is with hyper.
+        let stray = std::os::fd::AsFd::as_fd(&peer.stream).try_clone_to_owned().unwrap();
+        let mut stray = std::net::TcpStream::from(stray);
+        std::io::Write::write_all(&mut stray, b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil").unwrap();
+        let request = body.map_or_else(|| get("/"), |body| post("/", body));
+        assert_eq!(request.method(), method);
+        let asked = ask(&up, request);
+        let mut fresh = origin.accept().await;
+        fresh.answer(OK).await;
+        assert_eq!(whole(reply(asked).await).await.unwrap(), "ok", "{method}");
+        // Nothing had been sent, so it may be sent again whatever the method.
+        assert_eq!((flaws(&up), gauges(&up).retries), (vec![("unasked-bytes", 1)], 1));
+        assert_eq!(peer.until_closed().await, b"", "the request was not sent there");
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_connection_that_nobody_has_noticed_yet_costs_no_request() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let asked = ask(&up, get("/"));
+    let mut peer = origin.accept().await;
+    peer.answer(OK).await;
+    whole(reply(asked).await).await.unwrap();
+    until_unused(&up).await;
+    rest().await;
+    drop(peer);
+    let asked = ask(&up, post("/", "order"));
+    let mut fresh = origin.accept().await;
+    fresh.answer(OK).await;
+    assert_eq!(whole(reply(asked).await).await.unwrap(), "ok");
+    assert_eq!((flaws(&up), gauges(&up).retries), (vec![], 1));
+}
+
+#[tokio::test]
+async fn an_origin_that_speaks_first_is_not_asked() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |cfg| cfg.pool.min_idle = 1);
+    let task = tokio::spawn(Upstream::maintain(std::sync::Arc::downgrade(&up), 0));
+    let mut peer = origin.accept().await;
+    peer.say("220 mail.test ESMTP\r\n").await;
+    assert_eq!(peer.until_closed().await, b"");
+    task.abort();
 }
 
 #[tokio::test]
@@ -227,6 +309,41 @@ async fn an_early_answer_leaves_none_there_even_when_the_upload_ends_soon_after(
     drop(feeder);
     peer.until_closed().await;
     until(|| gauges(&up).open == 0).await;
+}
+
+/// Whoever answers before it has all of a request may not read the rest, or may take it for another request.
+#[tokio::test]
+async fn an_early_answer_leaves_none_there_even_when_the_upload_ends_before_the_answer() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let (feeder, body) = fed();
+    let asked = ask(&up, request(Method::POST, "/", body));
+    let mut peer = origin.accept().await;
+    peer.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await;
+    let forwarded = reply(asked).await;
+    assert!(feeder.feed(b"all").await);
+    drop(feeder);
+    peer.bytes(b"3\r\nall\r\n0\r\n\r\n".len()).await;
+    peer.say("ok").await;
+    assert_eq!(whole(forwarded).await.unwrap(), "ok");
+    peer.until_closed().await;
+    until(|| gauges(&up).open == 0).await;
+}
+
+#[tokio::test]
+async fn an_interim_response_during_the_upload_is_no_early_answer() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let (feeder, body) = fed();
+    let asked = ask(&up, request(Method::POST, "/", body));
+    let mut peer = origin.accept().await;
+    peer.answer("HTTP/1.1 100 Continue\r\n\r\n").await;
+    assert!(feeder.feed(b"all").await);
+    drop(feeder);
+    peer.bytes(b"3\r\nall\r\n0\r\n\r\n".len()).await;
+    peer.say(OK).await;
+    assert_eq!(whole(reply(asked).await).await.unwrap(), "ok");
+    until(|| gauges(&up).idle == 1).await;
 }
 
 #[tokio::test]

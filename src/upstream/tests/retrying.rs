@@ -1,6 +1,9 @@
 //! What is sent a second time, and what never is.
 
+use std::time::Duration;
+
 use http::Method;
+use tokio::time::advance;
 
 use crate::upstream::testing::*;
 use crate::upstream::{RequestBody, Upstream};
@@ -41,6 +44,26 @@ async fn a_get_on_a_connection_closed_just_then_is_sent_once_more() {
         let g = gauges(&up);
         assert_eq!((g.connects, g.reused, g.retries), (2, 1, 1));
     }
+}
+
+/// Who waits for an answer does not care how often it was asked for.
+#[tokio::test]
+async fn both_attempts_together_wait_no_longer_than_one() {
+    let origin = Origin::start().await;
+    let (up, mut peer) = kept(&origin, |cfg| cfg.timeout.first_byte = Duration::from_secs(10)).await;
+    stop_time();
+    let asked = ask(&up, get("/again"));
+    peer.head().await;
+    advance(Duration::from_secs(6)).await;
+    drop(peer);
+    let mut fresh = origin.accept().await;
+    fresh.head().await;
+    advance(Duration::from_secs(3)).await;
+    rest().await;
+    assert!(!asked.is_finished());
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(failure(asked).await.as_str(), "first-byte-timeout");
+    assert_eq!(gauges(&up).retries, 1);
 }
 
 #[tokio::test]

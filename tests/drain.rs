@@ -234,6 +234,128 @@ fn nothing_in_flight_ends_it_right_away() {
     assert_eq!(again.proxy(), larder.proxy());
 }
 
+/// How a request on a connection that is kept open ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    answered: u32,
+    failed: u32,
+}
+
+/// Asks again and again, on a kept connection at times that have nothing to do with each other, until it
+/// has been told to leave and can open no other. What is sent after that is nobody's fault.
+fn restless(addr: std::net::SocketAddr, seed: u64) -> Told {
+    let mut told = Told::default();
+    let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    while let Ok(mut connection) = Connection::try_open(addr) {
+        loop {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            std::thread::sleep(Duration::from_micros(dice % 30_000));
+            let path = if dice & 1 == 0 { "/cached".to_owned() } else { format!("/off?{dice}") };
+            let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let response =
+                connection.try_write(head.as_bytes()).and_then(|()| connection.try_response("GET"));
+            match response {
+                Ok(response) if response.status == 200 && response.complete => {
+                    told.answered += 1;
+                    if response.headers.lists("connection", "close") {
+                        break;
+                    }
+                }
+                _ => {
+                    told.failed += 1;
+                    break;
+                }
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn nobody_who_asks_while_it_stops_is_left_without_an_answer() {
+    for signal in ["TERM", "INT"] {
+        let origin = Origin::start(|request| {
+            let fields = if request.target.starts_with("/off") { &[][..] } else { STORABLE };
+            Script::ok("x", fields)
+        });
+        let mut larder = Larder::start(&config(&origin, "30s").replace("\"0s\"", "\"1500ms\""));
+        let addr = larder.proxy();
+        let clients: Vec<_> = (1..=20).map(|seed| std::thread::spawn(move || restless(addr, seed))).collect();
+        assert!(within(PATIENCE, || larder.stats()["completed"].as_u64() > Some(200)), "{}", larder.stats());
+        stop(&larder, signal);
+        let told: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        assert!(told.iter().all(|told| told.failed == 0 && told.answered > 0), "{signal}: {told:?}");
+        assert_eq!(larder.wait_exit(PATIENCE), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn a_connection_that_rested_is_told_in_the_next_answer_and_not_by_its_end() {
+    let origin = Origin::ok("x", STORABLE);
+    let mut larder = Larder::start(&config(&origin, "5m").replace("\"0s\"", "\"5m\""));
+    let mut resting: Vec<_> = (0..20).map(|_| Connection::open(larder.proxy())).collect();
+    for connection in &mut resting {
+        assert!(!connection.request("GET", "/cached", &[], b"").headers.lists("connection", "close"));
+    }
+    stop(&larder, "TERM");
+    assert!(within(PATIENCE, || get(larder.admin(), "/readyz", &[]).status == 503), "at once");
+    // Who has not heard is still taken, and told.
+    let response = larder.get("/cached", &[]);
+    assert!(response.status == 200 && response.headers.lists("connection", "close"), "{response:?}");
+    for connection in &mut resting {
+        let response = connection.request("GET", "/cached", &[], b"");
+        assert!(response.status == 200 && response.headers.lists("connection", "close"), "{response:?}");
+        assert!(connection.closes());
+    }
+    // Nobody is left and nobody comes: it does not wait for the rest of its time.
+    assert_eq!(larder.wait_exit(PATIENCE), Some(0));
+}
+
+#[test]
+fn what_streams_and_was_not_told_may_be_asked_once_more() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |request| match request.target.as_str() {
+        "/off" => Script::chunked(&[]).chunk("one ").wait(&held).chunk("two").last_chunk(),
+        _ => Script::ok("x", STORABLE),
+    });
+    let mut larder = Larder::start(&config(&origin, "30s").replace("\"0s\"", "\"1s\""));
+    let mut connection = Connection::open(larder.proxy());
+    connection.write_head("GET", "/off", &[]);
+    let mut response = connection.response_head("GET");
+    assert_eq!(connection.read_chunk(), b"one ");
+    stop(&larder, "TERM");
+    assert!(within(PATIENCE, || Connection::try_open(larder.proxy()).is_err()), "it still listens");
+    gate.open();
+    connection.finish(&mut response);
+    assert!(response.complete);
+    let last = connection.request("GET", "/cached", &[], b"");
+    assert!(last.status == 200 && last.headers.lists("connection", "close"), "{last:?}");
+    assert_eq!(larder.wait_exit(PATIENCE), Some(0));
+}
+
+#[test]
+fn what_the_kernel_has_taken_is_answered() {
+    let origin = Origin::ok("x", STORABLE);
+    let mut larder = Larder::start(&config(&origin, "30s").replace("workers = 2", "workers = 1"));
+    assert_eq!(larder.get("/cached", &[]).status, 200);
+    // It sleeps while they come; then it hears of its end and of them at once.
+    larder.signal("STOP");
+    let mut waiting: Vec<_> = (0..20).map(|_| Connection::open(larder.proxy())).collect();
+    for connection in &mut waiting {
+        connection.write_head("GET", "/cached", &[]);
+    }
+    larder.signal("TERM");
+    larder.signal("CONT");
+    for connection in &mut waiting {
+        // Some may be answered before the signal is heard.
+        assert_eq!(connection.response("GET").status, 200);
+    }
+    assert_eq!(larder.wait_exit(PATIENCE), Some(0));
+}
+
 fn config(origin: &Origin, drain: &str) -> String {
     format!(
         r#"
@@ -241,6 +363,7 @@ listen = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 workers = 2
 [limits]
+lame_duck = "0s"
 drain = "{drain}"
 header_time = "5m"
 [upstream.api]

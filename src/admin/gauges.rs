@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::telemetry::{Gauges, RedisGauges};
+use crate::telemetry::{self, Gauges, RedisGauges};
 use crate::worker::Worker;
 
 /// The state of everything, now.
@@ -23,6 +23,7 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
         proxy_headers: shared.proxy_headers.counts(),
         interim_passed: shared.interim.passed(),
         interim_dropped: shared.interim.dropped(),
+        panics: telemetry::panics(),
         reloads_done: shared.reloads.done(),
         reloads_refused: shared.reloads.refused(),
         access_dropped: shared.access.as_ref().map_or(0, |access| access.dropped()),

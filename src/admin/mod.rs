@@ -26,7 +26,7 @@ const CONNECTIONS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves the admin listener until its task is dropped.
-pub async fn serve(worker: Arc<Worker>, listener: TcpListener) {
+pub async fn serve(worker: Arc<Worker>, listener: &TcpListener) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;

@@ -40,6 +40,7 @@ pub(super) fn serve(source: &Source) -> ExitCode {
         Ok(messages) => messages,
         Err(error) => return complain(&format!("cannot start: {error}"), exit::FAILURE),
     };
+    telemetry::install_panic_hook();
     let signals = match listen_for_signals() {
         Ok(signals) => signals,
         Err(code) => return code,
@@ -74,6 +75,7 @@ pub(super) fn demo(args: &Demo) -> ExitCode {
     if args.print_config {
         return print(config::SHIPPED);
     }
+    telemetry::install_panic_hook();
     let signals = match listen_for_signals() {
         Ok(signals) => signals,
         Err(code) => return code,

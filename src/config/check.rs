@@ -255,6 +255,10 @@ fn limits(mut section: Section<'_>) -> Limits {
     let head = s.size("head_size", u64::try_from(d.head_size).unwrap_or(u64::MAX), "write at least \"8KiB\"");
     let head_span = s.span_of("head_size");
     check_head_size(s.reader, head, head_span);
+    let drain = s.duration("drain", d.drain, Zero::Fine);
+    // A default gives way to what was written.
+    let lame_duck = s.duration("lame_duck", d.lame_duck.min(drain), Zero::Fine);
+    not_beyond(s, ("lame_duck", lame_duck), ("drain", drain));
     let limits = Limits {
         connections: s.count("connections", d.connections, 1..=10_000_000),
         header_time: s.duration("header_time", d.header_time, Zero::Refused("write such as \"30s\"")),
@@ -262,7 +266,8 @@ fn limits(mut section: Section<'_>) -> Limits {
         // The header map refuses more than some 24,000.
         fields: s.count("fields", d.fields, 1..=10_000),
         streams: s.count("streams", d.streams, 1..=65_535),
-        drain: s.duration("drain", d.drain, Zero::Fine),
+        lame_duck,
+        drain,
         admin_time: s.duration("admin_time", d.admin_time, Zero::Refused("write such as \"10s\"")),
     };
     section.finish();

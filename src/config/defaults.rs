@@ -118,6 +118,8 @@ impl Default for Limits {
             fields: 100,
             // What browsers and other servers use.
             streams: 128,
+            // Balancers notice within a few seconds, and connections are asked again by then.
+            lame_duck: Duration::from_secs(5),
             // What service managers grant before they kill.
             drain: Duration::from_secs(30),
             // Every admin answer is small and made at once.

@@ -105,6 +105,7 @@ impl Limits {
             head_size: _,
             fields: _,
             streams: _,
+            lame_duck: _,
             drain: _,
             admin_time: _,
         } = self;
@@ -147,7 +148,7 @@ mod tests {
             ),
             (
                 "[limits]\nconnections = 7\nheader_time = \"1s\"\nhead_size = \"9KiB\"\nfields = 7\n\
-                 streams = 7\ndrain = \"1s\"\nadmin_time = \"1s\"\n[timing]\nslow_request = \"off\"\n",
+                 streams = 7\nlame_duck = \"1s\"\ndrain = \"1s\"\nadmin_time = \"1s\"\n[timing]\nslow_request = \"off\"\n",
                 &["limits.connections"],
             ),
         ];

@@ -239,7 +239,9 @@ pub struct Limits {
     pub fields: usize,
     /// Concurrent HTTP/2 streams on a connection.
     pub streams: u32,
-    /// Time that requests in flight are given when Larder stops.
+    /// How long Larder serves on when it is told to stop, so that everybody can hear of it.
+    pub lame_duck: Duration,
+    /// Time in all from there to the end.
     pub drain: Duration,
     /// Time for an admin request's answer, and its body's limit is 64 KiB.
     pub admin_time: Duration,

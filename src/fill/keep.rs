@@ -235,6 +235,8 @@ impl Pump {
             // A trailer section is about what the origin has sent, not about what was made of it.
             self.trailers = None;
         }
+        #[cfg(test)]
+        crate::telemetry::failpoint::at("keep", filling.fill.asked.target.path());
         let content = self.reserved.is_some().then(|| self.content(&keeping)).flatten();
         let Some(content) = content else { return self.writer.complete(None, self.trailers) };
         let whole = content.whole().filter(|_| matches!(keeping, Keeping::Whole)).cloned();

@@ -121,6 +121,8 @@ impl Fill {
         let refresh = self.owner.is_none();
         let times = FillTimes::default();
         let looked = Looked::Nothing;
+        #[cfg(test)]
+        crate::telemetry::failpoint::at("fill", self.asked.target.path());
         let mut filling = Filling { fill: self, cache, born, generation: None, times, looked, refresh };
         if filling.ask_redis().await {
             return;

@@ -139,6 +139,8 @@ impl Body for Delivery {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        #[cfg(test)]
+        crate::telemetry::failpoint::at("body", this.report.path());
         let frame = ready!(this.poll_content(cx));
         match &frame {
             None => this.ended(End::Complete),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
+use http_body_util::Full;
 
 use crate::coding;
 use crate::fields::range::{Resolved, Span};
@@ -318,6 +319,16 @@ fn own_answer(failure: &Failure) -> Draft {
         headers.insert(header::ALLOW, HeaderValue::from_static(allow));
     }
     whole(failure.status, headers, failure.json().into())
+}
+
+/// The answer to a request in which Larder itself failed, and of which nothing else is left.
+pub(super) fn bug() -> Response<Full<Bytes>> {
+    let failure = Failure::internal();
+    let draft = own_answer(&failure);
+    let mut response = Response::new(Full::new(Bytes::from(failure.json())));
+    *response.status_mut() = draft.status;
+    *response.headers_mut() = draft.headers;
+    response
 }
 
 fn whole(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Draft {

@@ -36,7 +36,9 @@ mod wait;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::interim::Interim;
@@ -73,7 +75,11 @@ pub async fn handle(
     request: Request<Incoming>,
     interim: Option<Interim>,
 ) -> Response<Delivery> {
+    #[cfg(test)]
+    let path = request.uri().path().to_owned();
     let mut step = receive::receive(worker, peer, request, interim);
+    #[cfg(test)]
+    crate::telemetry::failpoint::at("handle", &path);
     loop {
         step = match step {
             Step::Read(read) => read.run().await,
@@ -84,6 +90,12 @@ pub async fn handle(
             Step::Deliver(deliver) => return deliver.response(),
         };
     }
+}
+
+/// The answer to a request whose [`handle`] has panicked: it is to be sent in place of the one that never
+/// came. Its report was dropped on the way, and has told of it.
+pub fn bug() -> Response<Full<Bytes>> {
+    deliver::bug()
 }
 
 #[cfg(test)]

@@ -61,6 +61,12 @@ impl Report {
         self.asked.method == Method::HEAD
     }
 
+    /// For bugs to order.
+    #[cfg(test)]
+    pub fn path(&self) -> &str {
+        self.asked.target.path()
+    }
+
     /// Since the request arrived.
     pub fn elapsed(&self) -> Duration {
         self.worker.mono().since(self.timeline.start())
@@ -79,6 +85,13 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
+        // A bug of ours is no client that left.
+        if std::thread::panicking() {
+            self.end = End::Broken;
+            if self.status == CLIENT_CLOSED {
+                self.status = 500;
+            }
+        }
         let config = &self.snapshot.config;
         let finished = Finished {
             route: self.route,

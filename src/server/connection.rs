@@ -12,18 +12,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::Version;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::config::Limits;
 use crate::interim::{Answering, Line, Socket};
-use crate::proxy;
 use crate::worker::Worker;
+
+use super::answer::{Activity, answer};
+use super::stop::Stop;
 
 /// How an HTTP/2 connection with prior knowledge begins (RFC 9113 §3.4). No HTTP/1 method is `PRI`.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -34,14 +36,15 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(10), Duration::f
 const STREAM_BUFFER: usize = 64 * 1024;
 
 /// Serves a connection to its end.
-pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, stop: watch::Receiver<bool>) {
+pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, stop: Stop) {
     let limits = worker.shared.snapshot.load().config.limits.clone();
     // Without it small responses wait for the client's delayed acknowledgements.
     let _a_dead_socket_shows_when_read = stream.set_nodelay(true);
     let mut stopping = stop.clone();
     let first = tokio::select! {
+        biased;
         first = timeout(limits.header_time, is_http2(&stream)) => first,
-        _ = stopping.wait_for(|stop| *stop) => return,
+        () = stopping.nothing_came() => return,
     };
     match first {
         Ok(Ok(true)) => serve_http2(worker, stream, peer, stop, &limits).await,
@@ -67,13 +70,9 @@ async fn is_http2(stream: &TcpStream) -> std::io::Result<bool> {
     }
 }
 
-async fn serve_http1(
-    worker: Arc<Worker>,
-    stream: TcpStream,
-    peer: IpAddr,
-    mut stop: watch::Receiver<bool>,
-    limits: &Limits,
-) {
+async fn serve_http1(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, mut stop: Stop, limits: &Limits) {
+    let activity = Arc::new(Activity::default());
+    let turns = Arc::clone(&activity);
     let line = Line::new(&worker.shared.pseudonym, Arc::clone(&worker.shared.interim));
     let socket = Socket::new(TokioIo::new(stream), Arc::clone(&line));
     let service = service_fn(move |request| {
@@ -81,8 +80,8 @@ async fn serve_http1(
         let turn = line.open();
         // RFC 9110 §15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
         let interim = (request.version() == Version::HTTP_11).then(|| turn.interim());
-        let answer = async move { Ok::<_, Infallible>(proxy::handle(worker, peer, request, interim).await) };
-        Answering::new(turn, answer)
+        let answer = answer(worker, peer, request, interim, turns.begin());
+        Answering::new(turn, answer.map(Ok::<_, Infallible>))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -95,9 +94,16 @@ async fn serve_http1(
         .serve_connection(socket, service)
         .with_upgrades();
     let mut connection = pin!(connection);
+    // A client of HTTP/1 that has nothing under way can be told nothing, and may be about to ask: each
+    // answer says that it is the last (`answer`), and only who then asks for nothing is closed.
+    let leaving = async {
+        let lame_duck = stop.leaving().await;
+        activity.quiet(lame_duck).await;
+    };
     let stopped = tokio::select! {
+        biased;
         _ = connection.as_mut() => false,
-        _ = stop.wait_for(|stop| *stop) => true,
+        () = leaving => true,
     };
     if stopped {
         connection.as_mut().graceful_shutdown();
@@ -108,17 +114,12 @@ async fn serve_http1(
 /// hyper's own lower bound of a connection's buffer.
 const MIN_BUFFER: usize = 8192;
 
-async fn serve_http2(
-    worker: Arc<Worker>,
-    stream: TcpStream,
-    peer: IpAddr,
-    mut stop: watch::Receiver<bool>,
-    limits: &Limits,
-) {
+async fn serve_http2(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, mut stop: Stop, limits: &Limits) {
+    let activity = Arc::new(Activity::default());
     let service = service_fn(move |request| {
         let worker = Arc::clone(&worker);
         // hyper has no way to send an interim response on HTTP/2.
-        async move { Ok::<_, Infallible>(proxy::handle(worker, peer, request, None).await) }
+        answer(worker, peer, request, None, activity.begin()).map(Ok::<_, Infallible>)
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -131,9 +132,11 @@ async fn serve_http2(
     let mut connection = pin!(connection);
     let stopped = tokio::select! {
         _ = connection.as_mut() => false,
-        _ = stop.wait_for(|stop| *stop) => true,
+        _ = stop.leaving() => true,
     };
     if stopped {
+        // RFC 9113 §6.8: a first GOAWAY that refuses nothing, and a second, with the last stream, when the
+        // client has answered a ping: what it has sent before it heard is answered.
         connection.as_mut().graceful_shutdown();
         let _client_errors_are_its_own = connection.await;
     }

@@ -11,13 +11,13 @@ use std::net::IpAddr;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::telemetry::HeaderRefused;
 use crate::worker::Worker;
 
 use super::proxy_protocol::{self, Parsed};
+use super::stop::Stop;
 
 /// Bytes that are looked at together: most headers whole.
 const WINDOW: usize = 256;
@@ -29,7 +29,7 @@ pub(super) async fn client(
     worker: &Worker,
     stream: &mut TcpStream,
     peer: IpAddr,
-    mut stop: watch::Receiver<bool>,
+    mut stop: Stop,
 ) -> Option<IpAddr> {
     let snapshot = worker.shared.snapshot.load_full();
     let config = &snapshot.config;
@@ -41,7 +41,7 @@ pub(super) async fn client(
     }
     let read = tokio::select! {
         read = timeout(config.limits.header_time, header(stream)) => read,
-        _ = stop.wait_for(|stop| *stop) => return None,
+        () = stop.nothing_came() => return None,
     };
     match read.unwrap_or(Err(HeaderRefused::Late)) {
         Ok(named) => Some(named.unwrap_or(peer)),

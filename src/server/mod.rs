@@ -6,16 +6,20 @@
 //! One OS thread for each worker, each with a runtime of its own and its own `SO_REUSEPORT`
 //! listeners; one control thread for the admin listener.
 
+mod answer;
 mod connection;
 mod introduce;
 mod listen;
 pub mod proxy_protocol;
+mod stop;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -32,6 +36,8 @@ use crate::worker::{Doubts, NotReloaded, Press, Reloaded, Reloads, Reread, Share
 
 pub use listen::StartError;
 
+use stop::{Phase, Stop};
+
 /// How long the access log may take to empty itself at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 /// URLs whose purge is remembered one by one.
@@ -44,7 +50,8 @@ pub struct Running {
     /// Where its admin listener is.
     pub admin: Option<SocketAddr>,
     shared: Arc<Shared>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Phase>,
+    accepted: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -52,7 +59,9 @@ pub struct Running {
 #[derive(Clone)]
 struct Thread {
     shared: Arc<Shared>,
-    stop: watch::Receiver<bool>,
+    stop: Stop,
+    /// Connections accepted so far.
+    accepted: Arc<AtomicU64>,
     /// Everything that must finish before the process may end holds a receiver of this.
     busy: Arc<watch::Sender<()>>,
     /// Open connections that may yet be accepted.
@@ -80,9 +89,15 @@ pub fn start(
     };
     let places = Arc::new(Semaphore::new(config.limits.connections));
     let shared = share(config, clock, colour, reread).map_err(StartError::Thread)?;
-    let (stop, stopping) = watch::channel(false);
-    let thread =
-        Thread { shared: Arc::clone(&shared), stop: stopping, busy: Arc::new(watch::channel(()).0), places };
+    let (stop, stopping) = watch::channel(Phase::Serving);
+    let accepted = Arc::new(AtomicU64::new(0));
+    let thread = Thread {
+        shared: Arc::clone(&shared),
+        stop: Stop(stopping),
+        accepted: Arc::clone(&accepted),
+        busy: Arc::new(watch::channel(()).0),
+        places,
+    };
     // Each thread reports once it serves; a bound on the wait is given by the tier's own.
     let (ready, mut started) = mpsc::unbounded_channel();
     let mut threads = Vec::new();
@@ -101,7 +116,7 @@ pub fn start(
             None => return Err(StartError::Thread(io::Error::other("a thread ended while starting"))),
         }
     }
-    Ok(Running { proxy, admin: admin_address, shared, stop, threads })
+    Ok(Running { proxy, admin: admin_address, shared, stop, accepted, threads })
 }
 
 fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
@@ -154,11 +169,10 @@ impl Running {
         self.shared.reload()
     }
 
-    /// Stops: no new connections, what is in flight is finished within `limits.drain`, what waits to
-    /// be written is written. Returns when all is done.
+    /// Stops: says so in every answer, listens on for `limits.lame_duck`, then finishes what is in flight,
+    /// all within `limits.drain`; what waits to be written is written. Returns when all is done.
     pub fn stop(self) {
-        self.shared.draining.store(true, Ordering::Release);
-        self.stop.send_replace(true);
+        stop::leave(&self.shared, &self.stop, &self.accepted);
         for thread in self.threads {
             // A thread that panicked has said so on stderr; the others still get their end.
             let _panicked = thread.join();

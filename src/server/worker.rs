@@ -5,18 +5,19 @@
 //! Must not know: what a connection carries.
 
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::admin;
 use crate::store::Redis;
+use crate::telemetry::supervise;
 use crate::upstream::Upstream;
 use crate::worker::{Shared, Worker};
 
@@ -33,13 +34,14 @@ type Ready = mpsc::UnboundedSender<io::Result<()>>;
 pub(super) fn run(thread: Thread, index: usize, sockets: Vec<StdListener>, ready: Ready) {
     run_on_own_runtime(&ready.clone(), async move {
         let worker = worker(&thread, index).await;
-        tokio::spawn(maintain(Arc::clone(&thread.shared), index));
-        let listen = thread.shared.snapshot.load().config.listen.clone();
-        for (socket, listen) in sockets.into_iter().zip(listen) {
-            let listener = TcpListener::from_std(socket)?;
+        let shared = Arc::clone(&thread.shared);
+        tokio::spawn(supervise("upstreams", move || maintain(Arc::clone(&shared), index)));
+        let places = thread.shared.snapshot.load().config.listen.clone();
+        for (socket, place) in sockets.into_iter().zip(places) {
+            let door = Door { listener: TcpListener::from_std(socket)?, introduced: place.proxy_protocol };
             // Taken here, not in the task: a drain must not find nobody before the task has begun.
             let busy = thread.busy.subscribe();
-            tokio::spawn(accept(thread.clone(), Arc::clone(&worker), listener, listen.proxy_protocol, busy));
+            tokio::spawn(listen(thread.clone(), Arc::clone(&worker), door, busy));
         }
         let _start_has_given_up = ready.send(Ok(()));
         drained(&thread).await;
@@ -56,7 +58,10 @@ pub(super) fn run_admin(thread: Thread, socket: StdListener, ready: Ready) {
     run_on_own_runtime(&ready.clone(), async move {
         let worker = worker(&thread, index).await;
         let listener = TcpListener::from_std(socket)?;
-        tokio::spawn(admin::serve(Arc::clone(&worker), listener));
+        let serving = Arc::clone(&worker);
+        tokio::spawn(async move {
+            supervise("admin listener", || admin::serve(Arc::clone(&serving), &listener)).await;
+        });
         let _start_has_given_up = ready.send(Ok(()));
         drained(&thread).await;
         if let Some(redis) = &worker.redis {
@@ -99,7 +104,8 @@ async fn maintain(shared: Arc<Shared>, index: usize) {
             let upstream = Arc::downgrade(upstream);
             if !maintained.iter().any(|known| known.ptr_eq(&upstream)) {
                 maintained.push(Weak::clone(&upstream));
-                tokio::spawn(Upstream::maintain(upstream, index));
+                let maintain = move || Upstream::maintain(Weak::clone(&upstream), index);
+                tokio::spawn(supervise("upstream", maintain));
             }
         }
         if changes.changed().await.is_err() {
@@ -110,50 +116,52 @@ async fn maintain(shared: Arc<Shared>, index: usize) {
 
 /// Returns when Larder stops and nothing is in flight on any thread, or the drain's time is up.
 async fn drained(thread: &Thread) {
-    let mut stop = thread.stop.clone();
-    // An error means that whoever could say «stop» is gone: stop.
-    let _ = stop.wait_for(|stop| *stop).await;
+    thread.stop.clone().leaving().await;
     let limit = thread.shared.snapshot.load().config.limits.drain;
     if timeout(limit, thread.busy.closed()).await.is_err() {
         tracing::warn!(limit_s = limit.as_secs(), "time to finish is up; what is still in flight is cut off");
     }
 }
 
-/// Accepts connections until Larder stops. With `introduced`, each must say first whose it is.
-async fn accept(
-    thread: Thread,
-    worker: Arc<Worker>,
+/// Where connections come in.
+struct Door {
     listener: TcpListener,
+    /// Each must say first whose it is.
     introduced: bool,
-    busy: watch::Receiver<()>,
-) {
+}
+
+/// Takes connections until Larder does not listen any more, and then those that the kernel has taken
+/// for it: the last of them may have been told that they are connected.
+async fn listen(thread: Thread, worker: Arc<Worker>, door: Door, busy: watch::Receiver<()>) {
+    supervise("listener", || accept(&thread, &worker, &door, &busy)).await;
+    let Door { listener, introduced } = door;
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        let taken = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        let (thread, worker, busy) = (thread.clone(), Arc::clone(&worker), busy.clone());
+        tokio::spawn(async move {
+            let (Ok(stream), Ok(place)) = (taken, Arc::clone(&thread.places).acquire_owned().await) else {
+                return;
+            };
+            serve(&thread, &worker, (stream, peer), introduced, (place, busy));
+        });
+    }
+}
+
+/// Accepts connections until Larder does not listen any more.
+async fn accept(thread: &Thread, worker: &Arc<Worker>, door: &Door, busy: &watch::Receiver<()>) {
     let mut stop = thread.stop.clone();
     loop {
-        let next = async {
-            let accepted = listener.accept().await;
-            // Beyond `limits.connections` this one waits, and others in the kernel's queue. Not asked
-            // for before: a thread to which nobody connects would hold a place that another needs.
-            (accepted, Arc::clone(&thread.places).acquire_owned().await)
-        };
-        let (accepted, place) = tokio::select! {
-            next = next => next,
-            _ = stop.wait_for(|stop| *stop) => break,
+        let accepted = tokio::select! {
+            accepted = door.listener.accept() => accepted,
+            () = stop.deaf() => return,
         };
         match accepted {
-            Ok((mut stream, peer)) => {
-                let (worker, stop, busy) = (Arc::clone(&worker), thread.stop.clone(), busy.clone());
-                let open = Open::count(&worker.shared);
-                tokio::spawn(async move {
-                    let peer = peer.ip().to_canonical();
-                    let client = match introduced {
-                        true => introduce::client(&worker, &mut stream, peer, stop.clone()).await,
-                        false => Some(peer),
-                    };
-                    if let Some(client) = client {
-                        connection::serve(worker, stream, client, stop).await;
-                    }
-                    drop((busy, place, open));
-                });
+            Ok(accepted) => {
+                // Beyond `limits.connections` this one waits, and others in the kernel's queue. Not asked
+                // for before: a thread to which nobody connects would hold a place that another needs.
+                let Ok(place) = Arc::clone(&thread.places).acquire_owned().await else { return };
+                serve(thread, worker, accepted, door.introduced, (place, busy.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -161,6 +169,29 @@ async fn accept(
             }
         }
     }
+}
+
+/// Serves a connection on a task of its own, which holds on to its place and keeps the process.
+fn serve(
+    thread: &Thread,
+    worker: &Arc<Worker>,
+    (mut stream, peer): (TcpStream, SocketAddr),
+    introduced: bool,
+    held: (OwnedSemaphorePermit, watch::Receiver<()>),
+) {
+    thread.accepted.fetch_add(1, Ordering::Relaxed);
+    let (worker, stop, open) = (Arc::clone(worker), thread.stop.clone(), Open::count(&worker.shared));
+    tokio::spawn(async move {
+        let peer = peer.ip().to_canonical();
+        let client = match introduced {
+            true => introduce::client(&worker, &mut stream, peer, stop.clone()).await,
+            false => Some(peer),
+        };
+        if let Some(client) = client {
+            connection::serve(worker, stream, client, stop).await;
+        }
+        drop((held, open));
+    });
 }
 
 /// An open connection, counted for as long as it lives.

@@ -146,6 +146,8 @@ families! {
         "Times a server sent what is not one well-formed response, by what was wrong with it; the connection was closed.";
     ACCESS_DROPPED: Counter "larder_access_log_dropped_total"
         "Access-log lines dropped because stdout was too slow.";
+    PANICS: Counter "larder_panics_total"
+        "Bugs of Larder's that ended a task; the log has the place of each.";
     RELOADS: Counter "larder_reloads_total"
         "Reloads of the configuration by result: done, or refused, after which the former stays in force.";
     UPTIME: Gauge "larder_uptime_seconds"

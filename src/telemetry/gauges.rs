@@ -36,6 +36,8 @@ pub struct Gauges {
     pub interim_dropped: u64,
     /// Access-log lines dropped, from [`AccessLog::dropped`](super::AccessLog::dropped).
     pub access_dropped: u64,
+    /// Tasks that a bug has ended, from [`panics`](super::panics()).
+    pub panics: u64,
     /// Reloads of the configuration that brought another into force.
     pub reloads_done: u64,
     /// Reloads that were refused.

@@ -17,6 +17,7 @@ mod lines;
 mod logs;
 mod metrics;
 mod outcome;
+mod panics;
 mod proxy_headers;
 mod stamp;
 mod stats;
@@ -29,6 +30,9 @@ pub use gauges::{CodingGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges
 pub use logs::{Messages, init, slow};
 pub use metrics::{Metrics, Shard};
 pub use outcome::{Bypass, Detail, Kind, Miss, Outcome, Source, Tier};
+#[cfg(test)]
+pub(crate) use panics::{failpoint, note};
+pub use panics::{install_panic_hook, panics, supervise};
 pub use proxy_headers::{HeaderRefused, ProxyHeaders};
 pub use stats::hit_ratio;
 pub use timeline::{Phase, Timeline, process_time};

@@ -34,6 +34,7 @@ use tokio::time::timeout;
 
 use super::reach::Member;
 use super::watch::Watched;
+use crate::telemetry::supervise;
 
 /// Deadlines missed in a row that open the breaker.
 const MISSES: u32 = 3;
@@ -156,7 +157,8 @@ impl Link {
             opened: Notify::new(),
             member,
         });
-        let keeper = AbortOnDrop(tokio::spawn(keep(Arc::clone(&shared))));
+        let kept = Arc::clone(&shared);
+        let keeper = AbortOnDrop(tokio::spawn(supervise("redis link", move || keep(Arc::clone(&kept)))));
         Ok(Self { shared, _keeper: keeper })
     }
 

@@ -40,6 +40,7 @@ use crate::fields::vary::Vary;
 use crate::rules::{Normalize, selecting_fields};
 use crate::stored::{CacheKey, Damaged, Group, Record, StoredResponse, decode, decode_rule};
 use crate::telemetry::RedisGauges;
+use crate::telemetry::supervise;
 
 /// How long a start waits for the first connection.
 const FIRST_CONNECT: Duration = Duration::from_millis(500);
@@ -179,15 +180,19 @@ impl Redis {
         })
         .await;
         let (queue, counters) = (Arc::new(Queue::new(cfg.redis_queue)), Arc::new(Counters::default()));
-        let task = Writer {
+        let task = Arc::new(Writer {
             queue: Arc::clone(&queue),
             link: Arc::clone(&writer),
             purges: Arc::clone(&purges),
             counters: Arc::clone(&counters),
             clock: clock.clone(),
             longest,
+        });
+        let run = move || {
+            let task = Arc::clone(&task);
+            async move { task.run().await }
         };
-        let writing = AbortOnDrop(tokio::spawn(task.run()));
+        let writing = AbortOnDrop(tokio::spawn(supervise("redis writer", run)));
         let (deadline, max_object) = (cfg.redis_deadline, cfg.redis_max_object);
         Some(Self(Arc::new(Inner {
             reader,

@@ -243,7 +243,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) async fn run(self) {
+    pub(super) async fn run(&self) {
         let mut phases = self.link.phases();
         let mut purge_failed: Option<Mono> = None;
         loop {

@@ -22,7 +22,7 @@
 //! rules/           1 pure RFC 9111 as total functions
 //! coding/          1 pure content codings: encode, decode within a bound
 //! fields/          0 pure HTTP fields as typed values
-//! wire/            0 pure what passes on a connection, watched byte by byte
+//! wire/            0 pure where messages begin and end in the bytes of a connection
 //! clock.rs         0      the only reader of time
 //! ```
 #![forbid(unsafe_code)]

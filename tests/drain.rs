@@ -373,6 +373,7 @@ timeout = {{ first_byte = "5m", total = "10m" }}
 name = "off"
 upstream = "api"
 match = {{ path = "/off" }}
+upgrade = true
 cache = false
 [[route]]
 name = "all"

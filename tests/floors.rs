@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 /// Every room and its floor. A room may use rooms with a smaller number, and itself.
 const FLOORS: [(&str, u8); 19] = [
     ("clock", 0),
-    ("fields", 0),
     ("wire", 0),
+    ("fields", 0),
     ("rules", 1),
     ("coding", 1),
     ("stored", 2),

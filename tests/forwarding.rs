@@ -263,7 +263,7 @@ fn an_upload_that_breaks_off_is_no_whole_request_for_the_origin() {
 }
 
 #[test]
-fn trailers_pass_to_the_origin() {
+fn the_trailers_of_a_request_go_no_further() {
     let (origin, larder) = echo_body();
     let response = send(
         larder.proxy(),
@@ -271,7 +271,8 @@ fn trailers_pass_to_the_origin() {
           2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n",
     );
     assert_eq!(response.text(), "hi");
-    assert_eq!(origin.last().trailers.get("x-sum"), Some("7"));
+    assert_eq!(origin.last().trailers.get("x-sum"), None);
+    assert_eq!(origin.last().headers.get("trailer"), None);
 }
 
 #[test]
@@ -340,6 +341,19 @@ fn an_upgrade_becomes_a_tunnel_both_ways() {
         connection.end_writing();
         assert!(connection.closes(), "{path}");
     }
+}
+
+#[test]
+fn an_upgrade_goes_no_further_where_the_route_does_not_ask_for_it() {
+    let origin = Origin::start(|request| match request.headers.get("upgrade") {
+        Some(_) => Script::new().head(101, &[("Connection", "Upgrade"), ("Upgrade", "websocket")]).echo(),
+        None => Script::ok("plain", &[]),
+    });
+    let larder = Larder::start(&config(&origin, ""));
+    let mut connection = Connection::open(larder.proxy());
+    let ask = [("Connection", "Upgrade"), ("Upgrade", "websocket")];
+    assert_eq!(connection.request("GET", "/plain", &ask, b"").text(), "plain");
+    assert_eq!(connection.request("GET", "/plain", &[], b"").text(), "plain", "the connection goes on");
 }
 
 #[test]
@@ -502,12 +516,13 @@ fn a_kept_connection_serves_every_kind_of_answer() {
 #[test]
 fn the_authority_of_an_absolute_target_is_the_host() {
     let (origin, larder) = echo_fields();
-    let response = send(larder.proxy(), b"GET http://real.test/off?x=1 HTTP/1.1\r\nHost: other.test\r\n\r\n");
+    let response =
+        send(larder.proxy(), b"GET http://real.test/off?x=1 HTTP/1.1\r\nHost: Real.test:80\r\n\r\n");
     assert_eq!(response.status, 200);
     let request = origin.last();
     assert_eq!((request.target.as_str(), request.header("host")), ("/off?x=1", "real.test"));
     // The same resource by either form.
-    send(larder.proxy(), b"GET http://real.test/cached HTTP/1.1\r\nHost: other.test\r\n\r\n");
+    send(larder.proxy(), b"GET http://real.test/cached HTTP/1.1\r\nHost: real.test\r\n\r\n");
     assert_eq!(
         send(larder.proxy(), b"GET /cached HTTP/1.1\r\nHost: real.test\r\n\r\n").header("x-cache"),
         "HIT"
@@ -555,21 +570,77 @@ fn requests_that_are_none_go_no_further() {
 }
 
 #[test]
-fn a_length_beside_chunks_smuggles_nothing() {
+fn whatever_can_be_read_in_two_ways_is_refused_and_nothing_after_it_is_read() {
     let (origin, larder) = echo_body();
-    let mut connection = Connection::open(larder.proxy());
-    connection.write(
-        b"POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
-          2\r\nhi\r\n0\r\n\r\n",
-    );
-    // RFC 9112 §6.3: Transfer-Encoding wins, or the request is refused; both are safe.
-    let response = connection.response("POST");
-    if response.status == 200 {
-        let request = origin.last();
-        assert_eq!((request.body.as_slice(), request.headers.get("content-length")), (&b"hi"[..], None));
-    } else {
-        assert_eq!((response.status, origin.requests().len()), (400, 0));
+    let heads: &[(&str, u16)] = &[
+        (
+            "POST /off HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (
+            "POST /off HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        ("POST /off HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n", 400),
+        ("POST /off HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n", 400),
+        (
+            "POST /off HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        ("POST /off HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        ("POST /off HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775808\r\n\r\n", 400),
+        ("POST /off HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n", 400),
+        ("GET /off HTTP/1.1\nHost: a\n\n", 400),
+        ("GET /off HTTP/1.1\r\nHost: a\r\nX: y\nZ: z\r\n\r\n", 400),
+        ("GET /off#x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET /off?\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 400),
+        ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET http://b/off HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET ftp://a/off HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET /off HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", 417),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 405),
+        ("TRACE /off HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+    ];
+    for (head, status) in heads {
+        let mut connection = Connection::open(larder.proxy());
+        connection.write(format!("{head}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        let response = connection.response("GET");
+        assert_eq!(response.status, *status, "{head}");
+        assert!(response.headers.lists("connection", "close") && connection.closes(), "{head}");
     }
+    assert_eq!(origin.requests().len(), 0, "{:?}", origin.requests());
+}
+
+#[test]
+fn a_chunked_body_that_is_none_is_cut_off() {
+    let (origin, larder) = echo_body();
+    for body in ["8000000000000000\r\nx", "1;\0\r\nx\r\n0\r\n\r\n", "1\r\nx\r\n0\r\n\n"] {
+        let mut connection = Connection::open(larder.proxy());
+        connection.write(b"POST /post HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        connection.write(body.as_bytes());
+        connection.write(b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(connection.response("POST").status, 400, "{body:?}");
+        assert!(connection.closes(), "{body:?}");
+    }
+    origin.wait_for_open_connections(0);
+    assert_eq!(origin.requests().len(), 0, "{:?}", origin.requests());
+}
+
+#[test]
+fn options_that_go_no_further_are_answered_here() {
+    let (origin, larder) = echo_fields();
+    for request in [
+        "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+        "OPTIONS /off HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n",
+    ] {
+        let response = send(larder.proxy(), request.as_bytes());
+        assert_eq!((response.status, response.header("allow").is_empty()), (204, false), "{request}");
+    }
+    assert_eq!(origin.requests().len(), 0);
+    let further = b"OPTIONS /off HTTP/1.1\r\nHost: a\r\nMax-Forwards: 5\r\n\r\n";
+    assert_eq!(send(larder.proxy(), further).status, 200);
+    assert_eq!(origin.last().header("max-forwards"), "4");
 }
 
 #[test]
@@ -614,7 +685,12 @@ servers = ["{url}"]
 name = "off"
 upstream = "api"
 match = {{ path = "/off" }}
+upgrade = true
 cache = false
+[[route]]
+name = "plain"
+upstream = "api"
+match = {{ path = "/plain" }}
 [[route]]
 name = "edited"
 upstream = "api"
@@ -630,6 +706,7 @@ match = {{ path = "/nowhere", host = "elsewhere.test" }}
 [[route]]
 name = "all"
 upstream = "api"
+upgrade = true
 match = {{ regex = "^/(cached|post|length|chunked|uncacheable)" }}
 [route.cache]
 ttl.default = "60s"

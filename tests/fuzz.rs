@@ -24,6 +24,8 @@ mod fields;
 mod kept;
 #[path = "fuzz/responses.rs"]
 mod responses;
+#[path = "fuzz/wire.rs"]
+mod wire;
 
 use dice::Dice;
 
@@ -35,7 +37,7 @@ const MILLION: u64 = 1_000_000;
 
 type Target = (&'static str, fn(&mut Dice));
 
-const TARGETS: [Target; 13] = [
+const TARGETS: [Target; 14] = [
     ("cache-control", fields::cache_control),
     ("range", fields::range),
     ("vary", fields::vary),
@@ -49,6 +51,7 @@ const TARGETS: [Target; 13] = [
     ("forwarded", clients::forwarded),
     ("response-ends", responses::ends),
     ("responses", responses::damaged),
+    ("requests", wire::requests),
 ];
 
 fn run(name: &str, inputs: u64) {
@@ -103,4 +106,5 @@ targets! {
     "forwarded" => chains_of_proxies_are_read_whatever_comes, a_million_of_forwarded;
     "response-ends" => responses_end_where_they_end, a_million_of_response_ends;
     "responses" => responses_are_read_whatever_comes, a_million_of_responses;
+    "requests" => requests_are_told_apart_whatever_comes, a_million_of_requests;
 }

@@ -55,13 +55,13 @@ fn http2_get(path: &str) -> http::request::Builder {
 #[test]
 fn a_field_that_connection_takes_away_from_the_origin_does_not_choose_the_stored_response() {
     let origin = Origin::start(|request| {
-        let language = request.header("accept-language");
-        Script::ok(format!("<{language}>"), &[FRESH, ("Vary", "Accept-Language")])
+        let mine = request.header("x-mine");
+        Script::ok(format!("<{mine}>"), &[FRESH, ("Vary", "X-Mine")])
     });
     let larder = larder(&origin, "", "");
-    let dropped = [("Accept-Language", "fr"), ("Connection", "accept-language")];
+    let dropped = [("X-Mine", "fr"), ("Connection", "x-mine")];
     assert_eq!(larder.get("/", &dropped).text(), "<>");
-    assert_eq!(larder.get("/", &[("Accept-Language", "fr")]).text(), "<fr>", "poisoned");
+    assert_eq!(larder.get("/", &[("X-Mine", "fr")]).text(), "<fr>", "poisoned");
 }
 
 #[test]
@@ -108,6 +108,97 @@ fn nothing_that_an_untrusted_peer_says_of_its_way_reaches_the_origin() {
     for name in lies {
         assert_eq!(origin.last().headers.get(name), None, "{name}");
     }
+}
+
+#[test]
+fn what_is_not_in_the_key_says_nothing_to_an_origin_whose_answer_is_kept() {
+    let origin = Origin::start(|request| {
+        let said: Vec<_> = HINTS.iter().filter_map(|name| request.headers.get(name)).collect();
+        // Larder's own word.
+        let said: Vec<_> = said.into_iter().filter(|value| !value.starts_with("127.")).collect();
+        Script::ok(format!("<{}>", said.concat()), &[FRESH])
+    });
+    let larder = larder(&origin, "", "key.headers = [\"X-Original-Tenant\"]");
+    for name in HINTS {
+        let path = format!("/{name}");
+        assert_eq!(larder.get(&path, &[(name, "evil")]).text(), "<>", "{name}");
+        assert_eq!(larder.get(&path, &[]).text(), "<>", "{name}");
+    }
+    // A part of the key chooses among what is kept; and what is not kept may mean what it likes.
+    assert_eq!(larder.get("/", &[("X-Original-Tenant", "a")]).header("x-cache"), "MISS");
+    assert_eq!(origin.last().header("x-original-tenant"), "a");
+    assert_eq!(larder.get("/", &[("X-Original-Tenant", "b")]).header("x-cache"), "MISS");
+    let post =
+        support::client::request(larder.proxy(), "POST", "/", &[("X-HTTP-Method-Override", "PUT")], b"");
+    assert_eq!((post.text().as_str(), origin.last().header("x-http-method-override")), ("<PUT>", "PUT"));
+}
+
+const HINTS: [&str; 10] = [
+    "X-Host",
+    "X-HTTP-Host-Override",
+    "X-Forwarded-Host",
+    "X-Forwarded-Scheme",
+    "X_Original_URL",
+    "X-HTTP-Method-Override",
+    "X-Method-Override",
+    "Front-End-Https",
+    "X-Custom-Port",
+    "Transfer_Encoding",
+];
+
+#[test]
+fn a_field_written_with_an_underscore_is_not_taken_for_another() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "", "");
+    let fields = [("Content_Length", "5"), ("Transfer_Encoding", "chunked"), ("Proxy", "http://evil.test/")];
+    larder.get("/", &[&fields[..], &[("api_key", "k")]].concat());
+    for (name, _) in fields {
+        assert_eq!(origin.last().headers.get(name), None, "{name}");
+    }
+    assert_eq!(origin.last().header("api_key"), "k");
+}
+
+#[test]
+fn connection_takes_no_field_away_that_an_origin_decides_by() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "trusted_proxies = [\"127.0.0.1\"]", "");
+    let fields = [
+        ("Authorization", "a"),
+        ("Cookie", "b=c"),
+        ("Origin", "http://d.test"),
+        ("X-Forwarded-For", "192.0.2.1"),
+    ];
+    let all: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
+    larder.get("/", &[&fields[..], &[("Connection", &all.join(", "))]].concat());
+    for (name, value) in fields {
+        assert!(origin.last().header(name).starts_with(value), "{name}");
+    }
+}
+
+#[test]
+fn trailers_that_nobody_announced_or_that_may_not_stand_there_reach_no_client() {
+    let origin = Origin::start(|_| {
+        Script::chunked(&[("Trailer", "X-Sum, Set-Cookie, Authorization")]).chunk("hi").trailers(&[
+            ("X-Sum", "7"),
+            ("Set-Cookie", "a=b"),
+            ("Authorization", "a"),
+            ("X-Other", "1"),
+        ])
+    });
+    let larder = larder(&origin, "", "");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let trailers = runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(larder.proxy()).await.unwrap();
+        let (mut send, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = http2_get("/").header("te", "trailers").body(Empty::<Bytes>::new()).unwrap();
+        let body = send.send_request(request).await.unwrap().into_body().collect().await.unwrap();
+        body.trailers().cloned().unwrap()
+    });
+    assert_eq!(trailers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x-sum"]);
+    let without = larder.get("/", &[]);
+    assert_eq!((without.headers.get("trailer"), without.trailers.get("x-sum")), (None, None));
 }
 
 #[test]

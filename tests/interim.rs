@@ -399,7 +399,7 @@ fn a_client_that_does_not_read_gets_the_final_response_whole_and_in_its_place() 
 
 #[test]
 fn an_upgrade_may_come_after_one() {
-    let (_origin, larder) = front("", |_| {
+    let (_origin, larder) = front("upgrade = true", |_| {
         let switch = [("Connection", "Upgrade"), ("Upgrade", "websocket")];
         Script::interim(103, HINTS).head(101, &switch).bytes("hello").echo()
     });

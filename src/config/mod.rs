@@ -316,6 +316,8 @@ pub struct Route {
     pub cache: Option<RouteCache>,
     /// What is encoded on its way to clients; `None` where the route does not ask for it.
     pub compress: Option<Compress>,
+    /// Requests may leave HTTP for another protocol.
+    pub upgrade: bool,
     /// Line of its `[[route]]` in the file, from 1.
     pub line: usize,
 }

@@ -62,6 +62,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     let response_headers = edits::read(&mut section, "response_headers");
     let cache = route_cache::read(&mut section);
     let compress = route_compress::read(&mut section);
+    let upgrade = section.flag("upgrade", false);
     let match_span = section.span_of("match");
     let reader = section.reader;
     section.finish();
@@ -70,7 +71,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     check_shadow(reader, &this, seen);
     seen.push(this);
     let (matcher, upstream) = (matcher?, upstream?);
-    Some(Route { name, matcher, upstream, request_headers, response_headers, cache, compress, line })
+    Some(Route { name, matcher, upstream, request_headers, response_headers, cache, compress, upgrade, line })
 }
 
 fn name(section: &mut Section<'_>, seen: &[Seen]) -> Option<(String, Span)> {

@@ -4,16 +4,18 @@
 //! its name. Must not know: routes, `X-Forwarded-*`, who the peers are.
 
 use http::header::{
-    AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, COOKIE, DATE, ETAG, EXPIRES, HOST, LAST_MODIFIED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    RANGE, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VARY, VIA,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPIRES, HOST,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, ORIGIN, PRAGMA,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, REFERER, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+    USER_AGENT, VARY, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
-use super::{groups, list, no_vary_search, targeted};
+use super::{claims, groups, list, no_vary_search, targeted};
 
 /// Removed from every message, whether `Connection` names them or not.
-const HOP_BY_HOP: [HeaderName; 9] = [
+const HOP_BY_HOP: [HeaderName; 11] = [
     CONNECTION,
     // §7.6.1: "Proxy-Connection, Keep-Alive, TE, Transfer-Encoding, Upgrade".
     HeaderName::from_static("proxy-connection"),
@@ -25,13 +27,17 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
     HeaderName::from_static("proxy-authentication-info"),
+    // No field at all, but CGI programs find it as HTTP_PROXY and send their own requests through it.
+    HeaderName::from_static("proxy"),
+    // RFC 7540 §3.2.1, of an upgrade that is not served.
+    HeaderName::from_static("http2-settings"),
 ];
 
 /// What `Connection` has no power over. §7.6.1: "A sender MUST NOT send a connection option
 /// corresponding to a field that is intended for all recipients of the content. For example,
 /// Cache-Control is never appropriate". A peer that does so anyway could make a private response
 /// look public, or a request lose its credentials on the way.
-const END_TO_END: [HeaderName; 22] = [
+const END_TO_END: [HeaderName; 34] = [
     // What the cache goes by.
     groups::CACHE_GROUPS,
     groups::CACHE_GROUP_INVALIDATION,
@@ -55,6 +61,19 @@ const END_TO_END: [HeaderName; 22] = [
     SET_COOKIE,
     VARY,
     VIA,
+    // What origins choose an answer by, or whether to give one.
+    ACCEPT,
+    ACCEPT_ENCODING,
+    ACCEPT_LANGUAGE,
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    IF_UNMODIFIED_SINCE,
+    ORIGIN,
+    REFERER,
+    USER_AGENT,
+    PRAGMA,
 ];
 
 /// Removes what concerns the connection the message came on: `Connection` and what it names,
@@ -81,8 +100,29 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 pub fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
     list::all(headers, &CONNECTION)
         .filter_map(|member| HeaderName::from_bytes(member).ok())
-        .filter(|name| !END_TO_END.contains(name))
+        .filter(|name| !is_end_to_end(name))
         .collect()
+}
+
+/// Whether `Connection` has no power over a field of this name: also what says of the client who it is,
+/// so that nobody takes that away from behind a proxy that has said it.
+pub fn is_end_to_end(name: &HeaderName) -> bool {
+    END_TO_END.contains(name) || claims::claim(name.as_str()).is_some()
+}
+
+/// Removes what is written with `_` in place of `-` and would be taken for a field that means something
+/// here, by servers that tell no `_` from a `-`: `Transfer_Encoding`, `Content_Length`.
+pub fn remove_disguised(headers: &mut HeaderMap) {
+    let is_disguised = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.contains('_')
+            && HeaderName::from_bytes(claims::dashed(name).as_bytes())
+                .is_ok_and(|name| HOP_BY_HOP.contains(&name) || END_TO_END.contains(&name))
+    };
+    let disguised: Vec<_> = headers.keys().filter(is_disguised).cloned().collect();
+    for name in disguised {
+        headers.remove(name);
+    }
 }
 
 /// What the message asks to upgrade to (§7.8): `Upgrade`, where `Connection` lists it.

@@ -8,11 +8,13 @@
 pub mod accept;
 pub mod accept_encoding;
 pub mod cache_control;
+pub mod claims;
 pub mod content_coding;
 pub mod date;
 pub mod forwarded;
 pub mod groups;
 pub mod hop;
+pub mod host;
 pub mod list;
 pub mod no_vary_search;
 pub mod path;

@@ -53,7 +53,7 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
     conditions.extend(asked_range.map(|value| (header::RANGE, value)));
     let content = fill.content.as_ref().map(|content| content.bytes.clone());
     let length = content.as_ref().map(Bytes::len);
-    let request = outbound::fill(&fill.worker, &fill.asked, route, &fill.snapshot, conditions, length)
+    let request = outbound::fill(&fill.worker, &fill.asked, route, conditions, length)
         .map(|()| content.map_or_else(RequestBody::empty, RequestBody::whole));
     let request_time = fill.worker.now();
     let asked_at = fill.worker.mono();

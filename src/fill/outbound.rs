@@ -4,7 +4,6 @@
 //! names itself and the client to the origin.
 //! Must not know: caching, beyond the conditions that it is handed.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
@@ -13,7 +12,7 @@ use crate::config::Route;
 use crate::fields::forwarded::{self, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP};
 use crate::fields::hop;
 use crate::rules;
-use crate::worker::{Asked, Snapshot, Worker};
+use crate::worker::{Asked, Worker};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -23,30 +22,30 @@ pub fn fill(
     worker: &Worker,
     asked: &Asked,
     route: &Route,
-    snapshot: &Snapshot,
     conditions: Vec<(HeaderName, HeaderValue)>,
     length: Option<usize>,
 ) -> Request<()> {
-    let mut headers = forwarded_fields(worker, asked, route, snapshot);
+    let mut headers = forwarded_fields(worker, asked, route);
     rules::strip_conditions(&mut headers);
     headers.remove(header::CONTENT_LENGTH);
     for (name, value) in conditions {
         headers.append(name, value);
     }
-    let Some(length) = length else { return build(Method::GET, asked, headers) };
+    let Some(length) = length else {
+        // What speaks of a content that is not there, or to those who count hops (RFC 9110 §7.6.2: of other
+        // methods, it may be ignored): some origins complain, and the complaint would be stored for all.
+        for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::MAX_FORWARDS] {
+            headers.remove(name);
+        }
+        return build(Method::GET, asked, headers);
+    };
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     build(asked.method.clone(), asked, headers)
 }
 
 /// The request of a pass: as the client sent it. `upgrade` is the protocol to switch to.
-pub fn pass(
-    worker: &Worker,
-    asked: &Asked,
-    route: &Route,
-    snapshot: &Snapshot,
-    upgrade: Option<HeaderValue>,
-) -> Request<()> {
-    let mut headers = forwarded_fields(worker, asked, route, snapshot);
+pub fn pass(worker: &Worker, asked: &Asked, route: &Route, upgrade: Option<HeaderValue>) -> Request<()> {
+    let mut headers = forwarded_fields(worker, asked, route);
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
@@ -63,36 +62,42 @@ fn build(method: Method, asked: &Asked, headers: HeaderMap) -> Request<()> {
     request
 }
 
-fn forwarded_fields(worker: &Worker, asked: &Asked, route: &Route, snapshot: &Snapshot) -> HeaderMap {
+fn forwarded_fields(worker: &Worker, asked: &Asked, route: &Route) -> HeaderMap {
     let mut headers = asked.headers.clone();
     hop::remove_hop_by_hop(&mut headers);
     // Larder has met the expectation itself: the client is told to go on when its body is wanted.
     headers.remove(header::EXPECT);
+    // Nor are trailers of a request sent on: hyper sends none that `Trailer` does not announce (RFC 9110
+    // §6.5.1: they may be discarded), and no origin reads them but by mistake.
+    headers.remove(header::TRAILER);
+    count_down(&asked.method, &mut headers);
     if let Ok(host) = HeaderValue::from_str(&asked.authority) {
         headers.insert(header::HOST, host);
     }
-    let trusted = snapshot.config.trusts(asked.peer);
-    name_the_client(&mut headers, asked.peer, asked.client, asked.scheme, trusted);
+    name_the_client(&mut headers, asked.peer, asked.client, asked.scheme);
     hop::append_via(&mut headers, asked.version, &worker.shared.pseudonym);
     route.request_headers.apply(&mut headers);
     headers
 }
 
-/// Names the client to the origin. What an untrusted peer says of itself is not passed on.
+/// RFC 9110 §7.6.2: "MUST generate an updated Max-Forwards field"; one of 0 has not come this far.
+fn count_down(method: &Method, headers: &mut HeaderMap) {
+    if *method != Method::OPTIONS {
+        return;
+    }
+    let left = headers.get(header::MAX_FORWARDS).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+    if let Some(left) = left {
+        headers.insert(header::MAX_FORWARDS, HeaderValue::from(left.saturating_sub(1)));
+    }
+}
+
+/// Names the client to the origin, after those that a trusted peer has named: what others say of
+/// themselves has been dropped when the request was taken in.
 ///
 /// `X-Real-IP` is written in any case, as the address that Larder itself goes by: an origin that reads
 /// it, and many do before anything else, would otherwise believe what a client had put there and a
 /// trusted proxy, which writes only `X-Forwarded-For`, passed on.
-fn name_the_client(
-    headers: &mut HeaderMap,
-    peer: IpAddr,
-    client: IpAddr,
-    scheme: &'static str,
-    trusted: bool,
-) {
-    if !trusted {
-        drop_claims(headers);
-    }
+fn name_the_client(headers: &mut HeaderMap, peer: IpAddr, client: IpAddr, scheme: &'static str) {
     if let Ok(chain) = HeaderValue::from_str(&forwarded_for(headers, peer)) {
         headers.insert(X_FORWARDED_FOR, chain);
     }
@@ -107,22 +112,6 @@ fn name_the_client(
     {
         headers.insert(X_FORWARDED_HOST, host);
     }
-}
-
-/// Removes what a peer says of the way that its request came, or should have come. An origin that
-/// believes Larder's `X-Forwarded-For` believes these too, and none of them is part of a key.
-pub fn drop_claims(headers: &mut HeaderMap) {
-    let claims: Vec<_> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
-    for name in claims {
-        headers.remove(name);
-    }
-}
-
-fn is_claim(name: &str) -> bool {
-    // Servers that hand fields on as CGI variables tell no `_` from a `-`.
-    let dashed = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
-    let exact = ["forwarded", "x-real-ip", "x-original-url", "x-rewrite-url"];
-    dashed.starts_with("x-forwarded") || exact.contains(&dashed.as_ref())
 }
 
 /// The chain of addresses so far, and the peer.
@@ -142,49 +131,27 @@ fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> String {
 mod tests {
     use super::*;
 
-    fn named(sent: &[(&'static str, &'static str)], trusted: bool) -> HeaderMap {
+    fn named(sent: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("api.test"));
         for (name, value) in sent {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let peer = "192.0.2.7".parse().unwrap();
-        let told = forwarded::told(&headers, peer, |address| trusted && address == peer);
-        name_the_client(&mut headers, peer, told.client, told.scheme, trusted);
+        let told = forwarded::told(&headers, peer, |address| address == peer);
+        name_the_client(&mut headers, peer, told.client, told.scheme);
         headers
     }
 
     #[test]
-    fn a_strangers_word_about_itself_is_replaced() {
-        let headers = named(
-            &[
-                ("x-forwarded-for", "10.0.0.1"),
-                ("x-forwarded-proto", "https"),
-                ("x-forwarded-host", "evil.test"),
-                ("x-real-ip", "10.0.0.1"),
-                ("forwarded", "for=10.0.0.1"),
-            ],
-            false,
-        );
-        assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
-        assert_eq!(headers["x-forwarded-proto"], "http");
-        assert_eq!(headers["x-forwarded-host"], "api.test");
-        assert_eq!(headers["x-real-ip"], "192.0.2.7");
-        assert!(!headers.contains_key("forwarded"));
-    }
-
-    #[test]
     fn a_trusted_proxys_word_is_kept_and_added_to() {
-        let headers = named(
-            &[
-                ("x-forwarded-for", "198.51.100.1"),
-                ("x-forwarded-for", " 198.51.100.2 "),
-                ("x-forwarded-proto", "https"),
-                ("x-real-ip", "203.0.113.9"),
-                ("forwarded", "for=198.51.100.2"),
-            ],
-            true,
-        );
+        let headers = named(&[
+            ("x-forwarded-for", "198.51.100.1"),
+            ("x-forwarded-for", " 198.51.100.2 "),
+            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "203.0.113.9"),
+            ("forwarded", "for=198.51.100.2"),
+        ]);
         assert_eq!(headers["x-forwarded-for"], "198.51.100.1, 198.51.100.2, 192.0.2.7");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "api.test");
@@ -196,9 +163,9 @@ mod tests {
     #[test]
     fn the_origin_is_told_the_scheme_that_the_key_has() {
         for (said, want) in [("HTTPS", "https"), ("https, http", "https"), ("gopher", "http"), ("", "http")] {
-            assert_eq!(named(&[("x-forwarded-proto", said)], true)["x-forwarded-proto"], want, "{said}");
+            assert_eq!(named(&[("x-forwarded-proto", said)])["x-forwarded-proto"], want, "{said}");
         }
-        let two = named(&[("x-forwarded-proto", "http"), ("x-forwarded-proto", "https")], true);
+        let two = named(&[("x-forwarded-proto", "http"), ("x-forwarded-proto", "https")]);
         assert_eq!(two.get_all("x-forwarded-proto").iter().collect::<Vec<_>>(), ["http"]);
     }
 }

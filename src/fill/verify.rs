@@ -150,7 +150,7 @@ impl Look {
     /// own limits.
     async fn ask(&self, asked: &Asked) -> Option<Seen> {
         let (route, upstream) = self.snapshot.route(self.route).zip(self.snapshot.upstream(self.route))?;
-        let request = outbound::fill(&self.worker, asked, route, &self.snapshot, Vec::new(), None);
+        let request = outbound::fill(&self.worker, asked, route, Vec::new(), None);
         let (sent, at) = (self.worker.now(), self.worker.mono());
         let answer = upstream.forward(self.worker.index, request.map(|()| RequestBody::empty()), None).await;
         let took = self.worker.mono().since(at);

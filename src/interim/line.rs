@@ -203,6 +203,11 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// Which request of its connection this is, from 1.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// What those get who forward the request.
     pub fn interim(&self) -> Interim {
         Interim { line: Arc::clone(&self.line), turn: self.number, withheld: None }

@@ -24,7 +24,7 @@ use crate::upstream::OriginBody;
 use crate::worker::{ForOwner, Forgotten, Landing, OwnerLanding};
 
 use super::exchange::Exchange;
-use super::receive::{host_of, strays};
+use super::receive::{host_of, means_another, strays};
 
 /// When a pass was sent, by the clock and by the purges.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,9 @@ pub(super) fn seat(exchange: &Exchange) -> Option<Owner<Landing>> {
     let asked = &exchange.asked;
     // What would have led a GET past the cache leads a POST's answer past it, too.
     let bypasses = asked.facts.has_cookie && policy.cookies == Cookies::Bypass
-        || strays(asked, &exchange.snapshot.config, exchange.route).is_some();
+        || strays(asked, &exchange.snapshot.config, exchange.route).is_some()
+        // A GET would have come to the origin without it.
+        || means_another(&asked.headers);
     if !is_post || bypasses || is_other_route(exchange) {
         return None;
     }

@@ -9,17 +9,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::HeaderMap;
+use http::header::TRAILER;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::clock::Mono;
 use crate::fields::range::Span;
+use crate::fields::{hop, list};
 use crate::flight::{Broken, Reader};
 use crate::telemetry::{End, Phase};
 use crate::upstream::OriginBody;
 
 use super::encoding::Encoding;
 use super::report::Report;
+
+/// Fields of a trailer section at most.
+const ANNOUNCED: usize = 32;
 
 /// Any error of a body.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -30,6 +35,8 @@ pub struct Delivery {
     report: Report,
     /// Bytes after which the body is complete, where the head says so.
     expected: Option<u64>,
+    /// The fields of a trailer section that the head announces; others go no further.
+    trailers: Vec<HeaderName>,
     head_sent: Mono,
 }
 
@@ -101,12 +108,25 @@ impl Delivery {
             }
         };
         let head_sent = report.mono();
-        Self { content, report, expected, head_sent }
+        Self { content, report, expected, trailers: announced(headers), head_sent }
     }
 
     fn ended(&mut self, end: End) {
         self.report.end = end;
         self.content = Content::Empty;
+    }
+
+    /// A trailer section, without what was not announced and what may not stand there.
+    fn announced(&self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        let mut all = frame.into_trailers().ok()?;
+        let mut kept = HeaderMap::new();
+        for name in &self.trailers {
+            if let http::header::Entry::Occupied(entry) = all.entry(name) {
+                let (name, values) = entry.remove_entry_mult();
+                kept.extend(values.map(|value| (name.clone(), value)));
+            }
+        }
+        (!kept.is_empty()).then(|| Frame::trailers(kept))
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
@@ -126,6 +146,17 @@ impl Delivery {
     }
 }
 
+/// RFC 9110 §6.5.1: a trailer section must not hold what frames, routes or describes the content, nor
+/// what decides who may see it; hyper sees to that over HTTP/1 alone.
+fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
+    if !headers.contains_key(TRAILER) {
+        return Vec::new();
+    }
+    let name = |member: &[u8]| HeaderName::from_bytes(member).ok();
+    let may = |name: &HeaderName| !hop::is_hop_by_hop(name) && !hop::is_end_to_end(name) && *name != TRAILER;
+    list::all(headers, &TRAILER).filter_map(name).filter(may).take(ANNOUNCED).collect()
+}
+
 fn total(pieces: &VecDeque<Bytes>) -> u64 {
     pieces.iter().map(|piece| piece.len() as u64).sum()
 }
@@ -142,6 +173,10 @@ impl Body for Delivery {
         #[cfg(test)]
         crate::telemetry::failpoint::at("body", this.report.path());
         let frame = ready!(this.poll_content(cx));
+        let frame = match frame {
+            Some(Ok(frame)) if frame.is_trailers() => this.announced(frame).map(Ok),
+            other => other,
+        };
         match &frame {
             None => this.ended(End::Complete),
             Some(Err(_)) => this.ended(End::Broken),

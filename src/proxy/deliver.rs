@@ -199,6 +199,10 @@ impl Deliver {
         if foreign {
             head::pass_on(&mut draft.headers, &worker.shared.pseudonym);
         }
+        // RFC 9110 §6.5.1: not "unless the sender knows ... the TE field"; `Trailer` would be hop-by-hop.
+        if !asked.is_some_and(|asked| asked.takes_trailers) {
+            draft.headers.remove(header::TRAILER);
+        }
         if report.is_head() {
             draft.content = Content::Empty;
         }
@@ -314,7 +318,11 @@ fn own_answer(failure: &Failure) -> Draft {
     if let Some(seconds) = failure.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if failure.status == StatusCode::METHOD_NOT_ALLOWED {
+    if failure.close {
+        // Without a meaning in HTTP/2, where hyper removes it.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if matches!(failure.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NO_CONTENT) {
         let allow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
         headers.insert(header::ALLOW, HeaderValue::from_static(allow));
     }

@@ -20,12 +20,25 @@ pub(super) struct Failure {
     pub message: String,
     /// Seconds after which it makes sense to try again.
     pub retry_after: Option<u16>,
+    /// Nothing more is read from the client's connection.
+    pub close: bool,
 }
 
 impl Failure {
     /// A request that Larder does not forward.
     pub fn local(status: StatusCode, cause: &'static str, message: &str) -> Self {
-        Self { status, cause, message: message.to_owned(), retry_after: None }
+        Self { status, cause, message: message.to_owned(), retry_after: None, close: false }
+    }
+
+    /// The same, and the connection is closed.
+    #[must_use]
+    pub fn closing(self) -> Self {
+        Self { close: true, ..self }
+    }
+
+    /// The answer to an OPTIONS that goes no further (RFC 9110 §9.3.7, §7.6.2): no failure at all.
+    pub fn options() -> Self {
+        Self::local(StatusCode::NO_CONTENT, "options", "")
     }
 
     /// No `[[route]]` takes the request.
@@ -36,7 +49,7 @@ impl Failure {
             asked.target.path(),
             asked.authority
         );
-        Self { status: StatusCode::NOT_FOUND, cause: "no-route", message, retry_after: None }
+        Self { status: StatusCode::NOT_FOUND, cause: "no-route", message, retry_after: None, close: false }
     }
 
     /// RFC 9111 §5.2.1.7: only-if-cached, and nothing stored will do.
@@ -76,11 +89,14 @@ impl Failure {
         };
         // Which server it was, and what the system said, is in the log: it is nobody's business outside.
         let message = format!("{} (upstream {:?})", public_words(error), error.place().upstream);
-        Self { status, cause: error.as_str(), message, retry_after }
+        Self { status, cause: error.as_str(), message, retry_after, close: false }
     }
 
     /// The body that clients get.
     pub fn json(&self) -> String {
+        if self.status == StatusCode::NO_CONTENT {
+            return String::new();
+        }
         let reason = self.status.canonical_reason().unwrap_or("error");
         let mut text = json!({ "error": reason, "cause": self.cause, "message": self.message }).to_string();
         text.push('\n');

@@ -25,6 +25,7 @@ mod encoding;
 mod exchange;
 mod failure;
 mod head;
+mod judge;
 mod lookup;
 mod multipart;
 mod pass;
@@ -42,6 +43,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::interim::Interim;
+use crate::wire::Fault;
 use crate::worker::Worker;
 
 pub use body::Delivery;
@@ -68,16 +70,21 @@ enum Step {
     Deliver(Box<Deliver>),
 }
 
-/// Answers one request. `interim` is the way for interim responses to its client, where it takes them.
-pub async fn handle(
-    worker: Arc<Worker>,
-    peer: IpAddr,
-    request: Request<Incoming>,
-    interim: Option<Interim>,
-) -> Response<Delivery> {
+/// Who asks, and what its connection knows of the request.
+pub struct Client {
+    /// The connection's other end.
+    pub peer: IpAddr,
+    /// The way for interim responses, where they are taken.
+    pub interim: Option<Interim>,
+    /// What is wrong with the head's bytes.
+    pub fault: Option<Fault>,
+}
+
+/// Answers one request.
+pub async fn handle(worker: Arc<Worker>, client: Client, request: Request<Incoming>) -> Response<Delivery> {
     #[cfg(test)]
     let path = request.uri().path().to_owned();
-    let mut step = receive::receive(worker, peer, request, interim);
+    let mut step = receive::receive(worker, client, request);
     #[cfg(test)]
     crate::telemetry::failpoint::at("handle", &path);
     loop {
@@ -104,7 +111,7 @@ mod tests {
     /// makes it large.
     #[test]
     fn the_future_of_a_request_is_small() {
-        fn size<A, B, C, D, T>(_: impl Fn(A, B, C, D) -> T) -> usize {
+        fn size<A, B, C, T>(_: impl Fn(A, B, C) -> T) -> usize {
             std::mem::size_of::<T>()
         }
         let size = size(super::handle);

@@ -153,7 +153,7 @@ impl Pass {
             return Err(ForwardError::nowhere());
         };
         let protocol = self.upgrade.as_ref().and_then(|_| protocol_wanted(&exchange.asked.headers));
-        let mut request: Request<()> = outbound::pass(worker, &exchange.asked, route, snapshot, protocol);
+        let mut request: Request<()> = outbound::pass(worker, &exchange.asked, route, protocol);
         if body.size_hint().exact().is_none() {
             // Said outright: of a GET that does not say so, hyper would drop the body.
             request.headers_mut().remove(header::CONTENT_LENGTH);

@@ -3,86 +3,93 @@
 //! Knows routes and what keeps a request from the cache before anything is looked up.
 //! Must not know: what is stored.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::config::{Config, RouteCache};
+use crate::fields::claims::{self, Claim};
 use crate::fields::{forwarded, hop, list, path};
-use crate::fill::outbound;
-use crate::interim::Interim;
 use crate::rules::{Authorization, Cookies, RequestFacts};
 use crate::stored::{CacheKey, KeyPolicy};
 use crate::telemetry::Bypass;
 use crate::upstream::RequestBody;
 use crate::worker::{Asked, Worker};
 
-use super::Step;
 use super::content::Read;
 use super::deliver::Deliver;
 use super::exchange::Exchange;
 use super::failure::Failure;
+use super::judge;
 use super::lookup;
 use super::pass::Pass;
 use super::report::Report;
+use super::{Client, Step};
 
 /// What a client wants to be told beside the answer: a list of words, of which `key` is one.
 const LARDER_DEBUG: HeaderName = HeaderName::from_static("larder-debug");
 
 /// Takes a request in.
-pub(super) fn receive(
-    worker: Arc<Worker>,
-    peer: IpAddr,
-    request: Request<Incoming>,
-    interim: Option<Interim>,
-) -> Step {
+pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Incoming>) -> Step {
     let start = worker.mono();
     let snapshot = worker.shared.snapshot.load_full();
+    let Client { peer, interim, fault } = client;
+    let trusted = snapshot.config.trusts(peer);
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove::<OnUpgrade>();
-    drop_connection_options(&mut parts.headers);
-    let wants_key = wants_key(&mut parts.headers) && snapshot.config.cache.status_key;
-    join_cookies(&mut parts.headers);
-    if !snapshot.config.trusts(peer) {
-        // Here already, so that what the origin does not see chooses nothing that is stored.
-        outbound::drop_claims(&mut parts.headers);
-    }
     let told = forwarded::told(&parts.headers, peer, |address| snapshot.config.trusts(address));
     // Part of what is asked for (RFC 9110 §7.1): many origins redirect `http` to `https`, and that
     // redirect must not be what `https` gets.
     let scheme = told.scheme;
-    let authority = authority(parts.version, scheme, &parts.uri, &parts.headers);
+    let judged = judge::judge(&parts, scheme, fault);
+    let authority = judged.as_ref().cloned().unwrap_or_default();
+    let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let route = snapshot.config.route(&parts.method, host_of(&authority), target.path());
+    let cache = route.and_then(|route| snapshot.cache(route));
+    let takes_trailers = list::contains(&parts.headers, &header::TE, "trailers");
+    drop_connection_options(&mut parts.headers);
+    hop::remove_disguised(&mut parts.headers);
+    // Here already, so that what the origin does not see chooses nothing that is stored.
+    drop_claims(
+        &mut parts.headers,
+        trusted,
+        cache.filter(|cache| cache.policy.methods.contains(&parts.method)),
+    );
+    let wants_key = wants_key(&mut parts.headers) && snapshot.config.cache.status_key;
+    join_cookies(&mut parts.headers);
     let asked = Asked {
         facts: RequestFacts::of(&parts.method, &parts.headers),
-        target: parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+        target,
         scheme,
-        authority: authority.clone().unwrap_or_default(),
+        authority,
         method: parts.method,
         headers: parts.headers,
         version: parts.version,
         peer,
         client: told.client,
+        takes_trailers,
         at: worker.now(),
     };
-    let route = snapshot.config.route(&asked.method, host_of(&asked.authority), asked.target.path());
-    let asked = Arc::new(under_policy(asked, route.and_then(|route| snapshot.cache(route))));
+    let asked = Arc::new(under_policy(asked, cache));
     let mut report = Report::open(&worker, &snapshot, &asked, route, start);
-    if let Some(failure) = refuse(&worker, &asked, authority.is_none()) {
+    if let Some(failure) = judged.err().or_else(|| looped(&worker, &asked)) {
         return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
     }
     let Some(route) = route else {
         let failure = Failure::no_route(&asked);
         return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
     };
-    let cache = snapshot.cache(route);
     let key = Arc::new(key_of(&asked, cache.map(|cache| &cache.key)));
     report.key = wants_key.then(|| Arc::clone(&key));
-    let bypass = bypass(&asked, cache, &body).or_else(|| strays(&asked, &snapshot.config, route));
+    // Past here nothing is seen of what is said: only where the operator has asked for it.
+    let upgrades = snapshot.route(route).is_some_and(|route| route.upgrade);
+    let upgrade = upgrade.filter(|_| upgrades);
+    let bypass =
+        bypass(&asked, cache, upgrade.is_some(), &body).or_else(|| strays(&asked, &snapshot.config, route));
     let with_content = keyed_on_content(&asked, cache) && bypass != Some(Bypass::Upgrade);
     let exchange = Exchange {
         worker,
@@ -154,31 +161,42 @@ fn key_of(asked: &Asked, policy: Option<&KeyPolicy>) -> CacheKey {
     CacheKey::of(asked.scheme, &asked.authority, path, query, &asked.headers, policy.unwrap_or(&plain))
 }
 
-/// What Larder answers itself, whatever the route.
-fn refuse(worker: &Worker, asked: &Asked, no_host: bool) -> Option<Failure> {
-    if asked.method == Method::CONNECT {
-        return Some(Failure::local(StatusCode::METHOD_NOT_ALLOWED, "connect", "CONNECT is not served here"));
+/// Whether the request says that another host, path or method is meant than it names.
+pub(super) fn means_another(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| claims::claim(name.as_str()).is_some_and(|claim| claim != Claim::Client))
+}
+
+/// RFC 9110 §7.6.3: Via exists to detect forwarding loops.
+fn looped(worker: &Worker, asked: &Asked) -> Option<Failure> {
+    let text = "the request has come through this Larder before: an upstream leads back to it";
+    hop::via_contains(&asked.headers, &worker.shared.pseudonym)
+        .then(|| Failure::local(StatusCode::LOOP_DETECTED, "loop", text))
+}
+
+/// Removes what the client says that its request should be taken for: who and whence it is, unless a
+/// trusted proxy says it; and where the answer may be stored (`cache`), which host, path or method it
+/// means, unless that is part of the key. An origin that believes Larder's `X-Forwarded-For` believes all
+/// of these, and what it then writes into its answer would be served to everyone.
+fn drop_claims(headers: &mut HeaderMap, trusted: bool, cache: Option<&RouteCache>) {
+    let is_dropped = |name: &&HeaderName| {
+        let Some(claim) = claims::claim(name.as_str()) else { return false };
+        let counts = cache.is_none_or(|cache| cache.key.headers.contains(name));
+        match claim {
+            Claim::Client => !trusted || name.as_str().contains('_'),
+            Claim::Way => !trusted || !counts,
+            Claim::Hint | Claim::Method => !counts,
+        }
+    };
+    let dropped: Vec<_> = headers.keys().filter(is_dropped).cloned().collect();
+    for name in dropped {
+        headers.remove(name);
     }
-    // RFC 9112 §3.2: a 400 to a request without Host, with several, or with an invalid one.
-    if no_host {
-        return Some(Failure::local(
-            StatusCode::BAD_REQUEST,
-            "host",
-            "the request needs exactly one valid Host field",
-        ));
-    }
-    // RFC 9110 §7.6.3: Via exists to detect forwarding loops.
-    if hop::via_contains(&asked.headers, &worker.shared.pseudonym) {
-        let text = "the request has come through this Larder before: an upstream leads back to it";
-        return Some(Failure::local(StatusCode::LOOP_DETECTED, "loop", text));
-    }
-    None
 }
 
 /// Why a request does not use the cache at all.
-fn bypass(asked: &Asked, cache: Option<&RouteCache>, body: &Incoming) -> Option<Bypass> {
+fn bypass(asked: &Asked, cache: Option<&RouteCache>, upgrades: bool, body: &Incoming) -> Option<Bypass> {
     let Some(cache) = cache else { return Some(Bypass::Off) };
-    if protocol_wanted(&asked.headers).is_some() {
+    if upgrades && protocol_wanted(&asked.headers).is_some() {
         return Some(Bypass::Upgrade);
     }
     if !cache.policy.methods.contains(&asked.method) {
@@ -242,34 +260,6 @@ pub(super) fn protocol_wanted(headers: &HeaderMap) -> Option<HeaderValue> {
     if offers_h2c { None } else { Some(wanted) }
 }
 
-/// The host that a request is for: the target's own where it has one (RFC 9112 §3.2.2), else `Host`.
-///
-/// In lower case and without the scheme's own port, as in the key (RFC 9110 §4.2.3): an origin that
-/// writes it into links must not get one client's writing for all.
-fn authority(version: Version, scheme: &str, uri: &http::Uri, headers: &HeaderMap) -> Option<String> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return None;
-    }
-    let text = match (uri.authority(), host) {
-        (Some(authority), _) => authority.as_str().to_owned(),
-        (None, Some(host)) => host.to_str().ok()?.trim().to_owned(),
-        // RFC 9112 §3.2: only HTTP/1.1 must send it; whoever has none is sent on with an empty one.
-        (None, None) => return (version < Version::HTTP_11).then(String::new),
-    };
-    let parsed: http::uri::Authority = text.parse().ok()?;
-    // Userinfo has no place in Host (RFC 9110 §7.2, §4.2.4).
-    if parsed.as_str().contains('@') {
-        return None;
-    }
-    let lower = text.to_ascii_lowercase();
-    let default = if scheme == "https" { ":443" } else { ":80" };
-    let host =
-        lower.strip_suffix(default).or_else(|| lower.strip_suffix(':')).filter(|host| !host.is_empty());
-    Some(host.map(str::to_owned).unwrap_or(lower))
-}
-
 /// The host of an authority, without its port.
 pub(super) fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
@@ -281,40 +271,6 @@ pub(super) fn host_of(authority: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Uri;
-
-    #[test]
-    fn the_host_comes_from_the_target_or_from_one_host_field() {
-        let rows: &[(&str, &[&str], Option<&str>)] = &[
-            ("/", &["a.test"], Some("a.test")),
-            ("/", &["a.test:8080"], Some("a.test:8080")),
-            ("/", &["[::1]:80"], Some("[::1]")),
-            ("/", &["A.test:"], Some("a.test")),
-            ("/", &["a.test:180"], Some("a.test:180")),
-            ("http://b.test/", &["a.test"], Some("b.test")),
-            ("/", &[], None),
-            ("/", &["a.test", "b.test"], None),
-            ("/", &["a b"], None),
-            ("/", &["u@a.test"], None),
-            ("/", &[""], None),
-        ];
-        for (uri, hosts, want) in rows {
-            let mut headers = HeaderMap::new();
-            for host in *hosts {
-                headers.append(header::HOST, HeaderValue::from_static(host));
-            }
-            let got = authority(Version::HTTP_11, "http", &uri.parse::<Uri>().unwrap(), &headers);
-            assert_eq!(got.as_deref(), *want, "{uri} {hosts:?}");
-        }
-    }
-
-    #[test]
-    fn only_before_http_1_1_a_request_may_come_without_host() {
-        let of = |version| authority(version, "http", &"/".parse::<Uri>().unwrap(), &HeaderMap::new());
-        assert_eq!(of(Version::HTTP_10).as_deref(), Some(""));
-        assert_eq!(of(Version::HTTP_11), None);
-        assert_eq!(of(Version::HTTP_2), None);
-    }
 
     #[test]
     fn a_port_is_not_part_of_the_host() {

@@ -7,7 +7,6 @@
 //! Cancellation: dropped with its connection, whatever it holds is dropped too; [`Activity`] then has
 //! nobody who asks it.
 
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,8 +22,7 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
-use crate::interim::Interim;
-use crate::proxy::{self, Delivery};
+use crate::proxy::{self, Client, Delivery};
 use crate::worker::Worker;
 
 /// Any error of a body.
@@ -68,13 +66,12 @@ impl Body for Answer {
 /// Answers a request.
 pub(super) async fn answer(
     worker: Arc<Worker>,
-    peer: IpAddr,
+    client: Client,
     request: Request<Incoming>,
-    interim: Option<Interim>,
     turn: Turn,
 ) -> Response<Answer> {
     let (shared, version) = (Arc::clone(&worker.shared), request.version());
-    let answer = AssertUnwindSafe(proxy::handle(worker, peer, request, interim)).catch_unwind().await;
+    let answer = AssertUnwindSafe(proxy::handle(worker, client, request)).catch_unwind().await;
     let mut response = match answer {
         Ok(response) => response.map(Either::Left),
         // Its report was dropped in the panic, and has told of it; the hook has told its place.

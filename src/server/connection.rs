@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::Version;
+use http::{StatusCode, Version};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,10 +22,12 @@ use tokio::time::timeout;
 
 use crate::config::Limits;
 use crate::interim::{Answering, Line, Socket};
+use crate::proxy::Client;
 use crate::worker::Worker;
 
 use super::answer::{Activity, answer};
 use super::stop::Stop;
+use super::watched::{Watch, Watched};
 
 /// How an HTTP/2 connection with prior knowledge begins (RFC 9113 §3.4). No HTTP/1 method is `PRI`.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -74,14 +76,21 @@ async fn serve_http1(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, mut s
     let activity = Arc::new(Activity::default());
     let turns = Arc::clone(&activity);
     let line = Line::new(&worker.shared.pseudonym, Arc::clone(&worker.shared.interim));
-    let socket = Socket::new(TokioIo::new(stream), Arc::clone(&line));
+    let watch = Watch::new(limits.head_size);
+    let socket = Socket::new(Watched::new(TokioIo::new(stream), watch.clone()), Arc::clone(&line));
     let service = service_fn(move |request| {
-        let worker = Arc::clone(&worker);
+        let (worker, watch) = (Arc::clone(&worker), watch.clone());
         let turn = line.open();
         // RFC 9110 §15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
         let interim = (request.version() == Version::HTTP_11).then(|| turn.interim());
-        let answer = answer(worker, peer, request, interim, turns.begin());
-        Answering::new(turn, answer.map(Ok::<_, Infallible>))
+        let client = Client { peer, interim, fault: watch.fault(turn.number()) };
+        let answer = answer(worker, client, request, turns.begin()).map(move |response| {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                watch.stop();
+            }
+            Ok::<_, Infallible>(response)
+        });
+        Answering::new(turn, answer)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -119,7 +128,8 @@ async fn serve_http2(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, mut s
     let service = service_fn(move |request| {
         let worker = Arc::clone(&worker);
         // hyper has no way to send an interim response on HTTP/2.
-        answer(worker, peer, request, None, activity.begin()).map(Ok::<_, Infallible>)
+        let client = Client { peer, interim: None, fault: None };
+        answer(worker, client, request, activity.begin()).map(Ok::<_, Infallible>)
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

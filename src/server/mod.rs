@@ -14,6 +14,7 @@ pub mod proxy_protocol;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod watched;
 mod worker;
 
 use std::io;

@@ -45,6 +45,8 @@ pub struct Asked {
     pub client: IpAddr,
     /// What the caching rules need to know of it.
     pub facts: RequestFacts,
+    /// The client takes a trailer section (RFC 9110 §6.5.1, `TE: trailers`).
+    pub takes_trailers: bool,
     /// When it arrived.
     pub at: Timestamp,
 }

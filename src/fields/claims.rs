@@ -1,0 +1,183 @@
+//! Fields in which a client says what its request should be taken for: which way it came, which host
+//! or path it means, which method it is.
+//!
+//! Origins and their frameworks believe them, and write them into answers that are stored for all; none
+//! of them is in the request line, and so in a key. Knows their names. Must not know: who may say what.
+
+use std::borrow::Cow;
+
+/// What a field claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Who the client is and by which scheme it came: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Real-IP`.
+    Client,
+    /// Another host, port, path or client than the request's, in a field that proxies use among
+    /// themselves: `X-Forwarded-Host`, `Forwarded`, `X-Original-URL`.
+    Way,
+    /// The same in one of the many spellings of single frameworks, or what looks like it: `X-Host`.
+    Hint,
+    /// Another method than the request's.
+    Method,
+}
+
+/// What a field of this name claims; `name` is in lower case.
+pub fn claim(name: &str) -> Option<Claim> {
+    // No other letter begins one, and most fields of most requests begin with one of those.
+    let first = *name.as_bytes().first()?;
+    if !matches!(first, b'x' | b'f' | b'c' | b't' | b'b' | b's' | b'_' | b'h' | b'p' | b'u' | b'r' | b'd') {
+        return None;
+    }
+    let name = dashed(name);
+    let name = name.as_ref();
+    if matches!(name, "x-forwarded-for" | "x-forwarded-proto" | "x-real-ip") {
+        return Some(Claim::Client);
+    }
+    if OVERRIDES.contains(&name) || name.ends_with("method-override") {
+        return Some(Claim::Method);
+    }
+    if name.starts_with("x-forward") || WAYS.contains(&name) {
+        return Some(Claim::Way);
+    }
+    let starts = HINTS.iter().any(|prefix| name.starts_with(prefix));
+    (starts || OTHERS.contains(&name) || names_another(name)).then_some(Claim::Hint)
+}
+
+/// Servers that hand fields on as variables tell no `_` from a `-`: `X_Forwarded_Host` is a writing of
+/// `X-Forwarded-Host` there.
+pub fn dashed(name: &str) -> Cow<'_, str> {
+    if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) }
+}
+
+const OVERRIDES: [&str; 3] = ["x-http-method", "x-method", "-method"];
+
+const WAYS: [&str; 19] = [
+    "forwarded",
+    "forwarded-for",
+    "forwarded-host",
+    "client-ip",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    // Who a proxy in front has found the client to be.
+    "remote-user",
+    "x-remote-user",
+    "x-authenticated-user",
+    // Steps that a framework has taken already.
+    "x-middleware-subrequest",
+    "x-custom-ip-authorization",
+];
+
+const HINTS: [&str; 15] = [
+    "front-end-",
+    "proxy-",
+    "x-accel-",
+    "x-amz-website-",
+    "x-azure-client",
+    "x-backend-",
+    "x-envoy-",
+    "x-http-",
+    "x-invoke-",
+    "x-middleware-",
+    "x-original-",
+    "x-proxy-",
+    "x-rewrite-",
+    "x-sendfile",
+    "x-up-devcap-",
+];
+
+const OTHERS: [&str; 26] = [
+    "base-url",
+    "http-host",
+    "host-override",
+    "request-uri",
+    "script-name",
+    "path-info",
+    "redirect-url",
+    "url",
+    "uri",
+    "fastly-ssl",
+    "x-originating-ip",
+    "x-remote-ip",
+    "x-remote-addr",
+    "x-proxyuser-ip",
+    "x-script-name",
+    "x-arr-ssl",
+    "x-ssl",
+    "x-wap-profile",
+    "x-https",
+    "destination",
+    "http-url",
+    "redirect",
+    "surrogate-capability",
+    "x-matched-path",
+    "x-now-route-matches",
+    "x-user-id",
+];
+
+/// `X-Host`, `X-Server-Name`, `X-Custom-Scheme`: by the last word of what is nobody's standard.
+fn names_another(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("x-") else { return false };
+    let last = rest.rsplit('-').next().unwrap_or(rest);
+    matches!(
+        last,
+        "host" | "hostname" | "scheme" | "proto" | "protocol" | "port" | "url" | "uri" | "override"
+    ) || rest == "server-name"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_are_told_by_their_names() {
+        let rows: &[(&str, Option<Claim>)] = &[
+            ("x-forwarded-for", Some(Claim::Client)),
+            ("x_forwarded_for", Some(Claim::Client)),
+            ("x-forwarded-proto", Some(Claim::Client)),
+            ("x-real-ip", Some(Claim::Client)),
+            ("x-forwarded-host", Some(Claim::Way)),
+            ("x-forwarded_host", Some(Claim::Way)),
+            ("x-forwarded-scheme", Some(Claim::Way)),
+            ("x-forwarded-port", Some(Claim::Way)),
+            ("x-forwarded-prefix", Some(Claim::Way)),
+            ("x-forwarded-server", Some(Claim::Way)),
+            ("x-forwarded", Some(Claim::Way)),
+            ("forwarded", Some(Claim::Way)),
+            ("x-host", Some(Claim::Hint)),
+            ("x-original-host", Some(Claim::Way)),
+            ("x-original-url", Some(Claim::Way)),
+            ("x-rewrite-url", Some(Claim::Way)),
+            ("x-http-host-override", Some(Claim::Hint)),
+            ("x-host-override", Some(Claim::Hint)),
+            ("x-http-destinationurl", Some(Claim::Hint)),
+            ("x-scheme", Some(Claim::Hint)),
+            ("true-client-ip", Some(Claim::Way)),
+            ("x-server-name", Some(Claim::Hint)),
+            ("x-http-method-override", Some(Claim::Method)),
+            ("x_http_method_override", Some(Claim::Method)),
+            ("x-method-override", Some(Claim::Method)),
+            ("x-http-method", Some(Claim::Method)),
+            ("host", None),
+            ("accept", None),
+            ("cookie", None),
+            ("content-type", None),
+            ("user-agent", None),
+            ("traceparent", None),
+            ("x-request-id", None),
+            ("x-requested-with", None),
+            ("x-api-key", None),
+            ("x-tenant", None),
+            ("x-support", None),
+        ];
+        for (name, want) in rows {
+            assert_eq!(claim(name), *want, "{name}");
+        }
+    }
+}

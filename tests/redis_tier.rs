@@ -225,6 +225,49 @@ fn variants_outlive_a_restart_each_for_its_own_request() {
 }
 
 #[test]
+fn with_a_secret_all_works_and_redis_holds_nothing_that_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("redis.secret");
+    std::fs::write(&file, format!("{}\n", "0123456789abcdef".repeat(4))).unwrap();
+    let redis = RedisServer::start();
+    let origin = Origin::start(|request| {
+        let fields = [("X-Telling", "telling"), ("Vary", "Accept-Language"), ("ETag", "\"v\"")];
+        Script::ok(format!("telling {} #{}", request.target, request.count), &fields)
+    });
+    let cache = format!("redis_deadline = \"2s\"\nredis_secret_file = {:?}", file.to_str().unwrap());
+    let config = config_with(&origin, &redis.url(), &cache);
+    let mut first = start(&config);
+    assert_eq!(fill(&first, "/telling").text(), "telling /telling #1");
+    first.err.wait_for_line(|line| line.contains("chmod 600"), PATIENCE);
+    first.kill9();
+    for key in redis.keys() {
+        let Reply::Bulk(Some(value)) = redis.command(&["GET", &key]) else { panic!("{key} is gone") };
+        let seen = |part: &[u8]| value.windows(part.len()).any(|window| window == part);
+        assert!(!seen(b"telling") && !seen(b"api.test"), "{key}: {}", value.escape_ascii());
+    }
+    let second = start(&config);
+    assert_redis_hit(&fetch(&second, "/telling"), "telling /telling #1");
+    assert_eq!(purge(&second, "http://api.test/telling").json()["redis"], "purged");
+    assert_miss(&fill(&start(&config), "/telling"), "telling /telling #2");
+
+    // Another secret takes a restart, and is refused by name until then.
+    std::fs::write(&file, format!("{}\n", "fedcba9876543210".repeat(4))).unwrap();
+    let answer = client::request(second.admin(), "POST", "/reload", &[], b"");
+    assert!(answer.text().contains("cache.redis_secret_file"), "{}", answer.text());
+    let third = start(&config);
+    assert_miss(&fill(&third, "/telling"), "telling /telling #3");
+    // And one that is none is told at the start.
+    std::fs::write(&file, "hunter2").unwrap();
+    for command in ["check", "run"] {
+        let refused = support::process::run_to_end(&[command, "-c", "proxy.toml"], third.directory());
+        let said = &refused.err;
+        assert_eq!(refused.code, Some(78), "{said}");
+        assert!(said.contains("line 1 is not a secret") && said.contains("openssl rand -hex 32"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
 fn two_larders_share_one_redis() {
     let (redis, origin) = (RedisServer::start(), counting());
     let config = config(&origin, &redis.url());

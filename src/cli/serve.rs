@@ -46,6 +46,9 @@ pub(super) fn serve(source: &Source) -> ExitCode {
         Err(code) => return code,
     };
     raise_file_limit(config.limits.connections);
+    if let Some(exposed) = config.exposed_secrets() {
+        tracing::warn!("{exposed}");
+    }
     let code = match server::start(config, Clock::system(), colours(), reread(source)) {
         Ok(running) => {
             announce(&running);
@@ -92,10 +95,17 @@ pub(super) fn demo(args: &Demo) -> ExitCode {
 }
 
 fn parse(text: &str, name: &str) -> Result<Config, ExitCode> {
-    Config::parse(text, name, &variable).map_err(|problems| {
+    read(text, name).map_err(|problems| {
         eprintln!("{problems}");
         exit::CONFIG.into()
     })
+}
+
+/// The configuration, with what stands in other files.
+fn read(text: &str, name: &str) -> Result<Config, String> {
+    let mut config = Config::parse(text, name, &variable).map_err(|problems| problems.to_string())?;
+    config.read_secrets().map_err(|why| format!("{name}: {why}"))?;
+    Ok(config)
 }
 
 /// Reads the same file anew for a reload; `None` where it was none.
@@ -105,7 +115,7 @@ fn reread(source: &Source) -> Option<Reread> {
     Some(Box::new(move || {
         let Some(now) = source.again() else { return Err("there is no file".to_owned()) };
         let now = now.map_err(|missing| missing.to_string())?;
-        Config::parse(&now.text, &now.name, &variable).map_err(|problems| problems.to_string())
+        read(&now.text, &now.name)
     }))
 }
 

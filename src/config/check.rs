@@ -164,6 +164,8 @@ fn cache(mut section: Section<'_>) -> Cache {
     let redis_max_object = s.size("redis_max_object", d.redis_max_object.min(redis_queue), least);
     let cache = Cache {
         redis: redis(s),
+        redis_secret_file: redis_secret_file(s),
+        redis_secrets: Vec::new(),
         redis_deadline: s.duration(
             "redis_deadline",
             d.redis_deadline,
@@ -226,6 +228,17 @@ fn redis(section: &mut Section<'_>) -> Option<String> {
     let text = section.text("redis")?;
     if let Err(mistake) = address::redis(&text.value) {
         section.reader.report(Found::new(text.span, mistake.message).help(mistake.help));
+        return None;
+    }
+    Some(text.value)
+}
+
+/// Only its form: the file is read where the configuration is put into force.
+fn redis_secret_file(section: &mut Section<'_>) -> Option<String> {
+    let text = section.text("redis_secret_file")?;
+    if !text.value.starts_with('/') {
+        let help = "write it from the root on, such as \"/etc/larder/redis.secret\"";
+        section.reader.refuse(&text, "a file is named by its whole path", help);
         return None;
     }
     Some(text.value)

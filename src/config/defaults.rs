@@ -46,6 +46,9 @@ impl Default for Cache {
             memory: 256 * MIB,
             // The shared tier needs a server, so it is asked for by name.
             redis: None,
+            // In the clear: a secret has to be made, and kept, by somebody.
+            redis_secret_file: None,
+            redis_secrets: Vec::new(),
             // Beyond this, most origins answer as fast as a Redis in trouble.
             redis_deadline: Duration::from_millis(20),
             // Larger values hold up the small ones behind them on the same connection.

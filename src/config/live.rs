@@ -70,6 +70,8 @@ impl Cache {
             redis_deadline,
             redis_max_object,
             redis_queue,
+            redis_secret_file,
+            redis_secrets,
             in_flight,
             variants,
             max_object: _,
@@ -84,12 +86,16 @@ impl Cache {
         let (new_memory, new_in_flight, new_variants) = (&new.memory, &new.in_flight, &new.variants);
         let (new_redis, new_deadline) = (&new.redis, &new.redis_deadline);
         let (new_max_object, new_queue) = (&new.redis_max_object, &new.redis_queue);
+        let (new_file, new_secrets) = (&new.redis_secret_file, &new.redis_secrets);
+        // What stands in the file counts as much as where it is.
+        let (sealed, new_sealed) = ((redis_secret_file, redis_secrets), (new_file, new_secrets));
         differing!(names:
             "cache.memory" memory new_memory;
             "cache.redis" redis new_redis;
             "cache.redis_deadline" redis_deadline new_deadline;
             "cache.redis_max_object" redis_max_object new_max_object;
             "cache.redis_queue" redis_queue new_queue;
+            "cache.redis_secret_file" sealed new_sealed;
             "cache.in_flight" in_flight new_in_flight;
             "cache.variants" variants new_variants;
         );
@@ -131,13 +137,14 @@ mod tests {
             ),
             (
                 "[cache]\nmemory = \"99MiB\"\nredis = \"redis://h\"\nredis_deadline = \"1s\"\n\
-                 redis_max_object = \"1KiB\"\nredis_queue = \"1MiB\"\nin_flight = \"99MiB\"\nvariants = 3\n",
+                 redis_max_object = \"1KiB\"\nredis_queue = \"1MiB\"\nredis_secret_file = \"/s\"\nin_flight = \"99MiB\"\nvariants = 3\n",
                 &[
                     "cache.memory",
                     "cache.redis",
                     "cache.redis_deadline",
                     "cache.redis_max_object",
                     "cache.redis_queue",
+                    "cache.redis_secret_file",
                     "cache.in_flight",
                     "cache.variants",
                 ],

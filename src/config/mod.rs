@@ -20,6 +20,7 @@ mod route_cache;
 mod route_compress;
 mod route_match;
 mod routes;
+mod secrets;
 mod section;
 #[cfg(test)]
 mod tests;
@@ -33,7 +34,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::coding::Compress;
 use crate::rules::Policy;
-use crate::stored::KeyPolicy;
+use crate::stored::{KeyPolicy, Secret};
 
 pub use address::without_password;
 pub use problems::{Problem, Problems};
@@ -172,6 +173,10 @@ pub struct Cache {
     pub redis_deadline: Duration,
     /// Bodies larger than this stay out of Redis, bytes.
     pub redis_max_object: u64,
+    /// The file with the secrets that values in Redis are sealed with; none: they are in the clear.
+    pub redis_secret_file: Option<String>,
+    /// What [`Config::read_secrets`] has read there.
+    pub redis_secrets: Vec<Secret>,
     /// Bytes that may wait to be written to Redis before further writes are dropped, per worker.
     pub redis_queue: u64,
     /// Bodies larger than this are not stored, bytes.

@@ -38,6 +38,8 @@ mod samples {
             redis_deadline: Duration::from_secs(5),
             redis_max_object: 1 << 20,
             redis_queue: 8 << 20,
+            redis_secret_file: None,
+            redis_secrets: Vec::new(),
             max_object: 16 << 20,
             in_flight: 64 << 20,
             range_fill: 1 << 20,

@@ -26,11 +26,19 @@ pub enum Damaged {
     Malformed,
     /// From a time that has not come yet.
     Future,
+    /// Sealed, and this process has no secret.
+    Sealed,
+    /// In the clear, though this process has a secret.
+    Unsealed,
+    /// Sealed with a secret that this process does not have.
+    OtherSecret,
+    /// Sealed, and not as whoever has the secret would do it, or not for this key.
+    Forged,
 }
 
 impl Damaged {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Empty,
         Self::TooShort,
         Self::TooLarge,
@@ -41,6 +49,10 @@ impl Damaged {
         Self::OtherKey,
         Self::Malformed,
         Self::Future,
+        Self::Sealed,
+        Self::Unsealed,
+        Self::OtherSecret,
+        Self::Forged,
     ];
 
     /// The word for labels and logs.
@@ -56,6 +68,10 @@ impl Damaged {
             Self::OtherKey => "other-key",
             Self::Malformed => "malformed",
             Self::Future => "future",
+            Self::Sealed => "sealed",
+            Self::Unsealed => "unsealed",
+            Self::OtherSecret => "other-secret",
+            Self::Forged => "forged",
         }
     }
 

@@ -13,6 +13,7 @@ mod key;
 mod mark;
 mod parts;
 mod response;
+mod seal;
 
 pub use codec::{MOST_NAMES, Record, decode, decode_rule, encode_names, encode_response, encode_rule};
 pub use copies::{Copies, Copy, Form};
@@ -21,9 +22,10 @@ pub use damaged::Damaged;
 pub use glob::Glob;
 pub use group::Group;
 pub use key::{CacheKey, DotSegments, KeyPolicy, Slashes};
-pub use mark::{LONGEST_MARK, decode_mark, encode_mark};
+pub use mark::LONGEST_MARK;
 pub use parts::{Content, MOST_PIECES, Parts};
 pub use response::{Born, Received, StoredResponse};
+pub use seal::{MOST_SECRETS, Nonce, Seal, Secret};
 
 #[cfg(test)]
 pub(crate) use response::samples;

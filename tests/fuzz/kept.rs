@@ -12,8 +12,8 @@ use larder::rules::{
     RequestFacts, ResponseFacts, Reuse, SetCookie, Ttl, reuse, storing,
 };
 use larder::stored::{
-    self, Born, CacheKey, Content, Damaged, DotSegments, Glob, KeyPolicy, Parts, Received, Record, Slashes,
-    StoredResponse,
+    self, Born, CacheKey, Content, Damaged, DotSegments, Glob, KeyPolicy, Parts, Received, Record, Seal,
+    Secret, Slashes, StoredResponse,
 };
 
 use super::dice::{Dice, value};
@@ -308,7 +308,7 @@ pub fn codec(dice: &mut Dice) {
     let names: Vec<HeaderName> = written.selecting.names().cloned().collect();
     let record = stored::encode_names(&key, &names, generation, PLACE);
     let Ok(Record::Names { names: read, generation: number }) =
-        stored::decode(Bytes::from(record), &key, PLACE)
+        stored::decode(Bytes::from(record.clone()), &key, PLACE)
     else {
         panic!("names are not read as they were written");
     };
@@ -325,11 +325,38 @@ pub fn codec(dice: &mut Dice) {
     let mut damaged = rule.clone();
     dice.damage(&mut damaged, &EXTRAS);
     assert!(damaged == rule || stored::decode_rule(Bytes::from(damaged), PLACE).is_err());
-    let mark = stored::encode_mark(generation, PLACE);
-    assert_eq!(stored::decode_mark(mark.as_bytes(), PLACE), Ok(generation));
-    let mut damaged = mark.clone().into_bytes();
-    dice.damage(&mut damaged, &["0", ".", "+", "9"]);
-    assert!(damaged == mark.as_bytes() || stored::decode_mark(&damaged, PLACE).is_err());
+    sealed(dice, &record, generation);
+}
+
+/// With a secret and without: what was written is read, at its own place alone; what was changed never is,
+/// nor what was written without the secret.
+fn sealed(dice: &mut Dice, record: &[u8], number: u64) {
+    let secret = |digit: &str| Secret::from_hex(&format!("{}{}", "01".repeat(31), digit.repeat(2))).unwrap();
+    let seals = [Seal::default(), Seal::new(&[secret("a")]), Seal::new(&[secret("b"), secret("a")])];
+    let mut nonce = [0; 24];
+    nonce.fill_with(|| dice.below(256) as u8);
+    for seal in &seals {
+        let closed = seal.close(record.to_vec(), PLACE, || Some(nonce)).unwrap();
+        assert_eq!(seal.open(closed.clone(), PLACE).as_deref(), Ok(record));
+        let clear = closed == record;
+        let mut damaged = closed.clone();
+        dice.damage(&mut damaged, &["LRDS", "LRDR", "\u{1}\0"]);
+        assert!(clear || damaged == closed || seal.open(damaged, PLACE).is_err());
+        assert!(clear || seal.open(closed, "elsewhere").is_err());
+        assert!(clear || seal.open(record.to_vec(), PLACE).is_err());
+
+        let mark = seal.encode_mark(number, PLACE);
+        assert_eq!(seal.decode_mark(mark.as_bytes(), PLACE), Ok(number));
+        assert!(seal.decode_mark(mark.as_bytes(), "elsewhere").is_err());
+        let mut damaged = mark.clone().into_bytes();
+        dice.damage(&mut damaged, &["0", ".", "+", "9"]);
+        assert!(damaged == mark.as_bytes() || seal.decode_mark(&damaged, PLACE).is_err());
+    }
+    // The older of two secrets is read, and names the keys.
+    let [_, before, both] = &seals;
+    let closed = before.close(record.to_vec(), PLACE, || Some(nonce)).unwrap();
+    assert_eq!(both.open(closed, PLACE).as_deref(), Ok(record));
+    assert_eq!(both.name(u128::from(number)), before.name(u128::from(number)));
 }
 
 /// Where the records of this target stand.

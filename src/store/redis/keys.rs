@@ -12,7 +12,8 @@
 //! `S` is the hash of the selecting fields (16 digits), and `3` is the version of this layout and of
 //! the record. The braces keep all keys of a URL on one node of a cluster. `O` and `N` are the hashes of
 //! an origin and of a group's name or a path (32 digits each). Records and marks name the key that they
-//! stand under (`stored/codec.rs`, `stored/mark.rs`).
+//! stand under (`stored/codec.rs`, `stored/mark.rs`). Where Redis is written with a secret, each of these
+//! hashes is hashed once more with it (`stored/seal.rs`).
 //!
 //! Every record carries the generation that stood before its fetch began, and counts only while the
 //! marker says the same. So one small write, of a generation that never was before, voids every
@@ -51,7 +52,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::clock::Timestamp;
-use crate::stored::{CacheKey, Group};
+use crate::stored::{CacheKey, Group, Seal};
 
 /// The longest that a record lives.
 pub(super) const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -72,38 +73,42 @@ const AHEAD: Duration = Duration::from_secs(5 * 60);
 const MIN_NAMES_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// The key of the response, or of the names it varies on.
-pub(super) fn base(key: &CacheKey) -> String {
-    let url = key.url_hash();
+pub(super) fn base(seal: &Seal, key: &CacheKey) -> String {
     match key.extras() {
-        "" => plain(url),
-        extras => format!("larder:3:{{{url:032x}}}:{:032x}", xxh3_128(extras.as_bytes())),
+        "" => plain(seal, key.url_hash()),
+        extras => {
+            let (url, extras) = (seal.name(key.url_hash()), seal.name(xxh3_128(extras.as_bytes())));
+            format!("larder:3:{{{url:032x}}}:{extras:032x}")
+        }
     }
 }
 
 /// The key of the response to a URL whose route adds nothing to the key.
-pub(super) fn plain(url_hash: u128) -> String {
-    format!("larder:3:{{{url_hash:032x}}}:-")
+pub(super) fn plain(seal: &Seal, url_hash: u128) -> String {
+    format!("larder:3:{{{:032x}}}:-", seal.name(url_hash))
 }
 
 /// The key of one variant.
-pub(super) fn variant(base: &str, selecting_hash: u64) -> String {
-    format!("{base}:{selecting_hash:016x}")
+pub(super) fn variant(seal: &Seal, base: &str, selecting_hash: u64) -> String {
+    // What a secret makes of it has more digits than are needed.
+    let name = seal.name(selecting_hash.into()) & u128::from(u64::MAX);
+    format!("{base}:{name:016x}")
 }
 
 /// The key of a URL's generation.
-pub(super) fn marker(url_hash: u128) -> String {
-    format!("larder:3:{{{url_hash:032x}}}:g")
+pub(super) fn marker(seal: &Seal, url_hash: u128) -> String {
+    format!("larder:3:{{{:032x}}}:g", seal.name(url_hash))
 }
 
 /// The key of a group's marker.
-pub(super) fn group(group: Group) -> String {
-    let Group { origin, name } = group;
+pub(super) fn group(seal: &Seal, group: Group) -> String {
+    let [origin, name] = [group.origin, group.name].map(|hash| seal.name(hash));
     format!("larder:3:{{{origin:032x}}}:G:{name:032x}")
 }
 
 /// The key of a path's rule.
-pub(super) fn rule(path: Group) -> String {
-    let Group { origin, name } = path;
+pub(super) fn rule(seal: &Seal, path: Group) -> String {
+    let [origin, name] = [path.origin, path.name].map(|hash| seal.name(hash));
     format!("larder:3:{{{origin:032x}}}:R:{name:032x}")
 }
 
@@ -152,7 +157,11 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use std::collections::HashSet;
 
+    use std::sync::LazyLock;
+
     use super::*;
+
+    static CLEAR: LazyLock<Seal> = LazyLock::new(Seal::default);
 
     #[test]
     fn keys_of_one_url_share_its_hash_tag_and_nothing_else() {
@@ -161,15 +170,15 @@ mod tests {
         let url = plain_key.url_hash();
         let tag = format!("larder:3:{{{url:032x}}}:");
         let keys = [
-            base(&plain_key),
-            base(&with_extras),
-            variant(&base(&plain_key), 7),
-            variant(&base(&with_extras), 7),
-            marker(url),
+            base(&CLEAR, &plain_key),
+            base(&CLEAR, &with_extras),
+            variant(&CLEAR, &base(&CLEAR, &plain_key), 7),
+            variant(&CLEAR, &base(&CLEAR, &with_extras), 7),
+            marker(&CLEAR, url),
         ];
         assert!(keys.iter().all(|key| key.starts_with(&tag)), "{keys:?}");
         assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len(), "{keys:?}");
-        assert_eq!(keys[0], plain(url));
+        assert_eq!(keys[0], plain(&CLEAR, url));
         assert_eq!(keys[2], format!("{tag}-:0000000000000007"));
     }
 
@@ -189,10 +198,11 @@ mod tests {
     fn a_groups_marker_outlives_every_record_and_stands_beside_those_of_its_origin() {
         assert!(group_ttl() > record_ttl(Duration::MAX).unwrap());
         let key = CacheKey::from_parts("http://a/".into(), "".into());
-        let names: Vec<_> = Group::of(&key, ["a", "b"].into_iter()).map(group).collect();
+        let names: Vec<_> =
+            Group::of(&key, ["a", "b"].into_iter()).map(|named| group(&CLEAR, named)).collect();
         let tag = |key: &str| key.split_once('}').unwrap().0.to_owned();
         assert!(names[0] != names[1] && tag(&names[0]) == tag(&names[1]), "{names:?}");
-        assert_ne!(tag(&names[0]), tag(&base(&key)));
+        assert_ne!(tag(&names[0]), tag(&base(&CLEAR, &key)));
     }
 
     #[test]

@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use redis::Value;
@@ -38,7 +37,7 @@ use crate::config;
 use crate::fields::no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 use crate::fields::vary::Vary;
 use crate::rules::{Normalize, selecting_fields};
-use crate::stored::{CacheKey, Damaged, Group, Record, StoredResponse, decode, decode_rule};
+use crate::stored::{CacheKey, Damaged, Group, Record, Seal, StoredResponse, decode, decode_rule};
 use crate::telemetry::RedisGauges;
 use crate::telemetry::supervise;
 
@@ -61,6 +60,7 @@ struct Inner {
     purges: Arc<Purges>,
     counters: Arc<Counters>,
     clock: Clock,
+    seal: Seal,
     deadline: Duration,
     max_object: u64,
     /// Bytes of the longest record.
@@ -179,6 +179,7 @@ impl Redis {
             }
         })
         .await;
+        let seal = Seal::new(&cfg.redis_secrets);
         let (queue, counters) = (Arc::new(Queue::new(cfg.redis_queue)), Arc::new(Counters::default()));
         let task = Arc::new(Writer {
             queue: Arc::clone(&queue),
@@ -186,6 +187,7 @@ impl Redis {
             purges: Arc::clone(&purges),
             counters: Arc::clone(&counters),
             clock: clock.clone(),
+            seal: seal.clone(),
             longest,
         });
         let run = move || {
@@ -201,6 +203,7 @@ impl Redis {
             purges,
             counters,
             clock,
+            seal,
             deadline,
             max_object,
             longest,
@@ -217,7 +220,13 @@ impl Redis {
         counters.gets.fetch_add(1, Ordering::Relaxed);
         // Before the question: what is purged after this moment is seen as purged after the look.
         let seen_at = self.0.clock.mono();
-        let asked = Request { headers, normalize, longest: self.0.longest, now: self.0.clock.now() };
+        let asked = Request {
+            seal: &self.0.seal,
+            headers,
+            normalize,
+            longest: self.0.longest,
+            now: self.0.clock.now(),
+        };
         // Kept outside of the calls: learned by the first of two, it holds even if the second fails.
         let mut notes = Notes::default();
         let looked =
@@ -237,14 +246,16 @@ impl Redis {
     fn mend(&self, mend: Mend) {
         let (key, why) = match &mend {
             Mend::Remove(key, bad) => (key.clone(), bad.why),
-            Mend::Generation(url_hash, why) => (keys::marker(*url_hash), *why),
-            Mend::Group(group, why) => (keys::group(*group), *why),
+            Mend::Generation(url_hash, why) => (keys::marker(&self.0.seal, *url_hash), *why),
+            Mend::Group(group, why) => (keys::group(&self.0.seal, *group), *why),
         };
         if self.0.counters.may_tell(self.0.clock.mono()) {
             let why = why.as_str();
             tracing::warn!(target: "larder::redis", key, why, "what stands in redis is damaged, or not Larder's: it is a miss and is replaced (told once in 10s; larder_redis_damaged_total counts)");
         }
         let kept = match mend {
+            // Others may have that secret: what this process stores here takes its place.
+            Mend::Remove(_, bad) if bad.why == Damaged::OtherSecret => true,
             Mend::Remove(key, bad) => {
                 self.0.queue.remove(key, bad);
                 true
@@ -322,23 +333,24 @@ impl Redis {
 
     /// The rule for the query of a path, if one is known, within the deadline.
     pub async fn rule(&self, path: Group) -> Option<NoVarySearch> {
-        let place = keys::rule(path);
+        let place = keys::rule(&self.0.seal, path);
         let told = self.0.reader.with(self.0.deadline, |mut connection| {
             let question = value::read(&place, value::LONGEST_RULE);
             async move { one(ask_all(&mut connection, question).await?, value::LONGEST_RULE) }
         });
         let bytes = match told.await.ok()? {
             Held::Nothing => return None,
-            Held::Bytes(bytes) => Bytes::from(bytes),
+            Held::Bytes(bytes) => bytes,
             Held::Bad(bad) => {
                 self.damaged(place, bad);
                 return None;
             }
         };
-        let text = match decode_rule(bytes.clone(), &place) {
+        let was = Bad::new(Damaged::Malformed, &bytes);
+        let text = match self.0.seal.open(bytes, &place).and_then(|bytes| decode_rule(bytes, &place)) {
             Ok(text) => text,
             Err(why) => {
-                self.damaged(place, Bad::new(why, &bytes));
+                self.damaged(place, Bad { why, ..was });
                 return None;
             }
         };
@@ -358,7 +370,8 @@ impl Redis {
         Box::pin(async move {
             let mut unsure = unsure;
             let told = unsure.purge.clone();
-            let written = self.0.reader.with(self.0.deadline, |connection| told.told(connection)).await;
+            let written =
+                self.0.reader.with(self.0.deadline, |connection| told.told(&self.0.seal, connection)).await;
             unsure.taken = written.is_ok();
             written.map_err(|fault| {
                 let absent = Absent::from(fault);
@@ -464,14 +477,14 @@ async fn look(
         found => return Ok(found),
     };
     let groups: Vec<Group> = Group::all(key, &response.facts).collect();
-    let question = groups.iter().map(|group| value::read_mark(&keys::group(*group)));
+    let question = groups.iter().map(|group| value::read_mark(&keys::group(asked.seal, *group)));
     let markers = ask_all(&mut connection, question).await?;
     if markers.len() != groups.len() {
         return Err(Fault::Nonsense);
     }
     for (marker, group) in markers.into_iter().zip(groups) {
         // An absent one is 0: a time before any request.
-        let at = match value::mark(marker, &keys::group(group))? {
+        let at = match value::mark(asked.seal, marker, &keys::group(asked.seal, group))? {
             Ok(at) if Timestamp::from_millis(at) > keys::believed(asked.now) => Err(Damaged::Future),
             read => read,
         };
@@ -494,19 +507,19 @@ async fn seek(
     asked: Request<'_>,
     notes: &mut Notes,
 ) -> Result<Result<StoredResponse, Absent>, Fault> {
-    let (base, marker) = (keys::base(key), keys::marker(key.url_hash()));
+    let (base, marker) = (keys::base(asked.seal, key), keys::marker(asked.seal, key.url_hash()));
     // The record first: were it put between the two, under a new generation, an older one would be
     // expected of it.
     let question = value::read(&base, asked.longest).into_iter().chain([value::read_mark(&marker)]);
     let mut answers = ask_all(&mut connection, question).await?;
     let now = answers.pop().ok_or(Fault::Nonsense)?;
     let held = one(answers, asked.longest)?;
-    let now = match value::mark(now, &marker)? {
+    let now = match value::mark(asked.seal, now, &marker)? {
         Ok(now) => now,
         Err(why) => return Ok(Err(notes.damaged(why, Mend::Generation(key.url_hash(), why)))),
     };
     notes.generation = Some(now);
-    let wanted = Wanted { key, generation: now, now: asked.now, variant: false };
+    let wanted = Wanted { seal: asked.seal, key, generation: now, now: asked.now, variant: false };
     let names = match judge(held, base.clone(), &wanted, notes) {
         Ok(Record::Response { response, .. }) => return Ok(matching(response, asked)),
         Ok(Record::Names { names, .. }) => names,
@@ -539,7 +552,7 @@ async fn variants(
     let places: Vec<String> = [Some(&fields), by_language.as_ref()]
         .into_iter()
         .flatten()
-        .map(|fields| keys::variant(base, fields.hash()))
+        .map(|fields| keys::variant(asked.seal, base, fields.hash()))
         .collect();
     let question = places.iter().flat_map(|place| value::read(place, asked.longest));
     let mut answers = ask_all(connection, question).await?.into_iter();
@@ -553,6 +566,7 @@ async fn variants(
 /// What a lookup needs to know of the request, and of this moment.
 #[derive(Clone, Copy)]
 struct Request<'a> {
+    seal: &'a Seal,
     headers: &'a HeaderMap,
     normalize: Normalize,
     /// Bytes of the longest record.
@@ -568,6 +582,7 @@ fn one(answers: Vec<Value>, longest: u64) -> Result<Held, Fault> {
 
 /// What a value has to be.
 struct Wanted<'a> {
+    seal: &'a Seal,
     key: &'a Arc<CacheKey>,
     /// That which stands now: a record of another one has been purged.
     generation: u64,
@@ -581,9 +596,11 @@ fn judge(held: Held, place: String, wanted: &Wanted<'_>, notes: &mut Notes) -> R
     let bytes = match held {
         Held::Nothing => return Err(Absent::NotFound),
         Held::Bad(bad) => return Err(notes.damaged(bad.why, Mend::Remove(place, bad))),
-        Held::Bytes(bytes) => Bytes::from(bytes),
+        Held::Bytes(bytes) => bytes,
     };
-    let read = decode(bytes.clone(), wanted.key, &place).and_then(|record| match &record {
+    let was = Bad::new(Damaged::Malformed, &bytes);
+    let opened = wanted.seal.open(bytes, &place);
+    let read = opened.and_then(|bytes| decode(bytes, wanted.key, &place)).and_then(|record| match &record {
         // Age and purges are judged by what a response says of its time.
         Record::Response { response, .. }
             if response.facts.request_time.max(response.facts.response_time) > keys::believed(wanted.now) =>
@@ -596,7 +613,7 @@ fn judge(held: Held, place: String, wanted: &Wanted<'_>, notes: &mut Notes) -> R
     match read {
         Ok(record) if record.generation() == wanted.generation => Ok(record),
         Ok(_) => Err(Absent::NotFound),
-        Err(why) => Err(notes.damaged(why, Mend::Remove(place, Bad::new(why, &bytes)))),
+        Err(why) => Err(notes.damaged(why, Mend::Remove(place, Bad { why, ..was }))),
     }
 }
 

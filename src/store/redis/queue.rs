@@ -30,7 +30,9 @@ use crate::clock::{Clock, Mono, Timestamp};
 use crate::fields::no_vary_search::NO_VARY_SEARCH;
 use crate::rules::{Normalize, SelectingFields};
 use crate::store::Purges;
-use crate::stored::{Group, MOST_NAMES, StoredResponse, encode_names, encode_response};
+use crate::stored::{
+    Group, MOST_NAMES, Nonce, Seal, StoredResponse, encode_names, encode_response, encode_rule,
+};
 
 /// The longest that one write may take.
 const WRITE: Duration = Duration::from_secs(1);
@@ -67,16 +69,20 @@ pub(super) enum Notice {
 
 impl Notice {
     /// Tells it; gives the URL's new generation if it is the first for a while.
-    pub(super) async fn told(&self, connection: MultiplexedConnection) -> Result<Option<u64>, Fault> {
+    pub(super) async fn told(
+        &self,
+        seal: &Seal,
+        connection: MultiplexedConnection,
+    ) -> Result<Option<u64>, Fault> {
         match self {
-            Self::Url(url_hash) => script::purge(connection, *url_hash).await,
+            Self::Url(url_hash) => script::purge(seal, connection, *url_hash).await,
             Self::Groups(groups, at) => {
                 let times = (*at, keys::believed(*at));
-                script::purge_groups(connection, groups, times).await.map(|()| None)
+                script::purge_groups(seal, connection, groups, times).await.map(|()| None)
             }
-            Self::Path(path, at) => script::purge_path(connection, *path, *at).await.map(|()| None),
+            Self::Path(path, at) => script::purge_path(seal, connection, *path, *at).await.map(|()| None),
             Self::Anew(group, at) => {
-                script::purge_groups(connection, &[*group], (*at, *at)).await.map(|()| None)
+                script::purge_groups(seal, connection, &[*group], (*at, *at)).await.map(|()| None)
             }
         }
     }
@@ -238,6 +244,7 @@ pub(super) struct Writer {
     pub(super) purges: Arc<Purges>,
     pub(super) counters: Arc<Counters>,
     pub(super) clock: Clock,
+    pub(super) seal: Seal,
     /// Bytes of the longest record.
     pub(super) longest: u64,
 }
@@ -269,7 +276,7 @@ impl Writer {
     }
 
     async fn purge_again(&self, purge: Notice) -> bool {
-        let taken = self.link.with(WRITE, |connection| purge.told(connection)).await.is_ok();
+        let taken = self.link.with(WRITE, |connection| purge.told(&self.seal, connection)).await.is_ok();
         if !taken && !self.queue.keep_purge(purge) {
             self.counters.lost_purge();
         }
@@ -285,7 +292,7 @@ impl Writer {
             self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let Some(record) = Record::of(write) else { return };
+        let Some(record) = Record::of(&self.seal, write) else { return };
         if record.sets.iter().any(|set| set.value.len() as u64 > self.longest) {
             self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
             return;
@@ -294,7 +301,7 @@ impl Writer {
             self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let written = self.link.with(WRITE, |connection| record.put(connection)).await;
+        let written = self.link.with(WRITE, |connection| record.put(&self.seal, connection)).await;
         self.count(written, record.bytes());
         if !matches!(written, Ok(false) | Err(Fault::Open)) && self.purges.is_purged(&write.response) {
             // Purged while it was written: one of the two deletes it, whichever comes second. Should
@@ -308,7 +315,9 @@ impl Writer {
     async fn path_is_open(&self, response: &StoredResponse) -> bool {
         let (path, asked) = (Group::of_path(&response.key), response.facts.request_time);
         let rule = response.key.is_searched().then(|| rule_text(&response.headers)).flatten();
-        let told = self.link.with(WRITE, |connection| script::learn_rule(connection, path, rule));
+        let place = keys::rule(&self.seal, path);
+        let rule = rule.and_then(|rule| self.seal.close(encode_rule(&rule, &place), &place, chance));
+        let told = self.link.with(WRITE, |connection| script::learn_rule(&self.seal, connection, path, rule));
         matches!(told.await, Ok(Ok(purged)) if asked > purged)
     }
 
@@ -330,6 +339,13 @@ impl Writer {
     }
 }
 
+/// 24 bytes that nobody can foresee; `None` where the system has none.
+fn chance() -> Option<Nonce> {
+    let mut nonce = Nonce::default();
+    getrandom::fill(&mut nonce).ok()?;
+    Some(nonce)
+}
+
 /// The field that says a rule, on one line.
 fn rule_text(headers: &HeaderMap) -> Option<Vec<u8>> {
     let lines: Vec<&[u8]> = headers.get_all(NO_VARY_SEARCH).iter().map(HeaderValue::as_bytes).collect();
@@ -344,24 +360,27 @@ struct Record {
 }
 
 impl Record {
-    /// `None` when it would expire at once, or varies on more than can be read again.
-    fn of(write: &Write) -> Option<Self> {
+    /// `None` when it would expire at once, varies on more than can be read again, or cannot be sealed.
+    fn of(seal: &Seal, write: &Write) -> Option<Self> {
         let (response, generation) = (&write.response, write.generation.number);
-        let (url_hash, base) = (response.key.url_hash(), keys::base(&response.key));
+        let (url_hash, base) = (response.key.url_hash(), keys::base(seal, &response.key));
         let ttl = keys::record_ttl(write.ttl)?;
         let names: Vec<_> = response.selecting.names().cloned().collect();
-        let set = |key: String| Set { value: encode_response(response, generation, &key), key, ttl };
+        let set = |key: String| {
+            let value = seal.close(encode_response(response, generation, &key), &key, chance)?;
+            Some(Set { key, value, ttl })
+        };
         if names.is_empty() {
-            return Some(Self { url_hash, generation, sets: vec![set(base)] });
+            return Some(Self { url_hash, generation, sets: vec![set(base)?] });
         }
         if names.len() > MOST_NAMES {
             return None;
         }
         let by_language = response.selecting.by_language(&response.facts, write.normalize);
-        let variant = |fields: &SelectingFields| set(keys::variant(&base, fields.hash()));
-        let mut sets: Vec<_> = by_language.iter().map(variant).collect();
-        sets.push(variant(&response.selecting));
-        let value = encode_names(&response.key, &names, generation, &base);
+        let variant = |fields: &SelectingFields| set(keys::variant(seal, &base, fields.hash()));
+        let mut sets = by_language.iter().map(variant).collect::<Option<Vec<_>>>()?;
+        sets.push(variant(&response.selecting)?);
+        let value = seal.close(encode_names(&response.key, &names, generation, &base), &base, chance)?;
         sets.push(Set { key: base, value, ttl: keys::names_ttl(write.ttl) });
         Some(Self { url_hash, generation, sets })
     }
@@ -373,8 +392,12 @@ impl Record {
             .fold(0, u64::saturating_add)
     }
 
-    fn put(&self, connection: MultiplexedConnection) -> impl Future<Output = Result<bool, Fault>> + use<> {
-        script::was_put(connection, script::put(self.url_hash, self.generation, &self.sets))
+    fn put(
+        &self,
+        seal: &Seal,
+        connection: MultiplexedConnection,
+    ) -> impl Future<Output = Result<bool, Fault>> + use<> {
+        script::was_put(connection, script::put(seal, self.url_hash, self.generation, &self.sets))
     }
 
     fn unlink(

@@ -15,7 +15,7 @@ use super::keys;
 use super::link::{Fault, ask, ask_all};
 use super::value::{self, Bad};
 use crate::clock::Timestamp;
-use crate::stored::{Damaged, Group, encode_mark, encode_rule};
+use crate::stored::{Damaged, Group, Seal};
 
 /// What the scripts have in common: the number of a mark, `0` where none is there, and `?` where
 /// something else is.
@@ -120,41 +120,44 @@ pub(super) struct Set {
 /// deletes the plain record, which mostly is all there is. Gives that generation if it is the first
 /// for a while.
 pub(super) async fn purge(
+    seal: &Seal,
     mut connection: MultiplexedConnection,
     url_hash: u128,
 ) -> Result<Option<u64>, Fault> {
-    let (generation, marker) = (keys::new_generation(), keys::marker(url_hash));
-    let mut call = eval(PURGE, &[&marker, &keys::plain(url_hash)]);
-    call.arg(encode_mark(generation, &marker)).arg(keys::purged_ttl());
+    let (generation, marker) = (keys::new_generation(), keys::marker(seal, url_hash));
+    let mut call = eval(PURGE, &[&marker, &keys::plain(seal, url_hash)]);
+    call.arg(seal.encode_mark(generation, &marker)).arg(keys::purged_ttl());
     Ok(said_yes(ask(&mut connection, call).await?)?.then_some(generation))
 }
 
 /// Notes when groups, all of one origin, were purged. A time that stands there stays if it is later, up to
 /// the latest that is `believed`.
 pub(super) async fn purge_groups(
+    seal: &Seal,
     mut connection: MultiplexedConnection,
     groups: &[Group],
     (at, believed): (Timestamp, Timestamp),
 ) -> Result<(), Fault> {
-    let names: Vec<String> = groups.iter().map(|group| keys::group(*group)).collect();
+    let names: Vec<String> = groups.iter().map(|group| keys::group(seal, *group)).collect();
     let mut call = eval(PURGE_GROUPS, &names.iter().map(String::as_str).collect::<Vec<_>>());
     call.arg(at.as_millis()).arg(keys::group_ttl()).arg(believed.as_millis());
     names.iter().for_each(|name| {
-        call.arg(encode_mark(at.as_millis(), name));
+        call.arg(seal.encode_mark(at.as_millis(), name));
     });
     said_yes(ask(&mut connection, call).await?).map(drop)
 }
 
 /// Notes when all at a path was purged.
 pub(super) async fn purge_path(
+    seal: &Seal,
     mut connection: MultiplexedConnection,
     path: Group,
     at: Timestamp,
 ) -> Result<(), Fault> {
-    let marker = keys::group(path);
-    let mut call = eval(PURGE_PATH, &[&marker, &keys::rule(path)]);
+    let marker = keys::group(seal, path);
+    let mut call = eval(PURGE_PATH, &[&marker, &keys::rule(seal, path)]);
     call.arg(at.as_millis()).arg(keys::group_ttl()).arg(keys::purged_ttl());
-    call.arg(keys::believed(at).as_millis()).arg(encode_mark(at.as_millis(), &marker));
+    call.arg(keys::believed(at).as_millis()).arg(seal.encode_mark(at.as_millis(), &marker));
     said_yes(ask(&mut connection, call).await?).map(drop)
 }
 
@@ -164,18 +167,19 @@ pub(super) async fn purge_path(
 /// In this order: a purge that comes after the second finds the rule that was set by the first, and
 /// leaves a marker that outlives what is put now.
 pub(super) async fn learn_rule(
+    seal: &Seal,
     mut connection: MultiplexedConnection,
     path: Group,
     rule: Option<Vec<u8>>,
 ) -> Result<Result<Timestamp, Damaged>, Fault> {
-    let (place, marker) = (keys::rule(path), keys::group(path));
+    let (place, marker) = (keys::rule(seal, path), keys::group(seal, path));
     let set = rule.map(|rule| {
         let mut set = cmd("SET");
-        set.arg(&place).arg(encode_rule(&rule, &place)).arg("PX").arg(keys::group_ttl());
+        set.arg(&place).arg(rule).arg("PX").arg(keys::group_ttl());
         set
     });
     let mut answers = ask_all(&mut connection, set.into_iter().chain([value::read_mark(&marker)])).await?;
-    let read = value::mark(answers.pop().ok_or(Fault::Nonsense)?, &marker)?;
+    let read = value::mark(seal, answers.pop().ok_or(Fault::Nonsense)?, &marker)?;
     match answers.pop() {
         None | Some(Value::Okay) => Ok(read.map(Timestamp::from_millis)),
         Some(Value::ServerError(_)) => Err(Fault::Refused),
@@ -191,12 +195,12 @@ pub(super) async fn remove(mut connection: MultiplexedConnection, key: &str, bad
 }
 
 /// The call that puts `sets`, all of one URL, if its generation is still the one that was `seen`.
-pub(super) fn put(url_hash: u128, seen: u64, sets: &[Set]) -> Cmd {
-    let marker = keys::marker(url_hash);
+pub(super) fn put(seal: &Seal, url_hash: u128, seen: u64, sets: &[Set]) -> Cmd {
+    let marker = keys::marker(seal, url_hash);
     let mut names = vec![marker.as_str()];
     names.extend(sets.iter().map(|set| set.key.as_str()));
     let mut call = eval(PUT, &names);
-    call.arg(seen).arg(marker_ttl(url_hash, seen, sets)).arg(encode_mark(seen, &marker));
+    call.arg(seen).arg(marker_ttl(seal, url_hash, seen, sets)).arg(seal.encode_mark(seen, &marker));
     for set in sets {
         call.arg(&set.value).arg(set.ttl);
     }
@@ -218,8 +222,8 @@ fn said_yes(answer: Value) -> Result<bool, Fault> {
 
 /// 0 for a plain record of a URL that was never purged: a purge can name it, and no marker stands
 /// whose end would void it.
-fn marker_ttl(url_hash: u128, seen: u64, sets: &[Set]) -> u64 {
-    let plain = keys::plain(url_hash);
+fn marker_ttl(seal: &Seal, url_hash: u128, seen: u64, sets: &[Set]) -> u64 {
+    let plain = keys::plain(seal, url_hash);
     if seen == 0 && sets.iter().all(|set| set.key == plain) {
         return 0;
     }

@@ -2,11 +2,13 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+mod sealed;
 mod tampered;
 
 use super::*;
@@ -14,10 +16,11 @@ use crate::clock::Timestamp;
 use crate::store::redis_server::{Mode, RedisServer, Relay, Reply};
 use crate::store::{PURGES, samples};
 use crate::stored::samples::{fields, key, plain, stored};
-use crate::stored::{Born, encode_mark, encode_response};
+use crate::stored::{Born, encode_response};
 
 const TTL: Duration = Duration::from_secs(60);
 const PLAIN: Normalize = Normalize { accept_language: false };
+static CLEAR: LazyLock<Seal> = LazyLock::new(Seal::default);
 /// Far longer than anything here takes: reached only when a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -184,8 +187,8 @@ async fn a_variant_under_a_colliding_hash_is_a_miss() {
     let node = Node::start(server.url()).await;
     node.put(varying("/", "a", b"for a"), 0).await;
     // What was written under the name of b's hash is the variant of a.
-    let base = keys::base(&key("/"));
-    let b = keys::variant(&base, varying("/", "b", b"").selecting.hash());
+    let base = keys::base(&CLEAR, &key("/"));
+    let b = keys::variant(&CLEAR, &base, varying("/", "b", b"").selecting.hash());
     let record = encode_response(&varying("/", "a", b"for a"), 0, &b);
     server.command(&[b"SET".as_slice(), b.as_bytes(), &record]);
     assert_eq!(node.get("/", &[("accept", "b")]).await, Err(Absent::OtherVariant));
@@ -231,7 +234,7 @@ async fn a_purge_voids_all_of_a_url_on_every_node_also_what_is_put_later() {
 async fn a_marker_that_has_ended_never_revives_what_it_voided() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
-    let marker = keys::marker(key("/").url_hash());
+    let marker = keys::marker(&CLEAR, key("/").url_hash());
     node.redis.purge(key("/").url_hash()).await.unwrap();
     let first = node.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await.generation.unwrap().number;
     node.put(plain("/", b"old", local()), first).await;
@@ -240,7 +243,7 @@ async fn a_marker_that_has_ended_never_revives_what_it_voided() {
     server.command(&["DEL", &marker]);
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
     // A marker alone, of whatever number.
-    server.command(&["SET", &marker, &encode_mark(1, &marker)]);
+    server.command(&["SET", &marker, &CLEAR.encode_mark(1, &marker)]);
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
     node.redis.purge(key("/").url_hash()).await.unwrap();
     assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
@@ -283,7 +286,7 @@ async fn a_fetch_that_began_before_a_purge_is_not_put_after_it() {
         node.redis.put(late, seen, TTL, PLAIN);
         node.redis.flush(PATIENCE).await;
     }
-    assert_eq!(server.keys(), [keys::marker(key("/").url_hash())]);
+    assert_eq!(server.keys(), [keys::marker(&CLEAR, key("/").url_hash())]);
     let gauges = node.redis.gauges();
     assert_eq!((gauges.writes, gauges.dropped_writes, gauges.write_errors), (0, 2, 0));
 }
@@ -310,13 +313,14 @@ async fn a_purge_outlives_what_it_cannot_name_though_the_plain_record_be_gone() 
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
     let long = Duration::from_secs(6 * 24 * 3600);
-    let marker = keys::marker(key("/").url_hash());
-    let variant = keys::variant(&keys::base(&key("/")), varying("/", "a", b"").selecting.hash());
+    let marker = keys::marker(&CLEAR, key("/").url_hash());
+    let variant =
+        keys::variant(&CLEAR, &keys::base(&CLEAR, &key("/")), varying("/", "a", b"").selecting.hash());
     node.offer(varying("/", "a", b"old"), 0, long);
     // A response that does not vary takes the place of the names, and ends soon.
     node.offer(plain("/", b"short", local()), 0, TTL);
     node.redis.flush(PATIENCE).await;
-    server.command(&["DEL", &keys::plain(key("/").url_hash())]);
+    server.command(&["DEL", &keys::plain(&CLEAR, key("/").url_hash())]);
 
     for _ in 0..2 {
         node.redis.purge(key("/").url_hash()).await.unwrap();
@@ -341,8 +345,8 @@ async fn a_purge_outlives_what_is_keyed_on_request_fields() {
     node.redis.flush(PATIENCE).await;
     node.redis.purge(key("/").url_hash()).await.unwrap();
     assert_eq!(node.redis.get(&extras, &HeaderMap::new(), PLAIN).await.found.err(), Some(Absent::NotFound));
-    let marker = keys::marker(key("/").url_hash());
-    assert!(left(&server, &marker) > left(&server, &keys::base(&extras)));
+    let marker = keys::marker(&CLEAR, key("/").url_hash());
+    assert!(left(&server, &marker) > left(&server, &keys::base(&CLEAR, &extras)));
 }
 
 #[tokio::test]
@@ -354,7 +358,7 @@ async fn what_is_put_after_a_purge_is_not_lost_when_the_purge_ends() {
     node.redis.put(plain("/", b"new", local()), now, Duration::from_secs(3600), PLAIN);
     node.redis.flush(PATIENCE).await;
     let url = key("/").url_hash();
-    assert!(left(&server, &keys::marker(url)) > left(&server, &keys::plain(url)));
+    assert!(left(&server, &keys::marker(&CLEAR, url)) > left(&server, &keys::plain(&CLEAR, url)));
 }
 
 #[tokio::test]
@@ -376,7 +380,7 @@ async fn a_purge_that_is_given_up_before_it_began_reaches_redis_all_the_same() {
     node.put(plain("/", b"old", local()), 0).await;
     drop(node.redis.purge(key("/").url_hash()));
     node.redis.flush(PATIENCE).await;
-    assert_eq!(server.keys(), [keys::marker(key("/").url_hash())]);
+    assert_eq!(server.keys(), [keys::marker(&CLEAR, key("/").url_hash())]);
 }
 
 #[tokio::test]
@@ -426,7 +430,7 @@ async fn a_purge_that_comes_during_the_write_undoes_it() {
     node.purges.purge(key("/").url_hash(), Timestamp::from_secs(1_000));
     relay.set(Mode::Pass);
     node.redis.flush(PATIENCE).await;
-    assert_eq!(server.keys(), [keys::marker(key("/").url_hash())]);
+    assert_eq!(server.keys(), [keys::marker(&CLEAR, key("/").url_hash())]);
 }
 
 #[tokio::test]
@@ -478,7 +482,7 @@ async fn a_redis_that_stops_opens_the_breaker_and_is_used_again_when_it_is_back(
     node.until("closed").await;
     node.put(plain("/", b"3", local()), 0).await;
     assert_eq!(node.get("/", &[]).await.unwrap(), "3");
-    let marker = keys::marker(key("/p").url_hash());
+    let marker = keys::marker(&CLEAR, key("/p").url_hash());
     assert!(server.keys().contains(&marker), "the purge that failed has been made up for");
 }
 

@@ -8,7 +8,7 @@
 use redis::{Cmd, Value, cmd};
 
 use super::link::Fault;
-use crate::stored::{Damaged, LONGEST_MARK, decode_mark};
+use crate::stored::{Damaged, LONGEST_MARK, Seal};
 
 /// Bytes of a record beside its content: fields, key, and what the request said.
 const HEAD: u64 = 256 * 1024;
@@ -87,8 +87,8 @@ pub(super) fn held(exists: &Value, range: Value, longest: u64) -> Result<Held, F
 }
 
 /// What the answer to [`read_mark`] says; an absent one is 0.
-pub(super) fn mark(answer: Value, place: &str) -> Result<Result<u64, Damaged>, Fault> {
-    Ok(text(answer)?.and_then(|bytes| if bytes.is_empty() { Ok(0) } else { decode_mark(&bytes, place) }))
+pub(super) fn mark(seal: &Seal, answer: Value, place: &str) -> Result<Result<u64, Damaged>, Fault> {
+    Ok(text(answer)?.and_then(|bytes| if bytes.is_empty() { Ok(0) } else { seal.decode_mark(&bytes, place) }))
 }
 
 fn text(answer: Value) -> Result<Result<Vec<u8>, Damaged>, Fault> {

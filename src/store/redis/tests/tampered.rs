@@ -6,18 +6,18 @@ use super::*;
 use crate::fields::no_vary_search::NO_VARY_SEARCH;
 use crate::stored::{encode_names, encode_rule};
 
-fn damaged(node: &Node) -> BTreeMap<&'static str, u64> {
+pub(super) fn damaged(node: &Node) -> BTreeMap<&'static str, u64> {
     let counts = node.redis.gauges().damaged;
     let each = Damaged::ALL.into_iter().map(|why| (why.as_str(), counts[why.index()]));
     each.filter(|(_, count)| *count > 0).collect()
 }
 
-fn set(server: &RedisServer, key: &str, value: &[u8]) {
+pub(super) fn set(server: &RedisServer, key: &str, value: &[u8]) {
     server.command(&["DEL", key]);
     server.command(&[b"SET".as_slice(), key.as_bytes(), value]);
 }
 
-fn raw(server: &RedisServer, key: &str) -> Vec<u8> {
+pub(super) fn raw(server: &RedisServer, key: &str) -> Vec<u8> {
     let Reply::Bulk(Some(bytes)) = server.command(&["GET", key]) else { panic!("{key} is gone") };
     bytes
 }
@@ -40,7 +40,7 @@ fn length_at(record: &[u8]) -> usize {
 async fn whatever_was_done_to_a_record_it_is_a_miss_with_a_reason_and_is_removed() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
-    let base = keys::base(&key("/"));
+    let base = keys::base(&CLEAR, &key("/"));
     let good = encode_response(&plain("/", b"hello", local()), 0, &base);
     let changed = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut record = good.clone();
@@ -104,7 +104,7 @@ async fn whatever_was_done_to_a_record_it_is_a_miss_with_a_reason_and_is_removed
 async fn a_record_from_long_ago_has_its_age() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
-    let base = keys::base(&key("/"));
+    let base = keys::base(&CLEAR, &key("/"));
     let good = encode_response(&plain("/", b"hello", local()), 0, &base);
     let times = 7 + 8 + 8 + (4 + "http://test/".len()) + 4;
     set(&server, &base, &forged(good, |r| r[times..times + 16].fill(0)));
@@ -116,7 +116,7 @@ async fn a_record_from_long_ago_has_its_age() {
 async fn what_is_no_string_is_a_miss_and_is_removed() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
-    let base = keys::base(&key("/"));
+    let base = keys::base(&CLEAR, &key("/"));
     for (nth, command) in [["LPUSH", &base, "a", ""], ["SADD", &base, "a", ""], ["HSET", &base, "a", "b"]]
         .into_iter()
         .enumerate()
@@ -139,7 +139,7 @@ async fn what_was_written_anew_meanwhile_is_not_removed() {
     let server = RedisServer::start();
     let relay = Relay::start(server.addr());
     let node = Node::start(relay.url()).await;
-    let base = keys::base(&key("/"));
+    let base = keys::base(&CLEAR, &key("/"));
     let good = encode_response(&plain("/", b"hello", local()), 0, &base);
     set(&server, &base, b"what is this doing here?");
     let bad = Bad::new(Damaged::Foreign, &raw(&server, &base));
@@ -163,7 +163,7 @@ async fn what_was_written_anew_meanwhile_is_not_removed() {
 async fn half_a_gigabyte_under_a_key_is_not_read() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
-    let base = keys::base(&key("/"));
+    let base = keys::base(&CLEAR, &key("/"));
     // Redis makes room for it without being sent it.
     server.command(&["SETRANGE", &base, "268435456", "x"]);
     server.command(&["CONFIG", "RESETSTAT"]);
@@ -182,8 +182,8 @@ async fn variants_that_were_swapped_or_put_where_their_index_was_are_misses() {
     for accept in ["a", "b"] {
         node.put(varying("/", accept, accept.as_bytes()), 0).await;
     }
-    let base = keys::base(&key("/"));
-    let of = |accept| keys::variant(&base, varying("/", accept, b"").selecting.hash());
+    let base = keys::base(&CLEAR, &key("/"));
+    let of = |accept| keys::variant(&CLEAR, &base, varying("/", accept, b"").selecting.hash());
     let (a, b) = (of("a"), of("b"));
     let (record_a, record_b) = (raw(&server, &a), raw(&server, &b));
     set(&server, &a, &record_b);
@@ -207,7 +207,7 @@ async fn an_index_of_somebody_elses_choice_leads_to_misses_alone() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
     node.put(varying("/", "a", b"for a"), 0).await;
-    let base = keys::base(&key("/"));
+    let base = keys::base(&CLEAR, &key("/"));
     let thousands: Vec<HeaderName> =
         (0..5_000).map(|nth| HeaderName::from_bytes(format!("x-{nth}").as_bytes()).unwrap()).collect();
     let names = |names: &[HeaderName]| encode_names(&key("/"), names, 0, &base);
@@ -220,7 +220,7 @@ async fn an_index_of_somebody_elses_choice_leads_to_misses_alone() {
     // Even where a variant stands under the name that such an index leads to.
     set(&server, &base, &names(&[]));
     let none = selecting_fields(&Vary::Names(Vec::new()), &HeaderMap::new(), PLAIN).hash();
-    let place = keys::variant(&base, none);
+    let place = keys::variant(&CLEAR, &base, none);
     set(&server, &place, &encode_response(&varying("/", "a", b"for a"), 0, &place));
     assert_eq!(node.get("/", &[("accept", "b")]).await, Err(Absent::OtherVariant));
 }
@@ -230,7 +230,7 @@ async fn what_was_purged_and_put_back_is_a_miss() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
     node.put(plain("/", b"old", local()), 0).await;
-    let base = keys::base(&key("/"));
+    let base = keys::base(&CLEAR, &key("/"));
     let old = raw(&server, &base);
     node.redis.purge(key("/").url_hash()).await.unwrap();
     set(&server, &base, &old);
@@ -239,8 +239,8 @@ async fn what_was_purged_and_put_back_is_a_miss() {
     node.redis.put(plain("/", b"new", local()), now, TTL, PLAIN);
     node.redis.flush(PATIENCE).await;
     assert_eq!(node.get("/", &[]).await.unwrap(), "new");
-    let marker = keys::marker(key("/").url_hash());
-    let other = keys::marker(key("/other").url_hash());
+    let marker = keys::marker(&CLEAR, key("/").url_hash());
+    let other = keys::marker(&CLEAR, key("/other").url_hash());
     node.redis.purge(key("/other").url_hash()).await.unwrap();
     server.command(&["COPY", &other, &marker, "REPLACE"]);
     assert_eq!(node.get("/", &[]).await, Err(Absent::Damaged(Damaged::Checksum)), "another URL's purge");
@@ -250,7 +250,7 @@ async fn what_was_purged_and_put_back_is_a_miss() {
 async fn a_marker_that_cannot_be_read_voids_its_url_until_it_is_made_anew() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
-    let marker = keys::marker(key("/").url_hash());
+    let marker = keys::marker(&CLEAR, key("/").url_hash());
     let far = "9".repeat(5_000);
     for (nth, value) in ["not a number", "1", far.as_str()].into_iter().enumerate() {
         let now = node.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await.generation.unwrap();
@@ -276,9 +276,9 @@ async fn a_marker_that_cannot_be_read_voids_its_url_until_it_is_made_anew() {
 }
 
 /// A response in the group `g`.
-fn grouped(body: &[u8]) -> Arc<StoredResponse> {
+pub(super) fn grouped(path: &str, body: &[u8]) -> Arc<StoredResponse> {
     let response = [("cache-control", "max-age=60"), ("cache-groups", "\"g\"")];
-    stored(&key("/"), &[], &response, body, Born::Here(0))
+    stored(&key(path), &[], &response, body, Born::Here(0))
 }
 
 #[tokio::test]
@@ -287,18 +287,21 @@ async fn a_groups_marker_that_cannot_be_believed_voids_the_group_until_it_is_mad
     let (clock, stepper) = crate::clock::Clock::stepped(Timestamp::from_secs(1_002));
     let node = Node::with_clock(samples::cache(Some(server.url())), clock).await;
     let group = Group::of(&key("/"), ["g"].into_iter()).next().unwrap();
-    let marker = keys::group(group);
-    let ahead = encode_mark(Timestamp::from_secs(1_002 + 301).as_millis(), &marker);
+    let marker = keys::group(&CLEAR, group);
+    let ahead = CLEAR.encode_mark(Timestamp::from_secs(1_002 + 301).as_millis(), &marker);
     for value in [ahead.as_str(), "1000", "999999999999999.0123456789abcdef", "a list"] {
         set(&server, &marker, value.as_bytes());
         if value == "a list" {
             server.command(&["DEL", &marker]);
             server.command(&["LPUSH", &marker, value]);
         }
-        node.put(grouped(b"old"), 0).await;
+        node.put(grouped("/", b"old"), 0).await;
         assert_eq!(node.get("/", &[]).await.map_err(Absent::as_str), Err("damaged"), "{value}");
         node.redis.flush(PATIENCE).await;
-        assert_eq!(raw(&server, &marker), encode_mark(node.clock.now().as_millis(), &marker).as_bytes());
+        assert_eq!(
+            raw(&server, &marker),
+            CLEAR.encode_mark(node.clock.now().as_millis(), &marker).as_bytes()
+        );
         assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound), "{value}: purged, to be sure");
         stepper.advance(Duration::from_secs(1));
     }
@@ -306,7 +309,7 @@ async fn a_groups_marker_that_cannot_be_believed_voids_the_group_until_it_is_mad
     let purged = node.clock.now().saturating_add(Duration::from_secs(200));
     node.redis.purge_groups(Arc::new([group]), purged).await.unwrap();
     node.redis.purge_groups(Arc::new([group]), node.clock.now()).await.unwrap();
-    assert_eq!(raw(&server, &marker), encode_mark(purged.as_millis(), &marker).as_bytes());
+    assert_eq!(raw(&server, &marker), CLEAR.encode_mark(purged.as_millis(), &marker).as_bytes());
 }
 
 #[tokio::test]
@@ -314,7 +317,7 @@ async fn a_rule_that_was_tampered_with_is_none_and_is_removed() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
     let path = Group::of_path(&key("/"));
-    let place = keys::rule(path);
+    let place = keys::rule(&CLEAR, path);
     let good = encode_rule(b"params", &place);
     let long = encode_rule(&[b'a'; 9_000], &place);
     for (value, why) in [

@@ -63,12 +63,17 @@ pub(super) fn serve(source: &Source) -> ExitCode {
 /// Says whether a configuration is good.
 pub(super) fn check(source: &Source) -> ExitCode {
     match parse(&source.text, &source.name) {
-        Ok(config) => print(&format!(
-            "{}: good ({}, {})\n",
-            source.name,
-            counted(config.routes.len(), "route"),
-            counted(config.upstreams.len(), "upstream")
-        )),
+        Ok(config) => {
+            if let Some(exposed) = config.exposed_secrets() {
+                eprintln!("{}: {exposed}", source.name);
+            }
+            print(&format!(
+                "{}: good ({}, {})\n",
+                source.name,
+                counted(config.routes.len(), "route"),
+                counted(config.upstreams.len(), "upstream")
+            ))
+        }
         Err(code) => code,
     }
 }

@@ -22,11 +22,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::TRAILER;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Born, CacheKey, Content, Damaged, Parts, StoredResponse};
 use crate::clock::Timestamp;
+use crate::fields::hop;
 use crate::rules::SelectingFields;
 
 const MAGIC: &[u8; 4] = b"LRDR";
@@ -230,6 +232,17 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// Whether a response with this status and so many bytes of content is ever stored. RFC 9111 §3: "the
+/// response status code is final"; a 304 is news of another response. RFC 9110 §15.3.5: a 204 has no
+/// content.
+fn is_kept(status: StatusCode, content: u64) -> bool {
+    match status {
+        StatusCode::NOT_MODIFIED => false,
+        StatusCode::NO_CONTENT => content == 0,
+        status => (200..600).contains(&status.as_u16()),
+    }
+}
+
 struct Reader {
     bytes: Bytes,
     at: usize,
@@ -242,6 +255,9 @@ impl Reader {
         let selecting = self.selecting()?;
         let headers = self.fields()?;
         let content = self.content()?;
+        if !is_kept(status, content.held()) {
+            return Err(Damaged::Malformed);
+        }
         Ok(StoredResponse::from_record(
             status,
             headers,
@@ -294,6 +310,10 @@ impl Reader {
         let mut headers = HeaderMap::try_with_capacity(room).map_err(|_| Damaged::Malformed)?;
         for _ in 0..count {
             let name = self.name()?;
+            // RFC 9111 §3.1: never stored. Whoever put it there means to say where a message ends.
+            if hop::is_hop_by_hop(&name) || name == TRAILER {
+                return Err(Damaged::Malformed);
+            }
             let length = self.length()?;
             let value =
                 HeaderValue::from_maybe_shared(self.shared(length)?).map_err(|_| Damaged::Malformed)?;
@@ -536,6 +556,34 @@ mod tests {
         record.push(WHOLE);
         record.extend_from_slice(&u64::MAX.to_le_bytes());
         assert_eq!(decode(Bytes::from(finish(record)), &sample_key(), PLACE).err(), Some(Damaged::Malformed));
+    }
+
+    #[test]
+    fn what_the_rules_never_store_is_not_read() {
+        let with = |change: &dyn Fn(&mut StoredResponse)| {
+            let mut response = (*sample()).clone();
+            change(&mut response);
+            decode(encode_response(&response, 0, PLACE).into(), &sample_key(), PLACE).err()
+        };
+        for status in [100, 101, 199, 204, 304, 600, 999] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(with(&|response| response.status = status), Some(Damaged::Malformed), "{status}");
+        }
+        for status in [200, 203, 404, 599] {
+            assert_eq!(with(&|response| response.status = StatusCode::from_u16(status).unwrap()), None);
+        }
+        let nothing = |response: &mut StoredResponse| {
+            response.status = StatusCode::NO_CONTENT;
+            response.content = Content::Whole(Bytes::new());
+        };
+        assert_eq!(with(&nothing), None);
+        for name in ["transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer"] {
+            let name = HeaderName::from_static(name);
+            let insert = |response: &mut StoredResponse| {
+                response.headers.insert(name.clone(), HeaderValue::from_static("chunked"));
+            };
+            assert_eq!(with(&insert), Some(Damaged::Malformed), "{name}");
+        }
     }
 
     #[test]

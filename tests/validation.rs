@@ -134,6 +134,55 @@ fn a_304_of_ours_does_not_swallow_the_clients_cookie() {
     assert_eq!(response.headers.all("set-cookie").collect::<Vec<_>>(), ["a=1", "b=2"]);
 }
 
+/// A session that is renewed on each visit: the cookie of a 304 used to get lost.
+#[test]
+fn the_cookie_of_an_origins_304_is_for_the_client_that_asked_and_nobody_else() {
+    let front = Front::new("", |request| match request.count {
+        1 => stale("\"v1\"", BODY),
+        n => {
+            let (new, other) = (format!("session={n}"), format!("other={n}"));
+            let life = if n == 2 { "max-age=60" } else { "no-store" };
+            let fields =
+                [("ETag", "\"v1\""), ("Cache-Control", life), ("Set-Cookie", &new), ("Set-Cookie", &other)];
+            Script::respond(304, &fields, "")
+        }
+    });
+    let cookies =
+        |response: &Response| response.headers.all("set-cookie").map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(cookies(&front.get("/", &[])), [""; 0]);
+    let renewed = front.get("/", &[]);
+    assert_eq!((renewed.status, renewed.text().as_str()), (200, BODY));
+    assert_eq!(cookies(&renewed), ["session=2", "other=2"]);
+    for _ in 0..2 {
+        let hit = front.get("/", &[]);
+        assert_eq!((told(&hit).as_str(), cookies(&hit)), (HIT, vec![]));
+    }
+    // Also where the client holds it, and where the origin takes back its leave to keep it.
+    let held = front.get("/", &[("If-None-Match", "\"v1\""), ("Cache-Control", "no-cache")]);
+    assert_eq!((held.status, cookies(&held)), (304, vec!["session=3".to_owned(), "other=3".to_owned()]));
+    assert_eq!(front.origin.count("/"), 3);
+}
+
+#[test]
+fn the_cookie_of_a_304_that_nobody_waited_for_is_nobodys() {
+    let front = Front::new("stale_while_revalidate = \"1h\"", |request| match request.count {
+        1 => stale("\"v1\"", BODY),
+        _ => Script::respond(
+            304,
+            &[("ETag", "\"v1\""), ("Cache-Control", "max-age=60"), ("Set-Cookie", "a=b")],
+            "",
+        ),
+    });
+    front.get("/", &[]);
+    let all = || {
+        let response = front.get("/", &[]);
+        assert_eq!(response.headers.get("set-cookie"), None);
+        told(&response) == HIT
+    };
+    assert!(within(PATIENCE, all));
+    assert_eq!(front.origin.count("/"), 2);
+}
+
 #[test]
 fn a_304_without_an_etag_says_when_it_was_modified() {
     let front = Front::new("ttl.default = \"60s\"", |_| Script::ok("a", &[("Last-Modified", MADE)]));

@@ -8,7 +8,7 @@ use http::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, DATE, ETAG, EXPIRES, HOST,
     IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, ORIGIN, PRAGMA,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, REFERER, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
-    USER_AGENT, VARY, VIA,
+    USER_AGENT, VARY, VIA, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
@@ -129,6 +129,16 @@ pub fn remove_disguised(headers: &mut HeaderMap) {
 pub fn is_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = headers.get(UPGRADE)?;
     list::contains(headers, &CONNECTION, "upgrade").then(|| value.clone())
+}
+
+/// Whether the message logs its connection in, or asks for that: schemes by which who is logged in is a
+/// property of the connection (RFC 4559 §5 forbids to share such a one; NTLM does the same).
+pub fn binds_the_connection(headers: &HeaderMap) -> bool {
+    let words = [AUTHORIZATION, WWW_AUTHENTICATE];
+    words.iter().flat_map(|name| list::all(headers, name)).any(|member| {
+        let scheme = member.split(|byte| *byte == b' ').next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case(b"negotiate") || scheme.eq_ignore_ascii_case(b"ntlm")
+    })
 }
 
 /// Whether a proxy of this pseudonym has passed the message on (§7.6.3).

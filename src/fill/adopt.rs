@@ -63,9 +63,8 @@ impl Fill {
         let Adopted { response, request_time, response_time, permit, born, generation } = adopted;
         let answer =
             Answer { response, request_time, response_time, conditional: false, ranged: false, gap: None };
-        let times = FillTimes::default();
-        let filling =
-            Filling { fill: self, cache, born, generation, times, looked: Looked::Nothing, refresh: false };
+        let (times, looked, began) = (FillTimes::default(), Looked::Nothing, None);
+        let filling = Filling { fill: self, cache, born, generation, times, began, looked, refresh: false };
         keep::storable(filling, permit, answer).await;
     }
 
@@ -75,8 +74,8 @@ impl Fill {
         let Some(cache) = self.snapshot.cache(self.route).cloned() else { return Hearing::Heard };
         let declared = content_length(heard.headers);
         let (born, generation, times) = (heard.born, heard.generation, FillTimes::default());
-        let looked = Looked::Nothing;
-        let filling = Filling { fill: self, cache, born, generation, times, looked, refresh: false };
+        let (looked, began) = (Looked::Nothing, None);
+        let filling = Filling { fill: self, cache, born, generation, times, began, looked, refresh: false };
         let times = (heard.facts.request_time, heard.facts.response_time);
         let mut hearing = Hearing::Heard;
         // The most recent last, so that it stays so.

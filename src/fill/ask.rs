@@ -59,7 +59,9 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
     let asked_at = fill.worker.mono();
     // An owner that has been told is answered; what goes on then is a refresh.
     let interim = fill.owner.as_ref().and(fill.interim.as_ref());
-    let forwarded = upstream.forward(fill.worker.index, request, interim).await;
+    // A second question, where the answer to the first was none, has what is left of its time.
+    let waited = fill.worker.mono().since(*filling.began.get_or_insert(asked_at));
+    let forwarded = upstream.forward(fill.worker.index, request, interim, waited).await;
     fill.snapshot.shard(&fill.worker).origin_fetch(Some(fill.route), fill.worker.mono().since(asked_at));
     let forwarded = forwarded?;
     let response_time = fill.worker.now();

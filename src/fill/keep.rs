@@ -39,6 +39,7 @@ pub(super) async fn confirmed(mut filling: Filling, answer: Answer) {
     let selecting = filling.selecting(&facts);
     // Parts had a Content-Range each as they came.
     let judged = ResponseFacts { content_range: stale.content.range(), ..facts.clone() };
+    let own = rules::for_who_asked(&stale.headers, answer.response.headers());
     match may_keep(&filling, &filling.fill.asked.facts, &judged, &headers) {
         Ok(permit) => {
             let headers = rules::stored_fields(&headers, &permit);
@@ -47,11 +48,11 @@ pub(super) async fn confirmed(mut filling: Filling, answer: Answer) {
             // Last, so that it is the most recent.
             filling.promote(&fresh);
             filling.write_behind(&fresh);
-            filling.tell(Landing::Revalidated(fresh));
+            filling.tell_revalidated(fresh, own);
         }
         Err(why) => {
             let last = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
-            filling.withdraw(last, why).await;
+            filling.withdraw(last, own, why).await;
         }
     }
 }
@@ -297,14 +298,14 @@ impl Pump {
 impl Filling {
     /// The origin took back its leave to keep a response while confirming it: no tier holds it any more,
     /// on any node that reads Redis.
-    async fn withdraw(mut self, response: Arc<StoredResponse>, why: NotStored) {
+    async fn withdraw(mut self, response: Arc<StoredResponse>, own: HeaderMap, why: NotStored) {
         let (worker, key) = (Arc::clone(&self.fill.worker), Arc::clone(&self.fill.key));
         worker.shared.purges.purge(key.url_hash(), worker.now());
         worker.shared.memory.remove(&key);
         self.mark(why, response.status.as_u16());
         self.fill.seat.publish(Landing::NotStorable(why));
         if let Some(owner) = self.fill.owner.take() {
-            let landing = OwnerLanding::Withdrawn(response, why);
+            let landing = OwnerLanding::Withdrawn(response, own, why);
             let _left = owner.send(ForOwner { landing, times: self.times, looked: self.looked });
         }
         if let Some(redis) = &worker.redis {

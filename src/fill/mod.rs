@@ -33,7 +33,7 @@ use std::time::Duration;
 use http::Response;
 use tokio::sync::oneshot;
 
-use crate::clock::Timestamp;
+use crate::clock::{Mono, Timestamp};
 use crate::config::RouteCache;
 use crate::flight::Owner;
 use crate::interim::Interim;
@@ -92,6 +92,8 @@ struct Filling {
     born: Born,
     generation: Option<Generation>,
     times: FillTimes,
+    /// When the origin was first asked.
+    began: Option<Mono>,
     looked: Looked,
     /// Nobody waits for it.
     refresh: bool,
@@ -123,7 +125,8 @@ impl Fill {
         let looked = Looked::Nothing;
         #[cfg(test)]
         crate::telemetry::failpoint::at("fill", self.asked.target.path());
-        let mut filling = Filling { fill: self, cache, born, generation: None, times, looked, refresh };
+        let (generation, began) = (None, None);
+        let mut filling = Filling { fill: self, cache, born, generation, times, began, looked, refresh };
         if filling.ask_redis().await {
             return;
         }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::Response;
+use http::{HeaderMap, Response};
 
 use crate::rules::NotStored;
 use crate::stored::{CacheKey, StoredResponse};
@@ -58,6 +58,16 @@ impl Filling {
     pub(super) fn promote(&self, found: &Arc<StoredResponse>) {
         let shared = &self.fill.worker.shared;
         shared.memory.keep(Arc::clone(found), self.fill.class, &shared.purges);
+    }
+
+    /// The origin has confirmed what is stored; `own` is for the owner alone, and for nobody where nobody has
+    /// waited for it.
+    pub(super) fn tell_revalidated(&mut self, fresh: Arc<StoredResponse>, own: HeaderMap) {
+        if let Some(owner) = self.fill.owner.take() {
+            let landing = OwnerLanding::Revalidated(Arc::clone(&fresh), own);
+            let _left = owner.send(ForOwner { landing, times: self.times, looked: self.looked });
+        }
+        self.fill.seat.publish(Landing::Revalidated(fresh));
     }
 
     pub(super) fn tell(&mut self, landing: Landing) {

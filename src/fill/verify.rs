@@ -152,7 +152,9 @@ impl Look {
         let (route, upstream) = self.snapshot.route(self.route).zip(self.snapshot.upstream(self.route))?;
         let request = outbound::fill(&self.worker, asked, route, Vec::new(), None);
         let (sent, at) = (self.worker.now(), self.worker.mono());
-        let answer = upstream.forward(self.worker.index, request.map(|()| RequestBody::empty()), None).await;
+        let answer = upstream
+            .forward(self.worker.index, request.map(|()| RequestBody::empty()), None, Duration::ZERO)
+            .await;
         let took = self.worker.mono().since(at);
         self.snapshot.shard(&self.worker).origin_fetch(Some(self.route), took);
         let (head, body) = answer.ok()?.response.into_parts();

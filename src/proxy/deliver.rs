@@ -39,6 +39,8 @@ pub(super) struct Deliver {
     outcome: Outcome,
     /// Others may get another form of it.
     varies: bool,
+    /// Fields for this client alone.
+    own: Option<Box<HeaderMap>>,
     what: What,
 }
 
@@ -124,7 +126,7 @@ impl Deliver {
     }
 
     fn of(exchange: Exchange, outcome: Outcome, what: What) -> Self {
-        let Exchange { worker, snapshot, route, asked, report, .. } = exchange;
+        let Exchange { worker, snapshot, route, asked, report, own, .. } = exchange;
         Self {
             worker,
             snapshot,
@@ -133,6 +135,7 @@ impl Deliver {
             report,
             outcome,
             varies: false,
+            own,
             what,
         }
     }
@@ -146,12 +149,12 @@ impl Deliver {
     ) -> Self {
         let (worker, snapshot) = (Arc::clone(worker), Arc::clone(snapshot));
         let what = What::Failure(failure);
-        Self { worker, snapshot, route: None, asked: None, report, outcome, varies: false, what }
+        Self { worker, snapshot, route: None, asked: None, report, outcome, varies: false, own: None, what }
     }
 
     /// The response, whose body carries the report to its end.
     pub fn response(self) -> Response<Delivery> {
-        let Self { worker, snapshot, route, asked, mut report, mut outcome, varies, what } = self;
+        let Self { worker, snapshot, route, asked, mut report, mut outcome, varies, own, what } = self;
         let answered = answered(&what);
         let foreign = !matches!(what, What::Failure(_));
         let now = worker.now();
@@ -195,6 +198,10 @@ impl Deliver {
             outcome.fwd_status.or(answered.filter(|status| *status != draft.status).map(|s| s.as_u16()));
         if varies {
             coding::head::vary(&mut draft.headers);
+        }
+        if let Some(own) = own {
+            // In place of those of the same name that are stored for all.
+            draft.headers.extend(*own);
         }
         if foreign {
             head::pass_on(&mut draft.headers, &worker.shared.pseudonym);

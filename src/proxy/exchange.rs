@@ -4,8 +4,9 @@
 //! Must not know: the order of the steps.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use tokio::sync::oneshot;
 
 use crate::clock::Mono;
@@ -44,6 +45,10 @@ pub(super) struct Exchange {
     pub attempts: u8,
     /// The selecting fields' names, learned from a response in flight.
     pub names: Option<Vec<HeaderName>>,
+    /// Fields for its client alone, beside what is stored.
+    pub own: Option<Box<HeaderMap>>,
+    /// How long it has waited for what others had begun.
+    pub waited: Duration,
     /// A word for `detail=`, learned on the way.
     pub detail: Option<Detail>,
 }

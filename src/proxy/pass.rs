@@ -115,7 +115,9 @@ impl Pass {
                 Step::Deliver(Box::new(Deliver::growing(self.exchange, fetched, own, outcome)))
             }
             Ok(OwnerLanding::Private(response, _)) => self.deliver(*response),
-            Ok(OwnerLanding::Shared(..) | OwnerLanding::Withdrawn(..)) => self.fail(Failure::internal()),
+            Ok(OwnerLanding::Shared(..) | OwnerLanding::Revalidated(..) | OwnerLanding::Withdrawn(..)) => {
+                self.fail(Failure::internal())
+            }
             Err(response) => self.deliver(response),
         }
     }
@@ -161,7 +163,8 @@ impl Pass {
         }
         let asked_at = worker.mono();
         let interim = exchange.interim();
-        let forwarded = upstream.forward(worker.index, request.map(|()| body), interim.as_ref()).await;
+        let (request, waited) = (request.map(|()| body), exchange.waited);
+        let forwarded = upstream.forward(worker.index, request, interim.as_ref(), waited).await;
         snapshot.shard(worker).origin_fetch(Some(exchange.route), worker.mono().since(asked_at));
         forwarded
     }

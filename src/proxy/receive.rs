@@ -4,6 +4,7 @@
 //! Must not know: what is stored.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -104,6 +105,8 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
         interim,
         attempts: 0,
         names: None,
+        own: None,
+        waited: Duration::ZERO,
         detail: None,
     };
     // §5.2.1.7: what does not use the cache cannot be answered from it, and the origin is not wanted.

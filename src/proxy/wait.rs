@@ -6,6 +6,7 @@
 //! Cancellation: dropping the future leaves the flight; the fetch goes on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
@@ -282,20 +283,29 @@ impl Wait {
             (OwnerLanding::Shared(Landing::Fetched(fetched), Some(own)), _) => {
                 self.fetched(fetched, own, false)
             }
-            (OwnerLanding::Withdrawn(stored, why), _) => self.withdrawn(stored, why),
-            (OwnerLanding::Shared(Landing::Revalidated(stored), _), _) => self.revalidated(stored),
+            (OwnerLanding::Withdrawn(stored, own, why), _) => self.withdrawn(stored, own, why),
+            (OwnerLanding::Revalidated(stored, own), _) => self.revalidated(stored, own),
             (OwnerLanding::Shared(landing, _), _) => self.landed(landing, false),
         }
     }
 
     async fn visit(mut self: Box<Self>, guest: Guest<Landing>) -> Step {
         let began = self.exchange.mono();
-        let landing = guest.wait().await;
+        let landing = tokio::time::timeout(self.patience(), guest.wait()).await;
         self.exchange.report.mark(Phase::Wait, began);
+        self.exchange.waited += self.exchange.mono().since(began);
         match landing {
-            Ok(landing) => self.landed_for_guest(landing),
-            Err(_) => Step::Lookup(Box::new(self.exchange)),
+            Ok(Ok(landing)) => self.landed_for_guest(landing),
+            Ok(Err(_)) => Step::Lookup(Box::new(self.exchange)),
+            // No time is left to ask for itself: what is stored stands in, or it is told so.
+            Err(_) => self.alone(None),
         }
+    }
+
+    /// What is left of the time that it may take in all, however many flights it waits for: `timeout.total`.
+    fn patience(&self) -> Duration {
+        let upstream = self.exchange.snapshot.upstream(self.exchange.route);
+        upstream.map(|upstream| upstream.patience()).unwrap_or_default().saturating_sub(self.exchange.waited)
     }
 
     fn landed_for_guest(mut self: Box<Self>, landing: Landing) -> Step {
@@ -431,13 +441,14 @@ impl Wait {
     }
 
     /// Owner only: the same, and it is not kept any longer.
-    fn withdrawn(mut self: Box<Self>, stored: Arc<StoredResponse>, why: NotStored) -> Step {
+    fn withdrawn(mut self: Box<Self>, stored: Arc<StoredResponse>, own: HeaderMap, why: NotStored) -> Step {
         self.exchange.detail = Some(Detail::NotStored(why));
-        self.revalidated(stored)
+        self.revalidated(stored, own)
     }
 
-    /// Owner only: the origin has just confirmed it for this very request.
-    fn revalidated(self: Box<Self>, stored: Arc<StoredResponse>) -> Step {
+    /// Owner only: the origin has just confirmed it for this very request, with fields for it alone.
+    fn revalidated(mut self: Box<Self>, stored: Arc<StoredResponse>, own: HeaderMap) -> Step {
+        self.exchange.own = (!own.is_empty()).then(|| Box::new(own));
         let now = self.exchange.worker.now();
         let Some(cache) = self.exchange.cache() else { return self.alone(None) };
         let reusable = rules::after_validation(&stored.facts, &cache.policy, now);

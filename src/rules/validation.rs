@@ -125,6 +125,19 @@ pub fn freshen(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
     fresh
 }
 
+/// What a 304 carries for the one client whose request asked the origin: `Set-Cookie`, and the fields that
+/// `no-cache` or `private` name (§5.2.2.7). [`freshen`] takes none of them, and nobody else is given them.
+pub fn for_who_asked(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
+    let named = named_fields(stored, not_modified);
+    let mut own = HeaderMap::new();
+    for (name, value) in not_modified {
+        if (*name == header::SET_COOKIE || named.contains(name)) && !hop::is_hop_by_hop(name) {
+            own.append(name.clone(), value.clone());
+        }
+    }
+    own
+}
+
 /// Whether a 304 speaks of the stored response (§4.3.4): its validators, if it has any, are those
 /// of the stored one.
 ///
@@ -517,6 +530,19 @@ mod tests {
             "x-new: 1",
         ];
         assert_eq!(updated, expected, "§3.2");
+    }
+
+    #[test]
+    fn a_304_has_fields_for_who_asked_alone() {
+        let stored =
+            headers(&["cache-control: private=\"x-user\", max-age=1", "x-user: old", "set-cookie: old"]);
+        let fresh = headers(&["set-cookie: a", "x-user: new", "set-cookie: b", "x: y", "etag: \"1\""]);
+        let mut own = lines(&for_who_asked(&stored, &fresh));
+        own.sort();
+        assert_eq!(own, ["set-cookie: a", "set-cookie: b", "x-user: new"], "§5.2.2.7");
+        assert_eq!(for_who_asked(&stored, &headers(&["x: y"])).len(), 0);
+        let hop = headers(&["cache-control: no-cache=\"te, upgrade\"", "te: x", "upgrade: y"]);
+        assert_eq!(for_who_asked(&stored, &hop).len(), 0, "§3.1");
     }
 
     #[test]

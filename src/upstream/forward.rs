@@ -22,6 +22,7 @@ use super::connection::Conn;
 use super::error::{ForwardError, Place, flaw, words};
 use super::pool::{Grant, Pool, Want};
 use super::watch::Next;
+use crate::fields::hop;
 use crate::interim::Interim;
 use crate::wire::{Asked, Flaw};
 
@@ -47,12 +48,17 @@ pub struct ForwardTimes {
 }
 
 impl Upstream {
+    /// How long anybody waits for an answer to its end: `timeout.total`.
+    pub fn patience(&self) -> Duration {
+        self.timeout.total
+    }
+
     /// Sends `request` to a server of this upstream and waits for its response's head.
     ///
     /// The request has an origin-form URI and `Host`; its fields go out as they are, as HTTP/1.1.
     /// `worker` is the calling thread's number. Interim responses go to `interim`, if anybody is there
-    /// who takes them. If the future is dropped, the connection is closed and its slot goes to the next
-    /// in line.
+    /// who takes them. `waited` is how much of `timeout.total` has gone for whoever asks. If the future is
+    /// dropped, the connection is closed and its slot goes to the next in line.
     ///
     /// # Errors
     /// When no response head came; see [`ForwardError`]. The log has been told.
@@ -61,8 +67,10 @@ impl Upstream {
         worker: usize,
         request: Request<RequestBody>,
         interim: Option<&Interim>,
+        waited: Duration,
     ) -> Result<Forwarded, ForwardError> {
-        let forwarded = self.forward_in_time(worker, request, interim).await;
+        let left = self.timeout.total.saturating_sub(waited);
+        let forwarded = self.forward_in_time(worker, request, interim, left).await;
         if let Err(error) = &forwarded {
             self.complaints.tell(error, self.clock.mono());
         }
@@ -74,8 +82,12 @@ impl Upstream {
         worker: usize,
         request: Request<RequestBody>,
         interim: Option<&Interim>,
+        left: Duration,
     ) -> Result<Forwarded, ForwardError> {
-        let mut over = pin!(sleep(self.timeout.total));
+        if left.is_zero() {
+            return Err(ForwardError::TotalTimeout { at: self.place(0), limit: self.timeout.total });
+        }
+        let mut over = pin!(sleep(left));
         let deadline = over.deadline();
         let mut trip = Trip::new(worker, self.pools.len(), deadline, interim);
         let asked = AtomicUsize::new(0);
@@ -161,6 +173,7 @@ impl Upstream {
         *request.version_mut() = Version::HTTP_11;
         let sent = request.body_mut().watch();
         let asked = asked(&request);
+        let bound = hop::binds_the_connection(request.headers());
         let replay = replay(&request, conn.kept);
         listen(&mut request, &sent, trip.interim.cloned());
         // One limit for both attempts: whoever waits, waits for one answer.
@@ -187,7 +200,11 @@ impl Upstream {
             }
             Err(error) => return Err(Failed::of(error, replay, &sent, pool)),
         };
-        Ok(Answer { response, conn, sent, at: pool.place() })
+        // hyper speaks HTTP/1.0 to who has answered in it, and sends a chunked body there all the same.
+        let reusable = response.version() == Version::HTTP_11
+            && !bound
+            && !hop::binds_the_connection(response.headers());
+        Ok(Answer { response, conn, sent, reusable, at: pool.place() })
     }
 }
 
@@ -217,16 +234,16 @@ struct Answer {
     response: Response<Incoming>,
     conn: Conn,
     sent: Arc<Sent>,
+    /// The connection may serve others.
+    reusable: bool,
     at: Place,
 }
 
 impl Answer {
     fn into_forwarded(self, times: ForwardTimes, deadline: Instant, limit: Duration) -> Forwarded {
-        let Self { response, conn, sent, at } = self;
+        let Self { response, conn, sent, reusable, at } = self;
         let server = Arc::clone(&at.server);
         let (head, incoming) = response.into_parts();
-        // hyper speaks HTTP/1.0 to who has answered in it, and sends a chunked body there all the same.
-        let reusable = head.version == Version::HTTP_11;
         let body = match head.status {
             StatusCode::SWITCHING_PROTOCOLS => OriginBody::upgraded(incoming, conn),
             _ => OriginBody::new(incoming, Exchange { conn, sent, reusable, at, deadline, limit }),

@@ -220,7 +220,7 @@ pub fn post(path: &str, text: &'static str) -> Request<RequestBody> {
 /// Forwards as worker 0, on a task of its own.
 pub fn ask(upstream: &Arc<Upstream>, request: Request<RequestBody>) -> JoinHandle<Answer> {
     let upstream = Arc::clone(upstream);
-    tokio::spawn(async move { upstream.forward(0, request, None).await })
+    tokio::spawn(async move { upstream.forward(0, request, None, Duration::ZERO).await })
 }
 
 pub type Answer = Result<Forwarded, ForwardError>;

@@ -102,9 +102,11 @@ pub enum Looked {
 pub enum OwnerLanding {
     /// What everyone gets. With [`Landing::Fetched`] comes what is the owner's own.
     Shared(Landing, Option<Own>),
-    /// The origin confirmed what was stored, and took back its leave to keep it: for the one whose request
-    /// asked.
-    Withdrawn(Arc<StoredResponse>, NotStored),
+    /// The origin confirmed what was stored, which everyone gets, by a 304 with these fields for the one whose
+    /// request asked.
+    Revalidated(Arc<StoredResponse>, HeaderMap),
+    /// The same, but the origin took back its leave to keep it: for the one whose request asked.
+    Withdrawn(Arc<StoredResponse>, HeaderMap, NotStored),
     /// A response that nobody else may see.
     Private(Box<Response<OriginBody>>, NotStored),
 }

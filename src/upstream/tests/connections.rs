@@ -282,7 +282,7 @@ async fn a_worker_prefers_the_connections_it_opened() {
     let up = upstream(&origin, |_| ());
     let open = async |worker| {
         let up = std::sync::Arc::clone(&up);
-        let asked = tokio::spawn(async move { up.forward(worker, get("/"), None).await });
+        let asked = tokio::spawn(async move { up.forward(worker, get("/"), None, Duration::ZERO).await });
         let mut peer = origin.accept().await;
         peer.answer(OK).await;
         (peer, reply(asked).await)
@@ -296,7 +296,7 @@ async fn a_worker_prefers_the_connections_it_opened() {
     for (worker, opener) in [(0, 0), (1, 1), (2, 1)] {
         let peer = &mut peers[opener];
         let task = std::sync::Arc::clone(&up);
-        let asked = tokio::spawn(async move { task.forward(worker, get("/"), None).await });
+        let asked = tokio::spawn(async move { task.forward(worker, get("/"), None, Duration::ZERO).await });
         peer.answer(OK).await;
         whole(reply(asked).await).await.unwrap();
     }
@@ -382,8 +382,8 @@ async fn what_the_upper_floors_hold_can_move_between_threads_and_is_not_large() 
     movable::<RequestBody>();
     let origin = Origin::start().await;
     let up = upstream(&origin, |_| ());
-    let forwarding = up.forward(0, get("/"), None);
-    assert!(size_of_val(&forwarding) <= 2560, "{}", size_of_val(&forwarding));
+    let forwarding = up.forward(0, get("/"), None, Duration::ZERO);
+    assert!(size_of_val(&forwarding) <= 2624, "{}", size_of_val(&forwarding));
 }
 
 #[tokio::test]

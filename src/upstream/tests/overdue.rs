@@ -20,6 +20,28 @@ fn one_connection(cfg: &mut crate::config::Upstream) {
     cfg.timeout.total = TOTAL;
 }
 
+/// Who has waited for another's fetch first has what is left of its time.
+#[tokio::test]
+async fn who_has_waited_before_waits_no_longer_than_the_total() {
+    stop_time();
+    let origin = Origin::start().await;
+    let up = upstream(&origin, one_connection);
+    let late = soon(up.forward(0, get("/"), None, TOTAL)).await.map(|it| it.response.into_parts().0);
+    assert_eq!(late.unwrap_err().as_str(), "total-timeout");
+    assert_eq!(gauges(&up).connects, 0, "the origin is not asked for whom there is no time");
+
+    let waiting = std::sync::Arc::clone(&up);
+    let asked = tokio::spawn(async move { waiting.forward(0, get("/"), None, TOTAL / 2).await });
+    let mut peer = origin.accept().await;
+    peer.head().await;
+    advance(TOTAL / 2 - MOMENT).await;
+    rest().await;
+    assert!(!asked.is_finished());
+    advance(MOMENT * 2).await;
+    assert_eq!(failure(asked).await.as_str(), "total-timeout");
+    peer.until_closed().await;
+}
+
 #[tokio::test]
 async fn a_body_that_nobody_polls_makes_room_for_a_waiting_request() {
     stop_time();
@@ -143,7 +165,7 @@ async fn a_request_that_is_not_polled_while_it_waits_for_the_head_makes_room() {
     let mut peer = origin.accept().await;
     peer.answer(OK).await;
     whole(reply(first).await).await.unwrap();
-    let mut asked = Box::pin(up.forward(0, get("/"), None));
+    let mut asked = Box::pin(up.forward(0, get("/"), None, Duration::ZERO));
     let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(asked.as_mut().poll(cx))).await;
     assert!(polled.is_pending());
     peer.head().await;
@@ -276,7 +298,7 @@ async fn a_body_whose_drivers_thread_has_ended_does_not_look_complete() {
     let other = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let asked = {
         let up = std::sync::Arc::clone(&up);
-        other.spawn(async move { up.forward(1, get("/"), None).await })
+        other.spawn(async move { up.forward(1, get("/"), None, Duration::ZERO).await })
     };
     let mut peer = origin.accept().await;
     peer.answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n").await;

@@ -149,7 +149,8 @@ async fn a_request_of_which_nothing_was_written_is_sent_again_whatever_its_metho
         assert_eq!(fresh.bytes(4).await, b"data");
         fresh
     };
-    let (forwarded, _fresh) = tokio::join!(soon(up.forward(0, post("/", "data"), None)), answered);
+    let (forwarded, _fresh) =
+        tokio::join!(soon(up.forward(0, post("/", "data"), None, Duration::ZERO)), answered);
     whole(forwarded.unwrap()).await.unwrap();
     let g = gauges(&up);
     assert_eq!((g.connects, g.reused, g.retries), (2, 1, 1));

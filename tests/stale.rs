@@ -304,6 +304,39 @@ fn an_origin_that_failed_is_left_alone_for_a_moment() {
     assert!(asked <= most, "{asked} in {:?}", began.elapsed());
 }
 
+/// A dead origin refuses at once; one that hangs used to hold a client each time that it was asked again.
+#[test]
+fn nobody_waits_for_an_origin_that_hangs_while_something_stands_in() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let front = Front::with(
+        "timeout = { first_byte = \"1h\", total = \"1h\" }\n\
+         [[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n\
+         [route.cache]\nstale_if_error = \"1h\"",
+        move |request| match request.count {
+            1 => stale("", "old"),
+            2 => Script::respond(503, &[], "down"),
+            _ => Script::new().wait(&held).then(fresh("new")),
+        },
+    );
+    assert_eq!(front.get("/", &[]).text(), "old");
+    // From the first failure on, everybody gets what is stored, and one fetch at a time asks again.
+    for _ in 0..20 {
+        assert_eq!(front.get("/", &[]).header("x-cache"), "STALE");
+    }
+    let asked_again = || {
+        assert_eq!(front.get("/", &[]).text(), "old");
+        gate.arrived() == 1
+    };
+    assert!(within(PATIENCE, asked_again));
+    for _ in 0..20 {
+        assert_eq!(front.get("/", &[]).text(), "old", "while the origin hangs");
+    }
+    gate.open();
+    assert!(within(PATIENCE, || front.get("/", &[]).text() == "new"));
+    assert_eq!(front.origin.count("/"), 3);
+}
+
 #[test]
 fn only_if_cached_asks_no_origin() {
     let front = Front::new("", |request| match request.target.as_str() {

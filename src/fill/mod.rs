@@ -20,6 +20,7 @@
 
 mod adopt;
 mod ask;
+mod failing;
 mod judge;
 mod keep;
 pub mod outbound;
@@ -28,7 +29,6 @@ mod tell;
 pub mod verify;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Response;
 use tokio::sync::oneshot;
@@ -41,7 +41,6 @@ use crate::rules::{self, OriginFailure, Reuse};
 use crate::store::{Class, Generation};
 use crate::stored::{Born, CacheKey, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
-use crate::wire::Flaw;
 use crate::worker::{Asked, Content, FillTimes, ForOwner, Landing, Looked, Snapshot, Worker};
 
 pub use adopt::{Adopted, Heard, Hearing};
@@ -49,9 +48,6 @@ use judge::Verdict;
 pub use judge::is_failure;
 use plan::{Gap, Plan};
 pub use plan::{Want, want};
-
-/// How long an origin that failed is left alone where something stored stands in for it.
-const AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// A fetch for a key.
 pub struct Fill {
@@ -178,72 +174,44 @@ impl Filling {
         self.fill.stale = Some(found);
     }
 
-    /// What to ask the origin.
-    fn plan(&self) -> Plan {
-        plan::plan(self.fill.want, &self.fill.asked, self.fill.stale.as_deref())
-    }
-
+    /// Asks until there is an answer for those who wait, or nobody asks any more.
     async fn ask_origin(mut self) {
-        let plan = self.plan();
-        let verdict = match ask::origin(&mut self, plan).await {
-            Ok(answer) => judge::judge(&self, answer),
-            Err(error) => return self.failed(error).await,
-        };
-        match verdict {
-            Verdict::Unfit => match self.ask_anew().await {
-                Ok(answer) => {
-                    let verdict = judge::judge(&self, answer);
-                    self.settle(verdict).await;
+        loop {
+            let error = match self.question().await {
+                Ok(Verdict::Confirmed(answer)) => return keep::confirmed(self, answer).await,
+                Ok(Verdict::Storable(permit, answer)) => return keep::storable(self, permit, answer).await,
+                Ok(Verdict::Completes(rest)) => return keep::completing(self, *rest).await,
+                Ok(Verdict::NotStorable(why, answer)) => return self.private(answer.response, why).await,
+                Ok(Verdict::Stands(stale, status)) => {
+                    self.tell(Landing::StaleIfError(stale, Some(status)));
+                    None
                 }
-                Err(error) => self.failed(error).await,
-            },
-            verdict => self.settle(verdict).await,
+                // Only an unconditional request leads here twice: the origin answers 304 unasked.
+                Ok(Verdict::Unfit) => Some(self.unasked()),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = error {
+                match judge::standing_in(&self, self.fill.worker.now(), OriginFailure::NoAnswer) {
+                    Some(stale) => self.tell(Landing::StaleIfError(stale, None)),
+                    None => return self.failed(error).await,
+                }
+            }
+            if !self.is_asked_for_still().await {
+                return;
+            }
         }
     }
 
-    /// The same as if nothing were stored.
-    async fn ask_anew(&mut self) -> Result<Answer, ForwardError> {
+    /// What the origin says; asked anew, as if nothing were stored, where that fits nothing.
+    async fn question(&mut self) -> Result<Verdict, ForwardError> {
+        let plan = plan::plan(self.fill.want, &self.fill.asked, self.fill.stale.as_deref());
+        let answer = ask::origin(self, plan).await?;
+        let verdict = judge::judge(self, answer);
+        if !matches!(verdict, Verdict::Unfit) {
+            return Ok(verdict);
+        }
         let plan = plan::anew(self.fill.want, &self.fill.asked);
-        ask::origin(self, plan).await
-    }
-
-    async fn settle(self, verdict: Verdict) {
-        match verdict {
-            Verdict::Confirmed(answer) => keep::confirmed(self, answer).await,
-            Verdict::Stands(stale, status) => self.stands(stale, Some(status)).await,
-            Verdict::Storable(permit, answer) => keep::storable(self, permit, answer).await,
-            Verdict::Completes(rest) => keep::completing(self, *rest).await,
-            Verdict::NotStorable(why, answer) => self.private(answer.response, why).await,
-            // Only an unconditional request leads here twice: the origin answers 304 unasked.
-            Verdict::Unfit => {
-                let upstream = self.fill.snapshot.upstream_name(self.fill.route);
-                let error = ForwardError::unasked(upstream, Flaw::UnaskedNotModified);
-                self.failed(error).await;
-            }
-        }
-    }
-
-    /// The origin failed and what is stored stands in, for everyone who asks within the next moment:
-    /// the seat is held on, so that a dead origin is not asked again by each of them.
-    async fn stands(mut self, stale: Arc<StoredResponse>, status: Option<u16>) {
-        self.tell(Landing::StaleIfError(stale, status));
-        tokio::time::sleep(AFTER_ERROR).await;
-    }
-
-    async fn failed(mut self, error: ForwardError) {
-        match judge::standing_in(&self, self.fill.worker.now(), OriginFailure::NoAnswer) {
-            Some(stale) => self.stands(stale, None).await,
-            None => {
-                self.tell(Landing::Failed(Arc::new(error)));
-                self.rest_after_refresh().await;
-            }
-        }
-    }
-
-    /// A refresh that failed is not begun anew by the very next request that is served stale.
-    async fn rest_after_refresh(&self) {
-        if self.refresh {
-            tokio::time::sleep(AFTER_ERROR).await;
-        }
+        let answer = ask::origin(self, plan).await?;
+        Ok(judge::judge(self, answer))
     }
 }

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -31,7 +32,21 @@ pub struct Flights<T> {
 }
 
 /// Ordered by key first, so that all lanes of a key stand together.
-type Shard<T> = Mutex<BTreeMap<FlightKey, watch::Receiver<Option<T>>>>;
+type Shard<T> = Mutex<BTreeMap<FlightKey, Flying<T>>>;
+
+/// A fetch in flight, as those see it who find it.
+#[derive(Debug)]
+struct Flying<T> {
+    news: watch::Receiver<Option<T>>,
+    visits: Arc<AtomicU64>,
+}
+
+impl<T> Flying<T> {
+    fn visit(&self) -> Guest<T> {
+        self.visits.fetch_add(1, Ordering::Relaxed);
+        Guest(self.news.clone())
+    }
+}
 
 /// The place that asking for a key gave.
 #[derive(Debug)]
@@ -48,6 +63,7 @@ pub struct Owner<T> {
     flights: Arc<Flights<T>>,
     key: FlightKey,
     publish: watch::Sender<Option<T>>,
+    visits: Arc<AtomicU64>,
 }
 
 /// A place among those who wait.
@@ -71,12 +87,13 @@ impl<T: Clone> Flights<T> {
     pub fn join(self: &Arc<Self>, key: FlightKey) -> Seat<T> {
         let Some(shard) = self.shard(key.key) else { return self.lone(key) };
         let mut shard = shard.lock();
-        if let Some(receiver) = shard.get(&key) {
-            return Seat::Guest(Guest(receiver.clone()));
+        if let Some(flying) = shard.get(&key) {
+            return Seat::Guest(flying.visit());
         }
-        let (publish, receiver) = watch::channel(None);
-        shard.insert(key, receiver);
-        Seat::Owner(Owner { flights: Arc::clone(self), key, publish })
+        let (publish, news) = watch::channel(None);
+        let visits = Arc::<AtomicU64>::default();
+        shard.insert(key, Flying { news, visits: Arc::clone(&visits) });
+        Seat::Owner(Owner { flights: Arc::clone(self), key, publish, visits })
     }
 
     /// Takes the owner's seat for `key` if it is free; for refreshes that nobody waits for.
@@ -90,7 +107,7 @@ impl<T: Clone> Flights<T> {
     /// A place on a flight that is under way; none where nobody is fetching it.
     pub fn visit(&self, key: FlightKey) -> Option<Guest<T>> {
         let shard = self.shard(key.key)?.lock();
-        shard.get(&key).map(|receiver| Guest(receiver.clone()))
+        shard.get(&key).map(Flying::visit)
     }
 
     /// Whether a fetch for the key is in flight, in whatever lane.
@@ -117,7 +134,7 @@ impl<T: Clone> Flights<T> {
     /// here so that a mistake in the arithmetic would cost sharing, not the request.
     fn lone(self: &Arc<Self>, key: FlightKey) -> Seat<T> {
         let (publish, _) = watch::channel(None);
-        Seat::Owner(Owner { flights: Arc::clone(self), key, publish })
+        Seat::Owner(Owner { flights: Arc::clone(self), key, publish, visits: Arc::default() })
     }
 }
 
@@ -133,6 +150,11 @@ impl<T> Owner<T> {
     /// Tells everyone who waits, and everyone who joins while this seat is held.
     pub fn publish(&self, value: T) {
         self.publish.send_replace(Some(value));
+    }
+
+    /// How many have found this seat taken so far.
+    pub fn visits(&self) -> u64 {
+        self.visits.load(Ordering::Relaxed)
     }
 
     /// How many wait.
@@ -199,7 +221,10 @@ mod tests {
         let before = guest(&flights, KEY);
         assert_eq!(owner.guests(), 1);
         owner.publish(42);
+        assert_eq!(owner.visits(), 1);
         let after = guest(&flights, KEY);
+        assert!(flights.join_if_free(KEY).is_none() && flights.visit(KEY).is_some());
+        assert_eq!(owner.visits(), 4, "whoever finds it taken, in whatever way");
         assert_eq!(before.wait().await, Ok(42));
         assert_eq!(after.wait().await, Ok(42));
     }

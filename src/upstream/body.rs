@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::Conn;
-use super::error::{OriginError, Place};
+use super::error::{self, OriginError, Place};
 use crate::fields::trailers;
 
 /// Pieces of a response's body that are smaller than this are given out in memory of their own, bytes.
@@ -250,6 +250,17 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
+    /// What hyper's word for a broken body means; what it alone has found wrong is counted here.
+    fn broken(self, error: &hyper::Error) -> OriginError {
+        let why = OriginError::of(error, self.at);
+        if let OriginError::Protocol { flaw, .. } = &why
+            && error::flaw(error).is_none()
+        {
+            self.conn.count_flaw(*flaw);
+        }
+        why
+    }
+
     /// Why a connection that we have closed ourselves has not brought the whole body.
     fn cut(self) -> OriginError {
         match Instant::now() >= self.deadline {
@@ -322,7 +333,7 @@ impl Body for OriginBody {
                 this.end_if_ended();
                 Poll::Ready(Some(Ok(frame.map_data(own))))
             }
-            Some(Err(error)) => this.fail(|it| OriginError::of(&error, it.at)),
+            Some(Err(error)) => this.fail(|it| it.broken(&error)),
             // Looked at again: hyper ends a body like this too when the connection is cut just now.
             None if exchange.conn.is_cut() => this.fail(Exchange::cut),
             None => {

@@ -22,7 +22,7 @@ use super::due::{Driver, Due};
 use super::pool::{Pool, Slot};
 use super::socket::Socket;
 use super::watch::{Next, Watch};
-use crate::wire::{Limits, ResponseScanner};
+use crate::wire::{Flaw, Limits, ResponseScanner};
 
 /// Bytes of a response's head and of its trailer section at most, and of the read and write buffers. Twice
 /// what clients may send by default: `Set-Cookie`, `Link` and policies make answers the longer ones.
@@ -87,6 +87,13 @@ impl Conn {
     pub(super) fn begin(&self, due: Instant, request: Next) {
         self.due.set(due);
         self.watch.announce(request);
+    }
+
+    /// Notes what was wrong with what came on it.
+    pub(super) fn count_flaw(&self, flaw: Flaw) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.count_flaw(flaw);
+        }
     }
 
     /// We have closed it ourselves, so that a body may seem to have ended that has not.

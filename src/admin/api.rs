@@ -35,7 +35,9 @@ Larder, admin listener
 /// Answers one request.
 pub(super) async fn answer(worker: &Worker, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
-    let open = matches!(path.as_str(), "/livez" | "/readyz" | "/healthz");
+    // What a probe asks for tells nothing; but only to who reads.
+    let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+    let open = reads && matches!(path.as_str(), "/livez" | "/readyz" | "/healthz");
     let config = &worker.shared.snapshot.load_full().config;
     let token = config.admin_token.clone();
     // Where this machine is all that guards it, only this machine's own names lead here.
@@ -46,7 +48,6 @@ pub(super) async fn answer(worker: &Worker, request: Request<Incoming>) -> Answe
     if let Some((status, why)) = access::refuse(request.method(), request.headers(), token.as_deref(), open) {
         return error(status, why);
     }
-    let reads = request.method() == Method::GET || request.method() == Method::HEAD;
     match path.as_str() {
         "/purge" if request.method() == Method::POST => purge(worker, request).await,
         "/reload" if request.method() == Method::POST => reload(worker).await,

@@ -23,6 +23,8 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
         proxy_headers: shared.proxy_headers.counts(),
         interim_passed: shared.interim.passed(),
         interim_dropped: shared.interim.dropped(),
+        fetches: shared.flights.len() as u64,
+        tasks: shared.tasks(),
         panics: telemetry::panics(),
         reloads_done: shared.reloads.done(),
         reloads_refused: shared.reloads.refused(),

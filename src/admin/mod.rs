@@ -22,6 +22,11 @@ use crate::worker::Worker;
 
 /// Open admin connections; more wait.
 const CONNECTIONS: usize = 64;
+/// How many times `limits.admin_time` a connection may last, however busy: a reader that takes nothing would
+/// hold its place for ever.
+const LIFETIME: u32 = 10;
+/// Bytes of a request's head, and fields.
+const HEAD: (usize, usize) = (16 * 1024, 64);
 /// Pause after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -55,9 +60,11 @@ async fn connection(worker: Arc<Worker>, stream: tokio::net::TcpStream) {
             Ok::<_, Infallible>(answer.unwrap_or_else(|_| api::too_slow()))
         }
     });
-    let _client_errors_are_its_own = http1::Builder::new()
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limit)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .max_buf_size(HEAD.0)
+        .max_headers(HEAD.1)
+        .serve_connection(TokioIo::new(stream), service);
+    let _client_errors_are_its_own = timeout(limit.saturating_mul(LIFETIME), serving).await;
 }

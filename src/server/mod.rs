@@ -148,6 +148,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         press: Press::new(config.workers),
         doubts: Doubts::default(),
         reloads: Reloads::new(reread),
+        runtimes: Mutex::default(),
         snapshot: ArcSwap::from_pointee(Snapshot::first(config, &clock)),
         started_at: clock.now(),
         clock,

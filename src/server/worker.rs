@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime;
+use tokio::runtime::{self, Handle};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 
@@ -85,6 +85,7 @@ fn run_on_own_runtime(ready: &Ready, body: impl Future<Output = io::Result<()>>)
 
 async fn worker(thread: &Thread, index: usize) -> Arc<Worker> {
     let shared = Arc::clone(&thread.shared);
+    shared.runtimes.lock().push(Handle::current());
     let snapshot = shared.snapshot.load_full();
     let (cache, clock) = (&snapshot.config.cache, shared.clock.clone());
     let redis = Redis::start(cache, clock, Arc::clone(&shared.purges), &shared.reach).await;

@@ -32,6 +32,8 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> String {
     }
     upstreams(&mut page, &merged(&gauges.upstreams));
     page.one(&f::ACCESS_DROPPED, gauges.access_dropped);
+    page.one(&f::FETCHES, gauges.fetches);
+    page.one(&f::TASKS, gauges.tasks);
     page.one(&f::PANICS, gauges.panics);
     let mut reloads = page.family(&f::RELOADS);
     for (result, count) in [("done", gauges.reloads_done), ("refused", gauges.reloads_refused)] {
@@ -301,6 +303,8 @@ mod tests {
             proxy_headers: [1, 2, 3, 4, 5, 6, 7],
             interim_passed: 6,
             interim_dropped: 7,
+            fetches: 9,
+            tasks: 10,
             panics: 8,
             reloads_done: 2,
             reloads_refused: 3,
@@ -366,6 +370,8 @@ mod tests {
             (r#"larder_upstream_connections{upstream="api",server="http://a:1",state="busy"}"#, 4.0),
             (r#"larder_upstream_connects_total{upstream="api",server="http://b:1"}"#, 4.0),
             ("process_start_time_seconds", 1_709_210_096.789),
+            ("larder_fetches_in_flight", 9.0),
+            ("larder_tasks", 10.0),
             ("larder_panics_total", 8.0),
             (r#"larder_reloads_total{result="done"}"#, 2.0),
             (r#"larder_reloads_total{result="refused"}"#, 3.0),

@@ -146,6 +146,10 @@ families! {
         "Times a server sent what is not one well-formed response, by what was wrong with it; the connection was closed.";
     ACCESS_DROPPED: Counter "larder_access_log_dropped_total"
         "Access-log lines dropped because stdout was too slow.";
+    FETCHES: Gauge "larder_fetches_in_flight"
+        "Fetches on behalf of everyone who waits for them, refreshes in the background included.";
+    TASKS: Gauge "larder_tasks"
+        "Tasks that have begun and not ended, on all threads: one for each connection, fetch and upkeep.";
     PANICS: Counter "larder_panics_total"
         "Bugs of Larder's that ended a task; the log has the place of each.";
     RELOADS: Counter "larder_reloads_total"

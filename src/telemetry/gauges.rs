@@ -36,6 +36,10 @@ pub struct Gauges {
     pub interim_dropped: u64,
     /// Access-log lines dropped, from [`AccessLog::dropped`](super::AccessLog::dropped).
     pub access_dropped: u64,
+    /// Fetches in flight.
+    pub fetches: u64,
+    /// Tasks begun and not ended, on all threads.
+    pub tasks: u64,
     /// Tasks that a bug has ended, from [`panics`](super::panics()).
     pub panics: u64,
     /// Reloads of the configuration that brought another into force.

@@ -89,6 +89,8 @@ pub struct Shared {
     pub doubts: Doubts,
     /// How another configuration comes into force.
     pub reloads: Reloads,
+    /// Every thread's runtime, for figures.
+    pub runtimes: Mutex<Vec<tokio::runtime::Handle>>,
 }
 
 /// A configuration and what was made from it.
@@ -109,6 +111,14 @@ struct KeyOfUrl {
     several: bool,
     /// Whether responses may be stored under a rule for the path's query.
     searched: bool,
+}
+
+impl Shared {
+    /// Tasks that have begun and not ended, on all threads.
+    pub fn tasks(&self) -> u64 {
+        let runtimes = self.runtimes.lock();
+        runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks() as u64).sum()
+    }
 }
 
 impl Worker {

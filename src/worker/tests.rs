@@ -42,6 +42,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         press: Press::new(1),
         doubts: Doubts::default(),
         reloads: Reloads::new(None),
+        runtimes: Mutex::default(),
         snapshot: ArcSwap::from_pointee(Snapshot {
             metrics: Metrics::new(&["all".to_owned()], 1),
             upstreams: Vec::new(),

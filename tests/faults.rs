@@ -539,3 +539,22 @@ fn a_failure_of_the_origin_is_told_in_the_log_with_its_address() {
     let line = larder.err.wait_for_line(|line| line.contains("connect-failed"), PATIENCE);
     assert!(line.contains(&nobody.to_string()) && line.contains("\"level\":\"warn\""), "{line}");
 }
+
+#[test]
+fn an_error_that_leaves_a_body_unread_says_that_the_connection_ends() {
+    let larder = Larder::start(&format!(
+        "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n[upstream.o]\nservers = [\"http://{}\"]\n\
+         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"o\"\n",
+        support::unused_address()
+    ));
+    let mut connection = Connection::open(larder.proxy());
+    connection.write_head("POST", "/", &[("Content-Length", "1000000")]);
+    let response = connection.response("POST");
+    assert!(response.status == 502 && response.headers.lists("connection", "close"), "{response:?}");
+    // Without a body there is nothing left, and the connection stays.
+    let mut connection = Connection::open(larder.proxy());
+    for _ in 0..2 {
+        let response = connection.request("POST", "/", &[], b"");
+        assert!(response.status == 502 && !response.headers.lists("connection", "close"), "{response:?}");
+    }
+}

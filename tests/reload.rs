@@ -176,8 +176,9 @@ fn a_bad_file_changes_nothing_and_says_why_with_line_and_caret() {
 fn what_takes_a_restart_is_refused_by_name_and_nothing_of_the_file_comes_into_force() {
     let (a, b) = (Origin::ok("a", STORABLE), Origin::ok("b", STORABLE));
     let larder = Larder::start(&config("", &[("a", &a)]));
-    let text = config("[cache]\nmemory = \"9MiB\"\n[limits]\nconnections = 7", &[("b", &b)])
-        .replace("workers = 2", "workers = 3");
+    let text =
+        config("[cache]\nmemory = \"9MiB\"\nin_flight = \"64MiB\"\n[limits]\nconnections = 7", &[("b", &b)])
+            .replace("workers = 2", "workers = 3");
     let answered = reload(&larder, &text);
     assert_eq!(answered.code, Some(78), "{}", answered.err);
     assert!(

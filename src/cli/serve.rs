@@ -5,6 +5,7 @@
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -176,8 +177,9 @@ fn refused(error: &StartError) -> ExitCode {
 /// Waits for SIGTERM or Ctrl-C, then stops; a second one ends the process at once.
 fn until_told(signals: Signals, running: Running) -> ExitCode {
     let (mut told, runtime) = signals;
-    // What comes of a reload is in the log.
-    runtime.block_on(told.wait(|| drop(running.reload())));
+    // What comes of a reload is in the log; a bug in it must not end the process that it is to change.
+    let reload = || drop(std::panic::catch_unwind(AssertUnwindSafe(|| running.reload())));
+    runtime.block_on(told.wait(reload));
     tracing::info!("stopping: finishing what is in flight");
     thread::spawn(move || {
         runtime.block_on(told.wait(|| tracing::warn!("SIGHUP does nothing any more: Larder is stopping")));

@@ -156,7 +156,7 @@ fn cache(mut section: Section<'_>) -> Cache {
     let (s, d) = (&mut section, Cache::default());
     let off = "to store nothing, write cache = false on each route";
     let memory = s.size("memory", d.memory, off);
-    let in_flight = s.size("in_flight", d.in_flight, off);
+    let in_flight = s.size("in_flight", defaults::in_flight(memory), off);
     // A default gives way to what was written; only two written values can contradict each other.
     let max_object = s.size("max_object", d.max_object.min(memory).min(in_flight), off);
     let redis_queue = s.size("redis_queue", d.redis_queue, "to write nothing to Redis, leave out `redis`");

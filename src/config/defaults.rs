@@ -57,8 +57,8 @@ impl Default for Cache {
             redis_queue: 16 * MIB,
             // Larger ones would push out too much else.
             max_object: 16 * MIB,
-            // As much again as the default memory tier, at the very most.
-            in_flight: 256 * MIB,
+            // See `in_flight`.
+            in_flight: in_flight(256 * MIB),
             // As quickly fetched as a part of it.
             range_fill: MIB,
             // About what sockets on the way hold anyway.
@@ -78,6 +78,12 @@ impl Default for Cache {
             quarantine: Duration::from_secs(600),
         }
     }
+}
+
+/// A quarter of the memory tier, so that both together are 1.25 times what was asked for; the largest
+/// object at least.
+pub(super) fn in_flight(memory: u64) -> u64 {
+    (memory / 4).clamp(16 * MIB, 256 * MIB)
 }
 
 impl Default for RouteCache {

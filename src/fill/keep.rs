@@ -133,7 +133,7 @@ enum Keeping {
 /// Room for a body of the length that is declared.
 fn reserve(filling: &Filling, answer: &Answer) -> Option<Reserved> {
     let declared = content_length(answer.response.headers());
-    filling.fill.worker.shared.memory.in_flight().try_reserve(declared.unwrap_or(0))
+    filling.fill.worker.shared.memory.room(declared.unwrap_or(0))
 }
 
 async fn deliver(

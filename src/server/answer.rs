@@ -71,6 +71,7 @@ pub(super) async fn answer(
     turn: Turn,
 ) -> Response<Answer> {
     let (shared, version) = (Arc::clone(&worker.shared), request.version());
+    let has_body = !request.body().is_end_stream();
     let answer = AssertUnwindSafe(proxy::handle(worker, client, request)).catch_unwind().await;
     let mut response = match answer {
         Ok(response) => response.map(Either::Left),
@@ -79,9 +80,13 @@ pub(super) async fn answer(
     };
     // RFC 9112 §9.6: "A server that does not support persistent connections MUST send the "close"
     // connection option in every response message": one that ends is such a server.
-    let closes = version < Version::HTTP_2
-        && response.status() != StatusCode::SWITCHING_PROTOCOLS
-        && shared.draining.load(Ordering::Relaxed);
+    let stops = shared.draining.load(Ordering::Relaxed);
+    // §9.3: what is left of a body that nobody reads any more ends the connection; that has to be said, or
+    // the next request is sent into it. Whether anything is left is not known here, and a new connection
+    // after an error with a body costs little.
+    let cuts = has_body && response.status().as_u16() >= 400;
+    let closes =
+        version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS && (stops || cuts);
     if closes {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

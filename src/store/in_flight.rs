@@ -36,6 +36,12 @@ impl InFlight {
         self.take(bytes).then(|| Reserved { budget: self.clone(), bytes })
     }
 
+    /// The same where `others` of the budget are taken by what it does not count.
+    pub fn try_reserve_beside(&self, bytes: u64, others: u64) -> Option<Reserved> {
+        let is_room = self.used().saturating_add(others).saturating_add(bytes) <= self.0.limit;
+        is_room.then(|| self.try_reserve(bytes)).flatten()
+    }
+
     /// Bytes taken.
     pub fn used(&self) -> u64 {
         self.0.used.load(Ordering::Relaxed)

@@ -1,7 +1,7 @@
 //! The memory tier: moka, bounded by what everything in it weighs.
 //!
 //! Knows resources (a key with its variants and marks), how one is changed by several workers at
-//! once, and what it weighs. There is no expiry and no eviction listener: freshness is decided when
+//! once, what it weighs, and which bodies outlive it. There is no expiry: freshness is decided when
 //! a response is read, by the route's policy of that moment, and a stale one is still worth having
 //! (to validate, or to serve while it is refreshed); the budget bounds them all, and TinyLFU gives
 //! up first what is asked for least. What the tier keeps is advice: it may drop a resource at any
@@ -12,13 +12,16 @@ use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
+use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
+use parking_lot::Mutex;
 
 use super::counter::Counter;
 use super::seed::Seed;
-use super::{InFlight, Purges};
+use super::{InFlight, Purges, Reserved};
 use crate::clock::Timestamp;
 use crate::config;
 use crate::rules::{Normalize, NotStored, SelectingFields};
@@ -33,10 +36,41 @@ pub struct Memory {
     /// Variants per key.
     variants: usize,
     in_flight: InFlight,
+    lingering: Arc<Lingering>,
     lookups: Counter,
     hits: Counter,
     inserts: AtomicU64,
     variants_capped: AtomicU64,
+}
+
+/// The part of the budget from which on a response that is kept is weighed at once.
+const AT_ONCE: u64 = 1024;
+/// Smaller bodies that linger are not worth a note.
+const LINGERS: usize = 64 * 1024;
+
+/// Bodies that the tier has given up and somebody still reads. Bounded by the connections that read them.
+#[derive(Debug, Default)]
+struct Lingering(Mutex<Vec<Bytes>>);
+
+impl Lingering {
+    /// A body leaves the tier.
+    fn note(&self, body: &Bytes) {
+        if body.len() >= LINGERS && !body.is_unique() {
+            let mut bodies = self.0.lock();
+            bodies.retain(|body| !body.is_unique());
+            // Noted twice, it would keep itself alive.
+            if !bodies.iter().any(|noted| noted.as_ptr() == body.as_ptr()) {
+                bodies.push(body.clone());
+            }
+        }
+    }
+
+    /// What is still held.
+    fn bytes(&self) -> u64 {
+        let mut bodies = self.0.lock();
+        bodies.retain(|body| !body.is_unique());
+        bodies.iter().map(|body| body.len() as u64).sum()
+    }
 }
 
 /// What is stored under one key. Never changed: a change makes a new one that shares the responses.
@@ -124,9 +158,19 @@ fn weight(response: &StoredResponse) -> u64 {
 impl Memory {
     /// An empty tier of `cfg.memory` bytes.
     pub fn new(cfg: &config::Cache) -> Self {
+        let lingering = Arc::new(Lingering::default());
+        let noting = Arc::clone(&lingering);
         let cache = Cache::builder()
             .name("larder")
             .max_capacity(cfg.memory)
+            // What replaces another mostly shares its body.
+            .eviction_listener(move |_, resource: Arc<Resource>, cause| {
+                if cause != RemovalCause::Replaced {
+                    resource.variants.iter().filter_map(|left| left.content.whole()).for_each(|body| {
+                        noting.note(body);
+                    });
+                }
+            })
             .weigher(|_, resource: &Arc<Resource>| u32::try_from(resource.weight).unwrap_or(u32::MAX))
             .build_with_hasher(Seed::new());
         Self {
@@ -134,6 +178,7 @@ impl Memory {
             budget: cfg.memory,
             variants: cfg.variants.max(1),
             in_flight: InFlight::new(cfg.in_flight),
+            lingering,
             lookups: Counter::default(),
             hits: Counter::default(),
             inserts: AtomicU64::new(0),
@@ -181,7 +226,8 @@ impl Memory {
     /// sleeps 50 µs at a time while its log of 384 writes is full.
     pub fn keep(&self, response: Arc<StoredResponse>, class: Class, purges: &Purges) -> bool {
         let alone = Resource { variants: vec![Arc::clone(&response)], ..Resource::empty(&response.key) };
-        if alone.weighed().weight > self.largest() || purges.is_purged(&response) {
+        let weight = alone.weighed().weight;
+        if weight > self.largest() || purges.is_purged(&response) {
             return false;
         }
         self.change(&response.key, |resource| {
@@ -201,13 +247,29 @@ impl Memory {
             return false;
         }
         self.inserts.fetch_add(1, Ordering::Relaxed);
+        self.settle(weight);
         true
+    }
+
+    /// moka gives up what is too much only every 64 writes or so. Where each is large, that would be as
+    /// much again as the tier may hold.
+    fn settle(&self, weight: u64) {
+        if weight > self.budget / AT_ONCE {
+            self.cache.run_pending_tasks();
+        }
+    }
+
+    /// Room for a body on its way in. What the tier has given up and slow clients still hold takes of the
+    /// same budget, since it is in memory all the same.
+    pub fn room(&self, bytes: u64) -> Option<Reserved> {
+        self.in_flight.try_reserve_beside(bytes, self.lingering.bytes())
     }
 
     /// Keeps a copy of a stored body in another form, beside the body and weighed with it. Not kept
     /// when the body is not stored (any more), or the two would weigh more than the whole tier may.
     pub fn attach(&self, key: &Arc<CacheKey>, copies: &Arc<Copies>, form: Form, copy: Copy) {
         let more = copy.weight() as u64;
+        self.settle(more);
         self.change(key, |resource| {
             let held = resource.variants.iter().any(|variant| Arc::ptr_eq(&variant.copies, copies));
             if held && resource.weight.saturating_add(more) <= self.largest() {
@@ -236,11 +298,14 @@ impl Memory {
     /// while where there is no traffic: figures that lag would be taken for wrong ones.
     pub fn gauges(&self) -> MemoryGauges {
         self.cache.run_pending_tasks();
+        // What nobody reads any more is let go of, also where nothing new comes.
+        let lingering = self.lingering.bytes();
         MemoryGauges {
             entries: self.cache.entry_count(),
             bytes: self.cache.weighted_size(),
             budget: self.budget,
             in_flight: self.in_flight.used(),
+            lingering,
             lookups: self.lookups.sum(),
             hits: self.hits.sum(),
             inserts: self.inserts.load(Ordering::Relaxed),
@@ -318,6 +383,52 @@ mod tests {
         variants
             .map(|variant| String::from_utf8_lossy(variant.content.whole().unwrap()).into_owned())
             .collect()
+    }
+
+    #[test]
+    fn large_bodies_are_given_up_as_soon_as_they_are_too_many() {
+        let (memory, purges) = memory(4 << 20);
+        for nth in 0..50 {
+            memory.keep(plain(&format!("/{nth}"), &vec![b'x'; 1 << 20], BORN), Class::Plain, &purges);
+            // Without asking for its figures, which would do the same.
+            assert!(memory.cache.weighted_size() <= 4 << 20, "{nth}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_and_still_read_takes_of_the_room_for_what_comes() {
+        let cfg = config::Cache { memory: 4 << 20, in_flight: 2 << 20, ..samples::cache(None) };
+        let (memory, purges) = (Memory::new(&cfg), Purges::new(PURGES));
+        let mut readers = Vec::new();
+        for nth in 0..8 {
+            let response = plain(&format!("/{nth}"), &vec![b'x'; 1 << 20], BORN);
+            readers.extend(response.content.whole().cloned());
+            memory.keep(response, Class::Plain, &purges);
+        }
+        let lingering = memory.gauges().lingering;
+        assert!(lingering >= 4 << 20, "{lingering}");
+        assert!(memory.room(1).is_none(), "all of it is taken");
+        readers.clear();
+        assert!(memory.room(2 << 20).is_some());
+        assert_eq!(memory.gauges().lingering, 0);
+    }
+
+    #[test]
+    fn what_is_replaced_by_itself_does_not_linger() {
+        let (memory, purges) = memory(4 << 20);
+        let kept = plain("/kept", &vec![b'x'; 1 << 20], BORN);
+        let reader = kept.content.whole().cloned();
+        for _ in 0..3 {
+            assert!(memory.keep(Arc::clone(&kept), Class::Plain, &purges));
+        }
+        assert_eq!(memory.gauges().lingering, 0);
+        // Purged twice while somebody reads it: noted once, and let go of.
+        memory.remove(&key("/kept"));
+        memory.keep(Arc::clone(&kept), Class::Plain, &purges);
+        memory.remove(&key("/kept"));
+        assert_eq!(memory.gauges().lingering, 1 << 20);
+        drop((kept, reader));
+        assert_eq!(memory.gauges().lingering, 0);
     }
 
     #[test]

@@ -111,6 +111,7 @@ fn memory(page: &mut Page, memory: &MemoryGauges) {
     page.one(&f::MEMORY_BYTES, memory.bytes);
     page.one(&f::MEMORY_BUDGET, memory.budget);
     page.one(&f::MEMORY_IN_FLIGHT, memory.in_flight);
+    page.one(&f::MEMORY_LINGERING, memory.lingering);
     page.one(&f::MEMORY_INSERTS, memory.inserts);
     page.one(&f::MEMORY_CAPPED, memory.variants_capped);
 }

@@ -59,6 +59,8 @@ pub struct MemoryGauges {
     pub budget: u64,
     /// Bytes of bodies on their way into the cache.
     pub in_flight: u64,
+    /// Bytes of bodies that it has given up and clients still read.
+    pub lingering: u64,
     /// Times it was asked.
     pub lookups: u64,
     /// Times it had the key.

@@ -220,7 +220,10 @@ mod tests {
     async fn what_takes_a_restart_is_refused_as_a_whole() {
         let shared = shared(config(&[("a", 1)], "")).await;
         let before = shared.snapshot.load_full();
-        let refused = shared.put_in_force(config(&[("b", 1)], "workers = 77\n[cache]\nmemory = \"1GiB\""));
+        let refused = shared.put_in_force(config(
+            &[("b", 1)],
+            "workers = 77\n[cache]\nmemory = \"1GiB\"\nin_flight = \"64MiB\"",
+        ));
         assert_eq!(refused, Err(NotReloaded::NeedsRestart(vec!["workers", "cache.memory"])));
         assert!(Arc::ptr_eq(&before, &shared.snapshot.load_full()));
     }

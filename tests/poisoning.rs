@@ -231,6 +231,44 @@ fn a_get_with_a_body_is_not_cached_and_touches_nothing_that_is() {
 }
 
 #[test]
+fn what_the_key_does_not_count_and_origins_believe_is_not_reflected_to_others() {
+    let front = Front::new("", |request| {
+        let fields = request.headers.0.iter().map(|(name, value)| format!("{name}: {value}\n"));
+        Script::ok(fields.collect::<String>(), &[MINUTE])
+    });
+    for name in [
+        "X-Forwarded-Host",
+        "X_Forwarded_Host",
+        "X-Forwarded-Scheme",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Port",
+        "X-Forwarded-Prefix",
+        "X-Forwarded-For",
+        "X-Host",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X-HTTP-Host-Override",
+        "X-HTTP-Method-Override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+        "Forwarded",
+        "X-Real-IP",
+        "True-Client-IP",
+        "Front-End-Https",
+        "X-Url-Scheme",
+        "Proxy",
+        "Cookie",
+    ] {
+        let path = format!("/{name}");
+        front.get(&path, &[(name, "evil.test")]);
+        for _ in 0..2 {
+            let text = front.get(&path, &[]).text();
+            assert!(!text.contains("evil.test"), "{name}: {text}");
+        }
+    }
+}
+
+#[test]
 fn a_redirect_to_what_a_client_named_is_that_clients_alone() {
     let front = Front::new("ttl.default = \"60s\"", |request| {
         let to = format!("http://{}{}/", request.header("host"), request.target);
@@ -284,8 +322,8 @@ fn good_after(front: &Front, path: &str, bad: &[(&str, &str)], status: u16) {
 fn an_error_that_a_client_brought_about_is_nobody_elses() {
     let front = Front::new("ttl.default = \"60s\"\nttl.override = \"60s\"", choking);
     for status in [
-        400, 405, 406, 408, 411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431, 501, 505,
-        511,
+        400, 401, 403, 405, 406, 408, 411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431,
+        501, 505, 511,
     ] {
         let asked = status.to_string();
         good_after(&front, &format!("/message{status}"), &[("X-Status", &asked)], status);
@@ -308,13 +346,95 @@ fn an_error_that_a_client_brought_about_is_nobody_elses() {
 fn what_is_absent_or_broken_for_all_is_still_kept() {
     let front =
         Front::new("", |request| Script::respond(request.target[1..].parse().unwrap(), &[MINUTE], "x"));
-    for status in [301, 308, 403, 404, 410, 500, 503] {
+    for status in [301, 308, 402, 404, 410, 502, 503, 504] {
         assert_eq!(
             front.told(&format!("/{status}"), &[("User-Agent", "x/1 (y)")], 2),
             [STORED, HIT],
             "{status}"
         );
     }
+}
+
+#[test]
+fn what_a_cookie_brought_is_nobody_elses_without_a_word_on_sharing() {
+    let origin = |request: &Request| {
+        let fields: &[(&str, &str)] = match request.target.as_str() {
+            "/lifetime" => &[MINUTE],
+            "/vary" => &[MINUTE, ("Vary", "Cookie")],
+            _ => &[("Cache-Control", "public, max-age=60")],
+        };
+        Script::ok(format!("in {}", request.header("cookie")), fields)
+    };
+    let front = Front::new("", origin);
+    let cookie = [("Cookie", "lang=<script>")];
+    let not_for_all = "MISS larder; fwd=uri-miss; detail=cookie";
+    assert_eq!(front.told("/lifetime", &cookie, 2), [not_for_all; 2]);
+    assert_eq!(front.get("/lifetime", &[]).text(), "in ");
+    assert_eq!(
+        told(&front.get("/lifetime", &cookie)),
+        HIT,
+        "what came without one is for those with one, too"
+    );
+    // Confirmed by one who has a cookie, it stays what it is.
+    assert_eq!(front.told("/vary", &cookie, 2), [STORED, HIT]);
+    assert_eq!(front.get("/vary", &[]).text(), "in ");
+    assert_eq!(front.told("/public", &cookie, 2), [STORED, HIT]);
+}
+
+#[test]
+fn a_stale_response_that_is_confirmed_with_a_cookie_stays() {
+    let front = Front::new("", |request| match request.header("if-none-match") {
+        "" => Script::ok(
+            format!("in {}", request.header("cookie")),
+            &[("Cache-Control", "max-age=60, no-cache"), ("ETag", "\"1\"")],
+        ),
+        _ => Script::respond(304, &[("ETag", "\"1\""), ("Cache-Control", "max-age=60")], ""),
+    });
+    assert_eq!(told(&front.get("/", &[])), STORED);
+    let confirmed = front.get("/", &[("Cookie", "a=b")]);
+    assert_eq!((confirmed.header("x-cache"), confirmed.text().as_str()), ("REVALIDATED", "in "));
+    assert_eq!(told(&front.get("/", &[])), HIT);
+}
+
+#[test]
+fn a_refresh_that_a_cookie_set_off_is_made_without_it() {
+    let front = Front::new("stale_while_revalidate = \"1h\"", |request| {
+        let age = if request.count == 1 { "60" } else { "0" };
+        Script::ok(
+            format!("{} in {}", request.count, request.header("cookie")),
+            &[MINUTE, ("Age", age), ("ETag", "\"1\"")],
+        )
+    });
+    assert_eq!(told(&front.get("/", &[])), STORED);
+    let stale = front.get("/", &[("Cookie", "lang=<script>")]);
+    assert_eq!((stale.header("x-cache"), stale.text().as_str()), ("STALE", "1 in "));
+    assert!(support::within(PATIENCE, || front.get("/", &[]).text() == "2 in "));
+    assert_eq!((front.origin.count("/"), front.origin.last().headers.get("cookie")), (2, None));
+}
+
+#[test]
+fn a_permission_for_one_site_is_not_given_to_another() {
+    let front = Front::new("ttl.default = \"60s\"", |request| {
+        let allowed = match request.header("origin") {
+            "" => "https://own.test",
+            asked => asked,
+        };
+        Script::ok("", &[("Access-Control-Allow-Origin", allowed)])
+    });
+    for origin in ["https://evil.test", "https://app.test", "null"] {
+        for expected in [&["MISS"][..], &["HIT"]] {
+            let answer = front.get("/", &[("Origin", origin)]);
+            assert_eq!(
+                (answer.header("access-control-allow-origin"), [answer.header("x-cache")].as_slice()),
+                (origin, expected)
+            );
+        }
+    }
+    assert_eq!(front.get("/", &[]).header("access-control-allow-origin"), "https://own.test");
+    let open =
+        Front::new("ttl.default = \"60s\"", |_| Script::ok("", &[("Access-Control-Allow-Origin", "*")]));
+    assert_eq!(told(&open.get("/", &[("Origin", "https://a.test")])), STORED);
+    assert_eq!(told(&open.get("/", &[])), HIT);
 }
 
 /// The account page of whoever asks, under any name below `/account`.

@@ -1,8 +1,8 @@
 //! `Vary` (RFC 9110 §12.5.5).
 //!
-//! Knows the list of field names and the star. Must not know: requests, or how they are compared.
+//! Knows the list of field names and the star, and what names an origin without saying so. Must not know: requests, or how they are compared.
 
-use http::header::VARY;
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN, VARY};
 use http::{HeaderMap, HeaderName};
 
 use super::list;
@@ -33,10 +33,20 @@ impl Vary {
                 _ => return Self::Star,
             }
         }
+        // Fetch §3.3.3: a server that lets several origins in, one at a time, must say so by `Vary`, and many
+        // do not. What names one is then for that one alone.
+        if names_an_origin(headers) {
+            names.push(ORIGIN);
+        }
         names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
         Self::Names(names)
     }
+}
+
+/// Whether a response lets in one origin (or `null`, which is as good), and not all.
+fn names_an_origin(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCESS_CONTROL_ALLOW_ORIGIN).iter().any(|value| value.as_bytes().trim_ascii() != b"*")
 }
 
 #[cfg(test)]
@@ -55,6 +65,24 @@ mod tests {
 
     fn names(names: &[&'static str]) -> Vary {
         Vary::Names(names.iter().map(|n| HeaderName::from_static(n)).collect())
+    }
+
+    #[test]
+    fn what_lets_one_origin_in_is_for_that_one() {
+        for (allowed, expected) in [
+            ("https://a.test", names(&["origin"])),
+            ("null", names(&["origin"])),
+            ("*", names(&[])),
+            (" * ", names(&[])),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_str(allowed).unwrap());
+            assert_eq!(Vary::parse(&headers), expected, "{allowed}");
+            headers.append(VARY, HeaderValue::from_static("origin"));
+            assert_eq!(Vary::parse(&headers), names(&["origin"]), "{allowed}");
+            headers.append(VARY, HeaderValue::from_static("*"));
+            assert_eq!(Vary::parse(&headers), Vary::Star, "{allowed}");
+        }
     }
 
     #[test]

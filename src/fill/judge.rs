@@ -62,7 +62,11 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
         }
     }
     let facts = facts_of(&answer);
-    let permit = may_keep(filling, &filling.fill.asked.facts, &facts, answer.response.headers());
+    let asked = &filling.fill.asked.facts;
+    let permit = may_keep(filling, asked, &facts, answer.response.headers());
+    let permit = permit.and_then(|permit| {
+        rules::storing::brought_for_all(asked, &facts, &filling.cache.policy).map(|()| permit)
+    });
     let max = filling.fill.snapshot.config.cache.max_object;
     match permit {
         Err(why) => Verdict::NotStorable(why, answer),
@@ -116,7 +120,7 @@ pub(super) fn standing_in(
 /// nonsense now and then would keep the key from being cached for all.
 pub(super) fn is_lasting(why: NotStored, status: u16) -> bool {
     // RFC 9110 §15.5, RFC 6585: what these find wrong is in the request's fields.
-    let of_this_request = status == 403 || rules::storing::is_of_the_message(status);
+    let of_this_request = rules::storing::is_of_the_message(status);
     status < 500
         && !of_this_request
         && !matches!(
@@ -177,7 +181,9 @@ fn rest(filling: &Filling, answer: Answer, gap: Gap) -> Verdict {
     let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
     // The parts had a Content-Range each, and so has what comes.
     let judged = ResponseFacts { content_range: came.content_range, ..facts.clone() };
-    match may_keep(filling, &filling.fill.asked.facts, &judged, &headers) {
+    let asked = &filling.fill.asked.facts;
+    let brought = rules::storing::brought_for_all(asked, &judged, &filling.cache.policy);
+    match brought.and_then(|()| may_keep(filling, asked, &judged, &headers)) {
         Ok(permit) => {
             Verdict::Completes(Box::new(Rest { answer, stale, parts, gap, headers, facts, permit }))
         }

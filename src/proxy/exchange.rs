@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 use tokio::sync::oneshot;
 
@@ -14,7 +15,7 @@ use crate::config::{Route, RouteCache};
 use crate::fill::{self, Fill, Want};
 use crate::flight::Owner;
 use crate::interim::Interim;
-use crate::rules::{Authorization, Cookies, Normalize, ResponseFacts};
+use crate::rules::{self, Authorization, Cookies, Normalize, RequestFacts, ResponseFacts};
 use crate::store::Class;
 use crate::stored::{CacheKey, Group, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Source};
@@ -78,6 +79,21 @@ impl Exchange {
         let cookie = facts.has_cookie && matches!(policy.cookies, Cookies::Origin | Cookies::Bypass);
         let authorization = facts.has_authorization && policy.authorization == Authorization::Bypass;
         if cookie || authorization { Class::Credentialed } else { Class::Plain }
+    }
+
+    /// The request as it would be without its cookie, where that keeps it from bringing anything in place of
+    /// what is stored. A refresh is on behalf of all, and of nobody's cookie; else what only those with a cookie
+    /// ask for would never be refreshed.
+    pub fn without_cookie(&self, stored: &StoredResponse) -> Option<Asked> {
+        let (facts, policy) = (&self.asked.facts, &self.cache()?.policy);
+        let kept_out = rules::storing::brought_for_all(facts, &stored.facts, policy).is_err();
+        if !kept_out || facts.has_authorization {
+            return None;
+        }
+        let mut headers = self.asked.headers.clone();
+        headers.remove(COOKIE);
+        let facts = RequestFacts { has_cookie: false, ..facts.clone() };
+        Some(Asked { headers, facts, ..Asked::clone(&self.asked) })
     }
 
     /// What to fetch for it, given what is stored.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::fill::{Want, verify};
+use crate::fill::{Fill, Want, verify};
 use crate::flight::FlightKey;
 use crate::rules::{self, MustAsk, NotStored, Reusable, Reuse, SelectingFields};
-use crate::store::Resource;
+use crate::store::{Class, Resource};
 use crate::stored::{Cut, StoredResponse};
 use crate::telemetry::{Bypass, Detail, Miss, Outcome, Phase, Source, Tier};
 
@@ -214,21 +214,24 @@ pub(super) fn only_if_cached(exchange: Box<Exchange>) -> Step {
 
 /// Starts a refresh behind the client's back, unless one flies or the key is known not to be worth it.
 pub(super) fn refresh(exchange: &Exchange, stored: &Arc<StoredResponse>, resource: Option<&Resource>) {
-    let class = exchange.class();
+    let (asked, class) = match exchange.without_cookie(stored) {
+        Some(asked) => (Arc::new(asked), Class::Plain),
+        None => (Arc::clone(&exchange.asked), exchange.class()),
+    };
     if resource.is_some_and(|resource| resource.marked(class, exchange.worker.now()).is_some()) {
         return;
     }
     let want = exchange.want(Some(stored));
-    let lane = lane(exchange, variant(&stored.selecting), want);
+    let lane = lane(exchange, class, variant(&stored.selecting), want);
     let Some(seat) = exchange.worker.shared.flights.join_if_free(lane) else { return };
-    let fill = exchange.fill(want, Some(Arc::clone(stored)), seat, None);
+    let fill = Fill { asked, class, ..exchange.fill(want, Some(Arc::clone(stored)), seat, None) };
     tokio::spawn(fill.run());
 }
 
 /// The flight that this request may share: same key, same variant, same range, same kind of
 /// credentials.
-pub(super) fn lane(exchange: &Exchange, variant: Option<u64>, want: Want) -> FlightKey {
-    let class = u64::from(exchange.class() == crate::store::Class::Credentialed);
+pub(super) fn lane(exchange: &Exchange, class: Class, variant: Option<u64>, want: Want) -> FlightKey {
+    let class = u64::from(class == Class::Credentialed);
     let variant = variant.unwrap_or(0);
     let lane = match want {
         Want::Whole => variant,

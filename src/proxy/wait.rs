@@ -56,11 +56,11 @@ impl Wait {
         let (variant, want) = (self.variant(), self.want());
         let flights = Arc::clone(&self.exchange.worker.shared.flights);
         // The whole may be on its way already, and the range with it.
-        let whole = lookup::lane(&self.exchange, variant, Want::Whole);
+        let whole = lookup::lane(&self.exchange, self.exchange.class(), variant, Want::Whole);
         if let Some(guest) = flights.visit(whole).filter(|_| want != Want::Whole) {
             return self.visit(guest).await;
         }
-        match flights.join(lookup::lane(&self.exchange, variant, want)) {
+        match flights.join(lookup::lane(&self.exchange, self.exchange.class(), variant, want)) {
             Seat::Owner(seat) => self.own(seat).await,
             Seat::Guest(guest) => self.visit(guest).await,
         }

@@ -77,8 +77,8 @@ fn deceives(seen: &Exchanged<'_>, resp: &ResponseFacts) -> bool {
 enum Kind {
     Style,
     Script,
-    /// What leads from a script or style back to its source.
-    SourceMap,
+    /// What programs read, and an API may well answer.
+    Data,
     Image,
     /// An image that is text.
     Drawing,
@@ -92,7 +92,7 @@ enum Kind {
 const EXTENSIONS: [(&[&str], Kind); 8] = [
     (&["css"], Kind::Style),
     (&["js", "mjs", "cjs"], Kind::Script),
-    (&["map"], Kind::SourceMap),
+    (&["map", "json", "xml", "rss", "atom"], Kind::Data),
     (
         &["png", "jpg", "jpeg", "gif", "webp", "avif", "ico", "bmp", "tif", "tiff", "apng", "jxl", "heic"],
         Kind::Image,
@@ -110,7 +110,7 @@ const EXTENSIONS: [(&[&str], Kind); 8] = [
         &[
             "pdf", "zip", "gz", "tgz", "bz2", "xz", "zst", "7z", "rar", "tar", "jar", "apk", "dmg", "exe",
             "msi", "iso", "bin", "deb", "rpm", "class", "swf", "wasm", "doc", "docx", "xls", "xlsx", "ppt",
-            "pptx", "odt", "csv", "eps", "ps", "psd",
+            "pptx", "odt", "csv", "txt", "eps", "ps", "psd",
         ],
         Kind::Download,
     ),
@@ -147,7 +147,8 @@ impl Kind {
                     || ends(said, "ecmascript")
                     || is(said, &["text/jscript", "text/livescript", "application/typescript"])
             }
-            Self::SourceMap => !is(said, &["text/html", "application/xhtml+xml"]),
+            // Of an API's own names, such as `/users/1.json`. XHTML is XML.
+            Self::Data => !is(said, &["text/html"]),
             Self::Image => begins(said, "image/"),
             Self::Drawing => begins(said, "image/") || is(said, &["text/xml", "application/xml"]),
             Self::Font => {
@@ -344,6 +345,7 @@ mod tests {
             "/account/x.mp4",
             "/account/x.pdf",
             "/account/x.svg",
+            "/account/x.txt",
         ] {
             for html in
                 ["text/html", "TEXT/HTML; charset=utf-8", "text/html,text/css", "application/xhtml+xml"]
@@ -362,10 +364,7 @@ mod tests {
             "/css",
             "/x.css/account",
             "/x.html",
-            "/x.json",
             "/x.php",
-            "/x.txt",
-            "/x.xml",
             "/v1.2/users",
             "/users/a.b",
             "/x.cssx",
@@ -409,6 +408,9 @@ mod tests {
             ("/x.pdf", &["application/pdf"]),
             ("/x.zip", &["application/zip", "application/x-zip-compressed"]),
             ("/x.csv", &["text/csv", "text/plain"]),
+            ("/robots.txt", &["text/plain", "text/plain; charset=utf-8"]),
+            ("/users/1.json", &["application/json", "application/problem+json", "text/plain"]),
+            ("/feed.xml", &["application/rss+xml", "text/xml", "application/xhtml+xml"]),
         ] {
             for honest in types {
                 assert!(!deception(target, honest), "{target} {honest}");
@@ -424,6 +426,8 @@ mod tests {
             ("/me/x.css", "application/json"),
             ("/me/x.js", "application/json"),
             ("/me/x.js.map", "text/html"),
+            ("/me/x.json", "text/html"),
+            ("/me/x.txt", "application/json"),
             ("/me/x.png", "application/problem+json"),
             ("/me/x.zip", "application/vnd.api+json"),
             ("/me/x.woff", "text/plain"),

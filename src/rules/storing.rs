@@ -3,7 +3,7 @@
 //! The only maker of [`Storable`]: nothing enters a tier without one. Every "no" says why.
 //! Must not know: sizes, budgets, tiers.
 
-use http::header::{DATE, SET_COOKIE, TRAILER};
+use http::header::{COOKIE, DATE, SET_COOKIE, TRAILER};
 use http::{HeaderMap, HeaderName, Method};
 
 use super::facts::{RequestFacts, ResponseFacts};
@@ -112,6 +112,20 @@ pub(crate) fn shared_with_credentials(
     Ok(())
 }
 
+/// Whether what a request with cookies brought may be kept for those without: only by a word on sharing,
+/// such as §3.5 asks for credentials, or where `Vary` names the cookie. What was brought without any may be
+/// given to all by a lifetime alone ([`shared_with_credentials`]): an origin that makes something of a cookie
+/// and has never thought of shared caches then gives them nothing of it.
+///
+/// # Errors
+/// `Cookie`
+pub fn brought_for_all(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Result<(), NotStored> {
+    let d = &resp.directives;
+    let named = matches!(&resp.vary, Vary::Names(names) if names.contains(&COOKIE));
+    let shared = d.public || d.s_maxage.is_some() || d.must_revalidate || named;
+    if holds_cookie(req, policy) && !shared { Err(NotStored::Cookie) } else { Ok(()) }
+}
+
 /// Whether only the origin's own lifetime counts for this request: where it is shared in spite of
 /// credentials by the origin's word, that word holds for as long as the origin said and no longer
 /// (§3.5: "and the cache conforms to the requirements of that directive"). `public` has no such
@@ -194,13 +208,15 @@ fn status(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored> {
 /// leave out.
 pub(crate) const fn is_of_the_message(status: u16) -> bool {
     match status {
-        // RFC 9110 §15.5: syntax, method, what is accepted, proxy, time, length, condition, size, target's
-        // length, type, range, expectation, connection, content; RFC 8470 §5.2 (425); upgrade.
-        400 | 405..=408 | 411..=417 | 421 | 422 | 425 | 426 => true,
+        // RFC 9110 §15.5: syntax, who asks, what that one may (many filters say so of a single field),
+        // method, what is accepted, proxy, time, length, condition, size, target's length, type, range,
+        // expectation, connection, content; RFC 8470 §5.2 (425); upgrade.
+        400 | 401 | 403 | 405..=408 | 411..=417 | 421 | 422 | 425 | 426 => true,
         // RFC 6585 §3-§6: a condition is wanted, too many requests, fields too large, a login to the network.
         428 | 429 | 431 | 511 => true,
-        // RFC 9110 §15.6: the method, the version; RFC 2295 §8.1 (506); RFC 2774 §7 (510).
-        501 | 505 | 506 | 510 => true,
+        // RFC 9110 §15.6: a condition "unexpected" at this request, the method, the version; RFC 2295 §8.1
+        // (506); RFC 2774 §7 (510). 502, 503 and 504 speak of the server's state.
+        500 | 501 | 505 | 506 | 510 => true,
         _ => false,
     }
 }
@@ -300,7 +316,7 @@ mod tests {
             ("§3 Expires", 200, &[&*format!("expires: {AFTER}")], Ok(())),
             ("§3 explicit, any final status", 299, &[MINUTE], Ok(())),
             ("§3 explicit, any final status", 302, &[MINUTE], Ok(())),
-            ("§3 explicit, any final status", 500, &[MINUTE], Ok(())),
+            ("§3 explicit, any final status", 503, &[MINUTE], Ok(())),
             ("§3 explicit, any final status", 599, &[MINUTE], Ok(())),
             ("§3 not final", 100, &[MINUTE], Err(NotStored::Status)),
             ("§3 not final", 199, &[MINUTE], Err(NotStored::Status)),
@@ -687,6 +703,37 @@ mod tests {
         ] {
             let seen = verdict(&RequestFacts::of(&method, &headers(&[])), &response(200, fields), policy);
             assert_eq!(seen, expected, "{clause}: {method} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_cookie_brought_is_for_all_only_by_a_word_on_sharing() {
+        let with = |cookies: Cookies| Policy { cookies, ..plain() };
+        for (clause, fields, expected) in [
+            ("§5.2.2.9", &["cache-control: public"][..], Ok(())),
+            ("§5.2.2.10", &["cache-control: s-maxage=60"], Ok(())),
+            ("§5.2.2.2", &["cache-control: max-age=60, must-revalidate"], Ok(())),
+            ("§4.1", &["cache-control: max-age=60", "vary: accept, cookie"], Ok(())),
+            ("§7.3 a lifetime", &["cache-control: max-age=60"], Err(NotStored::Cookie)),
+            ("§7.3 a date", &[&*format!("expires: {AFTER}")], Err(NotStored::Cookie)),
+            ("§7.3 nothing", &[], Err(NotStored::Cookie)),
+        ] {
+            let resp = response(200, fields);
+            for cookies in [Cookies::Origin, Cookies::Bypass] {
+                assert_eq!(
+                    brought_for_all(&get(&["cookie: a=b"]), &resp, &with(cookies)),
+                    expected,
+                    "{clause}"
+                );
+            }
+            for cookies in [Cookies::Ignore, Cookies::Key(vec!["a".into()])] {
+                assert_eq!(
+                    brought_for_all(&get(&["cookie: a=b"]), &resp, &with(cookies)),
+                    Ok(()),
+                    "{clause}"
+                );
+            }
+            assert_eq!(brought_for_all(&get(&[]), &resp, &plain()), Ok(()), "{clause}");
         }
     }
 

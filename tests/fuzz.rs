@@ -37,7 +37,7 @@ const MILLION: u64 = 1_000_000;
 
 type Target = (&'static str, fn(&mut Dice));
 
-const TARGETS: [Target; 14] = [
+const TARGETS: &[Target] = &[
     ("cache-control", fields::cache_control),
     ("range", fields::range),
     ("vary", fields::vary),
@@ -47,6 +47,7 @@ const TARGETS: [Target; 14] = [
     ("facts", kept::facts),
     ("key", kept::key),
     ("codec", kept::codec),
+    ("guards", guards::guards),
     ("proxy-header", clients::proxy_header),
     ("forwarded", clients::forwarded),
     ("response-ends", responses::ends),
@@ -87,7 +88,7 @@ macro_rules! targets {
 
         #[test]
         fn every_target_is_run() {
-            assert_eq!(TARGETS.map(|(name, _)| name), [$($name),+]);
+            assert_eq!(TARGETS.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [$($name),+]);
         }
     };
 }
@@ -102,9 +103,102 @@ targets! {
     "facts" => facts_are_read_and_judged_whatever_comes, a_million_of_facts;
     "key" => keys_are_made_whatever_comes, a_million_of_key;
     "codec" => records_are_read_whatever_comes, a_million_of_codec;
+    "guards" => guards_hold_whatever_comes, a_million_of_guards;
     "proxy-header" => proxy_headers_are_read_whatever_comes, a_million_of_proxy_header;
     "forwarded" => chains_of_proxies_are_read_whatever_comes, a_million_of_forwarded;
     "response-ends" => responses_end_where_they_end, a_million_of_response_ends;
     "responses" => responses_are_read_whatever_comes, a_million_of_responses;
     "requests" => requests_are_told_apart_whatever_comes, a_million_of_requests;
+}
+
+/// Paths and types as strangers write them, against what guards the store.
+mod guards {
+    use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+    use http::{HeaderMap, HeaderName, HeaderValue};
+    use larder::clock::Timestamp;
+    use larder::fields::path;
+    use larder::rules::{Exchanged, NotStored, Policy, ResponseFacts, guard};
+
+    use super::dice::{Dice, value};
+
+    const PATHS: [&str; 34] = [
+        "/", "/", "/", "\\", "%2f", "%5C", ";", "%3b", "%3F", "%23", "%00", "%0a", "%20", "%25", "%252e",
+        "%2e", ".", ".", "..", "%", "%z", "css", ".css", ".JS", ".png", ".woff2", ".html", "%63ss", "a",
+        "account", ":", ",", "\u{e9}", "?",
+    ];
+
+    const TYPES: [&str; 18] = [
+        "text/html",
+        "text/css",
+        "text/",
+        "application/",
+        "json",
+        "javascript",
+        "image/",
+        "png",
+        "octet-stream",
+        ";",
+        ",",
+        " ",
+        "charset=utf-8",
+        "*/*",
+        "font/woff2",
+        "TEXT/HTML",
+        "\u{e9}",
+        "x",
+    ];
+
+    const AT: Timestamp = Timestamp::from_secs(784_111_777);
+
+    fn judged(
+        target: &str,
+        status: u16,
+        asked: &HeaderMap,
+        answer: &HeaderMap,
+        policy: &Policy,
+    ) -> Result<(), NotStored> {
+        let facts = ResponseFacts::of(status, answer, AT, AT);
+        guard(&Exchanged { target, asked, answer }, &facts, policy)
+    }
+
+    pub fn guards(dice: &mut Dice) {
+        let text = |dice: &mut Dice, most| {
+            let bytes: Vec<u8> = dice.text(&PATHS, most);
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let target = format!("/{}", text(dice, 10));
+        let (on, off) = (Policy::default(), Policy { deception_guard: false, ..Policy::default() });
+        let mut asked = HeaderMap::new();
+        for line in dice.lines(&PATHS, 2) {
+            asked.append(HeaderName::from_static("x-a"), line);
+        }
+        let mut answer = HeaderMap::new();
+        for line in dice.lines(&TYPES, 2) {
+            answer.append(CONTENT_TYPE, line);
+        }
+        let status = *dice.pick(&[200, 203, 206, 301, 404, 500]);
+        let seen = judged(&target, status, &asked, &answer, &on);
+        assert!(seen != Err(NotStored::Deception) || (200..300).contains(&status), "{target}");
+        assert!(seen != Err(NotStored::OddRequest) || status >= 400, "{target}");
+        // The switch and the origin's word only ever let more through.
+        assert!(judged(&target, status, &asked, &answer, &off) != Err(NotStored::Deception));
+        answer.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+        assert!(judged(&target, status, &asked, &answer, &on) != Err(NotStored::Deception));
+        // Whatever stands before it, and whatever hides behind it, a page under the name of a style is found.
+        let mut page = HeaderMap::new();
+        page.insert(CONTENT_TYPE, value("text/html".into()));
+        let hidden = text(dice, 3).replace(['/', '\\', '.', '?'], "").replace("%2", "").replace("%5", "");
+        let before = target.replace('?', "");
+        for found in [
+            format!("{before}/x.css"),
+            format!("{before}/x.css;{hidden}"),
+            format!("{before}/x%2ecss?{hidden}"),
+        ] {
+            assert_eq!(judged(&found, 200, &asked, &page, &on), Err(NotStored::Deception), "{found}");
+        }
+        if let Some(read) = path::as_some_read_it(&target) {
+            assert!(!read.contains("//") && !read.contains(['\\', '\0', '?', '#']), "{target}: {read}");
+            assert_ne!(read, target);
+        }
+    }
 }

@@ -21,6 +21,7 @@
 //! stored/          2 pure the thing we keep: StoredResponse, key, codec
 //! rules/           1 pure RFC 9111 as total functions
 //! coding/          1 pure content codings: encode, decode within a bound
+//! rate/            1      rate limits: one client's count, a table of many
 //! fields/          0 pure HTTP fields as typed values
 //! wire/            0 pure where messages begin and end in the bytes of a connection
 //! clock.rs         0      the only reader of time
@@ -39,6 +40,7 @@ pub mod fill;
 pub mod flight;
 pub mod interim;
 pub mod proxy;
+pub mod rate;
 pub mod rules;
 pub mod server;
 pub mod store;

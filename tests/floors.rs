@@ -16,10 +16,11 @@
 use std::path::{Path, PathBuf};
 
 /// Every room and its floor. A room may use rooms with a smaller number, and itself.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 20] = [
     ("clock", 0),
     ("wire", 0),
     ("fields", 0),
+    ("rate", 1),
     ("rules", 1),
     ("coding", 1),
     ("stored", 2),

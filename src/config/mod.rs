@@ -19,6 +19,7 @@ mod reader;
 mod route_cache;
 mod route_compress;
 mod route_match;
+mod route_rate;
 mod routes;
 mod secrets;
 mod section;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::coding::Compress;
+use crate::rate::Rate;
 use crate::rules::Policy;
 use crate::stored::{KeyPolicy, Secret};
 
@@ -323,6 +325,8 @@ pub struct Route {
     pub compress: Option<Compress>,
     /// Requests may leave HTTP for another protocol.
     pub upgrade: bool,
+    /// `rate_limit`: how often each client may ask; a request must keep to all of them.
+    pub rate_limits: Vec<RateLimit>,
     /// Line of its `[[route]]` in the file, from 1.
     pub line: usize,
 }
@@ -340,6 +344,26 @@ pub struct RouteCache {
     pub group_invalidation: bool,
     /// Responses may say that not all of the query counts (`No-Vary-Search`).
     pub no_vary_search: bool,
+}
+
+/// `rate_limit = { … }`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// How often.
+    pub rate: Rate,
+    /// What tells clients apart.
+    pub by: RateBy,
+    /// How many are told apart at once; 16 bytes each.
+    pub clients: usize,
+}
+
+/// What tells the clients of a rate limit apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RateBy {
+    /// Their address; of IPv6 the first 64 bits.
+    Address,
+    /// What they send in a field; the address of those who do not send it.
+    Header(HeaderName),
 }
 
 /// `match = { … }`: every part that is given must agree.

@@ -13,7 +13,7 @@ use super::route_match::shadowed_by;
 use super::section::Section;
 use super::upstreams::check_name;
 use super::{HostPattern, Match, PathPattern, Route, Upstream};
-use super::{address, edits, route_cache, route_compress};
+use super::{address, edits, route_cache, route_compress, route_rate};
 
 /// What is known of a route that was read, for what the routes mean for each other.
 struct Seen {
@@ -63,6 +63,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     let cache = route_cache::read(&mut section);
     let compress = route_compress::read(&mut section);
     let upgrade = section.flag("upgrade", false);
+    let rate_limits = route_rate::read(&mut section);
     let match_span = section.span_of("match");
     let reader = section.reader;
     section.finish();
@@ -71,7 +72,18 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     check_shadow(reader, &this, seen);
     seen.push(this);
     let (matcher, upstream) = (matcher?, upstream?);
-    Some(Route { name, matcher, upstream, request_headers, response_headers, cache, compress, upgrade, line })
+    Some(Route {
+        name,
+        matcher,
+        upstream,
+        request_headers,
+        response_headers,
+        cache,
+        compress,
+        upgrade,
+        rate_limits,
+        line,
+    })
 }
 
 fn name(section: &mut Section<'_>, seen: &[Seen]) -> Option<(String, Span)> {

@@ -4,6 +4,8 @@
 //! and a sentence that says what to do next.
 //! Must not know: how it is delivered.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::json;
 
@@ -66,6 +68,20 @@ impl Failure {
     /// The client's content, which is part of the key, did not come in time (RFC 9110 §15.5.9).
     pub fn late_content() -> Self {
         Self::local(StatusCode::REQUEST_TIMEOUT, "request-timeout", "the request's body did not come in time")
+    }
+
+    /// The client asks more often than the route allows; after `wait` it may again (RFC 6585 §4).
+    pub fn rate_limited(wait: Duration) -> Self {
+        // RFC 9110 §10.2.3: whole seconds. Rounded up: who comes then is not refused for a fraction.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let message = format!("too many requests; the next one is answered in {seconds} s");
+        Self {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            cause: "rate-limit",
+            message,
+            retry_after: Some(u16::try_from(seconds).unwrap_or(u16::MAX)),
+            close: false,
+        }
     }
 
     /// A bug of ours.

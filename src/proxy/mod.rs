@@ -29,6 +29,7 @@ mod judge;
 mod lookup;
 mod multipart;
 mod pass;
+mod rate;
 mod receive;
 mod report;
 mod transform;

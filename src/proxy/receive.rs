@@ -28,6 +28,7 @@ use super::failure::Failure;
 use super::judge;
 use super::lookup;
 use super::pass::Pass;
+use super::rate;
 use super::report::Report;
 use super::{Client, Step};
 
@@ -84,6 +85,9 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
         let failure = Failure::no_route(&asked);
         return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
     };
+    if let Some(failure) = rate::over(&worker, &snapshot, route, &asked) {
+        return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
+    }
     let key = Arc::new(key_of(&asked, cache.map(|cache| &cache.key)));
     report.key = wants_key.then(|| Arc::clone(&key));
     // Past here nothing is seen of what is said: only where the operator has asked for it.

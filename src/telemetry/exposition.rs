@@ -63,6 +63,8 @@ fn routes(page: &mut Page, snapshot: &Snapshot) {
     page.by_route(&f::RESPONSES, snapshot, "status_class", |c| classes.into_iter().zip(c.status_classes));
     page.per_route(&f::RESPONSE_BYTES, snapshot, |c| c.bytes);
     page.per_route(&f::ORIGIN_FETCHES, snapshot, |c| c.origin_fetches);
+    page.per_route(&f::RATE_LIMITED, snapshot, |c| c.rate_limited);
+    page.per_route(&f::RATE_FORGOTTEN, snapshot, |c| c.rate_forgotten);
 }
 
 fn durations(page: &mut Page, snapshot: &Snapshot) {

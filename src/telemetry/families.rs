@@ -64,6 +64,10 @@ families! {
         "Bytes of response bodies delivered.";
     ORIGIN_FETCHES: Counter "larder_origin_fetches_total"
         "Times the origin was asked, refreshes in the background included.";
+    RATE_LIMITED: Counter "larder_rate_limited_total"
+        "Requests that a route's rate limit refused with a 429.";
+    RATE_FORGOTTEN: Counter "larder_rate_limit_forgotten_total"
+        "Clients whose count a route's rate limit gave up for another's, since it tells no more apart (clients); some of them may then have asked more often than the limit says.";
     REQUEST_DURATION: Histogram "larder_request_duration_seconds"
         "Time from a request's head to its response's last byte, by result.";
     PHASE_DURATION: Histogram "larder_phase_duration_seconds"

@@ -199,6 +199,20 @@ impl Shard {
         }
     }
 
+    /// A request was refused by its route's rate limit.
+    pub fn rate_limited(&self, route: usize) {
+        if let Some(route) = self.route(Some(route)) {
+            route.rate_limited.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A rate limit of a route gave up one client's count for another's.
+    pub fn rate_forgotten(&self, route: usize) {
+        if let Some(route) = self.route(Some(route)) {
+            route.rate_forgotten.fetch_add(1, Relaxed);
+        }
+    }
+
     fn route(&self, route: Option<usize>) -> Option<&RouteCounts<AtomicU64>> {
         let known = route.filter(|i| *i < self.routes.len());
         known.map_or(self.routes.last(), |i| self.routes.get(i)).map(|cell| &cell.0)
@@ -291,6 +305,8 @@ pub(super) struct RouteCounts<C> {
     pub(super) client_closed: C,
     pub(super) bytes: C,
     pub(super) origin_fetches: C,
+    pub(super) rate_limited: C,
+    pub(super) rate_forgotten: C,
 }
 
 const TIERS: usize = Tier::ALL.len() + 1;
@@ -377,6 +393,8 @@ impl RouteCounts<u64> {
         self.client_closed += read(&from.client_closed);
         self.bytes += read(&from.bytes);
         self.origin_fetches += read(&from.origin_fetches);
+        self.rate_limited += read(&from.rate_limited);
+        self.rate_forgotten += read(&from.rate_forgotten);
     }
 
     /// Finished requests.

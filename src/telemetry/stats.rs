@@ -78,6 +78,7 @@ fn route(counts: &RouteCounts<u64>) -> Value {
         "client_closed": counts.client_closed,
         "bytes_out": counts.bytes,
         "origin_fetches": counts.origin_fetches,
+        "rate_limited": counts.rate_limited,
         "hit_ratio": counts.hit_ratio(),
     })
 }
@@ -220,6 +221,7 @@ mod tests {
         finish(&metrics, Source::FailedBypass(Bypass::Method), |_| {});
         finish(&metrics, Source::Bypass(Bypass::Method), |_| {});
         metrics.shard(0).origin_fetch(Some(0), Duration::from_millis(1));
+        metrics.shard(0).rate_limited(0);
 
         let users = &metrics.stats(&Gauges::default())["routes"]["users"];
         assert_eq!(users["requests"], 11);
@@ -234,6 +236,7 @@ mod tests {
         assert_eq!(users["not_stored"].as_object().unwrap().len(), NotStored::ALL.len());
         assert_eq!((&users["bypass"], &users["bypass_reasons"]["method"]), (&json!(1), &json!(1)));
         assert_eq!((&users["collapsed"], &users["origin_fetches"]), (&json!(1), &json!(1)));
+        assert_eq!(users["rate_limited"], 1);
         // 5 from the cache; 4 looked for and not found: miss twice, revalidated, failed.
         assert_eq!(users["hit_ratio"], 5.0 / 9.0);
     }

@@ -20,9 +20,10 @@ use http::{Method, Uri};
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, Mono, Timestamp};
-use crate::config::{Config, Route, RouteCache, Sample};
+use crate::config::{Config, RateLimit, Route, RouteCache, Sample};
 use crate::flight::Flights;
 use crate::interim;
+use crate::rate::Table;
 use crate::rules::Methods;
 use crate::store::{Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy};
@@ -99,6 +100,8 @@ pub struct Snapshot {
     pub config: Config,
     /// One for each of `config.upstreams`, in its order.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// The counts of each of `config.routes`, in its order: one table for each of its rate limits.
+    pub rates: Vec<Vec<Arc<Table>>>,
     /// One series for each of `config.routes`, in its order.
     pub metrics: Metrics,
 }
@@ -153,6 +156,13 @@ impl Snapshot {
     pub fn upstream_name(&self, index: usize) -> &str {
         let upstream = self.route(index).and_then(|route| self.config.upstreams.get(route.upstream));
         upstream.map_or("-", |upstream| &upstream.name)
+    }
+
+    /// The rate limits of the route at `index`, and the counts of each.
+    pub fn rates(&self, index: usize) -> impl Iterator<Item = (&RateLimit, &Arc<Table>)> {
+        let limits = self.route(index).map_or(&[][..], |route| &route.rate_limits);
+        let tables = self.rates.get(index).map_or(&[][..], Vec::as_slice);
+        limits.iter().zip(tables)
     }
 
     /// The upstream of the route at `index`.

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 
 use super::{Shared, Snapshot};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, RateLimit, Route};
+use crate::rate::Table;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
@@ -102,11 +103,12 @@ impl Snapshot {
         let upstream = |cfg| Upstream::new(cfg, clock.clone(), config.workers);
         let upstreams = config.upstreams.iter().map(upstream).collect();
         let metrics = Metrics::new(&route_names(&config), config.workers + 1);
-        Self { config, upstreams, metrics }
+        let rates = config.routes.iter().map(|route| tables(route, &[])).collect();
+        Self { config, upstreams, rates, metrics }
     }
 
     /// What is made from another configuration: an upstream that is the same keeps its connections, and
-    /// everything of the same name counts on.
+    /// everything of the same name counts on; so do the rate limits that a route had before.
     fn after(&self, config: Config, clock: &Clock) -> Self {
         let pairs = || self.config.upstreams.iter().zip(&self.upstreams);
         let upstream = |cfg: &crate::config::Upstream| {
@@ -121,8 +123,21 @@ impl Snapshot {
         };
         let upstreams = config.upstreams.iter().map(upstream).collect();
         let metrics = self.metrics.after(&route_names(&config));
-        Self { config, upstreams, metrics }
+        let known = |route: &Route| self.config.routes.iter().position(|known| known.name == route.name);
+        let before = |route| known(route).map(|at| self.rates(at).collect::<Vec<_>>()).unwrap_or_default();
+        let rates = config.routes.iter().map(|route| tables(route, &before(route))).collect();
+        Self { config, upstreams, rates, metrics }
     }
+}
+
+/// The counts of a route's rate limits: those of `before` for a limit that stays as it was, so that a
+/// reload lets nobody off.
+fn tables(route: &Route, before: &[(&RateLimit, &Arc<Table>)]) -> Vec<Arc<Table>> {
+    let table = |limit: &RateLimit| match before.iter().find(|(known, _)| *known == limit) {
+        Some((_, table)) => Arc::clone(table),
+        None => Arc::new(Table::new(limit.rate, limit.clients)),
+    };
+    route.rate_limits.iter().map(table).collect()
 }
 
 fn route_names(config: &Config) -> Vec<String> {

@@ -46,6 +46,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         snapshot: ArcSwap::from_pointee(Snapshot {
             metrics: Metrics::new(&["all".to_owned()], 1),
             upstreams: Vec::new(),
+            rates: Vec::new(),
             config,
         }),
         clock,

@@ -244,6 +244,51 @@ fn a_mistake_in_a_route_is_told_once_where_it_stands() {
     // The route's own lines stand from line 8.
     let rows = [
         ("nme = 1", 1, 1, "unknown key `nme` in `route`", "did you mean `name`?"),
+        ("rate_limit = \"100/s\"", 1, 14, "expected a table, such as [route.rate_limit], found a string", ""),
+        ("rate_limit = {}", 1, 14, "`route.rate_limit.rate` is missing", "write rate = \"100/s\""),
+        ("rate_limit = { rate = \"100\" }", 1, 23, "not a rate", "write \"100/s\""),
+        (
+            "rate_limit = { rate = \"1/s\", burst = 0 }",
+            1,
+            38,
+            "out of range",
+            "write a number from 1 to 1000000",
+        ),
+        (
+            "rate_limit = { rate = \"1/s\", by = \"ip\" }",
+            1,
+            35,
+            "not what clients can be told by",
+            "write \"address\", or { header = \"X-Api-Key\" }",
+        ),
+        (
+            "rate_limit = { rate = \"1/s\", by = {} }",
+            1,
+            35,
+            "`by` says nothing",
+            "write \"address\", or { header = \"X-Api-Key\" }",
+        ),
+        (
+            "rate_limit = { rate = \"1/s\", by = { header = \"a b\" } }",
+            1,
+            46,
+            "not a field name",
+            "write such as \"X-Api-Key\"",
+        ),
+        (
+            "rate_limit = { rate = \"1/s\", clients = 10 }",
+            1,
+            40,
+            "out of range",
+            "write a number from 1024 to 16777216",
+        ),
+        (
+            "rate_limit = [{ rate = \"1/s\" }, { rate = \"1/s\" }]",
+            1,
+            33,
+            "this limit is already listed",
+            "leave it out: each request would count twice",
+        ),
         ("cache = 1", 1, 9, "expected false, or a table, [route.cache], found an integer", ""),
         (
             "cache.ttl = \"60s\"",

@@ -122,6 +122,24 @@ fn a_listener_may_be_a_table_that_asks_for_the_proxy_protocol() {
 }
 
 #[test]
+fn a_route_may_have_several_rate_limits() {
+    let limits = |lines: &str| {
+        parse(&with_route(lines)).unwrap_or_else(|p| panic!("{p}")).routes[0].rate_limits.clone()
+    };
+    let of = |count, secs, burst, by, clients| {
+        let rate = crate::rate::Rate::new(count, Duration::from_secs(secs), burst);
+        RateLimit { rate, by, clients }
+    };
+    let header = || RateBy::Header(HeaderName::from_static("x-api-key"));
+    assert_eq!(limits(""), []);
+    assert_eq!(limits("rate_limit = { rate = \"30/m\" }"), [of(30, 60, 30, RateBy::Address, 65_536)]);
+    let both = "rate_limit = [{ rate = \"9/s\", burst = 5, by = \"address\", clients = 2000 }, { rate = \"1/h\", by = { header = \"X-Api-Key\" } }]";
+    assert_eq!(limits(both), [of(9, 1, 5, RateBy::Address, 2000), of(1, 3600, 1, header(), 65_536)]);
+    let table = "[route.rate_limit]\nrate = \"1/s\"\nby.header = \"X-Api-Key\"";
+    assert_eq!(limits(table), [of(1, 1, 1, header(), 65_536)]);
+}
+
+#[test]
 fn a_routes_cache_is_read_into_policy_and_key() {
     let lines = "[route.cache]\nttl = { default = \"1s\", override = \"2s\", max = \"3s\" }\nstale_while_revalidate = \"4s\"\n\
                  heuristic = { percent = 20, max = \"6s\" }\nclient_cache_control = \"ignore\"\n\

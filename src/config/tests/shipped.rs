@@ -51,6 +51,7 @@ fn the_shipped_files_commented_settings_are_right_too() {
     assert_eq!(policy.range, default.range);
     assert_eq!(policy.methods, default.methods);
     assert_eq!(config.routes[0].compress, Some(Compress::default()));
+    assert_eq!(config.routes[0].rate_limits.len(), 1);
     let (cache, default) = (config.routes[0].cache.clone().unwrap(), RouteCache::default());
     assert_eq!(cache.max_request_body, default.max_request_body);
     assert_eq!(cache.group_invalidation, default.group_invalidation);

@@ -1,0 +1,90 @@
+//! Whether a client asks more often than its route allows.
+//!
+//! Knows what tells clients apart. Must not know: how they are counted.
+//!
+//! A request counts before anything is looked up: what is stored is nobody's to take without measure
+//! either, and a limit that held only for misses would depend on what others have asked for.
+
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+
+use http::HeaderMap;
+use http::header::HeaderName;
+
+use crate::config::RateBy;
+use crate::rate::Verdict;
+use crate::worker::{Asked, Snapshot, Worker};
+
+use super::failure::Failure;
+
+/// Counts the request against its route's limits; the answer where one of them is over. Each counts what
+/// came to it: what the first lets pass and the second refuses has counted for the first.
+pub(super) fn over(worker: &Worker, snapshot: &Snapshot, route: usize, asked: &Asked) -> Option<Failure> {
+    for (limit, table) in snapshot.rates(route) {
+        match table.take(&Who::of(&limit.by, asked), worker.mono()) {
+            Verdict::Pass => {}
+            Verdict::PassForAnother => snapshot.shard(worker).rate_forgotten(route),
+            Verdict::Wait(wait) => {
+                snapshot.shard(worker).rate_limited(route);
+                return Some(Failure::rate_limited(wait));
+            }
+        }
+    }
+    None
+}
+
+/// Whom a request counts for.
+#[derive(Clone, Copy)]
+enum Who<'a> {
+    Address(IpAddr),
+    /// All lines of the field.
+    Said(&'a HeaderMap, &'a HeaderName),
+}
+
+impl<'a> Who<'a> {
+    fn of(by: &'a RateBy, asked: &'a Asked) -> Self {
+        match by {
+            RateBy::Header(name) if asked.headers.contains_key(name) => Self::Said(&asked.headers, name),
+            // Who leaves the field out is not let off.
+            RateBy::Header(_) | RateBy::Address => Self::Address(site(asked.client)),
+        }
+    }
+}
+
+impl Hash for Who<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Address(address) => (0_u8, address).hash(state),
+            Self::Said(headers, name) => {
+                1_u8.hash(state);
+                headers.get_all(*name).iter().for_each(|line| line.as_bytes().hash(state));
+            }
+        }
+    }
+}
+
+/// What one party has of the address. Whoever has IPv6 at all has 2^64 addresses: a link has a prefix of
+/// 64 bits (RFC 4291 §2.5.1), and providers give out no less (RFC 6177).
+fn site(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_client_is_its_first_64_bits() {
+        for (address, want) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ] {
+            assert_eq!(site(address.parse().unwrap()), want.parse::<IpAddr>().unwrap(), "{address}");
+        }
+    }
+}

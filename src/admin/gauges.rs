@@ -20,6 +20,8 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
         coding: shared.press.gauges(),
         upstreams: snapshot.upstreams.iter().flat_map(|upstream| upstream.gauges()).collect(),
         connections: shared.connections.load(Ordering::Relaxed),
+        tunnels: shared.tunnels.count(),
+        tunnels_ended: shared.tunnels.ended(),
         proxy_headers: shared.proxy_headers.counts(),
         interim_passed: shared.interim.passed(),
         interim_dropped: shared.interim.dropped(),

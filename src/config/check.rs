@@ -279,6 +279,7 @@ fn limits(mut section: Section<'_>) -> Limits {
         // The header map refuses more than some 24,000.
         fields: s.count("fields", d.fields, 1..=10_000),
         streams: s.count("streams", d.streams, 1..=65_535),
+        tunnel_idle: s.duration("tunnel_idle", d.tunnel_idle, Zero::Refused("write such as \"5m\"")),
         lame_duck,
         drain,
         admin_time: s.duration("admin_time", d.admin_time, Zero::Refused("write such as \"10s\"")),

@@ -127,6 +127,8 @@ impl Default for Limits {
             fields: 100,
             // What browsers and other servers use.
             streams: 128,
+            // Those who speak through one send a sign of life every 20 to 60 s: several may be lost.
+            tunnel_idle: Duration::from_secs(5 * 60),
             // Balancers notice within a few seconds, and connections are asked again by then.
             lame_duck: Duration::from_secs(5),
             // What service managers grant before they kill.

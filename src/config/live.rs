@@ -111,6 +111,7 @@ impl Limits {
             head_size: _,
             fields: _,
             streams: _,
+            tunnel_idle: _,
             lame_duck: _,
             drain: _,
             admin_time: _,
@@ -155,7 +156,7 @@ mod tests {
             ),
             (
                 "[limits]\nconnections = 7\nheader_time = \"1s\"\nhead_size = \"9KiB\"\nfields = 7\n\
-                 streams = 7\nlame_duck = \"1s\"\ndrain = \"1s\"\nadmin_time = \"1s\"\n[timing]\nslow_request = \"off\"\n",
+                 streams = 7\ntunnel_idle = \"1s\"\nlame_duck = \"1s\"\ndrain = \"1s\"\nadmin_time = \"1s\"\n[timing]\nslow_request = \"off\"\n",
                 &["limits.connections"],
             ),
         ];

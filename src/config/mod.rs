@@ -246,6 +246,8 @@ pub struct Limits {
     pub fields: usize,
     /// Concurrent HTTP/2 streams on a connection.
     pub streams: u32,
+    /// How long a tunnel (an upgraded connection) may stay open while nothing moves in it.
+    pub tunnel_idle: Duration,
     /// How long Larder serves on when it is told to stop, so that everybody can hear of it.
     pub lame_duck: Duration,
     /// Time in all from there to the end.

@@ -33,6 +33,7 @@ mod rate;
 mod receive;
 mod report;
 mod transform;
+mod tunnel;
 mod wait;
 
 use std::net::IpAddr;
@@ -53,6 +54,7 @@ use deliver::Deliver;
 use exchange::Exchange;
 use pass::Pass;
 use transform::Transform;
+pub use tunnel::Host;
 use wait::Wait;
 
 /// What to do next with a request.

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 
 use crate::fields::groups::Groups;
 use crate::fill::{is_failure, outbound};
@@ -29,12 +28,13 @@ use super::exchange::Exchange;
 use super::failure::Failure;
 use super::receive::protocol_wanted;
 use super::transform;
+use super::tunnel::{self, Upgrade};
 
 /// A request that goes to the origin on its own account.
 pub(super) struct Pass {
     exchange: Exchange,
     outcome: Outcome,
-    upgrade: Option<OnUpgrade>,
+    upgrade: Option<Upgrade>,
     /// What is stored, no longer fresh: it may stand in for an origin that fails.
     stale: Option<Arc<StoredResponse>>,
     /// What a HEAD brings is news of what is stored.
@@ -43,7 +43,7 @@ pub(super) struct Pass {
 
 impl Pass {
     /// Without having looked.
-    pub fn bypassing(exchange: Exchange, why: Bypass, upgrade: Option<OnUpgrade>) -> Self {
+    pub fn bypassing(exchange: Exchange, why: Bypass, upgrade: Option<Upgrade>) -> Self {
         let upgrade = upgrade.filter(|_| why == Bypass::Upgrade || why == Bypass::Off);
         Self { exchange, outcome: Outcome::new(Source::Bypass(why)), upgrade, stale: None, listening: None }
     }
@@ -218,7 +218,8 @@ impl Pass {
             return Box::new(Self { exchange, outcome, upgrade: None, stale, listening })
                 .fail(Failure::forward(&unasked));
         };
-        tokio::spawn(tunnel(near, far));
+        let (idle, tunnels) = (exchange.snapshot.config.limits.tunnel_idle, &exchange.worker.shared.tunnels);
+        tokio::spawn(tunnel::run(near, far, idle, Arc::clone(tunnels)));
         Step::Deliver(Box::new(Deliver::passed(exchange, response, outcome)))
     }
 
@@ -230,14 +231,5 @@ impl Pass {
             other => other,
         };
         Step::Deliver(Box::new(Deliver::failure(&Arc::clone(&worker), &snapshot, report, source, failure)))
-    }
-}
-
-/// Copies both ways until either side is done. It ends with the process at the latest: a drain does
-/// not wait for tunnels, which have no end of their own.
-async fn tunnel(near: OnUpgrade, far: OnUpgrade) {
-    if let (Ok(near), Ok(far)) = tokio::join!(near, far) {
-        let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
-        let _either_side_may_hang_up = tokio::io::copy_bidirectional(&mut near, &mut far).await;
     }
 }

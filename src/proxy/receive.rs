@@ -10,7 +10,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 
 use crate::config::{Config, RouteCache};
 use crate::fields::claims::{self, Claim};
@@ -30,6 +29,7 @@ use super::lookup;
 use super::pass::Pass;
 use super::rate;
 use super::report::Report;
+use super::tunnel::Upgrade;
 use super::{Client, Step};
 
 /// What a client wants to be told beside the answer: a list of words, of which `key` is one.
@@ -42,7 +42,7 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     let Client { peer, interim, fault } = client;
     let trusted = snapshot.config.trusts(peer);
     let (mut parts, body) = request.into_parts();
-    let upgrade = parts.extensions.remove::<OnUpgrade>();
+    let upgrade = Upgrade::of(&mut parts.extensions);
     let told = forwarded::told(&parts.headers, peer, |address| snapshot.config.trusts(address));
     // Part of what is asked for (RFC 9110 §7.1): many origins redirect `http` to `https`, and that
     // redirect must not be what `https` gets.

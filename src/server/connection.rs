@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::config::Limits;
 use crate::interim::{Answering, Line, Socket};
-use crate::proxy::Client;
+use crate::proxy::{Client, Host};
 use crate::worker::Worker;
 
 use super::answer::{Activity, answer};
@@ -78,7 +78,10 @@ async fn serve_http1(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, mut s
     let line = Line::new(&worker.shared.pseudonym, Arc::clone(&worker.shared.interim));
     let watch = Watch::new(limits.head_size);
     let socket = Socket::new(Watched::new(TokioIo::new(stream), watch.clone()), Arc::clone(&line));
-    let service = service_fn(move |request| {
+    let host = Host::default();
+    let guest = host.clone();
+    let service = service_fn(move |mut request| {
+        guest.offer(&mut request);
         let (worker, watch) = (Arc::clone(&worker), watch.clone());
         let turn = line.open();
         // RFC 9110 §15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
@@ -105,8 +108,9 @@ async fn serve_http1(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, mut s
     let mut connection = pin!(connection);
     // A client of HTTP/1 that has nothing under way can be told nothing, and may be about to ask: each
     // answer says that it is the last (`answer`), and only who then asks for nothing is closed.
+    let mut stopping = stop.clone();
     let leaving = async {
-        let lame_duck = stop.leaving().await;
+        let lame_duck = stopping.leaving().await;
         activity.quiet(lame_duck).await;
     };
     let stopped = tokio::select! {
@@ -118,6 +122,8 @@ async fn serve_http1(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, mut s
         connection.as_mut().graceful_shutdown();
         let _client_errors_are_its_own = connection.await;
     }
+    // A tunnel is still this client's connection.
+    host.over(stop.deaf()).await;
 }
 
 /// hyper's own lower bound of a connection's buffer.

@@ -141,6 +141,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         pseudonym: pseudonym(),
         interim: Arc::default(),
         proxy_headers: ProxyHeaders::default(),
+        tunnels: Arc::default(),
         connections: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         tiers: Mutex::new(Vec::new()),

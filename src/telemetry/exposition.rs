@@ -17,6 +17,7 @@ use super::metrics::{ANSWERS, NONE, RouteCounts, Snapshot};
 use super::outcome::{Kind, Tier};
 use super::proxy_headers::HeaderRefused;
 use super::timeline::Phase;
+use super::tunnels::TunnelEnd;
 use crate::stored::Damaged;
 
 pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> String {
@@ -86,6 +87,11 @@ fn process(page: &mut Page, snapshot: &Snapshot, gauges: &Gauges) {
     page.one(&f::CLIENT_CLOSED, total.client_closed);
     page.one(&f::SLOW, snapshot.process.slow);
     page.one(&f::CONNECTIONS, gauges.connections);
+    page.one(&f::TUNNELS, gauges.tunnels);
+    let mut ended = page.family(&f::TUNNELS_ENDED);
+    for (end, count) in TunnelEnd::ALL.iter().zip(gauges.tunnels_ended) {
+        ended.put(&[("end", end.as_str())], count);
+    }
     let mut refused = page.family(&f::PROXY_HEADERS);
     for (why, count) in HeaderRefused::ALL.iter().zip(gauges.proxy_headers) {
         refused.put(&[("reason", why.as_str())], count);
@@ -304,6 +310,8 @@ mod tests {
             coding: CodingGauges { encoded: 3, ..CodingGauges::default() },
             connections: 5,
             proxy_headers: [1, 2, 3, 4, 5, 6, 7],
+            tunnels: 2,
+            tunnels_ended: [3, 2, 1],
             interim_passed: 6,
             interim_dropped: 7,
             fetches: 9,

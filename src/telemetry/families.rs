@@ -84,6 +84,10 @@ families! {
         "Requests that took longer than timing.slow_request.";
     CONNECTIONS: Gauge "larder_client_connections"
         "Open connections of clients.";
+    TUNNELS: Gauge "larder_tunnels"
+        "Open connections that have left HTTP (upgrades); larder_client_connections counts them, too.";
+    TUNNELS_ENDED: Counter "larder_tunnels_ended_total"
+        "Tunnels that have ended, by end: closed by either side, idle for limits.tunnel_idle, or stopped with Larder.";
     PROXY_HEADERS: Counter "larder_proxy_headers_refused_total"
         "Connections closed since they did not begin with a good header of the PROXY protocol, by reason.";
     INTERIM: Counter "larder_interim_responses_total"

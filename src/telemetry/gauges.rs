@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::proxy_headers::HeaderRefused;
+use super::tunnels::TunnelEnd;
 use crate::clock::Timestamp;
 use crate::stored::Damaged;
 
@@ -27,6 +28,10 @@ pub struct Gauges {
     pub upstreams: Vec<UpstreamGauges>,
     /// Open client connections.
     pub connections: u64,
+    /// Open tunnels.
+    pub tunnels: u64,
+    /// Tunnels that have ended, in the order of [`TunnelEnd::ALL`].
+    pub tunnels_ended: [u64; TunnelEnd::ALL.len()],
     /// Connections closed for want of a good header of the PROXY protocol, in the order of
     /// [`HeaderRefused::ALL`].
     pub proxy_headers: [u64; HeaderRefused::ALL.len()],

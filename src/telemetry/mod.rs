@@ -22,6 +22,7 @@ mod proxy_headers;
 mod stamp;
 mod stats;
 mod timeline;
+mod tunnels;
 
 pub use access::{AccessLog, Form};
 pub use families::{FAMILIES, Family, MetricType};
@@ -36,3 +37,4 @@ pub use panics::{install_panic_hook, panics, supervise};
 pub use proxy_headers::{HeaderRefused, ProxyHeaders};
 pub use stats::hit_ratio;
 pub use timeline::{Phase, Timeline, process_time};
+pub use tunnels::{TunnelEnd, Tunnels};

@@ -27,7 +27,7 @@ use crate::rate::Table;
 use crate::rules::Methods;
 use crate::store::{Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy};
-use crate::telemetry::{AccessLog, Metrics, ProxyHeaders, Shard};
+use crate::telemetry::{AccessLog, Metrics, ProxyHeaders, Shard, Tunnels};
 use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
@@ -72,6 +72,8 @@ pub struct Shared {
     pub interim: Arc<interim::Counts>,
     /// Connections that did not begin with the header that their listener asks for.
     pub proxy_headers: ProxyHeaders,
+    /// Connections that have left HTTP.
+    pub tunnels: Arc<Tunnels>,
     /// Open client connections.
     pub connections: AtomicU64,
     /// Whether Larder is stopping.

@@ -33,6 +33,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         pseudonym: "larder-test".into(),
         interim: Arc::default(),
         proxy_headers: ProxyHeaders::default(),
+        tunnels: Arc::default(),
         connections: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         started: clock.mono(),

@@ -24,6 +24,7 @@
 //! rate/            1      rate limits: one client's count, a table of many
 //! fields/          0 pure HTTP fields as typed values
 //! wire/            0 pure where messages begin and end in the bytes of a connection
+//! pace.rs          0 pure how slow a peer may be
 //! clock.rs         0      the only reader of time
 //! ```
 #![forbid(unsafe_code)]
@@ -39,6 +40,7 @@ pub mod fields;
 pub mod fill;
 pub mod flight;
 pub mod interim;
+pub mod pace;
 pub mod proxy;
 pub mod rate;
 pub mod rules;

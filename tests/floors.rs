@@ -16,8 +16,9 @@
 use std::path::{Path, PathBuf};
 
 /// Every room and its floor. A room may use rooms with a smaller number, and itself.
-const FLOORS: [(&str, u8); 20] = [
+const FLOORS: [(&str, u8); 21] = [
     ("clock", 0),
+    ("pace", 0),
     ("wire", 0),
     ("fields", 0),
     ("rate", 1),
@@ -40,7 +41,7 @@ const FLOORS: [(&str, u8); 20] = [
 ];
 
 /// Rooms that know nothing of sockets, files, clocks and runtimes.
-const PURE: [&str; 5] = ["fields", "wire", "rules", "coding", "stored"];
+const PURE: [&str; 6] = ["fields", "pace", "wire", "rules", "coding", "stored"];
 
 /// The one neighbour's item that a pure room may use: a moment that somebody else has read.
 const PURE_TIME: &str = "Timestamp";

@@ -318,7 +318,7 @@ fn a_client_that_waits_to_be_told_is_told_to_go_on() {
 
 #[test]
 fn a_content_that_breaks_off_reaches_no_origin_and_one_that_stalls_is_told() {
-    let routes = "[upstream.api.timeout]\nfirst_byte = \"200ms\"\n[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n\
+    let routes = "[limits]\nbody_rate = \"1MB\"\nbody_grace = \"200ms\"\n[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n\
                   [route.cache]\nmethods = [\"QUERY\"]\nttl.default = \"60s\"";
     let front = Front::with(routes, echo);
     let mut connection = Connection::open(front.larder.proxy());

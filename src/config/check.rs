@@ -13,6 +13,7 @@ use super::reader::{Reader, Span, Text, Zero, one_of};
 use super::section::Section;
 use super::{Access, Cache, Config, Limits, Listen, Log, LogFormat, Network, Sample, Timing};
 use super::{address, defaults, listen, network, routes, upstreams};
+use crate::pace::Pace;
 
 /// Reads the whole file. What is wrong is noted in `reader`, and only where nothing was is the
 /// result a configuration.
@@ -278,6 +279,8 @@ fn limits(mut section: Section<'_>) -> Limits {
         head_size: usize::try_from(head).unwrap_or(d.head_size),
         // The header map refuses more than some 24,000.
         fields: s.count("fields", d.fields, 1..=10_000),
+        target: target(s, d.target, head),
+        body: pace(s, ("body_rate", "body_grace"), d.body),
         streams: s.count("streams", d.streams, 1..=65_535),
         tunnel_idle: s.duration("tunnel_idle", d.tunnel_idle, Zero::Refused("write such as \"5m\"")),
         lame_duck,
@@ -286,6 +289,27 @@ fn limits(mut section: Section<'_>) -> Limits {
     };
     section.finish();
     limits
+}
+
+/// The longest target. It is part of the head, so it cannot be longer than that.
+fn target(section: &mut Section<'_>, default: usize, head: u64) -> usize {
+    let default = u64::try_from(default).unwrap_or(u64::MAX);
+    let target = section.size("target", default, "write at least \"8000B\"");
+    not_beyond(section, ("target", target), ("head_size", head));
+    // hyper takes no longer ones.
+    let most = u64::from(u16::MAX - 1);
+    if let Some(span) = section.span_of("target").filter(|_| target > most) {
+        section.reader.report(Found::new(span, "out of range").help(format!("write at most \"{most}B\"")));
+    }
+    usize::try_from(target).unwrap_or(usize::MAX)
+}
+
+/// How slow a peer may be: bytes a second, and how long it may fall short of them.
+fn pace(section: &mut Section<'_>, (rate, grace): (&'static str, &'static str), default: Pace) -> Pace {
+    Pace {
+        rate: section.size(rate, default.rate, "write at least \"1B\""),
+        grace: section.duration(grace, default.grace, Zero::Refused("write such as \"10s\"")),
+    }
 }
 
 /// Less than hyper's own buffer is not possible, and more than 16 MiB is nobody's request.

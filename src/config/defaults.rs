@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{Access, Cache, Limits, Log, LogFormat, Pool, RouteCache, Timeouts, Timing};
+use crate::pace::Pace;
 use crate::rules::Policy;
 use crate::stored::KeyPolicy;
 
@@ -125,6 +126,11 @@ impl Default for Limits {
             head_size: 64 * 1024,
             // Twice what large sites send.
             fields: 100,
+            // RFC 9112 §3: "recipients support, at a minimum, request-line lengths of 8000 octets".
+            target: 8 * 1024,
+            // A modem is six times as fast. The grace is a pause for a phone between two cells, and what a
+            // peer that sends a byte a second gets.
+            body: Pace { rate: 240, grace: Duration::from_secs(10) },
             // What browsers and other servers use.
             streams: 128,
             // Those who speak through one send a sign of life every 20 to 60 s: several may be lost.
@@ -176,3 +182,7 @@ impl Default for Pool {
 
 /// The least that hyper takes for a request's head.
 pub(super) const LEAST_HEAD: u64 = 8 * KIB;
+
+/// Of a request's body: as much as `timeout.total` lets through at 140 Mbit/s. Larder streams it and holds none
+/// of it, so this spares the origin, which may well take less.
+pub(super) const MAX_BODY: u64 = 1 << 30;

@@ -110,6 +110,8 @@ impl Limits {
             header_time: _,
             head_size: _,
             fields: _,
+            target: _,
+            body: _,
             streams: _,
             tunnel_idle: _,
             lame_duck: _,
@@ -156,6 +158,7 @@ mod tests {
             ),
             (
                 "[limits]\nconnections = 7\nheader_time = \"1s\"\nhead_size = \"9KiB\"\nfields = 7\n\
+                 target = \"8000B\"\nbody_rate = \"7B\"\nbody_grace = \"7s\"\n\
                  streams = 7\ntunnel_idle = \"1s\"\nlame_duck = \"1s\"\ndrain = \"1s\"\nadmin_time = \"1s\"\n[timing]\nslow_request = \"off\"\n",
                 &["limits.connections"],
             ),

@@ -34,6 +34,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::coding::Compress;
+use crate::pace::Pace;
 use crate::rate::Rate;
 use crate::rules::Policy;
 use crate::stored::{KeyPolicy, Secret};
@@ -244,6 +245,10 @@ pub struct Limits {
     pub head_size: usize,
     /// Fields of a request's head.
     pub fields: usize,
+    /// Bytes of a request's target, path and query.
+    pub target: usize,
+    /// How slowly a request's body may come: `body_rate` and `body_grace`.
+    pub body: Pace,
     /// Concurrent HTTP/2 streams on a connection.
     pub streams: u32,
     /// How long a tunnel (an upgraded connection) may stay open while nothing moves in it.
@@ -317,6 +322,8 @@ pub struct Route {
     pub matcher: Match,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,
+    /// Bytes of a request's body; `u64::MAX` where the route says `max_body = "off"`.
+    pub max_body: u64,
     /// Edits of the forwarded request.
     pub request_headers: Edits,
     /// Edits of the delivered response; never stored.

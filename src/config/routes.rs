@@ -13,7 +13,7 @@ use super::route_match::shadowed_by;
 use super::section::Section;
 use super::upstreams::check_name;
 use super::{HostPattern, Match, PathPattern, Route, Upstream};
-use super::{address, edits, route_cache, route_compress, route_rate};
+use super::{address, defaults, edits, route_cache, route_compress, route_rate};
 
 /// What is known of a route that was read, for what the routes mean for each other.
 struct Seen {
@@ -58,6 +58,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     let name = name(&mut section, seen);
     let matcher = matcher(&mut section);
     let upstream = upstream(&mut section, upstreams);
+    let max_body = max_body(&mut section);
     let request_headers = edits::read(&mut section, "request_headers");
     let response_headers = edits::read(&mut section, "response_headers");
     let cache = route_cache::read(&mut section);
@@ -76,6 +77,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
         name,
         matcher,
         upstream,
+        max_body,
         request_headers,
         response_headers,
         cache,
@@ -99,6 +101,21 @@ fn name(section: &mut Section<'_>, seen: &[Seen]) -> Option<(String, Span)> {
         section.reader.report(found.help("write another name").also(first.name_span.clone(), "the first"));
     }
     Some((text.value, text.span))
+}
+
+/// A size, or "off".
+fn max_body(section: &mut Section<'_>) -> u64 {
+    match section.span_of("max_body").map(|span| section.reader.written(&span)) {
+        Some("\"off\"") => {
+            section.value("max_body");
+            u64::MAX
+        }
+        _ => section.size(
+            "max_body",
+            defaults::MAX_BODY,
+            "write \"off\" for no limit; to take no bodies, match methods",
+        ),
+    }
 }
 
 fn upstream(section: &mut Section<'_>, upstreams: &[Upstream]) -> Option<usize> {

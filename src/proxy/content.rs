@@ -1,7 +1,7 @@
 //! A request whose content is part of its key: the content is read whole before anything is looked up.
 //!
-//! Knows the bounds of that: bytes by the route's setting and by the budget for bodies that are held,
-//! time by the limits that the same body would meet on its way to the origin.
+//! Knows the bounds of that: bytes by the route's settings and by the budget for bodies that are held,
+//! time by the pace that every body is held to, and by `timeout.total`.
 //! Must not know: what is stored, or what the origin is sent.
 //!
 //! Cancellation: dropping the future drops what was read; nothing has happened yet.
@@ -15,13 +15,12 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use crate::rules;
 use crate::store::Reserved;
 use crate::telemetry::Bypass;
-use crate::upstream::{BoxError, RequestBody};
+use crate::upstream::{BoxError, Refused, RequestBody, Upload};
 use crate::worker::Content;
 
 use super::Step;
@@ -33,7 +32,7 @@ use super::pass::Pass;
 /// A request whose content is still to be read.
 pub(super) struct Read {
     exchange: Exchange,
-    body: Incoming,
+    body: Upload,
     /// Why it will not use the cache whatever it holds.
     bypass: Option<Bypass>,
 }
@@ -47,10 +46,12 @@ enum End {
     Broken,
     /// It did not come in time.
     Late,
+    /// It is larger than the route takes at all.
+    Refused,
 }
 
 impl Read {
-    pub fn of(exchange: Exchange, body: Incoming, bypass: Option<Bypass>) -> Self {
+    pub fn of(exchange: Exchange, body: Upload, bypass: Option<Bypass>) -> Self {
         Self { exchange, body, bypass }
     }
 
@@ -64,6 +65,7 @@ impl Read {
             }
             End::Broken => refused(exchange, Failure::broken_content()),
             End::Late => refused(exchange, Failure::late_content()),
+            End::Refused => refused(exchange, Failure::large_content()),
         }
     }
 }
@@ -106,23 +108,22 @@ fn refused(exchange: Exchange, failure: Failure) -> Step {
 
 /// Reads up to the route's bound. A body that is declared larger is not begun with: its client may be
 /// waiting to be told to go on (RFC 9110 §10.1.1), which is the origin's to say then.
-async fn read(exchange: &Exchange, mut body: Incoming) -> End {
+async fn read(exchange: &Exchange, mut body: Upload) -> End {
     let max = exchange.cache().map_or(0, |cache| cache.max_request_body);
     // In memory of its own: chunks are parts of a connection's read buffer, and would keep all of it.
     let mut read = BytesMut::new();
     let Some(mut held) = exchange.worker.shared.memory.in_flight().try_reserve(0) else {
         return End::TooLarge(Beginning { read: read.freeze(), rest: body, held: None });
     };
-    let (silence, total) = patience(exchange);
-    let over = Instant::now() + total;
+    let over = Instant::now() + patience(exchange);
     while !body.is_end_stream() {
         if body.size_hint().lower() > max.saturating_sub(read.len() as u64) {
             return End::TooLarge(Beginning { read: read.freeze(), rest: body, held: Some(held) });
         }
-        let frame = match timeout_at(over.min(Instant::now() + silence), body.frame()).await {
+        let frame = match timeout_at(over, body.frame()).await {
             Err(_) => return End::Late,
             Ok(None) => break,
-            Ok(Some(Err(_))) => return End::Broken,
+            Ok(Some(Err(error))) => return End::of(&error),
             Ok(Some(Ok(frame))) => frame,
         };
         // A trailer section may be discarded (RFC 9110 §6.5.1).
@@ -135,18 +136,28 @@ async fn read(exchange: &Exchange, mut body: Incoming) -> End {
     End::Whole(Content { bytes: read.freeze(), held: Arc::new(held) })
 }
 
-/// How long a client's body may be silent, and take in all, on its way to this request's origin.
-fn patience(exchange: &Exchange) -> (Duration, Duration) {
+/// How long a client's body may take in all, as on its way to this request's origin.
+fn patience(exchange: &Exchange) -> Duration {
     let upstreams = &exchange.snapshot.config.upstreams;
     let upstream = exchange.route().and_then(|route| upstreams.get(route.upstream));
-    upstream.map_or((Duration::ZERO, Duration::ZERO), |it| (it.timeout.first_byte, it.timeout.total))
+    upstream.map_or(Duration::ZERO, |it| it.timeout.total)
+}
+
+impl End {
+    fn of(error: &BoxError) -> Self {
+        match error.downcast_ref::<Refused>() {
+            Some(Refused::TooSlow) => Self::Late,
+            Some(Refused::TooLarge) => Self::Refused,
+            None => Self::Broken,
+        }
+    }
 }
 
 /// A body of which the beginning has been read.
 struct Beginning {
     /// Empty when it has been sent on.
     read: Bytes,
-    rest: Incoming,
+    rest: Upload,
     /// What it takes of the budget, as long as it is held.
     held: Option<Reserved>,
 }
@@ -164,7 +175,7 @@ impl Body for Beginning {
             return Poll::Ready(Some(Ok(Frame::data(read))));
         }
         self.held = None;
-        Pin::new(&mut self.rest).poll_frame(cx).map_err(Into::into)
+        Pin::new(&mut self.rest).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

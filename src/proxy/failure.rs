@@ -67,7 +67,27 @@ impl Failure {
 
     /// The client's content, which is part of the key, did not come in time (RFC 9110 §15.5.9).
     pub fn late_content() -> Self {
-        Self::local(StatusCode::REQUEST_TIMEOUT, "request-timeout", "the request's body did not come in time")
+        let text = "the request's body came too slowly";
+        Self::local(StatusCode::REQUEST_TIMEOUT, "request-timeout", text).closing()
+    }
+
+    /// The client's content is larger than its route allows (RFC 9110 §15.5.14).
+    pub fn large_content() -> Self {
+        let text = "the request's body is larger than this route allows; its max_body says how large";
+        Self::local(StatusCode::PAYLOAD_TOO_LARGE, "request-too-large", text).closing()
+    }
+
+    /// The target is longer than any that is taken (RFC 9112 §3: "A server that receives a request-target
+    /// longer than any URI it wishes to parse MUST respond with a 414").
+    pub fn long_target() -> Self {
+        let text = "the request's target is longer than limits.target allows";
+        Self::local(StatusCode::URI_TOO_LONG, "target-too-long", text).closing()
+    }
+
+    /// More header fields than are taken (RFC 6585 §5).
+    pub fn many_fields() -> Self {
+        let text = "the request has more header fields than limits.fields allows";
+        Self::local(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too-many-fields", text).closing()
     }
 
     /// The client asks more often than the route allows; after `wait` it may again (RFC 6585 §4).
@@ -91,7 +111,7 @@ impl Failure {
     }
 
     /// The origin did not answer: 502 if it failed, 504 if it was too slow, 503 if Larder has no
-    /// connection to spare, 400 if the client's own body broke.
+    /// connection to spare, 400 if the client's own body broke, 408 if it was too slow, 413 if too large.
     pub fn forward(error: &ForwardError) -> Self {
         let (status, retry_after) = match error {
             ForwardError::QueueFull { .. } | ForwardError::QueueTimeout { .. } => {
@@ -101,6 +121,8 @@ impl Failure {
             | ForwardError::FirstByteTimeout { .. }
             | ForwardError::TotalTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, None),
             ForwardError::RequestBody { .. } => (StatusCode::BAD_REQUEST, None),
+            ForwardError::SlowRequestBody { .. } => return Self::late_content(),
+            ForwardError::LargeRequestBody { .. } => return Self::large_content(),
             _ => (StatusCode::BAD_GATEWAY, None),
         };
         // Which server it was, and what the system said, is in the log: it is nobody's business outside.
@@ -131,5 +153,7 @@ fn public_words(error: &ForwardError) -> &'static str {
         ForwardError::Reset { .. } => "the server closed the connection without an answer",
         ForwardError::Protocol { .. } => "the server did not answer in HTTP that makes sense",
         ForwardError::RequestBody { .. } => "the request's body broke off",
+        ForwardError::SlowRequestBody { .. } => "the request's body came too slowly",
+        ForwardError::LargeRequestBody { .. } => "the request's body is too large",
     }
 }

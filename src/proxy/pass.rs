@@ -90,6 +90,8 @@ impl Pass {
                     None => self.deliver(response),
                 }
             }
+            // What a client did wrong says nothing of the origin.
+            Err(error) if error.is_the_clients() => self.fail(Failure::forward(&error)),
             Err(error) => match self.standing_in(OriginFailure::NoAnswer) {
                 Some(standing_in) => self.stand_in(standing_in, None),
                 None => self.fail(Failure::forward(&error)),

@@ -17,8 +17,8 @@ use crate::fields::{forwarded, hop, list, path};
 use crate::rules::{Authorization, Cookies, RequestFacts};
 use crate::stored::{CacheKey, KeyPolicy};
 use crate::telemetry::Bypass;
-use crate::upstream::RequestBody;
-use crate::worker::{Asked, Worker};
+use crate::upstream::{RequestBody, Upload};
+use crate::worker::{Asked, Snapshot, Worker};
 
 use super::content::Read;
 use super::deliver::Deliver;
@@ -78,7 +78,8 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     };
     let asked = Arc::new(under_policy(asked, cache));
     let mut report = Report::open(&worker, &snapshot, &asked, route, start);
-    if let Some(failure) = judged.err().or_else(|| looped(&worker, &asked)) {
+    let refused = judged.err().or_else(|| oversized(&snapshot, &asked)).or_else(|| looped(&worker, &asked));
+    if let Some(failure) = refused {
         return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
     }
     let Some(route) = route else {
@@ -119,10 +120,18 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     if kept_out && exchange.asked.facts.directives.only_if_cached {
         return lookup::only_if_cached(Box::new(exchange));
     }
+    let max = exchange.route().map_or(u64::MAX, |route| route.max_body);
+    // RFC 9110 §8.6 (content-length): told before any of it is read, and before the origin hears of it.
+    if body.size_hint().lower() > max {
+        let Exchange { worker, snapshot, report, .. } = exchange;
+        let failure = Failure::large_content();
+        return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
+    }
+    let body = Upload::new(body, exchange.snapshot.config.limits.body, max);
     if with_content {
         return Step::Read(Box::new(Read::of(exchange, body, bypass)));
     }
-    let exchange = Exchange { body: Some(RequestBody::incoming(body)), ..exchange };
+    let exchange = Exchange { body: Some(RequestBody::upload(body)), ..exchange };
     match bypass {
         Some(why) => Step::Pass(Box::new(Pass::bypassing(exchange, why, upgrade))),
         None => {
@@ -171,6 +180,16 @@ fn key_of(asked: &Asked, policy: Option<&KeyPolicy>) -> CacheKey {
 /// Whether the request says that another host, path or method is meant than it names.
 pub(super) fn means_another(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| claims::claim(name.as_str()).is_some_and(|claim| claim != Claim::Client))
+}
+
+/// What is larger than Larder takes, and came through all the same: hyper has its own bounds for the heads of
+/// HTTP/1 alone.
+fn oversized(snapshot: &Snapshot, asked: &Asked) -> Option<Failure> {
+    let limits = &snapshot.config.limits;
+    if asked.target.as_str().len() > limits.target {
+        return Some(Failure::long_target());
+    }
+    (asked.headers.len() > limits.fields).then(Failure::many_fields)
 }
 
 /// RFC 9110 §7.6.3: Via exists to detect forwarding loops.

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connection::Conn;
 use super::error::{self, OriginError, Place};
+use super::upload::{Refused, Upload};
 use crate::fields::trailers;
 
 /// Pieces of a response's body that are smaller than this are given out in memory of their own, bytes.
@@ -37,7 +38,7 @@ pub struct RequestBody {
 enum Source {
     Empty,
     Whole(Bytes),
-    Incoming(Incoming),
+    Upload(Box<Upload>),
     Other(Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send + Sync>>),
 }
 
@@ -56,10 +57,10 @@ impl RequestBody {
     }
 
     /// A client's body, passed on as it comes.
-    pub fn incoming(body: Incoming) -> Self {
+    pub fn upload(body: Upload) -> Self {
         match body.is_end_stream() {
             true => Self::empty(),
-            false => Self { source: Source::Incoming(body), sent: None },
+            false => Self { source: Source::Upload(Box::new(body)), sent: None },
         }
     }
 
@@ -76,7 +77,7 @@ impl RequestBody {
         match &self.source {
             Source::Empty => Some(Self::empty()),
             Source::Whole(bytes) => Some(Self::whole(bytes.clone())),
-            Source::Incoming(_) | Source::Other(_) => None,
+            Source::Upload(_) | Source::Other(_) => None,
         }
     }
 
@@ -86,7 +87,8 @@ impl RequestBody {
             begun: Instant::now(),
             progress: AtomicU64::new(0),
             ended: AtomicBool::new(matches!(self.source, Source::Empty)),
-            failed: AtomicBool::new(false),
+            fault: AtomicU8::new(Fault::NONE),
+            waits: AtomicBool::new(false),
             heard: AtomicBool::new(false),
             early: AtomicBool::new(false),
         });
@@ -96,14 +98,23 @@ impl RequestBody {
 
     fn note(&self, frame: Option<&Result<Frame<Bytes>, BoxError>>) {
         let Some(sent) = &self.sent else { return };
+        sent.waits.store(false, Ordering::Release);
         match frame {
-            Some(Err(_)) => sent.failed.store(true, Ordering::Release),
+            Some(Err(error)) => sent.fault.store(Fault::of(error).number(), Ordering::Release),
             Some(Ok(frame)) if !frame.is_trailers() && !self.is_end_stream() => sent.mark(),
             None | Some(Ok(_)) => {
                 sent.mark();
                 sent.ended.store(true, Ordering::Release);
             }
         }
+    }
+
+    /// What comes next is the client's to send.
+    fn wait(&self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(sent) = &self.sent {
+            sent.waits.store(true, Ordering::Release);
+        }
+        Poll::Pending
     }
 }
 
@@ -121,10 +132,14 @@ impl Body for RequestBody {
                 let bytes = std::mem::take(bytes);
                 (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
             }
-            Source::Incoming(body) => {
-                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(BoxError::from))
-            }
-            Source::Other(body) => ready!(body.as_mut().poll_frame(cx)),
+            Source::Upload(body) => match Pin::new(&mut **body).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => return self.wait(),
+            },
+            Source::Other(body) => match body.as_mut().poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => return self.wait(),
+            },
         };
         self.note(frame.as_ref());
         Poll::Ready(frame)
@@ -134,7 +149,7 @@ impl Body for RequestBody {
         match &self.source {
             Source::Empty => true,
             Source::Whole(bytes) => bytes.is_empty(),
-            Source::Incoming(body) => body.is_end_stream(),
+            Source::Upload(body) => body.is_end_stream(),
             Source::Other(body) => body.is_end_stream(),
         }
     }
@@ -143,7 +158,7 @@ impl Body for RequestBody {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Incoming(body) => body.size_hint(),
+            Source::Upload(body) => body.size_hint(),
             Source::Other(body) => body.size_hint(),
         }
     }
@@ -161,9 +176,37 @@ pub(super) struct Sent {
     /// `begun`.
     progress: AtomicU64,
     ended: AtomicBool,
-    failed: AtomicBool,
+    /// [`Fault::number`]
+    fault: AtomicU8,
+    /// The origin has taken all there is of the request, and the client has not sent the rest yet.
+    waits: AtomicBool,
     heard: AtomicBool,
     early: AtomicBool,
+}
+
+/// Why a request's body did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It broke off.
+    Broken,
+    /// It was given up.
+    Refused(Refused),
+}
+
+impl Fault {
+    const NONE: u8 = 0;
+
+    fn of(error: &BoxError) -> Self {
+        error.downcast_ref::<Refused>().map_or(Self::Broken, |why| Self::Refused(*why))
+    }
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::Broken => 1,
+            Self::Refused(Refused::TooSlow) => 2,
+            Self::Refused(Refused::TooLarge) => 3,
+        }
+    }
 }
 
 impl Sent {
@@ -177,9 +220,11 @@ impl Sent {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// The body broke off.
-    pub(super) fn failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+    /// Why the body did not come to its end, if so.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        let number = self.fault.load(Ordering::Acquire);
+        let all = [Fault::Broken, Fault::Refused(Refused::TooSlow), Fault::Refused(Refused::TooLarge)];
+        all.into_iter().find(|fault| fault.number() == number)
     }
 
     /// The origin has sent an interim response: it is at work on the request.
@@ -204,12 +249,14 @@ impl Sent {
         self.ended() && !self.early.load(Ordering::Acquire)
     }
 
-    /// Resolves when no frame has been taken for `limit`, nor an interim response has come.
+    /// Resolves when no frame has been taken for `limit`, nor an interim response has come. While it is the
+    /// client who keeps the origin waiting, no time passes: its own limits bound that ([`Upload`]).
     pub(super) async fn silent_for(&self, limit: Duration) {
         let mut due = self.last() + limit;
         loop {
             sleep_until(due).await;
-            let later = self.last() + limit;
+            let last = if self.waits.load(Ordering::Acquire) { Instant::now() } else { self.last() };
+            let later = last + limit;
             if later <= due {
                 return;
             }

@@ -28,7 +28,7 @@ impl Complaints {
     /// Tells of a failure, unless one was told just now.
     pub(super) fn tell(&self, error: &ForwardError, now: Mono) {
         // A client's body that broke off is not the upstream's failure.
-        if matches!(error, ForwardError::RequestBody { .. }) {
+        if error.is_the_clients() {
             return;
         }
         if let Some(left_out) = self.due(now) {

@@ -82,9 +82,27 @@ pub enum ForwardError {
         /// What the body reported.
         cause: Arc<str>,
     },
+    /// The request's body came too slowly (`limits.body_rate`): the client's doing, not the origin's.
+    SlowRequestBody {
+        /// The server that was being sent the body.
+        at: Place,
+    },
+    /// The request's body turned out to be larger than the route allows (`max_body`).
+    LargeRequestBody {
+        /// The server that was being sent the body.
+        at: Place,
+    },
 }
 
 impl ForwardError {
+    /// Whether it is the client's doing: nothing is known of the origin by it.
+    pub fn is_the_clients(&self) -> bool {
+        matches!(
+            self,
+            Self::RequestBody { .. } | Self::SlowRequestBody { .. } | Self::LargeRequestBody { .. }
+        )
+    }
+
     /// The word for metrics, logs and JSON.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -97,6 +115,8 @@ impl ForwardError {
             Self::Reset { .. } => "reset",
             Self::Protocol { .. } => "protocol",
             Self::RequestBody { .. } => "request-body",
+            Self::SlowRequestBody { .. } => "request-timeout",
+            Self::LargeRequestBody { .. } => "request-too-large",
         }
     }
 
@@ -122,7 +142,9 @@ impl ForwardError {
             | Self::TotalTimeout { at, .. }
             | Self::Reset { at, .. }
             | Self::Protocol { at, .. }
-            | Self::RequestBody { at, .. } => at,
+            | Self::RequestBody { at, .. }
+            | Self::SlowRequestBody { at }
+            | Self::LargeRequestBody { at } => at,
         }
     }
 }
@@ -153,6 +175,8 @@ impl fmt::Display for ForwardError {
             Self::RequestBody { at, cause } => {
                 write!(f, "the request's body broke off on its way to {at}: {cause}")
             }
+            Self::SlowRequestBody { at } => write!(f, "the request's body came too slowly for {at}"),
+            Self::LargeRequestBody { at } => write!(f, "the request's body is too large for {at}"),
         }
     }
 }
@@ -281,6 +305,8 @@ mod tests {
             ForwardError::Reset { at: at(), cause: cause.clone() },
             ForwardError::Protocol { at: at(), flaw: Flaw::Syntax },
             ForwardError::RequestBody { at: at(), cause },
+            ForwardError::SlowRequestBody { at: at() },
+            ForwardError::LargeRequestBody { at: at() },
         ];
         let mut words: Vec<_> = all.iter().map(ForwardError::as_str).collect();
         words.sort_unstable();

@@ -17,10 +17,11 @@ use tokio::time::{Instant, sleep};
 
 use super::Upstream;
 use super::balance::choose;
-use super::body::{Exchange, OriginBody, RequestBody, Sent};
+use super::body::{Exchange, Fault, OriginBody, RequestBody, Sent};
 use super::connection::Conn;
 use super::error::{ForwardError, Place, flaw, words};
 use super::pool::{Grant, Pool, Want};
+use super::upload::Refused;
 use super::watch::Next;
 use crate::fields::hop;
 use crate::interim::Interim;
@@ -321,7 +322,13 @@ fn reason(error: &hyper::Error, sent: &Sent, pool: &Pool) -> ForwardError {
     if let Some(flaw) = flaw(error) {
         return ForwardError::Protocol { at, flaw };
     }
-    if sent.failed() || error.is_body_write_aborted() {
+    match sent.fault() {
+        Some(Fault::Refused(Refused::TooSlow)) => return ForwardError::SlowRequestBody { at },
+        Some(Fault::Refused(Refused::TooLarge)) => return ForwardError::LargeRequestBody { at },
+        Some(Fault::Broken) => return ForwardError::RequestBody { at, cause: words(error) },
+        None => {}
+    }
+    if error.is_body_write_aborted() {
         return ForwardError::RequestBody { at, cause: words(error) };
     }
     if error.is_parse() {

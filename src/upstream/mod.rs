@@ -23,6 +23,7 @@ mod socket;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod watch;
 
 use std::sync::atomic::AtomicUsize;
@@ -38,6 +39,7 @@ use crate::telemetry::UpstreamGauges;
 pub use body::{BoxError, OriginBody, RequestBody};
 pub use error::{ForwardError, OriginError, Place};
 pub use forward::{ForwardTimes, Forwarded};
+pub use upload::{Refused, Upload};
 
 use complaints::Complaints;
 use pool::Pool;

@@ -20,7 +20,8 @@ use crate::clock::{Clock, Stepper, Timestamp};
 use crate::config;
 use crate::telemetry::UpstreamGauges;
 
-use super::{BoxError, ForwardError, Forwarded, RequestBody, Upstream};
+use super::{BoxError, ForwardError, Forwarded, RequestBody, Upload, Upstream};
+use crate::pace::Pace;
 
 /// A complete, keep-alive answer.
 pub const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -264,13 +265,19 @@ pub async fn until_unused(upstream: &Upstream) {
 }
 
 /// A request body whose frames a test sends one by one.
-pub struct Fed(mpsc::Receiver<Result<Frame<Bytes>, BoxError>>);
+pub struct Fed(pub mpsc::Receiver<Result<Frame<Bytes>, BoxError>>);
 
 pub struct Feeder(mpsc::Sender<Result<Frame<Bytes>, BoxError>>);
 
 pub fn fed() -> (Feeder, RequestBody) {
     let (feeder, frames) = mpsc::channel(1);
     (Feeder(feeder), RequestBody::other(Fed(frames)))
+}
+
+/// The same, held to a pace.
+pub fn fed_at(pace: Pace) -> (Feeder, RequestBody) {
+    let (feeder, frames) = mpsc::channel(1);
+    (Feeder(feeder), RequestBody::other(Upload::new(Fed(frames), pace, u64::MAX)))
 }
 
 impl Feeder {

@@ -6,6 +6,7 @@ use http::Method;
 use http_body_util::BodyExt;
 
 use crate::clock::Clock;
+use crate::pace::Pace;
 use crate::upstream::testing::*;
 use crate::upstream::{OriginError, Upstream};
 
@@ -249,12 +250,30 @@ async fn an_upload_is_not_cut_while_it_makes_progress() {
         tokio::time::sleep(limit / 6).await;
         assert!(feeder.feed(b"piece").await);
     }
-    // More than `first_byte` in all; now the upload stands still.
+    // More than `first_byte` in all; now the upload is complete, and it is the origin that is silent.
     let clock = Clock::system();
     let fed = clock.mono();
+    drop(feeder);
     assert_eq!(failure(asked).await.as_str(), "first-byte-timeout");
     // The last piece may have been taken a little before it was seen to be.
     assert!(clock.mono().since(fed) >= limit / 2);
+}
+
+#[tokio::test]
+async fn an_upload_that_stands_still_is_the_clients_failure() {
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |cfg| cfg.timeout.first_byte = Duration::from_millis(50));
+    let (feeder, body) = fed_at(Pace { rate: 1000, grace: Duration::from_millis(300) });
+    let asked = ask(&up, request(Method::POST, "/", body));
+    let mut peer = origin.accept().await;
+    peer.head().await;
+    assert!(feeder.feed(b"piece").await);
+    let error = failure(asked).await;
+    assert!(error.is_the_clients());
+    assert_eq!(error.as_str(), "request-timeout", "{error}");
+    feeder.until_dropped().await;
+    peer.until_closed().await;
+    until(|| gauges(&up).open == 0).await;
 }
 
 #[tokio::test]

@@ -366,6 +366,8 @@ workers = 2
 lame_duck = "0s"
 drain = "{drain}"
 header_time = "5m"
+first_byte_time = "5m"
+idle_time = "5m"
 [upstream.api]
 servers = ["{}"]
 timeout = {{ first_byte = "5m", total = "10m" }}

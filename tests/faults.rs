@@ -336,7 +336,11 @@ fn what_is_stored_stands_in_for_an_origin_that_fails() {
 #[test]
 fn a_client_whose_head_does_not_come_is_closed() {
     let origin = Origin::ok("x", &[]);
-    let larder = Larder::start(&config(&[origin.addr()], "", "[limits]\nheader_time = \"300ms\""));
+    let larder = Larder::start(&config(
+        &[origin.addr()],
+        "",
+        "[limits]\nheader_time = \"300ms\"\nfirst_byte_time = \"300ms\"",
+    ));
     let rows: &[(&str, &[u8])] = &[
         ("nothing", b""),
         ("the first letter", b"P"),
@@ -365,7 +369,7 @@ fn a_client_whose_head_does_not_come_is_closed() {
 #[test]
 fn a_kept_connection_that_is_not_used_is_closed() {
     let origin = Origin::ok("x", &[]);
-    let larder = Larder::start(&config(&[origin.addr()], "", "[limits]\nheader_time = \"300ms\""));
+    let larder = Larder::start(&config(&[origin.addr()], "", "[limits]\nidle_time = \"300ms\""));
     let mut connection = Connection::open(larder.proxy());
     assert_eq!(connection.request("GET", "/off", &[], b"").status, 200);
     assert!(connection.closes());
@@ -376,7 +380,11 @@ fn a_slow_answer_is_no_slow_head() {
     let gate = Gate::new();
     let held = gate.clone();
     let origin = Origin::start(move |_| Script::new().wait(&held).then_ok(b"late", &[]));
-    let larder = Larder::start(&config(&[origin.addr()], "", "[limits]\nheader_time = \"100ms\""));
+    let larder = Larder::start(&config(
+        &[origin.addr()],
+        "",
+        "[limits]\nfirst_byte_time = \"100ms\"\nheader_time = \"100ms\"\nidle_time = \"100ms\"",
+    ));
     let waiting = client(&larder, "/off".to_owned());
     gate.wait_for_arrivals(1);
     // Another connection runs into the limit meanwhile: three times, for good measure.
@@ -401,25 +409,6 @@ fn heads_beyond_the_limits_are_refused() {
     assert_eq!(origin.requests().len(), 0);
     let fits = "x".repeat(10_000);
     assert_eq!(larder.get("/off", &[("X-Long", &fits)]).status, 200);
-}
-
-#[test]
-fn connections_beyond_the_limit_wait_for_a_place() {
-    let origin = Origin::ok("x", &[]);
-    let config =
-        config(&[origin.addr()], "", "[limits]\nconnections = 2").replace("workers = 2", "workers = 1");
-    let larder = Larder::start(&config);
-    let mut kept: Vec<_> = (0..2).map(|_| Connection::open(larder.proxy())).collect();
-    for connection in &mut kept {
-        assert_eq!(connection.request("GET", "/off", &[], b"").status, 200);
-    }
-    let mut third = Connection::open(larder.proxy());
-    third.write_head("GET", "/off", &[]);
-    // Another round of those who have a place: the third still waits.
-    assert_eq!(kept[0].request("GET", "/off", &[], b"").status, 200);
-    assert_eq!((larder.stats()["connections"].as_u64(), origin.requests().len()), (Some(2), 3));
-    drop(kept.pop());
-    assert_eq!(third.response("GET").status, 200);
 }
 
 #[test]

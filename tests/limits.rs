@@ -262,3 +262,375 @@ fn a_target_longer_than_any_that_is_taken_is_answered_414() {
     }
     assert_eq!(send(larder.proxy(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
 }
+
+/// A response of 64 MiB, more than any kernel holds for a client that does not read.
+fn endless(_: &support::Request) -> Script {
+    Script::new()
+        .head(200, &[("Content-Length", "67108864"), ("Cache-Control", "no-store")])
+        .repeat(vec![b'x'; 1 << 16], 1 << 10)
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off() {
+    let origin = Origin::start(endless);
+    let larder = larder(&origin, "response_rate = \"1MB\"\nresponse_grace = \"300ms\"");
+    let mut connection = Connection::open(larder.proxy());
+    connection.write_head("GET", "/big", &[]);
+    // Its head has come, and nothing more of it is ever read.
+    let head = connection.response_head("GET");
+    assert_eq!(head.status, 200);
+    is_let_go(&larder);
+    origin.wait_for_open_connections(0);
+    assert_eq!(ended(&larder, "slow-reader"), 1.0);
+    // Whoever reads gets all of it, at its own pace.
+    let whole = larder.get("/big", &[]);
+    assert_eq!((whole.body.len(), whole.complete), (64 << 20, true));
+}
+
+#[test]
+fn an_answer_on_http2_that_its_client_does_not_take_ends_and_the_others_go_on() {
+    let origin = Origin::start(|request| match request.target.as_str() {
+        "/big" => endless(request),
+        _ => Script::ok("x", &[]),
+    });
+    let larder = larder(&origin, "response_rate = \"1MB\"\nresponse_grace = \"300ms\"");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(larder.proxy()).await.unwrap();
+        let (mut send, connection) =
+            hyper::client::conn::http2::handshake::<_, _, Pieces>(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        // Its window stays shut: nothing of its body is read until the other end has given up.
+        let stuck = send.send_request(post("/big", vec![], true)).await.unwrap();
+        let metrics = || ended(&larder, "slow-reader") == 1.0;
+        assert!(within(PATIENCE, metrics));
+        let broken = tokio::time::timeout(PATIENCE, stuck.into_body().collect()).await.expect("it hangs");
+        assert!(broken.is_err(), "it looks whole");
+        let other = send.send_request(post("/other", vec![], true)).await.unwrap();
+        assert_eq!(other.into_body().collect().await.unwrap().to_bytes(), "x");
+    });
+}
+
+fn ended(larder: &Larder, reason: &str) -> f64 {
+    larder.metric(&format!("larder_connections_ended_total{{reason=\"{reason}\"}}")).unwrap()
+}
+
+#[test]
+fn a_head_that_trickles_is_answered_408_however_long_it_goes_on() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "header_time = \"400ms\"");
+    for before in [0, 1] {
+        let mut connection = Connection::open(larder.proxy());
+        for _ in 0..before {
+            assert_eq!(connection.request("GET", "/", &[], b"").status, 200);
+        }
+        connection.write(b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ");
+        let mut writer = connection.stream().try_clone().unwrap();
+        let trickle = std::thread::spawn(move || {
+            (0..1000)
+                .take_while(|_| {
+                    std::thread::sleep(Duration::from_millis(20));
+                    std::io::Write::write_all(&mut writer, b"x").is_ok()
+                })
+                .count()
+        });
+        is_refused(&connection.response("GET"), 408, "head-timeout");
+        drop(connection);
+        assert!(trickle.join().unwrap() < 1000);
+    }
+    assert_eq!(ended(&larder, "head"), 2.0);
+}
+
+#[test]
+fn each_kind_of_waiting_has_its_own_limit() {
+    let origin = Origin::ok("x", &[]);
+    let silent = larder(&origin, "first_byte_time = \"200ms\"");
+    assert!(Connection::open(silent.proxy()).closes());
+    assert_eq!(ended(&silent, "first-byte"), 1.0);
+    let idle = larder(&origin, "idle_time = \"200ms\"");
+    let mut connection = Connection::open(idle.proxy());
+    assert_eq!(connection.request("GET", "/", &[], b"").status, 200);
+    assert!(connection.closes());
+    assert_eq!(ended(&idle, "idle"), 1.0);
+    // Neither is the other's: a new connection may be silent for as long as it likes here, and a used one there.
+    let mut connection = Connection::open(silent.proxy());
+    assert_eq!(connection.request("GET", "/", &[], b"").status, 200);
+    let mut new = Connection::open(idle.proxy());
+    for _ in 0..2 {
+        assert!(Connection::open(silent.proxy()).closes());
+        let mut used = Connection::open(idle.proxy());
+        used.request("GET", "/", &[], b"");
+        assert!(used.closes());
+    }
+    assert_eq!(connection.request("GET", "/", &[], b"").status, 200);
+    assert_eq!(new.request("GET", "/", &[], b"").status, 200);
+}
+
+/// Frames of HTTP/2 (RFC 9113 §4.1) as a client writes them.
+mod frames {
+    pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    pub const SETTINGS: u8 = 4;
+    pub const PING: u8 = 6;
+    pub const GOAWAY: u8 = 7;
+
+    pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(payload);
+        bytes
+    }
+
+    /// `GET /` by indexed fields alone (RFC 7541 appendix A), and `:authority` written out.
+    pub fn get(stream: u32) -> Vec<u8> {
+        frame(1, 0x5, stream, &[&[0x82, 0x84, 0x86, 0x41, 0x01][..], b"a"].concat())
+    }
+}
+
+/// The kinds of the frames that come until the other end closes.
+fn kinds(connection: &mut Connection, mut at_each: impl FnMut(&mut Connection, u8)) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    while !connection.closes() {
+        let head = connection.read_some(9);
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let payload = connection.read_some(length);
+        // As every client does: a GOAWAY is final when a ping that was sent with it comes back.
+        if head[3] == frames::PING && head[4] == 0 {
+            let _ = connection.try_write(&frames::frame(frames::PING, 1, 0, &payload));
+        }
+        kinds.push(head[3]);
+        at_each(connection, head[3]);
+    }
+    kinds
+}
+
+#[test]
+fn a_connection_of_http2_on_which_nothing_is_asked_is_closed_with_a_goaway() {
+    use frames::{GOAWAY, PING, PREFACE, SETTINGS, frame, get};
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "idle_time = \"300ms\"\nheader_time = \"300ms\"");
+    // Before its first request: silent after the preface, or after its settings; and what it says is not asked.
+    for said in [PREFACE.to_vec(), [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()] {
+        let mut connection = Connection::open(larder.proxy());
+        connection.write(&said);
+        kinds(&mut connection, |_, _| ());
+    }
+    // After one, though it pings all the time.
+    let mut connection = Connection::open(larder.proxy());
+    connection.write(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &get(1), &frame(PING, 0, 0, &[7; 8])].concat());
+    let seen = kinds(&mut connection, |connection, kind| {
+        if kind == PING {
+            std::thread::sleep(Duration::from_millis(10));
+            let _ = connection.try_write(&frame(PING, 0, 0, &[7; 8]));
+        }
+    });
+    assert!(seen.contains(&GOAWAY) && seen.contains(&PING), "{seen:?}");
+    is_let_go(&larder);
+}
+
+#[test]
+fn a_client_of_http2_that_takes_most_requests_back_is_cut_off() {
+    use frames::{PREFACE, SETTINGS, frame, get};
+    let gate = support::Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |request| match request.target.as_str() {
+        "/" => Script::new().wait(&held).then_ok("x", &[]),
+        _ => Script::ok("x", &[]),
+    });
+    let larder = larder(&origin, "");
+    let mut connection = Connection::open(larder.proxy());
+    connection.write(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat());
+    let mut taken_back = 0;
+    for stream in 0..2000 {
+        let stream = 2 * stream + 1;
+        let reset = frame(3, 0, stream, &8_u32.to_be_bytes());
+        if connection.try_write(&get(stream)).and_then(|()| connection.try_write(&reset)).is_err() {
+            break;
+        }
+        taken_back += 1;
+    }
+    kinds(&mut connection, |_, _| ());
+    is_let_go(&larder);
+    gate.open();
+    assert!(taken_back > 0);
+    assert_eq!(larder.get("/other", &[]).status, 200);
+}
+
+#[test]
+fn the_last_request_of_a_connection_is_told_that_it_is() {
+    let origin = Origin::ok("x", &[("Cache-Control", "max-age=60")]);
+    let larder = larder(&origin, "requests = 3");
+    let mut connection = Connection::open(larder.proxy());
+    for number in 1..=3 {
+        let response = connection.request("GET", "/", &[], b"");
+        let last = if number == 3 { "close" } else { "" };
+        assert_eq!((response.status, response.header("connection")), (200, last), "{number}");
+    }
+    assert!(connection.closes());
+    // What was sent ahead is not answered, and its client has been told so.
+    let mut connection = Connection::open(larder.proxy());
+    connection.write(&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5));
+    let answers = (0..3).map(|_| connection.response("GET").status).collect::<Vec<_>>();
+    assert_eq!((answers, connection.closes()), (vec![200; 3], true));
+    let mut connection = Connection::open(larder.proxy());
+    let asked =
+        [frames::PREFACE, &frames::frame(4, 0, 0, b""), &frames::get(1), &frames::get(3), &frames::get(5)];
+    connection.write(&asked.concat());
+    let seen = kinds(&mut connection, |_, _| ());
+    let heads = seen.iter().filter(|kind| **kind == 1).count();
+    assert!(heads == 3 && seen.contains(&frames::GOAWAY), "{seen:?}");
+    assert_eq!(ended(&larder, "requests"), 3.0);
+}
+
+#[test]
+fn an_upload_that_is_refused_does_not_lose_the_answer() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "");
+    for _ in 0..5 {
+        // All of it is sent, whatever comes back meanwhile, and only then is the answer read: more than
+        // any kernel holds.
+        let mut connection = Connection::open(larder.proxy());
+        connection.write_head("POST", "/small", &[("Content-Length", "20000000")]);
+        for _ in 0..200 {
+            connection.write(&[b'x'; 100_000]);
+        }
+        is_refused(&connection.response("POST"), 413, "request-too-large");
+    }
+    is_let_go(&larder);
+}
+
+#[test]
+fn where_all_places_are_taken_the_one_that_is_unused_for_longest_makes_room() {
+    let gate = support::Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |request| match request.target.as_str() {
+        "/held" => Script::new().wait(&held).then_ok("late", &[]),
+        _ => Script::ok("x", &[]),
+    });
+    let larder = larder(&origin, "connections = 3\nidle_time = \"5m\"\nfirst_byte_time = \"5m\"");
+    let mut busy = Connection::open(larder.proxy());
+    busy.write_head("GET", "/held", &[]);
+    gate.wait_for_arrivals(1);
+    // One that has said nothing yet, and one between requests.
+    let mut silent = Connection::open(larder.proxy());
+    assert!(within(PATIENCE, || larder.stats()["connections"] == 2), "{}", larder.stats());
+    let mut idle = Connection::open(larder.proxy());
+    assert_eq!(idle.request("GET", "/", &[], b"").status, 200);
+    let mut first = Connection::open(larder.proxy());
+    assert_eq!(first.request("GET", "/", &[], b"").status, 200);
+    assert!(silent.closes());
+    let mut second = Connection::open(larder.proxy());
+    assert_eq!(second.request("GET", "/", &[], b"").status, 200);
+    assert!(idle.closes());
+    assert_eq!(first.request("GET", "/", &[], b"").status, 200, "it was used since");
+    gate.open();
+    assert_eq!(busy.response("GET").text(), "late", "what is being answered makes no room");
+    assert_eq!(ended(&larder, "made-room"), 2.0);
+}
+
+#[test]
+fn where_all_places_are_used_a_newcomer_is_told_so_and_those_who_have_one_go_on() {
+    let gate = support::Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |_| Script::new().wait(&held).then_ok("late", &[]));
+    let larder = larder(&origin, "connections = 2");
+    let mut busy: Vec<_> = (0..2).map(|_| Connection::open(larder.proxy())).collect();
+    for (number, connection) in busy.iter_mut().enumerate() {
+        connection.write_head("GET", &format!("/held/{number}"), &[]);
+    }
+    gate.wait_for_arrivals(2);
+    let refused = larder.get("/", &[]);
+    is_refused(&refused, 503, "too-many-connections");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(ended(&larder, "refused"), 1.0);
+    gate.open();
+    for connection in &mut busy {
+        assert_eq!(connection.response("GET").text(), "late");
+    }
+    drop(busy);
+    // Seen to be closed a moment later.
+    assert!(within(PATIENCE, || larder.get("/", &[]).status == 200));
+}
+
+#[test]
+fn an_address_has_no_more_connections_than_it_may() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "per_address = 2");
+    let mut held: Vec<_> = (0..2).map(|_| Connection::open(larder.proxy())).collect();
+    for connection in &mut held {
+        assert_eq!(connection.request("GET", "/", &[], b"").status, 200);
+    }
+    is_refused(&larder.get("/", &[]), 503, "too-many-connections");
+    assert_eq!(held[0].request("GET", "/", &[], b"").status, 200);
+    assert_eq!(ended(&larder, "refused-address"), 1.0);
+    drop(held.pop());
+    // Seen to be closed a moment later.
+    assert!(within(PATIENCE, || larder.get("/", &[]).status == 200));
+}
+
+/// Connections that hold on to what they can get: by each phase in which a client may be slow.
+fn crowd(larder: &Larder, each: usize) -> Vec<Connection> {
+    let rows: [&[u8]; 4] = [
+        b"",
+        b"GET /slow HTTP/1.1\r\nHost: a\r\nX-Slow: ",
+        b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ];
+    let mut crowd = Vec::new();
+    for said in rows {
+        for _ in 0..each {
+            let mut connection = Connection::open(larder.proxy());
+            connection.write(said);
+            crowd.push(connection);
+        }
+    }
+    crowd
+}
+
+#[test]
+fn hundreds_who_are_slow_in_every_way_do_not_keep_anybody_waiting() {
+    support::allow_many_files();
+    let origin = Origin::ok("x", &[("Cache-Control", "max-age=60")]);
+    let larder = larder(&origin, "");
+    let mut healthy = Connection::open(larder.proxy());
+    assert_eq!(healthy.request("GET", "/hit", &[], b"").status, 200);
+    let crowd = crowd(&larder, 100);
+    for number in 0..200 {
+        assert_eq!(healthy.request("GET", "/hit", &[], b"").status, 200);
+        if number % 10 == 0 {
+            assert_eq!(larder.get(&format!("/miss/{number}"), &[]).status, 200);
+        }
+    }
+    assert!(larder.stats()["connections"].as_u64().unwrap() >= 400, "{}", larder.stats());
+    drop(crowd);
+    assert!(within(PATIENCE, || larder.stats()["connections"] == 1), "{}", larder.stats());
+}
+
+/// By hand: `cargo test --release --test limits -- --ignored --nocapture`.
+#[test]
+#[ignore = "20,000 connections, and more descriptors than CI may have"]
+fn five_thousand_of_each_kind_of_slow_client_hurt_nobody() {
+    support::allow_many_files();
+    let origin = Origin::ok("x", &[("Cache-Control", "max-age=60")]);
+    let larder = larder(&origin, "connections = 50000\nper_address = 50000");
+    let mut healthy = Connection::open(larder.proxy());
+    assert_eq!(healthy.request("GET", "/hit", &[], b"").status, 200);
+    let memory = |when: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", larder.id())).unwrap();
+        println!("{when}: {}", status.lines().find(|line| line.starts_with("VmRSS")).unwrap());
+    };
+    memory("before");
+    let crowd = crowd(&larder, 5000);
+    memory("with all of them");
+    for number in 0..20_000 {
+        assert_eq!(healthy.request("GET", "/hit", &[], b"").status, 200);
+        if number % 100 == 0 {
+            assert_eq!(larder.get(&format!("/miss/{number}"), &[]).status, 200);
+        }
+    }
+    drop(crowd);
+    assert!(within(PATIENCE * 3, || larder.stats()["connections"].as_u64() <= Some(1)), "{}", larder.stats());
+    memory("after");
+}

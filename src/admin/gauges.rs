@@ -24,6 +24,7 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
         tunnels_ended: shared.tunnels.ended(),
         proxy_headers: shared.proxy_headers.counts(),
         interim_passed: shared.interim.passed(),
+        cuts: shared.cuts.counts(),
         interim_dropped: shared.interim.dropped(),
         fetches: shared.flights.len() as u64,
         tasks: shared.tasks(),

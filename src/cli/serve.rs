@@ -46,7 +46,7 @@ pub(super) fn serve(source: &Source) -> ExitCode {
         Ok(signals) => signals,
         Err(code) => return code,
     };
-    raise_file_limit(config.limits.connections);
+    raise_file_limit();
     if let Some(exposed) = config.exposed_secrets() {
         tracing::warn!("{exposed}");
     }
@@ -139,16 +139,11 @@ fn init_log(config: &Config) -> io::Result<Messages> {
     telemetry::init(&config.log.level, json, terminal && colours())
 }
 
-/// Every connection needs a file descriptor, and the usual limit of 1024 is a soft one.
-fn raise_file_limit(connections: usize) {
-    // Upstreams, Redis and logs need some, too.
-    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(1024);
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit >= wanted => {}
-        Ok(limit) => {
-            tracing::warn!(limit, wanted, "the limit of open files may be reached before limits.connections");
-        }
-        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+/// Every connection needs a file descriptor, and the usual limit of 1024 is a soft one. Whether it is enough is
+/// for those to say who know what for.
+fn raise_file_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
     }
 }
 

@@ -269,18 +269,34 @@ fn limits(mut section: Section<'_>) -> Limits {
     let head = s.size("head_size", u64::try_from(d.head_size).unwrap_or(u64::MAX), "write at least \"8KiB\"");
     let head_span = s.span_of("head_size");
     check_head_size(s.reader, head, head_span);
+    let connections = s.count("connections", d.connections, 1..=10_000_000);
+    let per_address = s.count("per_address", defaults::per_address(connections), 1..=10_000_000);
+    not_beyond(s, ("per_address", per_address), ("connections", connections));
     let drain = s.duration("drain", d.drain, Zero::Fine);
     // A default gives way to what was written.
     let lame_duck = s.duration("lame_duck", d.lame_duck.min(drain), Zero::Fine);
     not_beyond(s, ("lame_duck", lame_duck), ("drain", drain));
     let limits = Limits {
-        connections: s.count("connections", d.connections, 1..=10_000_000),
-        header_time: s.duration("header_time", d.header_time, Zero::Refused("write such as \"30s\"")),
+        connections,
+        per_address,
+        first_byte_time: s.duration(
+            "first_byte_time",
+            d.first_byte_time,
+            Zero::Refused("write such as \"10s\""),
+        ),
+        header_time: s.duration("header_time", d.header_time, Zero::Refused("write such as \"10s\"")),
+        idle_time: s.duration(
+            "idle_time",
+            d.idle_time,
+            Zero::Refused("write requests = 1 to keep no connection"),
+        ),
+        requests: s.count("requests", d.requests, 1..=u64::MAX),
         head_size: usize::try_from(head).unwrap_or(d.head_size),
         // The header map refuses more than some 24,000.
         fields: s.count("fields", d.fields, 1..=10_000),
         target: target(s, d.target, head),
         body: pace(s, ("body_rate", "body_grace"), d.body),
+        response: pace(s, ("response_rate", "response_grace"), d.response),
         streams: s.count("streams", d.streams, 1..=65_535),
         tunnel_idle: s.duration("tunnel_idle", d.tunnel_idle, Zero::Refused("write such as \"5m\"")),
         lame_duck,

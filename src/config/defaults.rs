@@ -118,10 +118,19 @@ impl Default for Timing {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // Some 100 KiB each at worst: about 1 GiB.
-            connections: 10_000,
-            // Enough for the slowest honest client; also the usual keep-alive of peers.
-            header_time: Duration::from_secs(30),
+            // Some 20 KiB each while they wait: 320 MiB.
+            connections: 16_384,
+            // Three quarters: no single address can take them all.
+            per_address: per_address(16_384),
+            // Whoever connects has something to ask. Browsers open a connection ahead, and open it again.
+            first_byte_time: Duration::from_secs(10),
+            // A packet lost three times over is still in time.
+            header_time: Duration::from_secs(10),
+            // Longer than the 60 s of the load balancers that stand in front, so that they close first and
+            // none of their requests meets a closing connection.
+            idle_time: Duration::from_secs(75),
+            // Bounds what a connection may gather, and is met by machines alone.
+            requests: 1_000_000,
             // Room for large cookies and tokens; servers behind often take less.
             head_size: 64 * 1024,
             // Twice what large sites send.
@@ -131,6 +140,9 @@ impl Default for Limits {
             // A modem is six times as fast. The grace is a pause for a phone between two cells, and what a
             // peer that sends a byte a second gets.
             body: Pace { rate: 240, grace: Duration::from_secs(10) },
+            // The same rate; twice the grace, since TCP itself pauses for some 15 s before it finds back to a
+            // phone that was in a tunnel.
+            response: Pace { rate: 240, grace: Duration::from_secs(20) },
             // What browsers and other servers use.
             streams: 128,
             // Those who speak through one send a sign of life every 20 to 60 s: several may be lost.
@@ -186,3 +198,8 @@ pub(super) const LEAST_HEAD: u64 = 8 * KIB;
 /// Of a request's body: as much as `timeout.total` lets through at 140 Mbit/s. Larder streams it and holds none
 /// of it, so this spares the origin, which may well take less.
 pub(super) const MAX_BODY: u64 = 1 << 30;
+
+/// Connections that one address may have of so many.
+pub(super) const fn per_address(connections: usize) -> usize {
+    connections.saturating_mul(3).div_ceil(4)
+}

@@ -107,11 +107,16 @@ impl Limits {
     fn needs_restart(&self, new: &Self, names: &mut Vec<&'static str>) {
         let Self {
             connections,
+            per_address: _,
+            first_byte_time: _,
             header_time: _,
+            idle_time: _,
+            requests: _,
             head_size: _,
             fields: _,
             target: _,
             body: _,
+            response: _,
             streams: _,
             tunnel_idle: _,
             lame_duck: _,
@@ -159,6 +164,8 @@ mod tests {
             (
                 "[limits]\nconnections = 7\nheader_time = \"1s\"\nhead_size = \"9KiB\"\nfields = 7\n\
                  target = \"8000B\"\nbody_rate = \"7B\"\nbody_grace = \"7s\"\n\
+                 response_rate = \"7B\"\nresponse_grace = \"7s\"\nfirst_byte_time = \"7s\"\n\
+                 idle_time = \"7s\"\nrequests = 7\nper_address = 3\n\
                  streams = 7\ntunnel_idle = \"1s\"\nlame_duck = \"1s\"\ndrain = \"1s\"\nadmin_time = \"1s\"\n[timing]\nslow_request = \"off\"\n",
                 &["limits.connections"],
             ),

@@ -239,8 +239,16 @@ pub struct Timing {
 pub struct Limits {
     /// Open client connections, all workers together.
     pub connections: usize,
-    /// Time for a request's head to arrive; also how long a kept-alive connection may idle.
+    /// Open connections of one client address, trusted proxies aside.
+    pub per_address: usize,
+    /// Time for the first byte on a new connection.
+    pub first_byte_time: Duration,
+    /// Time for a request's head to arrive, from its first byte to its last.
     pub header_time: Duration,
+    /// How long a connection may be kept between requests.
+    pub idle_time: Duration,
+    /// Requests on a connection.
+    pub requests: u64,
     /// Bytes of a request's head.
     pub head_size: usize,
     /// Fields of a request's head.
@@ -249,6 +257,8 @@ pub struct Limits {
     pub target: usize,
     /// How slowly a request's body may come: `body_rate` and `body_grace`.
     pub body: Pace,
+    /// How slowly a client may take what it is sent: `response_rate` and `response_grace`.
+    pub response: Pace,
     /// Concurrent HTTP/2 streams on a connection.
     pub streams: u32,
     /// How long a tunnel (an upgraded connection) may stay open while nothing moves in it.

@@ -1,63 +1,112 @@
 //! One client connection, HTTP/1.1 or HTTP/2 in the clear.
 //!
-//! Knows how to tell the two apart and the limits of each.
+//! Knows how to tell the two apart, the limits of each, and how each is ended.
 //! Must not know: what is asked on it.
 //!
 //! Cancellation: when the client goes, hyper drops the requests' futures and bodies, and with them
 //! everything that they hold.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use http::{StatusCode, Version};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, StatusCode, Version};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::answer::answer;
+use super::client::Client;
+use super::life::{Due, Life, Watch};
+use super::stop::Stop;
+use super::streams::{Held, Streams};
+use super::watched::{Watch as Scan, Watched};
 use crate::config::Limits;
 use crate::interim::{Answering, Line, Socket};
-use crate::proxy::{Client, Host};
+use crate::proxy::{self, Host};
+use crate::telemetry::{Cut, Cuts};
 use crate::worker::Worker;
-
-use super::answer::{Activity, answer};
-use super::stop::Stop;
-use super::watched::{Watch, Watched};
 
 /// How an HTTP/2 connection with prior knowledge begins (RFC 9113 §3.4). No HTTP/1 method is `PRI`.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Pause between looks at a connection that has sent only the first bytes of either protocol: the
 /// first, and the longest. It grows, so that many who say only `P` cost next to nothing.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// hyper's own lower bound of a connection's buffer.
+const MIN_BUFFER: usize = 8192;
 /// Bytes that one HTTP/2 stream may have waiting for a slow client.
 const STREAM_BUFFER: usize = 64 * 1024;
+/// Bytes of request bodies that a client of HTTP/2 may send before they are asked for, on all its streams
+/// together: what a link of 80 Mbit/s brings in a tenth of a second.
+const WINDOW: u32 = 1024 * 1024;
+/// HTTP/2 streams that a client may take back before they were looked at; what is more than a page's worth
+/// is an attack (CVE-2023-44487), and ends the connection.
+const TAKEN_BACK: usize = 20;
+/// HTTP/2 streams that we may have to refuse for what is wrong with them, in the life of a connection.
+const REFUSED: usize = 128;
+/// A peer that is gone without a word is noticed by its silence: how long, and how long after we asked.
+const ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
-/// Serves a connection to its end.
-pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, stop: Stop) {
+/// Serves a connection to its end. `place` is held for as long as its socket is open; who looks for one notes
+/// it in `life`.
+pub(super) async fn serve(
+    worker: Arc<Worker>,
+    stream: TcpStream,
+    peer: IpAddr,
+    stop: Stop,
+    life: Arc<Life>,
+    place: impl Send + Sync + Unpin + 'static,
+) {
     let limits = worker.shared.snapshot.load().config.limits.clone();
+    let cuts = Arc::clone(&worker.shared.cuts);
     // Without it small responses wait for the client's delayed acknowledgements.
     let _a_dead_socket_shows_when_read = stream.set_nodelay(true);
     let mut stopping = stop.clone();
     let first = tokio::select! {
         biased;
-        first = timeout(limits.header_time, is_http2(&stream)) => first,
+        first = first(&stream, &limits, &cuts) => first,
+        () = life.asked_to_leave() => return cuts.count(Cut::MadeRoom),
         () = stopping.nothing_came() => return,
     };
-    match first {
-        Ok(Ok(true)) => serve_http2(worker, stream, peer, stop, &limits).await,
-        Ok(Ok(false)) => serve_http1(worker, stream, peer, stop, &limits).await,
-        // Gone, or silent for too long: nothing was asked, so there is nobody to answer.
-        Ok(Err(_)) | Err(_) => {}
+    // Gone, or silent for too long: nothing was asked, so there is nobody to answer.
+    let Ok(First { is_http2, at }) = first else { return };
+    let watch = Watch::new(Arc::clone(&life), &limits, is_http2, at);
+    let client = TokioIo::new(Client::new(stream, Arc::clone(&life), limits.response, place));
+    let served = Served { worker, peer, life, limits, stop, watch, cuts };
+    match is_http2 {
+        true => served.http2(client).await,
+        false => served.http1(client).await,
     }
 }
 
-/// Looks at the first bytes without taking them.
-async fn is_http2(stream: &TcpStream) -> std::io::Result<bool> {
+/// How a connection begins.
+struct First {
+    is_http2: bool,
+    /// When the first byte came.
+    at: Instant,
+}
+
+/// Waits for the first bytes, and looks at them without taking them.
+async fn first(stream: &TcpStream, limits: &Limits, cuts: &Cuts) -> io::Result<First> {
+    let late = |why: Cut| {
+        cuts.count(why);
+        io::Error::from(io::ErrorKind::TimedOut)
+    };
+    timeout(limits.first_byte_time, stream.peek(&mut [0])).await.map_err(|_| late(Cut::FirstByte))??;
+    let at = Instant::now();
+    let is_http2 = timeout(limits.header_time, is_http2(stream)).await.map_err(|_| late(Cut::Head))??;
+    Ok(First { is_http2, at })
+}
+
+async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut start = [0; PREFACE.len()];
     let mut pause = LOOK_AGAIN.0;
     loop {
@@ -72,88 +121,209 @@ async fn is_http2(stream: &TcpStream) -> std::io::Result<bool> {
     }
 }
 
-async fn serve_http1(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, mut stop: Stop, limits: &Limits) {
-    let activity = Arc::new(Activity::default());
-    let turns = Arc::clone(&activity);
-    let line = Line::new(&worker.shared.pseudonym, Arc::clone(&worker.shared.interim));
-    let watch = Watch::new(limits.head_size);
-    let socket = Socket::new(Watched::new(TokioIo::new(stream), watch.clone()), Arc::clone(&line));
-    let host = Host::default();
-    let guest = host.clone();
-    let service = service_fn(move |mut request| {
-        guest.offer(&mut request);
-        let (worker, watch) = (Arc::clone(&worker), watch.clone());
-        let turn = line.open();
-        // RFC 9110 §15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
-        let interim = (request.version() == Version::HTTP_11).then(|| turn.interim());
-        let client = Client { peer, interim, fault: watch.fault(turn.number()) };
-        let answer = answer(worker, client, request, turns.begin()).map(move |response| {
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                watch.stop();
-            }
-            Ok::<_, Infallible>(response)
-        });
-        Answering::new(turn, answer)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_time)
-        .max_buf_size(limits.head_size.max(MIN_BUFFER))
-        .max_header_size(limits.head_size)
-        .max_headers(limits.fields)
-        // So it is by default; interim responses would not be safe with it (`interim/socket.rs`).
-        .pipeline_flush(false)
-        .serve_connection(socket, service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    // A client of HTTP/1 that has nothing under way can be told nothing, and may be about to ask: each
-    // answer says that it is the last (`answer`), and only who then asks for nothing is closed.
-    let mut stopping = stop.clone();
-    let leaving = async {
-        let lame_duck = stopping.leaving().await;
-        activity.quiet(lame_duck).await;
-    };
-    let stopped = tokio::select! {
-        biased;
-        _ = connection.as_mut() => false,
-        () = leaving => true,
-    };
-    if stopped {
-        connection.as_mut().graceful_shutdown();
-        let _client_errors_are_its_own = connection.await;
-    }
-    // A tunnel is still this client's connection.
-    host.over(stop.deaf()).await;
+/// A connection of which it is known what it speaks.
+struct Served {
+    worker: Arc<Worker>,
+    peer: IpAddr,
+    life: Arc<Life>,
+    limits: Limits,
+    stop: Stop,
+    watch: Watch,
+    cuts: Arc<Cuts>,
 }
 
-/// hyper's own lower bound of a connection's buffer.
-const MIN_BUFFER: usize = 8192;
+impl Served {
+    async fn http1<P: Send + Sync + Unpin + 'static>(self, client: TokioIo<Client<P>>) {
+        let Self { worker, peer, life, limits, stop, watch, cuts } = self;
+        let line = Line::new(&worker.shared.pseudonym, Arc::clone(&worker.shared.interim));
+        let scan = Scan::new(limits.head_size);
+        let socket = Socket::new(Watched::new(client, scan.clone()), Arc::clone(&line));
+        let (all, ends, noted) = (limits.requests, Arc::clone(&life), Arc::clone(&cuts));
+        let host = Host::default();
+        let (guest, mut deaf) = (host.clone(), stop.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            guest.offer(&mut request);
+            let (worker, noted, scan) = (Arc::clone(&worker), Arc::clone(&noted), scan.clone());
+            let (number, mut running) = ends.begin();
+            let turn = line.open();
+            // RFC 9110 §15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
+            let interim = (request.version() == Version::HTTP_11).then(|| turn.interim());
+            let client = proxy::Client { peer, interim, fault: scan.fault(turn.number()) };
+            let answer = async move {
+                let mut response = answer(worker, client, request).await;
+                running.answer();
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    scan.stop();
+                } else if number >= all {
+                    // RFC 9112 §9.6: told with the last answer, so that no request is lost.
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    noted.count(Cut::Requests);
+                }
+                Ok::<_, Infallible>(response.map(|body| Held::new(body, running)))
+            };
+            Answering::new(turn, answer)
+        });
+        let connection = http1::Builder::new()
+            // The watch has a limit for heads, which is not that of idle connections as hyper's is.
+            .header_read_timeout(None)
+            .max_buf_size(limits.head_size.max(MIN_BUFFER))
+            .max_header_size(limits.head_size)
+            .max_headers(limits.fields)
+            // So it is by default; interim responses would not be safe with it (`interim/socket.rs`).
+            .pipeline_flush(false)
+            .serve_connection(socket, service)
+            .with_upgrades();
+        drive(pin!(connection), life, watch, stop, &cuts).await;
+        // A tunnel is still this client's connection.
+        host.over(deaf.deaf()).await;
+    }
 
-async fn serve_http2(worker: Arc<Worker>, stream: TcpStream, peer: IpAddr, mut stop: Stop, limits: &Limits) {
-    let activity = Arc::new(Activity::default());
-    let service = service_fn(move |request| {
-        let worker = Arc::clone(&worker);
-        // hyper has no way to send an interim response on HTTP/2.
-        let client = Client { peer, interim: None, fault: None };
-        answer(worker, client, request, activity.begin()).map(Ok::<_, Infallible>)
-    });
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
-        .max_send_buf_size(STREAM_BUFFER)
-        // A peer that is gone without a word is noticed by its silence.
-        .keep_alive_interval(limits.header_time)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let stopped = tokio::select! {
-        _ = connection.as_mut() => false,
-        _ = stop.leaving() => true,
-    };
-    if stopped {
-        // RFC 9113 §6.8: a first GOAWAY that refuses nothing, and a second, with the last stream, when the
-        // client has answered a ping: what it has sent before it heard is answered.
-        connection.as_mut().graceful_shutdown();
-        let _client_errors_are_its_own = connection.await;
+    async fn http2<P: Send + Sync + Unpin + 'static>(self, client: TokioIo<Client<P>>) {
+        let Self { worker, peer, life, limits, stop, watch, cuts } = self;
+        let streams = Streams::new(Arc::clone(&cuts));
+        let (making, begins, pace) = (streams.clone(), Arc::clone(&life), limits.response);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let worker = Arc::clone(&worker);
+            let (_, mut running) = begins.begin();
+            let flow = making.begin();
+            async move {
+                // hyper has no way to send an interim response on HTTP/2.
+                let client = proxy::Client { peer, interim: None, fault: None };
+                let response = answer(worker, client, request).await;
+                running.answer();
+                Ok::<_, Infallible>(response.map(|body| Held::on_stream(body, running, flow, pace)))
+            }
+        });
+        let connection = http2::Builder::new(streams)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams)
+            // Of h2's own, which answers more than this with a 431 and four times as much with an end.
+            .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
+            .max_send_buf_size(STREAM_BUFFER)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_pending_accept_reset_streams(TAKEN_BACK)
+            .max_local_error_reset_streams(REFUSED)
+            .keep_alive_interval(ALIVE.0)
+            .keep_alive_timeout(ALIVE.1)
+            .serve_connection(client, service);
+        drive(pin!(connection), life, watch.at_most(limits.requests), stop, &cuts).await;
+    }
+}
+
+/// A connection that can be asked to end: what is being answered is, nothing new is taken.
+trait Ending: Future {
+    fn end(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> Ending for http1::UpgradeableConnection<I, S>
+where
+    Self: Future,
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B, E> Ending for http2::Connection<I, S, E>
+where
+    Self: Future,
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Drives a connection until it ends, Larder stops, or one of its limits is reached.
+async fn drive<C: Ending>(
+    mut connection: Pin<&mut C>,
+    life: Arc<Life>,
+    mut watch: Watch,
+    mut stop: Stop,
+    cuts: &Cuts,
+) {
+    let mut stopped = false;
+    loop {
+        // The watch comes last: it looks at what the connection has done.
+        let due = tokio::select! {
+            biased;
+            _client_errors_are_its_own = connection.as_mut() => {
+                // Where it was upgraded, its socket lives on, and is nobody's to throw anything away of.
+                life.hush();
+                return;
+            }
+            lame_duck = stop.leaving(), if !stopped => {
+                stopped = true;
+                if watch.is_http2() {
+                    // RFC 9113 §6.8: a first GOAWAY that refuses nothing, and a second, with the last stream,
+                    // when the client has answered a ping: what it has sent before it heard is answered.
+                    ask_to_end(&mut connection, &mut watch);
+                } else {
+                    // A client of HTTP/1 that has nothing under way can be told nothing, and may be about to
+                    // ask: each answer says that it is the last (`answer`), and only who then asks for
+                    // nothing is closed.
+                    watch.leave(lame_duck);
+                }
+                continue;
+            }
+            due = std::future::poll_fn(|cx| watch.poll_due(cx)) => due,
+        };
+        if let Some(why) = cut(due).filter(|_| !watch.is_leaving()) {
+            cuts.count(why);
+        }
+        match due {
+            // On HTTP/2 there is no answer to nothing: RFC 9113 §6.8 has GOAWAY for it.
+            Due::Head if watch.is_http2() => ask_to_end(&mut connection, &mut watch),
+            Due::Requests => ask_to_end(&mut connection, &mut watch),
+            Due::Idle | Due::MadeRoom => {
+                if !life.is_running() {
+                    life.hush();
+                }
+                ask_to_end(&mut connection, &mut watch);
+            }
+            // Whatever hyper still has to write goes first; where there is such, nothing can be said.
+            Due::Head if !life.is_stalled() => {
+                life.be_late();
+                return told(connection).await;
+            }
+            Due::Head | Due::Stalled | Due::Parted | Due::Flooded => return,
+        }
+    }
+}
+
+fn ask_to_end<C: Ending>(connection: &mut Pin<&mut C>, watch: &mut Watch) {
+    watch.end();
+    connection.as_mut().end();
+}
+
+/// Drives a connection once more, so that what it has to say now is said.
+async fn told<C: Future>(mut connection: Pin<&mut C>) {
+    std::future::poll_fn(|cx| {
+        let _whether_or_not_it_has_ended = connection.as_mut().poll(cx);
+        Poll::Ready(())
+    })
+    .await;
+}
+
+fn cut(due: Due) -> Option<Cut> {
+    match due {
+        Due::Head => Some(Cut::Head),
+        Due::Idle => Some(Cut::Idle),
+        Due::Stalled => Some(Cut::SlowReader),
+        Due::Flooded => Some(Cut::TakenBack),
+        Due::Requests => Some(Cut::Requests),
+        Due::MadeRoom => Some(Cut::MadeRoom),
+        Due::Parted => None,
     }
 }

@@ -7,11 +7,16 @@
 //! listeners; one control thread for the admin listener.
 
 mod answer;
+mod client;
 mod connection;
+mod door;
 mod introduce;
+mod life;
 mod listen;
+mod places;
 pub mod proxy_protocol;
 mod stop;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod watched;
@@ -26,7 +31,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::config::{Access, Config};
@@ -37,6 +42,7 @@ use crate::worker::{Doubts, NotReloaded, Press, Reloaded, Reloads, Reread, Share
 
 pub use listen::StartError;
 
+use places::Places;
 use stop::{Phase, Stop};
 
 /// How long the access log may take to empty itself at the end.
@@ -65,8 +71,8 @@ struct Thread {
     accepted: Arc<AtomicU64>,
     /// Everything that must finish before the process may end holds a receiver of this.
     busy: Arc<watch::Sender<()>>,
-    /// Open connections that may yet be accepted.
-    places: Arc<Semaphore>,
+    /// Who may be connected.
+    places: Arc<Places>,
 }
 
 /// Starts Larder; returns once every listener is open and every thread runs. `reread` reads the
@@ -88,7 +94,8 @@ pub fn start(
         Some(listener) => Some(listener.local_addr().map_err(StartError::Thread)?),
         None => None,
     };
-    let places = Arc::new(Semaphore::new(config.limits.connections));
+    let files = rlimit::getrlimit(rlimit::Resource::NOFILE).ok().map(|(files, _)| files);
+    let places = Places::new(places::affordable(&config, files), config.workers);
     let shared = share(config, clock, colour, reread).map_err(StartError::Thread)?;
     let (stop, stopping) = watch::channel(Phase::Serving);
     let accepted = Arc::new(AtomicU64::new(0));
@@ -140,6 +147,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         access,
         pseudonym: pseudonym(),
         interim: Arc::default(),
+        cuts: Arc::default(),
         proxy_headers: ProxyHeaders::default(),
         tunnels: Arc::default(),
         connections: AtomicU64::new(0),

@@ -8,6 +8,7 @@
 
 use std::fmt::{Display, Write};
 
+use super::cuts::Cut;
 use super::families::{self as f, Family};
 use super::gauges::{
     BREAKER_STATES, CodingGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged,
@@ -95,6 +96,10 @@ fn process(page: &mut Page, snapshot: &Snapshot, gauges: &Gauges) {
     let mut refused = page.family(&f::PROXY_HEADERS);
     for (why, count) in HeaderRefused::ALL.iter().zip(gauges.proxy_headers) {
         refused.put(&[("reason", why.as_str())], count);
+    }
+    let mut cuts = page.family(&f::CUTS);
+    for (why, count) in Cut::ALL.iter().zip(gauges.cuts) {
+        cuts.put(&[("reason", why.as_str())], count);
     }
     let mut interim = page.family(&f::INTERIM);
     for (result, count) in [("passed", gauges.interim_passed), ("dropped", gauges.interim_dropped)] {
@@ -313,6 +318,7 @@ mod tests {
             tunnels: 2,
             tunnels_ended: [3, 2, 1],
             interim_passed: 6,
+            cuts: std::array::from_fn(|number| number as u64),
             interim_dropped: 7,
             fetches: 9,
             tasks: 10,
@@ -384,6 +390,7 @@ mod tests {
             ("larder_fetches_in_flight", 9.0),
             ("larder_tasks", 10.0),
             ("larder_panics_total", 8.0),
+            (r#"larder_connections_ended_total{reason="idle"}"#, 2.0),
             (r#"larder_reloads_total{result="done"}"#, 2.0),
             (r#"larder_reloads_total{result="refused"}"#, 3.0),
             ("larder_uptime_seconds", 12.5),

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::cuts::Cut;
 use super::proxy_headers::HeaderRefused;
 use super::tunnels::TunnelEnd;
 use crate::clock::Timestamp;
@@ -37,6 +38,8 @@ pub struct Gauges {
     pub proxy_headers: [u64; HeaderRefused::ALL.len()],
     /// Interim responses handed to clients' sockets.
     pub interim_passed: u64,
+    /// Connections that were ended, in the order of [`Cut::ALL`].
+    pub cuts: [u64; Cut::ALL.len()],
     /// Interim responses that did not reach their client.
     pub interim_dropped: u64,
     /// Access-log lines dropped, from [`AccessLog::dropped`](super::AccessLog::dropped).

@@ -8,6 +8,7 @@
 
 mod access;
 mod cache_status;
+mod cuts;
 mod exposition;
 mod families;
 mod finish;
@@ -25,6 +26,7 @@ mod timeline;
 mod tunnels;
 
 pub use access::{AccessLog, Form};
+pub use cuts::{Cut, Cuts};
 pub use families::{FAMILIES, Family, MetricType};
 pub use finish::{End, Finished, finish};
 pub use gauges::{CodingGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges};

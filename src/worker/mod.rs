@@ -27,7 +27,7 @@ use crate::rate::Table;
 use crate::rules::Methods;
 use crate::store::{Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy};
-use crate::telemetry::{AccessLog, Metrics, ProxyHeaders, Shard, Tunnels};
+use crate::telemetry::{AccessLog, Cuts, Metrics, ProxyHeaders, Shard, Tunnels};
 use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
@@ -70,6 +70,8 @@ pub struct Shared {
     pub pseudonym: String,
     /// What has become of interim responses.
     pub interim: Arc<interim::Counts>,
+    /// Why connections of clients were ended.
+    pub cuts: Arc<Cuts>,
     /// Connections that did not begin with the header that their listener asks for.
     pub proxy_headers: ProxyHeaders,
     /// Connections that have left HTTP.

@@ -32,6 +32,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         access: None,
         pseudonym: "larder-test".into(),
         interim: Arc::default(),
+        cuts: Arc::default(),
         proxy_headers: ProxyHeaders::default(),
         tunnels: Arc::default(),
         connections: AtomicU64::new(0),

@@ -1,0 +1,237 @@
+//! The socket of a client.
+//!
+//! Knows how slowly a client may take what it is sent, and how to part from one that still sends: RFC 9112 §9.6.
+//! Must not know: HTTP, but for the one answer that hyper does not give.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::life::Life;
+use crate::pace::{Debt, Pace};
+
+/// How long we listen to a client that was told that we close: it may not have read that yet, and a reset, which
+/// a closed socket answers what still comes with, would take it away. For each so many bytes, and in all.
+const PARTING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// Bytes for which a client is given more time: whoever sends an upload blindly does not trickle.
+const WORTH: usize = 16 * 1024;
+
+/// What a client is told whose head did not come in time. hyper would close without a word, and a client whose
+/// network is at fault would not know whether its request was taken. RFC 9110 §15.5.9.
+const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nCache-Control: no-store\r\n\
+Content-Type: application/json\r\nContent-Length: 121\r\n\r\n\
+{\"error\":\"Request Timeout\",\"cause\":\"head-timeout\",\"message\":\"the request's head did not come within limits.header_time\"}\n";
+
+/// A client's socket. `P` is held for as long as it is open, by whomever.
+pub(super) struct Client<P> {
+    stream: TcpStream,
+    life: Arc<Life>,
+    pace: Pace,
+    debt: Debt,
+    /// It has taken nothing since, though there is something.
+    stalled: Option<Instant>,
+    /// It has ended its side.
+    ended: bool,
+    /// We have ended ours, then.
+    parting: Option<Instant>,
+    /// Bytes that have come since it was given more time.
+    thrown_away: usize,
+    _place: P,
+}
+
+impl<P> Client<P> {
+    pub(super) fn new(stream: TcpStream, life: Arc<Life>, pace: Pace, place: P) -> Self {
+        let (stalled, ended, parting) = (None, false, None);
+        let (debt, thrown_away) = (Debt::default(), 0);
+        Self { stream, life, pace, debt, stalled, ended, parting, thrown_away, _place: place }
+    }
+
+    /// What a write came to. Time is read only where the client has not taken all at once.
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Pending => {
+                let since = *self.stalled.get_or_insert_with(Instant::now);
+                self.life.stall(Some(since + self.debt.left(&self.pace)));
+            }
+            Poll::Ready(Ok(bytes)) => {
+                if let Some(since) = self.stalled.take() {
+                    self.debt.wait(since.elapsed(), &self.pace);
+                    self.life.stall(None);
+                }
+                self.debt.pay(*bytes as u64, &self.pace);
+                self.life.write(*bytes);
+            }
+            Poll::Ready(Err(_)) => {}
+        }
+    }
+
+    /// Throws away what a client still sends until it closes. Whoever drives the connection ends this when
+    /// the time that is noted here is over.
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let begun = *self.parting.get_or_insert_with(Instant::now);
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    self.thrown_away = self.thrown_away.saturating_add(buf.filled().len());
+                }
+                // Gone, cleanly or not: it has had its time to read.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    if self.thrown_away >= WORTH {
+                        self.thrown_away = 0;
+                        self.life.part((Instant::now() + PARTING.0).min(begun + PARTING.1));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl<P: Unpin> AsyncRead for Client<P> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.life.is_late() {
+            // hyper has nothing to say at this point, nor is anything of it on its way. Where the client does
+            // not take it at once, it is not waited for.
+            let _best_effort = self.stream.try_write(LATE);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        match buf.filled().len().saturating_sub(before) {
+            0 => self.ended = true,
+            bytes => self.life.hear(bytes),
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<P: Unpin> AsyncWrite for Client<P> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.parting.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            if self.ended || self.life.is_quiet() {
+                return Poll::Ready(Ok(()));
+            }
+            self.life.part(Instant::now() + PARTING.0);
+        }
+        self.poll_part(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream as StdStream};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const PACE: Pace = Pace { rate: 1000, grace: Duration::from_secs(10) };
+
+    fn connected() -> (StdStream, Client<()>, Arc<Life>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let life = Life::new(Instant::now());
+        (peer, Client::new(TcpStream::from_std(stream).unwrap(), Arc::clone(&life), PACE, ()), life)
+    }
+
+    #[test]
+    fn the_answer_to_a_late_head_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(LATE).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{}", body.len());
+        assert!(serde_json::from_str::<serde_json::Value>(body).unwrap()["cause"].is_string());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_seen_to_stall_and_one_that_takes_again_is_not() {
+        let (mut peer, mut client, life) = connected();
+        let piece = vec![b'x'; 1 << 20];
+        // Until neither its kernel nor ours takes any more.
+        let mut sent = 0;
+        while !life.is_stalled() {
+            sent += std::future::poll_fn(|cx| match Pin::new(&mut client).poll_write(cx, &piece) {
+                Poll::Ready(written) => Poll::Ready(written.unwrap()),
+                Poll::Pending => Poll::Ready(0),
+            })
+            .await;
+        }
+        let reader = std::thread::spawn(move || {
+            let mut taken = vec![0; sent];
+            peer.read_exact(&mut taken).map(|()| peer)
+        });
+        client.write_all(b"x").await.unwrap();
+        assert!(!life.is_stalled());
+        drop(reader.join().unwrap().unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_a_client_still_sends_does_not_take_the_last_word_from_it() {
+        let (mut peer, mut client, _) = connected();
+        // More than the kernel holds, and not read by us before we close.
+        let upload = std::thread::spawn(move || {
+            std::io::Write::write_all(&mut peer, &vec![b'x'; 20 << 20]).unwrap();
+            let mut word = String::new();
+            peer.shutdown(std::net::Shutdown::Write).unwrap();
+            peer.read_to_string(&mut word).unwrap();
+            word
+        });
+        client.read_u8().await.unwrap();
+        client.write_all(b"no").await.unwrap();
+        client.shutdown().await.unwrap();
+        drop(client);
+        assert_eq!(upload.join().unwrap(), "no");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for_who_has_ended_or_is_owed_nothing() {
+        let (peer, mut client, _) = connected();
+        drop(peer);
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        client.shutdown().await.unwrap();
+        let (_peer, mut client, life) = connected();
+        life.hush();
+        client.shutdown().await.unwrap();
+    }
+}

@@ -1,0 +1,260 @@
+//! The door of a listener: who comes in, who makes room, who is turned away.
+//!
+//! Knows what is done when places, or descriptors, run out: the connection that has been unused for longest makes
+//! room, and only where there is none is a newcomer told to come again.
+//! Must not know: what is asked on a connection.
+//!
+//! Cancellation: all that a connection holds is dropped with its task.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::places::{Claim, Place};
+use super::{Thread, connection, introduce};
+use crate::telemetry::{Cut, supervise};
+use crate::worker::{Shared, Worker};
+
+/// Pause after an accept that failed since there was nothing to make the connection of.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time between two words in the log about that.
+const ACCEPT_WORDS: Duration = Duration::from_secs(10);
+/// How long a newcomer may wait for a place, and how often it looks.
+const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(50));
+/// How long somebody who is turned away is given to ask, and to hear why not.
+const TURNED_AWAY: Duration = Duration::from_secs(1);
+/// What a newcomer may say at most before it is turned away, bytes.
+const ASKED: usize = 64 * 1024;
+
+/// What those are told for whom there is no place.
+const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
+Cache-Control: no-store\r\nContent-Type: application/json\r\nContent-Length: 116\r\n\r\n\
+{\"error\":\"Service Unavailable\",\"cause\":\"too-many-connections\",\"message\":\"all of limits.connections are being used\"}\n";
+/// What those are told whose address has as many connections as it may.
+const NO_MORE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
+Cache-Control: no-store\r\nContent-Type: application/json\r\nContent-Length: 126\r\n\r\n\
+{\"error\":\"Service Unavailable\",\"cause\":\"too-many-connections\",\"message\":\"your address has all of limits.per_address already\"}\n";
+
+/// Where connections come in.
+pub(super) struct Door {
+    pub listener: TcpListener,
+    /// Each must say first whose it is.
+    pub introduced: bool,
+}
+
+/// Takes connections until Larder does not listen any more, and then those that the kernel has taken
+/// for it: the last of them may have been told that they are connected.
+pub(super) async fn listen(thread: Thread, worker: Arc<Worker>, door: Door, busy: watch::Receiver<()>) {
+    supervise("listener", || accept(&thread, &worker, &door, &busy)).await;
+    let Door { listener, introduced } = door;
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            Guest::new(&thread, &worker, introduced, &busy).knock(stream, peer);
+        }
+    }
+}
+
+/// Accepts connections until Larder does not listen any more.
+async fn accept(thread: &Thread, worker: &Arc<Worker>, door: &Door, busy: &watch::Receiver<()>) {
+    let mut stop = thread.stop.clone();
+    let mut words = None;
+    loop {
+        let accepted = tokio::select! {
+            accepted = door.listener.accept() => accepted,
+            () = stop.deaf() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => Guest::new(thread, worker, door.introduced, busy).knock(stream, peer),
+            // Gone before it was accepted, which says nothing of the next one.
+            Err(error) if is_its_own(&error) => {}
+            Err(error) => {
+                // With every descriptor taken, the kernel keeps this one in its queue until one is free.
+                thread.places.make_room();
+                if words.is_none_or(|told: Instant| told.elapsed() >= ACCEPT_WORDS) {
+                    words = Some(Instant::now());
+                    tracing::warn!(%error, "cannot accept connections");
+                }
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// accept(2) hands over the errors of the connection that it would have returned.
+fn is_its_own(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+/// A connection that has been accepted, and what it holds until it is over.
+struct Guest {
+    thread: Thread,
+    worker: Arc<Worker>,
+    introduced: bool,
+    /// A stop waits for it.
+    _busy: watch::Receiver<()>,
+    open: Open,
+}
+
+impl Guest {
+    fn new(thread: &Thread, worker: &Arc<Worker>, introduced: bool, busy: &watch::Receiver<()>) -> Self {
+        thread.accepted.fetch_add(1, Ordering::Relaxed);
+        Self {
+            thread: thread.clone(),
+            worker: Arc::clone(worker),
+            introduced,
+            _busy: busy.clone(),
+            open: Open::count(&worker.shared),
+        }
+    }
+
+    fn knock(self, stream: TcpStream, peer: SocketAddr) {
+        let peer = peer.ip().to_canonical();
+        if let Some(place) = self.thread.places.admit(self.worker.index) {
+            tokio::spawn(self.come_in(stream, peer, place));
+        } else if let Some(seat) = self.thread.places.anteroom() {
+            tokio::spawn(self.wait(stream, peer, seat));
+        } else {
+            // More of them than are waited with: not worth a descriptor.
+            self.worker.shared.cuts.count(Cut::Refused);
+        }
+    }
+
+    /// A place may be about to be free: a client that closes one connection and opens another is faster than
+    /// we are in seeing that the first has ended.
+    async fn wait(self, stream: TcpStream, peer: IpAddr, _seat: OwnedSemaphorePermit) {
+        let until = Instant::now() + WAIT.0;
+        while Instant::now() < until {
+            sleep(WAIT.1).await;
+            if let Some(place) = self.thread.places.admit(self.worker.index) {
+                drop(_seat);
+                return self.come_in(stream, peer, place).await;
+            }
+        }
+        self.worker.shared.cuts.count(Cut::Refused);
+        turn_away(stream, NO_PLACE).await;
+    }
+
+    async fn come_in(self, mut stream: TcpStream, peer: IpAddr, place: Place) {
+        let stop = self.thread.stop.clone();
+        let client = match self.introduced {
+            true => tokio::select! {
+                client = introduce::client(&self.worker, &mut stream, peer, stop.clone()) => client,
+                () = place.life().asked_to_leave() => {
+                    self.worker.shared.cuts.count(Cut::MadeRoom);
+                    None
+                }
+            },
+            false => Some(peer),
+        };
+        let Some(client) = client else { return };
+        let claim = match self.claim(client) {
+            Ok(claim) => claim,
+            Err(NoMore) => {
+                self.worker.shared.cuts.count(Cut::RefusedAddress);
+                let seat = self.thread.places.anteroom();
+                // It is not to keep a place from others while it hears why.
+                drop(place);
+                if seat.is_some() {
+                    turn_away(stream, NO_MORE).await;
+                }
+                return;
+            }
+        };
+        let Self { worker, _busy, open, .. } = self;
+        let life = Arc::clone(place.life());
+        connection::serve(worker, stream, client, stop, life, (place, claim, open)).await;
+    }
+
+    /// A trusted proxy has everybody's connections, and no limit but that of all.
+    fn claim(&self, client: IpAddr) -> Result<Option<Claim>, NoMore> {
+        let snapshot = self.worker.shared.snapshot.load();
+        if snapshot.config.trusts(client) {
+            return Ok(None);
+        }
+        self.thread.places.claim(client, snapshot.config.limits.per_address).map(Some).ok_or(NoMore)
+    }
+}
+
+/// An address has as many connections as it may.
+struct NoMore;
+
+/// Says why not, once something was asked, and listens until it was heard.
+async fn turn_away(mut stream: TcpStream, why: &[u8]) {
+    let mut asked = [0; 512];
+    let Ok(Ok(1..)) = timeout(TURNED_AWAY, stream.read(&mut asked)).await else { return };
+    // A client of HTTP/2 could not read it, and sees the end all the same.
+    if asked.starts_with(b"PRI ") || stream.write_all(why).await.is_err() || stream.shutdown().await.is_err()
+    {
+        return;
+    }
+    let listen = async {
+        let mut heard = 0;
+        while let Ok(bytes @ 1..) = stream.read(&mut asked).await {
+            heard += bytes;
+            if heard > ASKED {
+                return;
+            }
+        }
+    };
+    let _heard_or_not = timeout(TURNED_AWAY, listen).await;
+}
+
+/// An open connection, counted for as long as it lives.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn count(shared: &Arc<Shared>) -> Self {
+        shared.connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_those_are_told_who_are_turned_away_is_as_long_as_it_says() {
+        for why in [NO_PLACE, NO_MORE] {
+            let (head, body) = std::str::from_utf8(why).unwrap().split_once("\r\n\r\n").unwrap();
+            assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{}", body.len());
+            let json: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(json["cause"], "too-many-connections");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_turned_away_hears_why_if_it_asks_in_a_language_that_knows_how() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        for (says, hears) in
+            [("GET / HTTP/1.1\r\n\r\n", NO_PLACE), ("PRI * HTTP/2.0\r\n\r\n", &b""[..]), ("", b"")]
+        {
+            let mut client = TcpStream::connect(to).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            client.write_all(says.as_bytes()).await.unwrap();
+            let away = tokio::spawn(turn_away(stream, NO_PLACE));
+            let mut heard = Vec::new();
+            // Closed on what was not read, the connection may end in a reset.
+            let _end = client.read_to_end(&mut heard).await;
+            assert_eq!(heard, hears, "{says}");
+            drop(client);
+            timeout(Duration::from_secs(10), away).await.unwrap().unwrap();
+        }
+    }
+}

@@ -67,6 +67,12 @@ fn target(parts: &Parts) -> Result<(), Failure> {
     if uri.authority().is_some() && uri.scheme().is_none() {
         return bad("host:port as a target goes with CONNECT only; a path begins with /");
     }
+    // `?x` has a path of `/` to the library of URIs, and goes on as `?x`.
+    if uri.scheme().is_none_or(|_| parts.version == Version::HTTP_2)
+        && uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?'))
+    {
+        return bad("a path begins with /");
+    }
     match uri.path() {
         "*" if parts.method != Method::OPTIONS => bad("* as a target goes with OPTIONS only"),
         "*" => Ok(()),
@@ -171,6 +177,7 @@ mod tests {
         assert_eq!(judged("GET", Version::HTTP_2, "/", &[]), Err(400));
         assert_eq!(judged("GET", Version::HTTP_2, "http://a.test/", &[]), Ok("a.test".into()));
         assert_eq!(judged("GET", Version::HTTP_2, "http://a.test/", &["b.test"]), Err(400));
+        assert_eq!(judged("GET", Version::HTTP_2, "http://a.test?x", &[]), Err(400));
     }
 
     #[test]

@@ -156,11 +156,10 @@ impl Guest {
             false => Some(peer),
         };
         let Some(client) = client else { return };
-        let claim = match self.claim(client) {
+        let claim = match self.claim_in_time(client).await {
             Ok(claim) => claim,
-            Err(NoMore) => {
+            Err(seat) => {
                 self.worker.shared.cuts.count(Cut::RefusedAddress);
-                let seat = self.thread.places.anteroom();
                 // It is not to keep a place from others while it hears why.
                 drop(place);
                 if seat.is_some() {
@@ -172,6 +171,23 @@ impl Guest {
         let Self { worker, _busy, open, .. } = self;
         let life = Arc::clone(place.life());
         connection::serve(worker, stream, client, stop, life, (place, claim, open)).await;
+    }
+
+    /// A claim may be about to be free, as a place may: whoever has made room, or has closed one connection and
+    /// opened another, holds its own until we have seen its end. If not, a seat to hear why, where there is one.
+    async fn claim_in_time(&self, client: IpAddr) -> Result<Option<Claim>, Option<OwnedSemaphorePermit>> {
+        if let Ok(claim) = self.claim(client) {
+            return Ok(claim);
+        }
+        let Some(seat) = self.thread.places.anteroom() else { return Err(None) };
+        let until = Instant::now() + WAIT.0;
+        while Instant::now() < until {
+            sleep(WAIT.1).await;
+            if let Ok(claim) = self.claim(client) {
+                return Ok(claim);
+            }
+        }
+        Err(Some(seat))
     }
 
     /// A trusted proxy has everybody's connections, and no limit but that of all.

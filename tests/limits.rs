@@ -634,3 +634,16 @@ fn five_thousand_of_each_kind_of_slow_client_hurt_nobody() {
     assert!(within(PATIENCE * 3, || larder.stats()["connections"].as_u64() <= Some(1)), "{}", larder.stats());
     memory("after");
 }
+
+#[test]
+fn an_answer_that_breaks_off_never_ends_like_a_whole_one() {
+    let origin = Origin::start(|_| Script::chunked(&[]).chunk("half of it").close());
+    let larder = larder(&origin, "");
+    for request in ["GET / HTTP/1.0\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut connection = Connection::open(larder.proxy());
+        connection.write(request.as_bytes());
+        let mut all = Vec::new();
+        let end = std::io::Read::read_to_end(&mut connection.stream(), &mut all);
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{request}");
+    }
+}

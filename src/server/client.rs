@@ -96,6 +96,16 @@ impl<P> Client<P> {
     }
 }
 
+impl<P> Drop for Client<P> {
+    fn drop(&mut self) {
+        // RFC 9112 §8: the end of the connection is the end of an answer whose length nobody has said, so where
+        // that is not whole it must end otherwise. And what a client does not take is not kept for it.
+        if self.life.is_broken() {
+            let _then_it_ends_as_others_do = self.stream.set_zero_linger();
+        }
+    }
+}
+
 impl<P: Unpin> AsyncRead for Client<P> {
     fn poll_read(
         mut self: Pin<&mut Self>,

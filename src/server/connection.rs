@@ -297,7 +297,8 @@ async fn drive<C: Ending>(
                 life.be_late();
                 return told(connection).await;
             }
-            Due::Head | Due::Stalled | Due::Parted | Due::Flooded => return,
+            Due::Stalled => return life.break_off(),
+            Due::Head | Due::Parted | Due::Flooded => return,
         }
     }
 }

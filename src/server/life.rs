@@ -52,6 +52,8 @@ pub(super) struct Life {
     quiet: AtomicBool,
     /// The client is to be told that its head is late.
     late: AtomicBool,
+    /// An answer has broken off.
+    broken: AtomicBool,
 }
 
 /// No such moment.
@@ -76,6 +78,7 @@ impl Life {
             parting: AtomicU64::new(NEVER),
             quiet: AtomicBool::new(false),
             late: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
         })
     }
 
@@ -156,6 +159,15 @@ impl Life {
         self.late.load(Ordering::Relaxed)
     }
 
+    /// An answer has broken off: the end of the connection is not to look like the end of the answer.
+    pub(super) fn break_off(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
     /// Whether a request is being answered.
     pub(super) fn is_running(&self) -> bool {
         self.running.load(Ordering::Relaxed) > 0
@@ -196,6 +208,11 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Its answer has broken off.
+    pub(super) fn break_off(&self) {
+        self.life.break_off();
+    }
+
     /// Its answer begins.
     pub(super) fn answer(&mut self) {
         self.answered = true;

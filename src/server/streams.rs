@@ -34,7 +34,7 @@ pub(super) struct Held<B> {
     body: B,
     flow: Option<Outflow>,
     /// Until it is dropped, the request is being answered.
-    _running: Running,
+    running: Running,
 }
 
 /// What a body of HTTP/2 has been asked for, and by when it must be asked again.
@@ -74,13 +74,13 @@ impl Flow {
 impl<B> Held<B> {
     /// An answer on HTTP/1, whose socket sees to its pace.
     pub(super) fn new(body: B, running: Running) -> Self {
-        Self { body, flow: None, _running: running }
+        Self { body, flow: None, running }
     }
 
     /// An answer on a stream of its own.
     pub(super) fn on_stream(body: B, running: Running, flow: Arc<Flow>, pace: Pace) -> Self {
         let flow = Outflow { flow, pace, debt: Debt::default(), handed: None, rest: Bytes::new() };
-        Self { body, flow: Some(flow), _running: running }
+        Self { body, flow: Some(flow), running }
     }
 }
 
@@ -114,7 +114,14 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Held<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
-        let Some(flow) = &mut this.flow else { return Pin::new(&mut this.body).poll_frame(cx) };
+        let Some(flow) = &mut this.flow else {
+            let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
+            if matches!(frame, Some(Err(_))) {
+                // On HTTP/2 the stream is reset, and the connection goes on.
+                this.running.break_off();
+            }
+            return Poll::Ready(frame);
+        };
         flow.asked();
         let frame = match flow.rest.is_empty() {
             true => std::task::ready!(Pin::new(&mut this.body).poll_frame(cx)),

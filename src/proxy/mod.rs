@@ -118,6 +118,6 @@ mod tests {
             std::mem::size_of::<T>()
         }
         let size = size(super::handle);
-        assert!(size <= 5120, "{size} bytes");
+        assert!(size <= 5632, "{size} bytes");
     }
 }

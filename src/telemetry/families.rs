@@ -153,7 +153,7 @@ families! {
     UPSTREAM_REUSED: Counter "larder_upstream_reused_connections_total"
         "Requests sent on a connection that had served another before.";
     UPSTREAM_RETRIES: Counter "larder_upstream_retries_total"
-        "Requests sent again because a kept-alive connection turned out to be closed.";
+        "Requests sent again because a kept-alive connection turned out to be closed, or a server broke off while there was another.";
     UPSTREAM_FLAWS: Counter "larder_upstream_flaws_total"
         "Times a server sent what is not one well-formed response, by what was wrong with it; the connection was closed.";
     ACCESS_DROPPED: Counter "larder_access_log_dropped_total"

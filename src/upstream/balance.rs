@@ -9,8 +9,20 @@ pub(super) struct Candidate {
     pub load: usize,
     /// It could not be connected to a moment ago.
     pub aside: bool,
-    /// It could not be connected to for this very request.
-    pub tried: bool,
+    /// For this very request.
+    pub standing: Standing,
+}
+
+/// What a server has come to for one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has not been asked.
+    #[default]
+    Untried,
+    /// A connection to it was of no use, which says little: others first.
+    Doubted,
+    /// It could not be connected to, or broke off: not again.
+    Failed,
 }
 
 /// The server with the fewest connections in use; among equals the first from `turn` on, which the
@@ -21,9 +33,10 @@ pub(super) fn choose(candidates: &[Candidate], turn: usize) -> Option<usize> {
     candidates
         .iter()
         .enumerate()
-        .filter(|(_, candidate)| !candidate.tried)
+        .filter(|(_, candidate)| candidate.standing != Standing::Failed)
         .min_by_key(|(index, candidate)| {
-            (candidate.aside, candidate.load, (index + count - turn % count) % count)
+            let aside = candidate.aside || candidate.standing == Standing::Doubted;
+            (aside, candidate.load, (index + count - turn % count) % count)
         })
         .map(|(index, _)| index)
 }
@@ -33,15 +46,19 @@ mod tests {
     use super::*;
 
     const fn free(load: usize) -> Candidate {
-        Candidate { load, aside: false, tried: false }
+        Candidate { load, aside: false, standing: Standing::Untried }
     }
 
     const fn aside(load: usize) -> Candidate {
-        Candidate { load, aside: true, tried: false }
+        Candidate { load, aside: true, standing: Standing::Untried }
     }
 
     const fn tried(load: usize) -> Candidate {
-        Candidate { load, aside: false, tried: true }
+        Candidate { load, aside: false, standing: Standing::Failed }
+    }
+
+    const fn doubted(load: usize) -> Candidate {
+        Candidate { load, aside: false, standing: Standing::Doubted }
     }
 
     #[test]
@@ -58,6 +75,8 @@ mod tests {
             ("all aside: the fewest in use", &[aside(4), aside(2)], 0, Some(1)),
             ("one tried is never asked again", &[tried(0), free(5)], 0, Some(1)),
             ("one aside is better than one tried", &[tried(0), aside(5)], 0, Some(1)),
+            ("one doubted is passed over", &[doubted(0), free(5)], 0, Some(1)),
+            ("one doubted is better than one tried", &[doubted(5), tried(0)], 0, Some(0)),
             ("all tried", &[tried(0), tried(0)], 1, None),
         ];
         for (name, candidates, turn, expected) in table {

@@ -16,7 +16,7 @@ use hyper::ext::on_informational;
 use tokio::time::{Instant, sleep};
 
 use super::Upstream;
-use super::balance::choose;
+use super::balance::{Standing, choose};
 use super::body::{Exchange, Fault, OriginBody, RequestBody, Sent};
 use super::connection::Conn;
 use super::error::{ForwardError, Place, flaw, words};
@@ -109,15 +109,27 @@ impl Upstream {
         asked: &AtomicUsize,
         request: Request<RequestBody>,
     ) -> Result<Answer, ForwardError> {
-        let (pool, conn) = self.connection(trip, asked, Want::Any).await?;
-        let request = match self.send(trip, pool, conn, request).await {
+        let (mut index, conn) = self.connection(trip, asked, Want::Any).await?;
+        let mut failed = match self.send(trip, index, conn, request).await {
             Ok(answer) => return Ok(answer),
-            Err(Failed { why, again: None }) => return Err(why),
-            Err(Failed { again: Some(SafeToRetry(request)), .. }) => request,
+            Err(failed) => failed,
         };
-        pool.count_retry();
-        let (pool, conn) = self.connection(trip, asked, Want::Fresh).await?;
-        self.send(trip, pool, conn, *request).await.map_err(|failed| failed.why)
+        // Each attempt on a fresh connection that fails leaves a server fewer to ask.
+        for _ in 0..self.pools.len() {
+            let Failed { why, again: Some(SafeToRetry(request)), .. } = failed else {
+                return Err(failed.why);
+            };
+            if let Some(pool) = self.pools.get(index) {
+                pool.count_retry();
+            }
+            let Ok((next, conn)) = self.connection(trip, asked, Want::Fresh).await else { return Err(why) };
+            index = next;
+            failed = match self.send(trip, index, conn, *request).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+        }
+        Err(failed.why)
     }
 
     /// A connection to the best server that can be connected to.
@@ -126,28 +138,26 @@ impl Upstream {
         trip: &mut Trip<'_>,
         asked: &AtomicUsize,
         want: Want,
-    ) -> Result<(&Arc<Pool>, Conn), ForwardError> {
+    ) -> Result<(usize, Conn), ForwardError> {
         let mut last = None;
-        while let Some((index, pool)) = self.pick(&trip.tried) {
+        while let Some((index, pool)) = self.pick(&trip.servers) {
             asked.store(index, Ordering::Relaxed);
             let begun = self.clock.mono();
             let grant = pool.checkout(trip.worker, want).await;
             trip.times.queue += self.clock.mono().since(begun);
             let slot = match grant? {
-                Grant::Kept(conn) => return Ok((pool, conn)),
+                Grant::Kept(conn) => return Ok((index, conn)),
                 Grant::Open(slot) => slot,
             };
             let begun = self.clock.mono();
             let opened = pool.open(slot, trip.worker).await;
             *trip.times.connect.get_or_insert_default() += self.clock.mono().since(begun);
             match opened {
-                Ok(conn) => return Ok((pool, conn)),
+                Ok(conn) => return Ok((index, conn)),
                 // Nothing has been sent, so the next server may be asked whatever the method.
                 Err(error) => last = Some(error),
             }
-            if let Some(tried) = trip.tried.get_mut(index) {
-                *tried = true;
-            }
+            trip.note(index, Standing::Failed);
         }
         Err(last.unwrap_or_else(|| ForwardError::Connect {
             at: self.place(0),
@@ -155,10 +165,10 @@ impl Upstream {
         }))
     }
 
-    fn pick(&self, tried: &[bool]) -> Option<(usize, &Arc<Pool>)> {
+    fn pick(&self, servers: &[Standing]) -> Option<(usize, &Arc<Pool>)> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let candidates: Vec<_> =
-            self.pools.iter().zip(tried).map(|(pool, tried)| pool.candidate(*tried)).collect();
+            self.pools.iter().zip(servers).map(|(pool, standing)| pool.candidate(*standing)).collect();
         let index = choose(&candidates, turn)?;
         self.pools.get(index).map(|pool| (index, pool))
     }
@@ -166,16 +176,18 @@ impl Upstream {
     async fn send(
         &self,
         trip: &mut Trip<'_>,
-        pool: &Arc<Pool>,
+        index: usize,
         mut conn: Conn,
         mut request: Request<RequestBody>,
     ) -> Result<Answer, Failed> {
+        let Some(pool) = self.pools.get(index) else { return Err(ForwardError::nowhere().into()) };
         // hyper takes no other for HTTP/1.
         *request.version_mut() = Version::HTTP_11;
         let sent = request.body_mut().watch();
         let asked = asked(&request);
         let bound = hop::binds_the_connection(request.headers());
-        let replay = replay(&request, conn.kept);
+        // A server that has just been connected to and breaks off is not asked again: another may be.
+        let replay = replay(&request, conn.kept || self.pools.len() > 1);
         listen(&mut request, &sent, trip.interim.cloned());
         // One limit for both attempts: whoever waits, waits for one answer.
         let patience = self.timeout.first_byte.saturating_sub(trip.waited);
@@ -187,7 +199,7 @@ impl Upstream {
             reply = conn.send.try_send_request(request) => reply,
             () = sent.silent_for(patience) => {
                 let why = ForwardError::FirstByteTimeout { at: pool.place(), limit: self.timeout.first_byte };
-                return Err(Failed { why, again: None });
+                return Err(why.into());
             }
         };
         trip.times.first_byte += self.clock.mono().since(begun);
@@ -199,7 +211,15 @@ impl Upstream {
                 let why = ForwardError::TotalTimeout { at: pool.place(), limit: self.timeout.total };
                 return Err(why.into());
             }
-            Err(error) => return Err(Failed::of(error, replay, &sent, pool)),
+            Err(error) => {
+                let failed = Failed::of(error, replay, &sent, pool);
+                let standing = Standing::after(&failed, conn.kept);
+                if standing == Standing::Failed && matches!(failed.why, ForwardError::Reset { .. }) {
+                    pool.set_aside();
+                }
+                trip.note(index, standing);
+                return Err(failed);
+            }
         };
         // hyper speaks HTTP/1.0 to who has answered in it, and sends a chunked body there all the same.
         let reusable = response.version() == Version::HTTP_11
@@ -212,8 +232,8 @@ impl Upstream {
 /// What one request has met so far.
 struct Trip<'a> {
     worker: usize,
-    /// Servers that could not be connected to.
-    tried: Vec<bool>,
+    /// What each server has come to.
+    servers: Vec<Standing>,
     /// The end of `timeout.total`.
     deadline: Instant,
     /// How much of `timeout.first_byte` a first attempt has taken.
@@ -225,8 +245,22 @@ struct Trip<'a> {
 
 impl<'a> Trip<'a> {
     fn new(worker: usize, servers: usize, deadline: Instant, interim: Option<&'a Interim>) -> Self {
-        let (tried, times) = (vec![false; servers], ForwardTimes::default());
-        Self { worker, tried, deadline, waited: Duration::ZERO, times, interim }
+        let (servers, times) = (vec![Standing::Untried; servers], ForwardTimes::default());
+        Self { worker, servers, deadline, waited: Duration::ZERO, times, interim }
+    }
+
+    fn note(&mut self, index: usize, standing: Standing) {
+        if let Some(server) = self.servers.get_mut(index) {
+            *server = standing;
+        }
+    }
+}
+
+impl Standing {
+    /// After an exchange that failed. A kept connection that turns out to be closed says nothing of its server,
+    /// nor does one on which nothing was sent; all the same, another is asked first.
+    fn after(failed: &Failed, kept: bool) -> Self {
+        if kept || failed.unsent { Self::Doubted } else { Self::Failed }
     }
 }
 
@@ -260,6 +294,8 @@ struct SafeToRetry(Box<Request<RequestBody>>);
 struct Failed {
     why: ForwardError,
     again: Option<SafeToRetry>,
+    /// Nothing of it has been written.
+    unsent: bool,
 }
 
 impl Failed {
@@ -270,6 +306,7 @@ impl Failed {
         pool: &Pool,
     ) -> Self {
         let unsent = error.take_message().map(Box::new);
+        let nothing_sent = unsent.is_some();
         let why = reason(error.error(), sent, pool);
         let again = match &why {
             _ if unsent.is_some() => unsent,
@@ -277,24 +314,24 @@ impl Failed {
             ForwardError::Reset { .. } if !sent.heard() => replay,
             _ => None,
         };
-        Self { why, again: again.map(SafeToRetry) }
+        Self { why, again: again.map(SafeToRetry), unsent: nothing_sent }
     }
 }
 
 impl From<ForwardError> for Failed {
     fn from(why: ForwardError) -> Self {
-        Self { why, again: None }
+        Self { why, again: None, unsent: false }
     }
 }
 
-/// A copy to send if a kept connection turns out to have been closed by the origin just then:
-/// only of requests that ask for nothing but an answer (RFC 9110 §9.2.1, RFC 9112 §9.3.1).
-fn replay(request: &Request<RequestBody>, kept: bool) -> Option<Box<Request<RequestBody>>> {
+/// A copy to send if the connection turns out to have been closed by the origin just then, or breaks off
+/// while there is another server: only of requests that ask for nothing but an answer (RFC 9110 §9.2.1, RFC 9112 §9.3.1).
+fn replay(request: &Request<RequestBody>, wanted: bool) -> Option<Box<Request<RequestBody>>> {
     let safe = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::QUERY
     );
-    if !kept || !safe {
+    if !wanted || !safe {
         return None;
     }
     let mut copy = Request::new(request.body().again()?);

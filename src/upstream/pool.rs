@@ -21,7 +21,7 @@ use crate::config;
 use crate::telemetry::UpstreamGauges;
 use crate::wire::Flaw;
 
-use super::balance::Candidate;
+use super::balance::{Candidate, Standing};
 use super::connection::{self, Conn};
 use super::error::{ForwardError, Place, words};
 
@@ -170,6 +170,11 @@ impl Pool {
         self.counts.retries.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// It broke off just after it had been connected to: passed over for a moment.
+    pub(super) fn set_aside(&self) {
+        self.state.lock().failed = Some(self.clock.mono());
+    }
+
     /// Notes what was wrong with what the server sent.
     pub(super) fn count_flaw(&self, flaw: Flaw) {
         if let Some(count) = self.counts.flaws.get(flaw as usize) {
@@ -178,10 +183,10 @@ impl Pool {
     }
 
     /// What the choice among servers looks at.
-    pub(super) fn candidate(&self, tried: bool) -> Candidate {
+    pub(super) fn candidate(&self, standing: Standing) -> Candidate {
         let now = self.clock.mono();
         let state = self.state.lock();
-        Candidate { load: state.load(), aside: state.is_aside(now), tried }
+        Candidate { load: state.load(), aside: state.is_aside(now), standing }
     }
 
     /// A kept connection, or the right to open one; waits in line when all are in use.

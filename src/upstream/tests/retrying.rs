@@ -66,6 +66,66 @@ async fn both_attempts_together_wait_no_longer_than_one() {
     assert_eq!(gauges(&up).retries, 1);
 }
 
+/// It accepts, and breaks off before it has answered anything: its listener is up, its service is not.
+#[tokio::test]
+async fn a_server_that_breaks_off_is_left_out_while_another_answers() {
+    let (broken, sound) = (Origin::start().await, Origin::start().await);
+    let cfg = settings(vec![broken.server.clone(), sound.server.clone()]);
+    let (clock, stepper) = crate::clock::Clock::stepped(crate::clock::Timestamp::from_secs(1));
+    let up = Upstream::new(&cfg, clock, 1);
+    let asked = ask(&up, get("/"));
+    let mut peer = broken.accept().await;
+    peer.head().await;
+    peer.reset();
+    let mut other = sound.accept().await;
+    let head = other.answer(OK).await;
+    assert!(head.starts_with("GET / HTTP/1.1"), "{head}");
+    assert_eq!(whole(reply(asked).await).await.unwrap(), "ok");
+    // For a second it is not asked at all.
+    for _ in 0..4 {
+        exchange(&up, &mut other).await;
+    }
+    // What may have been acted upon is not sent again, on whatever server.
+    stepper.advance(Duration::from_secs(1));
+    let asked = ask(&up, post("/", "order"));
+    let mut peer = broken.accept().await;
+    peer.head().await;
+    peer.reset();
+    assert_eq!(failure(asked).await.as_str(), "reset");
+    exchange(&up, &mut other).await;
+}
+
+#[tokio::test]
+async fn where_every_server_breaks_off_each_is_asked_once() {
+    let (one, two) = (Origin::start().await, Origin::start().await);
+    let cfg = settings(vec![one.server.clone(), two.server.clone()]);
+    let up = Upstream::new(&cfg, crate::clock::Clock::system(), 1);
+    let asked = ask(&up, get("/"));
+    for origin in [one, two] {
+        let mut peer = origin.accept().await;
+        peer.head().await;
+        drop(peer);
+    }
+    assert_eq!(failure(asked).await.as_str(), "reset");
+}
+
+/// A kept connection that was closed says nothing of its server, but another is asked first.
+#[tokio::test]
+async fn a_closed_connection_leads_to_another_server_and_back_where_that_is_dead() {
+    let (origin, (absent, _held)) = (Origin::start().await, Origin::absent());
+    let cfg = settings(vec![origin.server.clone(), absent]);
+    let up = Upstream::new(&cfg, crate::clock::Clock::system(), 1);
+    let asked = ask(&up, get("/"));
+    let mut peer = origin.accept().await;
+    peer.answer(OK).await;
+    whole(reply(asked).await).await.unwrap();
+    let asked = ask(&up, get("/again"));
+    peer.head().await;
+    drop(peer);
+    origin.accept().await.answer(OK).await;
+    assert_eq!(whole(reply(asked).await).await.unwrap(), "ok");
+}
+
 #[tokio::test]
 async fn the_second_attempt_is_the_last() {
     let origin = Origin::start().await;

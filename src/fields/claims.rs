@@ -22,9 +22,19 @@ pub enum Claim {
 
 /// What a field of this name claims; `name` is in lower case.
 pub fn claim(name: &str) -> Option<Claim> {
-    // No other letter begins one, and most fields of most requests begin with one of those.
-    let first = *name.as_bytes().first()?;
-    if !matches!(first, b'x' | b'f' | b'c' | b't' | b'b' | b's' | b'_' | b'h' | b'p' | b'u' | b'r' | b'd') {
+    // Most fields of most requests are told from these at a glance.
+    let second = name.as_bytes().get(1).copied();
+    let may_be = match name.as_bytes().first()? {
+        b'x' | b'_' => true,
+        b'f' => matches!(second, Some(b'a' | b'o' | b'r')),
+        b'c' => matches!(second, Some(b'f' | b'l')),
+        b'h' => name.len() > 4,
+        b'u' => name.len() == 3,
+        b't' => second == Some(b'r'),
+        b'b' | b'd' | b'p' | b'r' | b's' => true,
+        _ => false,
+    };
+    if !may_be {
         return None;
     }
     let name = dashed(name);

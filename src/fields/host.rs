@@ -27,7 +27,7 @@ pub fn authority(text: &str, default: u16) -> Option<String> {
 fn split(text: &str) -> Option<(&str, &str)> {
     let end = match text.strip_prefix('[') {
         Some(rest) => rest.find(']')? + 2,
-        None => text.find(':').unwrap_or(text.len()),
+        None => text.bytes().position(|byte| byte == b':').unwrap_or(text.len()),
     };
     let (host, port) = text.split_at_checked(end)?;
     match port.strip_prefix(':') {
@@ -50,10 +50,17 @@ fn is_host(host: &str) -> bool {
         return address.parse::<Ipv6Addr>().is_ok();
     }
     // A name may end in the dot of the root.
-    let name = host.strip_suffix('.').unwrap_or(host);
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(allowed);
-    name.len() <= 253 && name.split('.').all(label)
+    let name = host.as_bytes().strip_suffix(b".").unwrap_or(host.as_bytes());
+    let mut label = 0;
+    for byte in name {
+        match byte {
+            b'.' if label == 0 => return false,
+            b'.' => label = 0,
+            b'-' | b'_' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' if label < 63 => label += 1,
+            _ => return false,
+        }
+    }
+    label > 0 && name.len() <= 253
 }
 
 #[cfg(test)]

@@ -199,6 +199,10 @@ pub(super) const LEAST_HEAD: u64 = 8 * KIB;
 /// of it, so this spares the origin, which may well take less.
 pub(super) const MAX_BODY: u64 = 1 << 30;
 
+/// Of a request's body, before a connection to its server is taken: all of a form, of an API's call, of most that
+/// browsers send. What is larger is seldom sent a byte at a time, and its beginning has shown its pace by then.
+pub(super) const REQUEST_BUFFER: u64 = 64 * KIB;
+
 /// Connections that one address may have of so many.
 pub(super) const fn per_address(connections: usize) -> usize {
     connections.saturating_mul(3).div_ceil(4)

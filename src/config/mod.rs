@@ -184,7 +184,7 @@ pub struct Cache {
     pub redis_queue: u64,
     /// Bodies larger than this are not stored, bytes.
     pub max_object: u64,
-    /// Bytes of bodies that may be on their way into the cache at once; beyond it responses are
+    /// Bytes of bodies that may be on their way into the cache at once, and of gathered requests; beyond it responses are
     /// passed through unstored.
     pub in_flight: u64,
     /// With `range = "auto"`, a representation known to be no larger than this is completed when a
@@ -334,6 +334,8 @@ pub struct Route {
     pub upstream: usize,
     /// Bytes of a request's body; `u64::MAX` where the route says `max_body = "off"`.
     pub max_body: u64,
+    /// Bytes of a request's body that are gathered, once connections are in demand, before one is taken; 0 for none.
+    pub request_buffer: u64,
     /// Edits of the forwarded request.
     pub request_headers: Edits,
     /// Edits of the delivered response; never stored.

@@ -59,6 +59,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     let matcher = matcher(&mut section);
     let upstream = upstream(&mut section, upstreams);
     let max_body = max_body(&mut section);
+    let request_buffer = section.size_or_none("request_buffer", defaults::REQUEST_BUFFER);
     let request_headers = edits::read(&mut section, "request_headers");
     let response_headers = edits::read(&mut section, "response_headers");
     let cache = route_cache::read(&mut section);
@@ -78,6 +79,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
         matcher,
         upstream,
         max_body,
+        request_buffer,
         request_headers,
         response_headers,
         cache,

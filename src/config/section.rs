@@ -171,6 +171,12 @@ impl<'a> Section<'a> {
         size.unwrap_or(default)
     }
 
+    /// A size in bytes; zero is none.
+    pub(super) fn size_or_none(&mut self, key: &'static str, default: u64) -> u64 {
+        let Some(text) = self.measure(key) else { return default };
+        self.reader.or_refuse(&text, units::size(&text.value)).unwrap_or(default)
+    }
+
     /// One of a few words.
     pub(super) fn word<T: Copy>(&mut self, key: &'static str, default: T, words: &[(&str, T)]) -> T {
         let Some(value) = self.value(key) else { return default };

@@ -6,24 +6,22 @@
 //!
 //! Cancellation: dropping the future drops what was read; nothing has happened yet.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{Method, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::rules;
-use crate::store::Reserved;
 use crate::telemetry::Bypass;
-use crate::upstream::{BoxError, Refused, RequestBody, Upload};
+use crate::upstream::{RequestBody, Upload};
 use crate::worker::Content;
 
 use super::Step;
+use super::beginning::Beginning;
 use super::deliver::Deliver;
 use super::exchange::Exchange;
 use super::failure::Failure;
@@ -41,13 +39,9 @@ pub(super) struct Read {
 enum End {
     Whole(Content),
     /// It is larger than may be held.
-    TooLarge(Beginning),
-    /// It broke off.
-    Broken,
-    /// It did not come in time.
-    Late,
-    /// It is larger than the route takes at all.
-    Refused,
+    TooLarge(RequestBody),
+    /// It broke off, did not come in time, or is larger than the route takes at all.
+    Refused(Failure),
 }
 
 impl Read {
@@ -59,13 +53,11 @@ impl Read {
         let Self { mut exchange, body, bypass } = *self;
         match read(&exchange, body).await {
             End::Whole(content) => judged(exchange, content, bypass),
-            End::TooLarge(beginning) => {
-                exchange.body = Some(RequestBody::other(beginning));
+            End::TooLarge(body) => {
+                exchange.body = Some(body);
                 Step::Pass(Box::new(Pass::bypassing(exchange, Bypass::LargeBody, None)))
             }
-            End::Broken => refused(exchange, Failure::broken_content()),
-            End::Late => refused(exchange, Failure::late_content()),
-            End::Refused => refused(exchange, Failure::large_content()),
+            End::Refused(failure) => refused(exchange, failure),
         }
     }
 }
@@ -113,82 +105,32 @@ async fn read(exchange: &Exchange, mut body: Upload) -> End {
     // In memory of its own: chunks are parts of a connection's read buffer, and would keep all of it.
     let mut read = BytesMut::new();
     let Some(mut held) = exchange.worker.shared.memory.in_flight().try_reserve(0) else {
-        return End::TooLarge(Beginning { read: read.freeze(), rest: body, held: None });
+        return End::TooLarge(RequestBody::other(Beginning::of(read.freeze(), body)));
     };
     let over = Instant::now() + patience(exchange);
     while !body.is_end_stream() {
         if body.size_hint().lower() > max.saturating_sub(read.len() as u64) {
-            return End::TooLarge(Beginning { read: read.freeze(), rest: body, held: Some(held) });
+            return End::TooLarge(RequestBody::other(Beginning::of(read.freeze(), body).holding(held)));
         }
         let frame = match timeout_at(over, body.frame()).await {
-            Err(_) => return End::Late,
+            Err(_) => return End::Refused(Failure::late_content()),
             Ok(None) => break,
-            Ok(Some(Err(error))) => return End::of(&error),
+            Ok(Some(Err(error))) => return End::Refused(Failure::content(&error)),
             Ok(Some(Ok(frame))) => frame,
         };
         // A trailer section may be discarded (RFC 9110 §6.5.1).
         let Ok(chunk) = frame.into_data() else { continue };
         read.extend_from_slice(&chunk);
         if read.len() as u64 > max || !held.grow(chunk.len() as u64) {
-            return End::TooLarge(Beginning { read: read.freeze(), rest: body, held: Some(held) });
+            return End::TooLarge(RequestBody::other(Beginning::of(read.freeze(), body).holding(held)));
         }
     }
     End::Whole(Content { bytes: read.freeze(), held: Arc::new(held) })
 }
 
 /// How long a client's body may take in all, as on its way to this request's origin.
-fn patience(exchange: &Exchange) -> Duration {
+pub(super) fn patience(exchange: &Exchange) -> Duration {
     let upstreams = &exchange.snapshot.config.upstreams;
     let upstream = exchange.route().and_then(|route| upstreams.get(route.upstream));
     upstream.map_or(Duration::ZERO, |it| it.timeout.total)
-}
-
-impl End {
-    fn of(error: &BoxError) -> Self {
-        match error.downcast_ref::<Refused>() {
-            Some(Refused::TooSlow) => Self::Late,
-            Some(Refused::TooLarge) => Self::Refused,
-            None => Self::Broken,
-        }
-    }
-}
-
-/// A body of which the beginning has been read.
-struct Beginning {
-    /// Empty when it has been sent on.
-    read: Bytes,
-    rest: Upload,
-    /// What it takes of the budget, as long as it is held.
-    held: Option<Reserved>,
-}
-
-impl Body for Beginning {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if !self.read.is_empty() {
-            let read = std::mem::take(&mut self.read);
-            return Poll::Ready(Some(Ok(Frame::data(read))));
-        }
-        self.held = None;
-        Pin::new(&mut self.rest).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.rest.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let read = self.read.len() as u64;
-        let (rest, mut hint) = (self.rest.size_hint(), SizeHint::new());
-        hint.set_lower(rest.lower().saturating_add(read));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {
-            hint.set_upper(upper);
-        }
-        hint
-    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::json;
 
-use crate::upstream::ForwardError;
+use crate::upstream::{BoxError, ForwardError, Refused};
 use crate::worker::Asked;
 
 /// An answer of Larder's own.
@@ -60,12 +60,21 @@ impl Failure {
         Self::local(StatusCode::GATEWAY_TIMEOUT, "only-if-cached", text)
     }
 
-    /// The client's content, which is part of the key, broke off.
+    /// The client's content did not come to its end.
+    pub fn content(error: &BoxError) -> Self {
+        match error.downcast_ref::<Refused>() {
+            Some(Refused::TooSlow) => Self::late_content(),
+            Some(Refused::TooLarge) => Self::large_content(),
+            None => Self::broken_content(),
+        }
+    }
+
+    /// The client's content broke off.
     pub fn broken_content() -> Self {
         Self::local(StatusCode::BAD_REQUEST, "request-body", "the request's body broke off")
     }
 
-    /// The client's content, which is part of the key, did not come in time (RFC 9110 §15.5.9).
+    /// The client's content did not come in time (RFC 9110 §15.5.9).
     pub fn late_content() -> Self {
         let text = "the request's body came too slowly";
         Self::local(StatusCode::REQUEST_TIMEOUT, "request-timeout", text).closing()

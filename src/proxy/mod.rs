@@ -11,19 +11,21 @@
 //!            ├ in grace ............ deliver, fill
 //!            ├ miss, must validate . wait ⇄ fill
 //!            └ hit-for-miss ........ pass → deliver
-//!         unsafe, upgrade, off ..... pass → deliver
+//!         unsafe, upgrade, off ..... pass (gather the body, forward) → deliver
 //! ```
 //!
 //! Cancellation: a client that leaves drops the future of [`handle`]. The [`report::Report`] in the
 //! step then tells telemetry; a fill goes on without it; a pass drops its connection.
 
 mod adopting;
+mod beginning;
 mod body;
 mod content;
 mod deliver;
 mod encoding;
 mod exchange;
 mod failure;
+mod gather;
 mod head;
 mod judge;
 mod lookup;

@@ -26,6 +26,7 @@ use super::adopting::{self, Adoptable, Listening, Sent};
 use super::deliver::Deliver;
 use super::exchange::Exchange;
 use super::failure::Failure;
+use super::gather;
 use super::receive::protocol_wanted;
 use super::transform;
 use super::tunnel::{self, Upgrade};
@@ -65,6 +66,10 @@ impl Pass {
     }
 
     pub async fn run(mut self: Box<Self>) -> Step {
+        // Before anything is taken that others may want: a seat, a connection.
+        if let Err(failure) = gather::body(&mut self.exchange).await {
+            return self.fail(failure);
+        }
         let seat = adopting::seat(&self.exchange);
         let sent = Sent::now(&self.exchange);
         match self.forward().await {

@@ -36,6 +36,7 @@ pub struct Memory {
     /// Variants per key.
     variants: usize,
     in_flight: InFlight,
+    requests: InFlight,
     lingering: Arc<Lingering>,
     lookups: Counter,
     hits: Counter,
@@ -178,6 +179,7 @@ impl Memory {
             budget: cfg.memory,
             variants: cfg.variants.max(1),
             in_flight: InFlight::new(cfg.in_flight),
+            requests: InFlight::new(cfg.in_flight / 2),
             lingering,
             lookups: Counter::default(),
             hits: Counter::default(),
@@ -292,6 +294,12 @@ impl Memory {
     /// The budget of bodies on their way in.
     pub fn in_flight(&self) -> &InFlight {
         &self.in_flight
+    }
+
+    /// Room for the bodies of requests, which comes out of [`Self::in_flight`] as well: half of it at most, so that
+    /// those who send do not keep what is fetched out of the cache.
+    pub fn requests(&self) -> &InFlight {
+        &self.requests
     }
 
     /// The tier's figures. Works off moka's log of writes first, which nothing else may do for a

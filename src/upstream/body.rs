@@ -72,6 +72,11 @@ impl RequestBody {
         }
     }
 
+    /// Whether all of it is at hand.
+    pub fn is_at_hand(&self) -> bool {
+        matches!(self.source, Source::Empty | Source::Whole(_))
+    }
+
     /// The same body once more, where all of it is still at hand.
     pub(super) fn again(&self) -> Option<Self> {
         match &self.source {

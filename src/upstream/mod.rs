@@ -59,6 +59,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// Whether connections to one of its servers are so much in demand (a quarter of `pool.max_connections`) that none
+    /// should go to a request that may be slow to send its body.
+    pub fn is_in_demand(&self) -> bool {
+        self.pools.iter().any(|pool| pool.is_in_demand())
+    }
+
     /// An upstream without connections yet; `workers` threads will use it.
     pub fn new(cfg: &config::Upstream, clock: Clock, workers: usize) -> Arc<Self> {
         Self::in_place_of(None, cfg, clock, workers)

@@ -189,6 +189,12 @@ impl Pool {
         Candidate { load: state.load(), aside: state.is_aside(now), standing }
     }
 
+    /// Whether one more request would have more than a quarter of all connections in use or waited for.
+    pub(super) fn is_in_demand(&self) -> bool {
+        let load = self.state.lock().load();
+        load.saturating_add(1).saturating_mul(4) > self.limits.max_connections
+    }
+
     /// A kept connection, or the right to open one; waits in line when all are in use.
     ///
     /// If this future is dropped, its place in the line goes with it, and what it was being handed

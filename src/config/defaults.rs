@@ -177,8 +177,9 @@ impl Default for Pool {
             min_idle: 0,
             // Enough to ride out a lull without opening all again.
             max_idle: 64,
-            // Protects the server from all of us at once.
-            max_connections: 256,
+            // Each answer that hangs, or that a client takes slowly, holds one: with a few hundred, as many such
+            // clients would keep all others out. Beyond a thousand, more at once no longer helps a server.
+            max_connections: 1024,
             // Below the 5 s after which the common API servers (Node, uvicorn) close theirs, so
             // that we close first and no request meets a closing connection.
             idle_timeout: Duration::from_secs(4),

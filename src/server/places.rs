@@ -336,7 +336,7 @@ mod tests {
         let wanted = config.limits.connections;
         assert_eq!(affordable(&config, None), wanted);
         assert_eq!(affordable(&config, Some(1 << 20)), wanted);
-        assert_eq!(affordable(&config, Some(4096)), 4096 - 256 - OTHER_FILES);
+        assert_eq!(affordable(&config, Some(4096)), 4096 - 1024 - OTHER_FILES);
         assert_eq!(affordable(&config, Some(256)), 128);
         assert_eq!(affordable(&config, Some(0)), 1);
     }

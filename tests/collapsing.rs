@@ -2,7 +2,7 @@
 //! those who wait when somebody leaves.
 //!
 //! Everybody is known to wait because `/stats` counts them as active, and the origin is held at a
-//! gate meanwhile; no test here depends on how long anything takes.
+//! gate meanwhile; but for one of limits of time, no test here depends on how long anything takes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,7 +13,9 @@
 mod support;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use support::{Connection, Gate, Larder, Origin, PATIENCE, Response, Script, get, within};
 
@@ -259,6 +261,37 @@ const USERS: [&str; 30] = [
     "u00", "u01", "u02", "u03", "u04", "u05", "u06", "u07", "u08", "u09", "u10", "u11", "u12", "u13", "u14",
     "u15", "u16", "u17", "u18", "u19", "u20", "u21", "u22", "u23", "u24", "u25", "u26", "u27", "u28", "u29",
 ];
+
+/// Those who wait for an answer that turns out not to be for them are told of an origin that then hangs before
+/// somebody who has come only now: the time that they have waited is part of their own.
+#[test]
+fn who_has_waited_in_vain_has_what_is_left_of_its_time() {
+    for fields in [[("Cache-Control", "no-store"), ("X-A", "1")], [("Vary", "X-V"), ("X-A", "1")]] {
+        let (gate, asked) = (Gate::new(), AtomicUsize::new(0));
+        let held = gate.clone();
+        let origin = Origin::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => Script::new().wait(&held).then_ok("first", &fields),
+            _ => Script::new().stall(),
+        });
+        let larder = Larder::start(&config(&origin).replace("first_byte = \"60s\"", "first_byte = \"3s\""));
+        let owner = clients(&larder, 1, "/", |_| vec![("X-V", "0")]);
+        gate.wait_for_arrivals(1);
+        let variant = |n: usize| ["1", "2", "3"][n % 3];
+        let guests = clients(&larder, 12, "/", move |n| vec![("X-V", variant(n))]);
+        wait_for_active(&larder, 13);
+        // Two of their three seconds.
+        std::thread::sleep(Duration::from_secs(2));
+        let late = clients(&larder, 1, "/late", |_| vec![]);
+        origin.wait_for_requests(2);
+        gate.open();
+        assert_eq!(join(owner)[0].text(), "first");
+        for response in join(guests) {
+            assert_eq!((response.status, &response.json()["cause"]), (504, &"first-byte-timeout".into()));
+        }
+        assert!(!late[0].is_finished(), "{fields:?}: they have waited for twice their time");
+        assert_eq!(join(late)[0].status, 504);
+    }
+}
 
 fn config(origin: &Origin) -> String {
     format!(

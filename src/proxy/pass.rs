@@ -97,10 +97,22 @@ impl Pass {
             }
             // What a client did wrong says nothing of the origin.
             Err(error) if error.is_the_clients() => self.fail(Failure::forward(&error)),
-            Err(error) => match self.standing_in(OriginFailure::NoAnswer) {
-                Some(standing_in) => self.stand_in(standing_in, None),
-                None => self.fail(Failure::forward(&error)),
-            },
+            Err(error) => self.unanswered(&error),
+        }
+    }
+
+    /// Whoever has waited for others has no time left to ask: as if the origin had not answered.
+    pub fn late(self: Box<Self>) -> Step {
+        let Exchange { snapshot, route, waited, .. } = &self.exchange;
+        let error = snapshot.upstream(*route).map_or_else(ForwardError::nowhere, |it| it.late(*waited));
+        self.unanswered(&error)
+    }
+
+    /// What is stored stands in for an origin that does not answer, if it may.
+    fn unanswered(self: Box<Self>, error: &ForwardError) -> Step {
+        match self.standing_in(OriginFailure::NoAnswer) {
+            Some(standing_in) => self.stand_in(standing_in, None),
+            None => self.fail(Failure::forward(error)),
         }
     }
 

@@ -206,14 +206,21 @@ impl Wait {
         let (tell, told) = oneshot::channel();
         let fill = self.exchange.fill(self.want(), self.stale.clone(), seat, Some(tell));
         tokio::spawn(fill.run());
-        match told.await {
-            Ok(ForOwner { landing, times, looked }) => {
+        // The fetch has its time for all who come; an owner that has waited for another before has what is left of
+        // its own. It leaves the fetch to the others then.
+        let told = match self.exchange.waited.is_zero() {
+            true => Ok(told.await),
+            false => tokio::time::timeout(self.patience(), told).await,
+        };
+        match told {
+            Ok(Ok(ForOwner { landing, times, looked })) => {
                 self.note(times);
                 self.learn(looked);
                 self.landed_for_owner(landing, looked)
             }
             // The fill ended without a word, which only a panic in it can do.
-            Err(_) => self.fail(Failure::internal()),
+            Ok(Err(_)) => self.fail(Failure::internal()),
+            Err(_) => self.late(),
         }
     }
 
@@ -297,15 +304,19 @@ impl Wait {
         match landing {
             Ok(Ok(landing)) => self.landed_for_guest(landing),
             Ok(Err(_)) => Step::Lookup(Box::new(self.exchange)),
-            // No time is left to ask for itself: what is stored stands in, or it is told so.
-            Err(_) => self.alone(None),
+            Err(_) => self.late(),
         }
     }
 
-    /// What is left of the time that it may take in all, however many flights it waits for: `timeout.total`.
+    /// What is left of the time that it may take, however many flights it waits for.
     fn patience(&self) -> Duration {
         let upstream = self.exchange.snapshot.upstream(self.exchange.route);
-        upstream.map(|upstream| upstream.patience()).unwrap_or_default().saturating_sub(self.exchange.waited)
+        upstream.map(|upstream| upstream.patience(self.exchange.waited)).unwrap_or_default()
+    }
+
+    /// No time is left to ask for itself: what is stored stands in, or it is told so.
+    fn late(self: Box<Self>) -> Step {
+        Box::new(Pass::missing(self.exchange, self.miss).or_stale(self.stale)).late()
     }
 
     fn landed_for_guest(mut self: Box<Self>, landing: Landing) -> Step {

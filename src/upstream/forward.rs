@@ -27,6 +27,10 @@ use crate::fields::hop;
 use crate::interim::Interim;
 use crate::wire::{Asked, Flaw};
 
+/// What is left of `timeout.first_byte` at least for a request that has waited for others' answers: many times what a
+/// server that is well takes to answer, and little enough to be within anybody's limit.
+const LEAST: Duration = Duration::from_millis(250);
+
 /// An origin's answer.
 pub struct Forwarded {
     /// The response; of a 101, the extensions hold hyper's `OnUpgrade`.
@@ -49,17 +53,34 @@ pub struct ForwardTimes {
 }
 
 impl Upstream {
-    /// How long anybody waits for an answer to its end: `timeout.total`.
-    pub fn patience(&self) -> Duration {
-        self.timeout.total
+    /// How long somebody who has `waited` for others' answers in vain waits for one more: what is left of
+    /// `timeout.total`, and of `timeout.first_byte`, as if it had asked for itself at once. The first wait ends as the
+    /// answer's own time for its head does.
+    pub fn patience(&self, waited: Duration) -> Duration {
+        let total = self.timeout.total.saturating_sub(waited);
+        if waited.is_zero() { total } else { total.min(self.timeout.first_byte - self.gone(waited)) }
+    }
+
+    /// Why somebody who has `waited` for others' answers alone is not given one.
+    pub fn late(&self, waited: Duration) -> ForwardError {
+        let at = self.place(0);
+        match waited >= self.timeout.total {
+            true => ForwardError::TotalTimeout { at, limit: self.timeout.total },
+            false => ForwardError::FirstByteTimeout { at, limit: self.timeout.first_byte },
+        }
+    }
+
+    /// How much of `timeout.first_byte` has gone for who has `waited`.
+    fn gone(&self, waited: Duration) -> Duration {
+        waited.min(self.timeout.first_byte.saturating_sub(LEAST))
     }
 
     /// Sends `request` to a server of this upstream and waits for its response's head.
     ///
     /// The request has an origin-form URI and `Host`; its fields go out as they are, as HTTP/1.1.
     /// `worker` is the calling thread's number. Interim responses go to `interim`, if anybody is there
-    /// who takes them. `waited` is how much of `timeout.total` has gone for whoever asks. If the future is
-    /// dropped, the connection is closed and its slot goes to the next in line.
+    /// who takes them. `waited` is how much of `timeout.total`, and of `timeout.first_byte`, has gone for whoever
+    /// asks. If the future is dropped, the connection is closed and its slot goes to the next in line.
     ///
     /// # Errors
     /// When no response head came; see [`ForwardError`]. The log has been told.
@@ -70,8 +91,7 @@ impl Upstream {
         interim: Option<&Interim>,
         waited: Duration,
     ) -> Result<Forwarded, ForwardError> {
-        let left = self.timeout.total.saturating_sub(waited);
-        let forwarded = self.forward_in_time(worker, request, interim, left).await;
+        let forwarded = self.forward_in_time(worker, request, interim, waited).await;
         if let Err(error) = &forwarded {
             self.complaints.tell(error, self.clock.mono());
         }
@@ -83,14 +103,16 @@ impl Upstream {
         worker: usize,
         request: Request<RequestBody>,
         interim: Option<&Interim>,
-        left: Duration,
+        waited: Duration,
     ) -> Result<Forwarded, ForwardError> {
+        let left = self.timeout.total.saturating_sub(waited);
         if left.is_zero() {
             return Err(ForwardError::TotalTimeout { at: self.place(0), limit: self.timeout.total });
         }
         let mut over = pin!(sleep(left));
         let deadline = over.deadline();
         let mut trip = Trip::new(worker, self.pools.len(), deadline, interim);
+        trip.waited = self.gone(waited);
         let asked = AtomicUsize::new(0);
         let answer = tokio::select! {
             biased;
@@ -236,7 +258,7 @@ struct Trip<'a> {
     servers: Vec<Standing>,
     /// The end of `timeout.total`.
     deadline: Instant,
-    /// How much of `timeout.first_byte` a first attempt has taken.
+    /// How much of `timeout.first_byte` others' answers and a first attempt have taken.
     waited: Duration,
     times: ForwardTimes,
     /// Where interim responses go.

@@ -42,6 +42,33 @@ async fn who_has_waited_before_waits_no_longer_than_the_total() {
     peer.until_closed().await;
 }
 
+/// The same for the time to the head, of which a little is left in any case.
+#[tokio::test]
+async fn who_has_waited_before_has_what_is_left_of_the_time_to_the_first_byte() {
+    const FIRST: Duration = Duration::from_secs(2);
+    const LEAST: Duration = Duration::from_millis(250);
+    stop_time();
+    for (waited, left) in
+        [(Duration::ZERO, FIRST), (FIRST - 3 * LEAST, 3 * LEAST), (FIRST, LEAST), (2 * FIRST, LEAST)]
+    {
+        let origin = Origin::start().await;
+        let up = upstream(&origin, |cfg| cfg.timeout.first_byte = FIRST);
+        let asking = std::sync::Arc::clone(&up);
+        let asked = tokio::spawn(async move { asking.forward(0, get("/"), None, waited).await });
+        let mut peer = origin.accept().await;
+        peer.head().await;
+        advance(left - MOMENT).await;
+        rest().await;
+        assert!(!asked.is_finished(), "{waited:?}");
+        advance(MOMENT * 2).await;
+        assert_eq!(failure(asked).await.as_str(), "first-byte-timeout", "{waited:?}");
+        peer.until_closed().await;
+        // Who waits for another first is not cut short by a head that may take as long as it may.
+        let patience = up.patience(waited);
+        assert_eq!(patience, if waited.is_zero() { Duration::from_secs(120) } else { left });
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_nobody_polls_makes_room_for_a_waiting_request() {
     stop_time();

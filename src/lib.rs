@@ -24,6 +24,7 @@
 //! rate/            1      rate limits: one client's count, a table of many
 //! fields/          0 pure HTTP fields as typed values
 //! wire/            0 pure where messages begin and end in the bytes of a connection
+//! apart.rs         0 pure memory of their own for large bodies
 //! pace.rs          0 pure how slow a peer may be
 //! clock.rs         0      the only reader of time
 //! ```
@@ -31,6 +32,7 @@
 #![warn(missing_docs)]
 
 pub mod admin;
+pub mod apart;
 pub mod cli;
 pub mod clock;
 pub mod coding;

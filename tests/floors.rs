@@ -16,7 +16,8 @@
 use std::path::{Path, PathBuf};
 
 /// Every room and its floor. A room may use rooms with a smaller number, and itself.
-const FLOORS: [(&str, u8); 21] = [
+const FLOORS: [(&str, u8); 22] = [
+    ("apart", 0),
     ("clock", 0),
     ("pace", 0),
     ("wire", 0),
@@ -41,7 +42,7 @@ const FLOORS: [(&str, u8); 21] = [
 ];
 
 /// Rooms that know nothing of sockets, files, clocks and runtimes.
-const PURE: [&str; 6] = ["fields", "pace", "wire", "rules", "coding", "stored"];
+const PURE: [&str; 7] = ["apart", "fields", "pace", "wire", "rules", "coding", "stored"];
 
 /// The one neighbour's item that a pure room may use: a moment that somebody else has read.
 const PURE_TIME: &str = "Timestamp";

@@ -70,3 +70,37 @@ fn many_large_objects_and_slow_readers_stay_within_the_budget() {
     assert!(within(PATIENCE, || figure("larder_memory_lingering_bytes") == 0.0), "they are gone");
     assert!(within(PATIENCE, || figure("larder_memory_in_flight_bytes") == 0.0));
 }
+
+#[test]
+fn large_objects_one_after_the_other_are_held_once_and_given_back() {
+    const SIZE: usize = 15 * MIB;
+    let origin = Origin::start(|request| {
+        let body = vec![b'x'; SIZE];
+        let fields = [("Cache-Control", "max-age=600")];
+        // Of a length that is known, or not.
+        if request.target.starts_with("/chunked") {
+            Script::chunked(&fields).chunk(body).last_chunk()
+        } else {
+            Script::ok(body, &fields)
+        }
+    });
+    let larder = Larder::start(&format!(
+        "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = 2\n[cache]\nmemory = \"64MiB\"\n\
+         [limits]\nlame_duck = \"0s\"\n[upstream.o]\nservers = [\"{}\"]\n[[route]]\nname = \"all\"\n\
+         match = {{ path = \"/*\" }}\nupstream = \"o\"\n",
+        origin.url()
+    ));
+    let small = client::get(larder.proxy(), "/first", &[]);
+    assert_eq!(small.body.len(), SIZE);
+    let base = rss(&larder) - SIZE / MIB;
+    for nth in 0..24 {
+        let path = if nth % 3 == 0 { format!("/chunked/{nth}") } else { format!("/{nth}") };
+        let response = client::get(larder.proxy(), &path, &[]);
+        assert_eq!((response.status, response.body.len(), response.complete), (200, SIZE, true));
+        let (now, most) = (rss(&larder), base + 64 + 64 / 4);
+        assert!(now <= most, "{now} MiB after {nth} objects; {most} are allowed");
+    }
+    let held = larder.metric("larder_memory_bytes").unwrap();
+    assert!(held > 40.0 * MIB as f64, "{held}: they were stored");
+    assert_eq!(larder.metric("larder_memory_lingering_bytes"), Some(0.0), "nobody reads any more");
+}

@@ -157,8 +157,14 @@ async fn deliver(
         Want::Part(range) if status == StatusCode::PARTIAL_CONTENT => Some(range),
         _ => None,
     };
-    if reserved.is_none() {
-        writer.stop_keeping();
+    match keeping {
+        _ if reserved.is_none() => writer.stop_keeping(),
+        // What comes is not all that goes out, and not all that is kept.
+        Keeping::Rest { .. } => {}
+        Keeping::Whole | Keeping::Part { .. } => {
+            let declared = body.size_hint().exact().filter(|declared| *declared <= config.max_object);
+            writer.keep_apart(declared.unwrap_or(config.max_object), declared.is_some());
+        }
     }
     let fetched = Arc::new(Fetched {
         status,
@@ -175,7 +181,7 @@ async fn deliver(
         forms,
     });
     filling.tell_with(Landing::Fetched(Arc::clone(&fetched)), own);
-    let pump = Pump { writer, trailers: None, reserved, came: Vec::new(), taken: 0 };
+    let pump = Pump { writer, trailers: None, reserved, came: Vec::new(), chunks: 0, taken: 0 };
     pump.run(filling, permit, fetched, keeping, body).await;
 }
 
@@ -185,8 +191,10 @@ struct Pump {
     trailers: Option<HeaderMap>,
     /// `None` once the body has outgrown what may be kept.
     reserved: Option<Reserved>,
-    /// What the origin has sent, while it is kept.
+    /// What the origin has sent, while it is kept and is not all that is written.
     came: Vec<Bytes>,
+    /// Chunks that it has come in.
+    chunks: u64,
     /// Bytes that the origin has sent.
     taken: u64,
 }
@@ -250,7 +258,10 @@ impl Pump {
 
     /// What is to be kept, in memory of its own; `None` where what came does not fit its head.
     fn content(&self, keeping: &Keeping) -> Option<Content> {
-        let bytes = StoredResponse::compact(&self.came);
+        let bytes = match keeping {
+            Keeping::Whole | Keeping::Part { .. } => self.writer.gather(),
+            Keeping::Rest { .. } => StoredResponse::compact(&self.came),
+        };
         match keeping {
             Keeping::Whole => Some(Content::Whole(bytes)),
             Keeping::Part { span, length } => {
@@ -270,8 +281,8 @@ impl Pump {
             Keeping::Whole | Keeping::Part { .. } => 0,
         };
         // What holds a chunk counts, too: a body may come a byte at a time.
-        let chunks = (self.came.len() as u64).saturating_add(1).saturating_mul(CHUNK);
-        let total = self.taken.saturating_add(chunks);
+        self.chunks = self.chunks.saturating_add(1);
+        let total = self.taken.saturating_add(self.chunks.saturating_mul(CHUNK));
         if let Some(reserved) = &mut self.reserved {
             let why = if self.taken.saturating_add(held) > max {
                 Some(NotStored::TooLarge)
@@ -285,7 +296,7 @@ impl Pump {
                 self.came = Vec::new();
                 filling.mark(why, 200);
                 self.writer.stop_keeping();
-            } else {
+            } else if matches!(keeping, Keeping::Rest { .. }) {
                 self.came.push(chunk.clone());
             }
         }

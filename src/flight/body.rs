@@ -5,6 +5,10 @@
 //! to take stays: the writer then waits for room, and readers that hold everyone up for too long
 //! are cut off. Memory is bounded either way.
 //!
+//! What is kept and becomes large lies in memory of its own ([`Writer::keep_apart`]), written there as it
+//! comes and there when it is whole, so that it is never held twice. Readers who keep up are given the
+//! chunks as they came, those behind copies of small pieces, since memory that is written cannot be shared.
+//!
 //! Lag policy: the fill is slowed to the slowest reader for as long as `lag_timeout`, then the
 //! slowest are cut, unless one reader alone is left: a lone slow client is nobody's burden.
 //!
@@ -23,6 +27,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
+
+use crate::apart::{self, Apart};
 
 /// The body ended before it was complete, or this reader was cut off for lagging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +73,20 @@ pub enum Room {
 
 #[derive(Debug)]
 struct State {
+    /// All that is held, or what follows `passed`; beside `apart` the latest few, for who keeps up.
     chunks: VecDeque<Bytes>,
+    /// How large the body becomes at most, and whether so large is what is expected, where it is to be
+    /// kept in memory of its own once it is large.
+    plan: Option<(usize, bool)>,
+    /// All that has come, in memory of its own.
+    apart: Option<Apart>,
+    /// What was in it, once nothing more is written there.
+    passed: Option<Bytes>,
+    /// The first bytes are held no longer.
+    gone: bool,
     /// Index, counted from the start of the body, of the first chunk that is still here.
     first: usize,
-    /// Bytes in `chunks`.
+    /// Bytes in `chunks`, but for those that are in `apart`, too.
     held: u64,
     /// Bytes written in all.
     written: u64,
@@ -103,6 +119,10 @@ struct Place {
 pub(super) fn growing(lag: u64, lag_timeout: Duration) -> (Writer, Growing) {
     let state = Arc::new(Mutex::new(State {
         chunks: VecDeque::new(),
+        plan: None,
+        apart: None,
+        passed: None,
+        gone: false,
         first: 0,
         held: 0,
         written: 0,
@@ -125,7 +145,7 @@ impl Growing {
     /// A reader from the first byte; `None` when the first bytes are gone or the body is broken.
     pub fn reader(&self) -> Option<Reader> {
         let mut state = self.0.lock();
-        if state.first > 0 || matches!(state.end, Some(End::Broken)) {
+        if state.gone || state.first > 0 || matches!(state.end, Some(End::Broken)) {
             return None;
         }
         let id = state.seat();
@@ -133,14 +153,41 @@ impl Growing {
     }
 }
 
+/// Bytes that a reader behind the writer is given at a time while the body is written.
+const COPIED: usize = 64 * 1024;
+/// Chunks that are shared with those who keep up, at most.
+const LATEST: usize = 4;
+
 impl Writer {
+    /// Once the body is large, it is to be kept in memory of its own: of `most` bytes, and `exact` where so
+    /// many are expected. More than these are kept, too, at the price of a copy at the end.
+    pub fn keep_apart(&self, most: u64, exact: bool) {
+        self.state.lock().plan = usize::try_from(most).ok().map(|most| (most, exact));
+    }
+
+    /// All that has come, in one piece. To be asked for at the end, and while the body is kept.
+    pub fn gather(&self) -> Bytes {
+        let held: Vec<Bytes> = {
+            let mut state = self.state.lock();
+            state.leave_apart();
+            state.passed.iter().chain(&state.chunks).cloned().collect()
+        };
+        match held.as_slice() {
+            [whole] if self.is_passed(whole) => whole.clone(),
+            held => apart::gather(held),
+        }
+    }
+
+    /// Whether this lies in memory of its own.
+    fn is_passed(&self, piece: &Bytes) -> bool {
+        self.state.lock().passed.as_ref().is_some_and(|passed| passed.as_ptr() == piece.as_ptr())
+    }
+
     /// Adds a chunk and wakes the readers.
     pub fn push(&self, chunk: Bytes) {
         let mut state = self.state.lock();
-        let len = chunk.len() as u64;
-        state.written = state.written.saturating_add(len);
-        state.held = state.held.saturating_add(len);
-        state.chunks.push_back(chunk);
+        state.part(chunk.len());
+        state.add(chunk);
         state.wake_readers();
     }
 
@@ -148,6 +195,8 @@ impl Writer {
     pub fn stop_keeping(&self) {
         let mut state = self.state.lock();
         state.keeping = false;
+        state.plan = None;
+        state.leave_apart();
         state.trim();
     }
 
@@ -175,6 +224,7 @@ impl Writer {
         if whole.is_some() {
             state.chunks.clear();
             state.held = 0;
+            (state.apart, state.passed) = (None, None);
         }
         state.end = Some(End::Complete { whole, trailers });
         state.wake_readers();
@@ -188,7 +238,7 @@ impl Writer {
         if state.reading == 0 {
             return Poll::Ready(Room::NoReaders);
         }
-        if state.held < self.lag {
+        if state.behind() < self.lag {
             return Poll::Ready(Room::Free);
         }
         state.writer = Some(cx.waker().clone());
@@ -216,6 +266,79 @@ impl State {
         }
         self.readers.push(place);
         self.readers.len() - 1
+    }
+
+    /// From now on the body lies in memory of its own, where it becomes large by another `more` bytes.
+    fn part(&mut self, more: usize) {
+        let len = self.written.saturating_add(more as u64);
+        if !self.keeping || len < apart::LARGE as u64 {
+            return;
+        }
+        let Some((most, exact)) = self.plan.take() else { return };
+        let Some(mut apart) = Apart::new(most, exact) else { return };
+        if self.chunks.iter().all(|chunk| apart.push(chunk)) {
+            self.apart = Some(apart);
+            self.chunks.clear();
+            self.held = 0;
+            // Readers go on by what they have taken, and by chunks once these follow what is apart.
+            self.readers.iter_mut().flatten().for_each(|place| place.next = 0);
+        }
+    }
+
+    fn add(&mut self, chunk: Bytes) {
+        let len = chunk.len() as u64;
+        self.written = self.written.saturating_add(len);
+        if self.apart.as_mut().is_some_and(|apart| !apart.push(&chunk)) {
+            self.leave_apart();
+        }
+        if self.apart.is_none() {
+            self.held = self.held.saturating_add(len);
+        } else if self.chunks.len() >= LATEST {
+            self.chunks.pop_front();
+        }
+        self.chunks.push_back(chunk);
+    }
+
+    /// Nothing more is written to memory of its own: what is there can be shared.
+    fn leave_apart(&mut self) {
+        if let Some(apart) = self.apart.take() {
+            self.chunks.clear();
+            self.passed = Some(apart.finish());
+        }
+    }
+
+    /// The next piece of what is or was apart, from the byte `at` on.
+    fn piece(&self, at: usize) -> Option<Bytes> {
+        if let Some(passed) = &self.passed {
+            let end = at.saturating_add(COPIED).min(passed.len());
+            return (at < end).then(|| passed.slice(at..end));
+        }
+        let apart = self.apart.as_ref().filter(|apart| at < apart.len())?;
+        let mut start = apart.len();
+        for chunk in self.chunks.iter().rev() {
+            start = start.saturating_sub(chunk.len());
+            if start == at && !chunk.is_empty() {
+                return Some(chunk.clone());
+            }
+            if start < at {
+                break;
+            }
+        }
+        // Up to the first chunk that is shared, to go on with that.
+        let end = if at < start { start } else { apart.len() };
+        Some(apart.copy(at, end.min(at.saturating_add(COPIED))))
+    }
+
+    /// Bytes that some reader has yet to take.
+    fn behind(&self) -> u64 {
+        match self.passed {
+            Some(_) => self.written.saturating_sub(self.least_taken().unwrap_or(self.written)),
+            None => self.held,
+        }
+    }
+
+    fn least_taken(&self) -> Option<u64> {
+        self.readers.iter().flatten().filter(|place| !place.cut).map(|place| place.taken).min()
     }
 
     fn leave(&mut self, id: usize) {
@@ -246,6 +369,10 @@ impl State {
         if self.keeping {
             return;
         }
+        let least = self.least_taken();
+        if self.passed.take_if(|passed| least.is_none_or(|least| least >= passed.len() as u64)).is_some() {
+            self.gone = true;
+        }
         let slowest = self.slowest().unwrap_or(usize::MAX);
         while self.first < slowest
             && let Some(chunk) = self.chunks.pop_front()
@@ -262,10 +389,10 @@ impl State {
 
     /// Cuts off those who hold up the others; never the last one.
     fn cut_slowest(&mut self) {
-        let Some(slowest) = self.slowest() else { return };
+        let Some(least) = self.least_taken() else { return };
         let readers = self.reading;
         let mut cut = 0;
-        for place in self.readers.iter_mut().flatten().filter(|place| !place.cut && place.next == slowest) {
+        for place in self.readers.iter_mut().flatten().filter(|place| !place.cut && place.taken == least) {
             if cut + 1 >= readers {
                 break;
             }
@@ -281,6 +408,8 @@ impl State {
 
     fn poll_read(&mut self, id: usize, cx: &mut Context<'_>) -> Poll<Read> {
         let first = self.first;
+        let at = self.readers.get(id).and_then(Option::as_ref).map_or(0, |place| place.taken);
+        let piece = usize::try_from(at).ok().and_then(|at| self.piece(at));
         let Some(place) = self.readers.get_mut(id).and_then(Option::as_mut) else {
             return Poll::Ready(Read::Broken);
         };
@@ -293,7 +422,16 @@ impl State {
             let rest = whole.slice(taken..);
             return Poll::Ready(if rest.is_empty() { Read::End(trailers.clone()) } else { Read::Data(rest) });
         }
-        if let Some(chunk) = place.next.checked_sub(first).and_then(|at| self.chunks.get(at)) {
+        if let Some(piece) = piece {
+            place.taken = place.taken.saturating_add(piece.len() as u64);
+            self.trim();
+            return Poll::Ready(Read::Data(piece));
+        }
+        // The chunks are also in `apart`, which has been read to its end.
+        let chunks = if self.apart.is_some() { None } else { Some(&self.chunks) };
+        if let Some((chunks, at)) = chunks.zip(place.next.checked_sub(first))
+            && let Some(chunk) = chunks.get(at)
+        {
             let chunk = chunk.clone();
             place.next += 1;
             place.taken = place.taken.saturating_add(chunk.len() as u64);
@@ -415,6 +553,112 @@ mod tests {
         let whole = chunk("one two");
         writer.complete(Some(whole), None);
         assert_eq!(all(reader).await.unwrap(), "two");
+        assert_eq!(all(growing.reader().unwrap()).await.unwrap(), "one two");
+    }
+
+    /// Pieces of another content each, of a size that is no multiple of anything.
+    fn pieces(count: usize) -> Vec<Bytes> {
+        (0..count).map(|nth| Bytes::from(vec![(nth % 251) as u8; 7_777])).collect()
+    }
+
+    /// Takes what there is, without waiting.
+    fn drain(reader: &mut Reader) -> Vec<Bytes> {
+        let next = || reader.frame().now_or_never().flatten();
+        std::iter::from_fn(next).map(|frame| frame.unwrap().into_data().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_large_body_lies_in_memory_of_its_own_and_whoever_reads_it_reads_the_same() {
+        for exact in [true, false] {
+            let pieces = pieces(40);
+            let all = pieces.concat();
+            let (writer, growing) = body();
+            writer.keep_apart(if exact { all.len() as u64 } else { 1 << 30 }, exact);
+            let (mut keen, mut slow) = (growing.reader().unwrap(), growing.reader().unwrap());
+            let (mut kept_up, mut taken) = (Vec::new(), Vec::new());
+            for (nth, piece) in pieces.iter().enumerate() {
+                writer.push(piece.clone());
+                let now = drain(&mut keen);
+                assert!(now.iter().all(|it| it.as_ptr() == piece.as_ptr()), "shared with who keeps up");
+                kept_up.extend(now);
+                if nth % 13 == 12 {
+                    taken.extend(slow.frame().await.unwrap().unwrap().into_data());
+                }
+            }
+            {
+                let state = writer.state.lock();
+                assert!(state.apart.is_some() && state.chunks.len() <= LATEST && state.held == 0);
+            }
+            let mut joined = growing.reader().unwrap();
+            let (first, copied) = (drain(&mut joined), drain(&mut slow));
+            assert!(first.iter().all(|piece| piece.len() <= COPIED));
+            taken.extend(copied);
+            let whole = writer.gather();
+            assert_eq!(writer.gather().as_ptr(), whole.as_ptr(), "once, and never copied");
+            let mut between = growing.reader().unwrap();
+            assert!(between.frame().now_or_never().is_some());
+            writer.complete(Some(whole.clone()), None);
+            assert_eq!(
+                (&whole, kept_up.concat(), taken.concat()),
+                (&all.clone().into(), all.clone(), all.clone())
+            );
+            assert_eq!(first.concat(), all);
+            assert!(now(&mut keen).unwrap().is_none() && now(&mut joined).unwrap().is_none());
+            assert_eq!(drain(&mut between).concat(), all[COPIED..]);
+            assert_eq!(drain(&mut growing.reader().unwrap()).concat(), all);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_body_that_is_no_longer_kept_goes_on_from_what_came() {
+        let pieces = pieces(40);
+        let all = pieces.concat();
+        let (writer, growing) = body();
+        writer.keep_apart(1 << 30, false);
+        let (mut keen, mut slow) = (growing.reader().unwrap(), growing.reader().unwrap());
+        let (before, after) = pieces.split_at(30);
+        before.iter().for_each(|piece| writer.push(piece.clone()));
+        let mut kept_up = drain(&mut keen);
+        let mut taken = vec![slow.frame().await.unwrap().unwrap().into_data().unwrap()];
+        writer.stop_keeping();
+        assert!(writer.room().now_or_never().is_none(), "the slow one has yet to take it");
+        taken.extend(drain(&mut slow));
+        assert_eq!(writer.room().now_or_never(), Some(Room::Free));
+        assert!(writer.state.lock().passed.is_none(), "let go of");
+        assert!(growing.reader().is_none(), "the first bytes are gone");
+        for piece in after {
+            writer.push(piece.clone());
+            kept_up.extend(drain(&mut keen));
+        }
+        taken.extend(drain(&mut slow));
+        assert_eq!(writer.state.lock().held, 0);
+        writer.complete(None, None);
+        assert_eq!((kept_up.concat(), taken.concat()), (all.clone(), all));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_outgrows_its_memory_is_whole_all_the_same() {
+        let pieces = pieces(40);
+        let (writer, growing) = body();
+        writer.keep_apart(apart::LARGE as u64 + 10_000, true);
+        let reader = growing.reader().unwrap();
+        pieces.iter().for_each(|piece| writer.push(piece.clone()));
+        assert!(writer.state.lock().apart.is_none() && growing.reader().is_some());
+        let whole = writer.gather();
+        assert_eq!(whole, pieces.concat());
+        writer.complete(None, None);
+        assert_eq!(reader.collect().await.unwrap().to_bytes(), whole);
+    }
+
+    #[tokio::test]
+    async fn a_small_body_stays_with_the_allocator() {
+        let (writer, growing) = body();
+        writer.keep_apart(1 << 20, false);
+        writer.push(chunk("one "));
+        writer.push(chunk("two"));
+        assert!(writer.state.lock().apart.is_none());
+        assert_eq!(writer.gather(), "one two");
+        writer.complete(None, None);
         assert_eq!(all(growing.reader().unwrap()).await.unwrap(), "one two");
     }
 

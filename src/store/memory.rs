@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use super::counter::Counter;
 use super::seed::Seed;
 use super::{InFlight, Purges, Reserved};
+use crate::apart::Witness;
 use crate::clock::Timestamp;
 use crate::config;
 use crate::rules::{Normalize, NotStored, SelectingFields};
@@ -51,17 +52,60 @@ const LINGERS: usize = 64 * 1024;
 
 /// Bodies that the tier has given up and somebody still reads. Bounded by the connections that read them.
 #[derive(Debug, Default)]
-struct Lingering(Mutex<Vec<Bytes>>);
+struct Lingering(Mutex<Vec<Noted>>);
+
+/// A body that somebody reads, or did.
+#[derive(Debug)]
+enum Noted {
+    /// Shared with the allocator's: held here, too, since it alone knows who else holds it.
+    Held(Bytes),
+    /// In memory of its own, and its length in bytes.
+    Apart(Witness, usize),
+}
+
+impl Noted {
+    /// `None` where nobody else holds it.
+    fn of(body: &Bytes) -> Option<Self> {
+        match Witness::of(body) {
+            Some(witness) => Some(Self::Apart(witness, body.len())),
+            None => (!body.is_unique()).then(|| Self::Held(body.clone())),
+        }
+    }
+
+    fn is_read(&self) -> bool {
+        match self {
+            Self::Held(body) => !body.is_unique(),
+            Self::Apart(witness, _) => witness.is_held(),
+        }
+    }
+
+    fn is_of_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Held(one), Self::Held(other)) => one.as_ptr() == other.as_ptr(),
+            (Self::Apart(one, _), Self::Apart(other, _)) => one.is_of_same(other),
+            _ => false,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Held(body) => body.len(),
+            Self::Apart(_, len) => *len,
+        }
+    }
+}
 
 impl Lingering {
     /// A body leaves the tier.
     fn note(&self, body: &Bytes) {
-        if body.len() >= LINGERS && !body.is_unique() {
+        if body.len() >= LINGERS
+            && let Some(new) = Noted::of(body)
+        {
             let mut bodies = self.0.lock();
-            bodies.retain(|body| !body.is_unique());
-            // Noted twice, it would keep itself alive.
-            if !bodies.iter().any(|noted| noted.as_ptr() == body.as_ptr()) {
-                bodies.push(body.clone());
+            bodies.retain(Noted::is_read);
+            // Noted twice, it would keep itself alive, or count twice.
+            if !bodies.iter().any(|noted| noted.is_of_same(&new)) {
+                bodies.push(new);
             }
         }
     }
@@ -69,7 +113,7 @@ impl Lingering {
     /// What is still held.
     fn bytes(&self) -> u64 {
         let mut bodies = self.0.lock();
-        bodies.retain(|body| !body.is_unique());
+        bodies.retain(Noted::is_read);
         bodies.iter().map(|body| body.len() as u64).sum()
     }
 }

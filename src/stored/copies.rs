@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
+use crate::apart;
 use crate::fields::content_coding::Coding;
 
 /// A form of a body other than the stored one.
@@ -50,7 +51,7 @@ impl Copy {
 
     fn held(&self) -> usize {
         match self {
-            Self::Made(bytes) => bytes.len(),
+            Self::Made(bytes) => apart::weight(bytes.len()),
             Self::None => 0,
         }
     }

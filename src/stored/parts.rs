@@ -8,6 +8,7 @@
 
 use bytes::Bytes;
 
+use crate::apart;
 use crate::fields::range::{ContentRange, Span};
 
 /// Pieces that one response may consist of; beyond it the smallest is given up. Whoever reads a file
@@ -90,6 +91,18 @@ impl Content {
         }
     }
 
+    /// Bytes of memory that these take.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => apart::weight(bytes.len()),
+            Self::Parts(parts) => parts
+                .pieces
+                .iter()
+                .map(|piece| apart::weight(piece.bytes.len()))
+                .fold(0, usize::saturating_add),
+        }
+    }
+
     /// How many pieces of memory hold it.
     pub fn pieces(&self) -> usize {
         match self {
@@ -169,7 +182,7 @@ impl Parts {
         let mut parts = Self { length: self.length, pieces };
         if parts.is_all() {
             let all: Vec<Bytes> = parts.pieces.into_iter().map(|piece| piece.bytes).collect();
-            return Some(Content::Whole(Bytes::from(all.concat())));
+            return Some(Content::Whole(apart::gather(&all)));
         }
         parts.bound();
         Some(Content::Parts(parts))

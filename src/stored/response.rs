@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{CacheKey, Content, Copies};
+use crate::apart;
 use crate::clock::Timestamp;
 use crate::rules::{Normalize, ResponseFacts, SelectingFields, Storable, stored_fields};
 
@@ -102,9 +103,7 @@ impl StoredResponse {
     /// One piece of memory, exactly as large as the chunks together. A chunk as it comes from a
     /// connection is a part of a larger read buffer and would keep all of that alive.
     pub fn compact(chunks: &[Bytes]) -> Bytes {
-        let mut whole = Vec::with_capacity(chunks.iter().map(Bytes::len).sum());
-        chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
-        Bytes::from(whole)
+        apart::gather(chunks)
     }
 
     /// Bytes of memory it takes: body, its copies in other forms, fields, its share of the key, and what holds them together.
@@ -116,7 +115,7 @@ impl StoredResponse {
         [
             size_of::<Self>(),
             COUNTERS,
-            usize::try_from(self.content.held()).unwrap_or(usize::MAX),
+            self.content.weight(),
             self.content.pieces().saturating_mul(PIECE),
             size_of::<Copies>(),
             self.copies.weight(),

@@ -73,7 +73,7 @@ fn many_large_objects_and_slow_readers_stay_within_the_budget() {
 
 #[test]
 fn large_objects_one_after_the_other_are_held_once_and_given_back() {
-    const SIZE: usize = 15 * MIB;
+    const SIZE: usize = 7 * MIB;
     let origin = Origin::start(|request| {
         let body = vec![b'x'; SIZE];
         let fields = [("Cache-Control", "max-age=600")];
@@ -93,14 +93,17 @@ fn large_objects_one_after_the_other_are_held_once_and_given_back() {
     let small = client::get(larder.proxy(), "/first", &[]);
     assert_eq!(small.body.len(), SIZE);
     let base = rss(&larder) - SIZE / MIB;
-    for nth in 0..24 {
+    for nth in 0..40 {
         let path = if nth % 3 == 0 { format!("/chunked/{nth}") } else { format!("/{nth}") };
         let response = client::get(larder.proxy(), &path, &[]);
         assert_eq!((response.status, response.body.len(), response.complete), (200, SIZE, true));
-        let (now, most) = (rss(&larder), base + 64 + 64 / 4);
-        assert!(now <= most, "{now} MiB after {nth} objects; {most} are allowed");
+        // The worker may let go of the last body a moment after its client has it.
+        let most = base + 64 + 64 / 4;
+        let is_within = within(PATIENCE, || rss(&larder) <= most);
+        assert!(is_within, "{} MiB after {nth} objects; {most} are allowed", rss(&larder));
     }
     let held = larder.metric("larder_memory_bytes").unwrap();
     assert!(held > 40.0 * MIB as f64, "{held}: they were stored");
-    assert_eq!(larder.metric("larder_memory_lingering_bytes"), Some(0.0), "nobody reads any more");
+    let lingering = || larder.metric("larder_memory_lingering_bytes");
+    assert!(within(PATIENCE, || lingering() == Some(0.0)), "nobody reads any more");
 }

@@ -147,6 +147,29 @@ const HINTS: [&str; 10] = [
 ];
 
 #[test]
+fn what_is_brought_by_a_key_or_an_identity_is_nobody_elses() {
+    let origin = Origin::start(|request| {
+        let who = ["x-api-key", "x-auth-request-user"].map(|name| request.header(name)).concat();
+        Script::ok(format!("<{who}>"), &[FRESH])
+    });
+    let by_default = larder(&origin, "trusted_proxies = [\"127.0.0.1\"]", "");
+    for (name, path) in [("X-Api-Key", "/a"), ("X-Auth-Request-User", "/b")] {
+        for _ in 0..2 {
+            let own = by_default.get(path, &[(name, "alice")]);
+            assert_eq!((own.text().as_str(), own.header("x-cache")), ("<alice>", "BYPASS"), "{name}");
+        }
+        assert_eq!(by_default.get(path, &[]).text(), "<>", "{name}");
+    }
+    let keyed = larder(&origin, "", "key.headers = [\"X-Api-Key\"]");
+    assert_eq!(keyed.get("/c", &[("X-Api-Key", "alice")]).header("x-cache"), "MISS");
+    assert_eq!(keyed.get("/c", &[("X-Api-Key", "alice")]).header("x-cache"), "HIT");
+    assert_eq!(keyed.get("/c", &[("X-Api-Key", "bob")]).text(), "<bob>");
+    let shared = larder(&origin, "", "authorization = \"share\"");
+    assert_eq!(shared.get("/d", &[("X-Api-Key", "alice")]).header("x-cache"), "MISS");
+    assert_eq!(shared.get("/d", &[]).header("x-cache"), "HIT");
+}
+
+#[test]
 fn a_field_written_with_an_underscore_is_not_taken_for_another() {
     let origin = Origin::ok("x", &[]);
     let larder = larder(&origin, "", "");

@@ -294,7 +294,8 @@ fn an_answer_on_http2_that_its_client_does_not_take_ends_and_the_others_go_on() 
         _ => Script::ok("x", &[]),
     });
     let larder = larder(&origin, "response_rate = \"1MB\"\nresponse_grace = \"300ms\"");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // Its connection is driven while this thread waits: what stands still is the stream alone.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(larder.proxy()).await.unwrap();
         let (mut send, connection) =

@@ -85,7 +85,7 @@ impl Row {
 /// Whoever comes next gets the very connection that a row came on, unless it is closed.
 const ONE_CONNECTION: &str = "pool = { max_connections = 1 }\n\
      [[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n\
-     [route.cache]\nttl.default = \"60s\"";
+     request_buffer = \"0B\"\n[route.cache]\nttl.default = \"60s\"";
 
 /// Plays each row twice, and asks for something else in between.
 fn play(rows: Vec<Row>) {

@@ -413,6 +413,42 @@ fn a_refresh_that_a_cookie_set_off_is_made_without_it() {
 }
 
 #[test]
+fn what_a_304_says_to_a_cookie_is_told_to_nobody_else() {
+    let front = Front::new("", |request| match request.headers.get("if-none-match") {
+        None => Script::ok(
+            "x",
+            &[("Cache-Control", "max-age=1"), ("Age", "1"), ("ETag", "\"1\""), ("X-Kind", "page")],
+        ),
+        Some(_) => Script::respond(
+            304,
+            &[MINUTE, ("ETag", "\"1\""), ("X-User", request.header("cookie")), ("X-Kind", "theirs")],
+            "",
+        ),
+    });
+    assert_eq!(told(&front.get("/", &[])), STORED);
+    let own = front.get("/", &[("Cookie", "sid=alice")]);
+    assert_eq!((own.text().as_str(), own.header("x-user")), ("x", "sid=alice"));
+    let other = front.get("/", &[]);
+    assert_eq!((other.header("x-cache"), other.text().as_str()), ("HIT", "x"));
+    assert_eq!((other.headers.get("x-user"), other.header("x-kind")), (None, "page"));
+}
+
+#[test]
+fn the_answer_to_a_post_with_a_cookie_is_nobody_elses() {
+    let front = Front::new("", |request| {
+        let page = format!("page of <{}>", request.header("cookie"));
+        Script::ok(page, &[MINUTE, ("Content-Location", &request.target)])
+    });
+    for (path, cookie, expected) in [("/with", "sid=alice", "page of <>"), ("/without", "", "page of <>")] {
+        let fields: &[(&str, &str)] = if cookie.is_empty() { &[] } else { &[("Cookie", cookie)] };
+        front.request("POST", path, fields, b"x");
+        let next = front.get(path, &[]);
+        assert_eq!(next.text(), expected);
+        assert_eq!(next.header("x-cache"), if cookie.is_empty() { "HIT" } else { "MISS" }, "{path}");
+    }
+}
+
+#[test]
 fn a_permission_for_one_site_is_not_given_to_another() {
     let front = Front::new("ttl.default = \"60s\"", |request| {
         let allowed = match request.header("origin") {

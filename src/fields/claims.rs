@@ -31,6 +31,7 @@ pub fn claim(name: &str) -> Option<Claim> {
         b'h' => name.len() > 4,
         b'u' => name.len() == 3,
         b't' => second == Some(b'r'),
+        b'm' => second == Some(b'e'),
         b'b' | b'd' | b'p' | b'r' | b's' => true,
         _ => false,
     };
@@ -51,6 +52,50 @@ pub fn claim(name: &str) -> Option<Claim> {
     let starts = HINTS.iter().any(|prefix| name.starts_with(prefix));
     (starts || OTHERS.contains(&name) || names_another(name)).then_some(Claim::Hint)
 }
+
+/// Whether a field of this name says who the user is, or proves it, as `Authorization` does: keys of APIs, and
+/// what proxies that log users in tell those behind them. `name` is in lower case.
+pub fn is_credential(name: &str) -> bool {
+    if !matches!(name.as_bytes().first(), Some(b'x' | b'a' | b'c' | b's' | b'p' | b'w')) {
+        return false;
+    }
+    let name = dashed(name);
+    let name = name.as_ref();
+    CREDENTIALS.contains(&name) || IDENTITIES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+const CREDENTIALS: [&str; 17] = [
+    "api-key",
+    "apikey",
+    "x-apikey",
+    "x-api-key",
+    "x-api-token",
+    "x-auth-token",
+    "x-access-token",
+    "x-session-id",
+    "x-session-token",
+    "x-user-token",
+    "x-id-token",
+    "x-jwt-assertion",
+    "x-amz-security-token",
+    "private-token",
+    "authenticated-user",
+    "cf-access-jwt-assertion",
+    "x-goog-iap-jwt-assertion",
+];
+
+const IDENTITIES: [&str; 10] = [
+    "cf-access-authenticated-",
+    "ssl-client-",
+    "wl-proxy-client-",
+    "x-amzn-oidc-",
+    "x-auth-request-",
+    "x-client-cert",
+    "x-goog-authenticated-",
+    "x-ms-client-principal",
+    "x-ssl-client-",
+    "x-webauth-",
+];
 
 /// Servers that hand fields on as variables tell no `_` from a `-`: `X_Forwarded_Host` is a writing of
 /// `X-Forwarded-Host` there.
@@ -144,6 +189,31 @@ fn names_another(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_are_told_by_their_names() {
+        let all = CREDENTIALS.iter().chain(&IDENTITIES);
+        assert!(all.clone().all(|name| is_credential(name)), "the first letter is among those looked for");
+        assert!(is_credential("x_api_key") && is_credential("x-ssl-client-s-dn"));
+        for name in
+            ["accept", "cookie", "authorization", "x-request-id", "x-tenant", "content-type", "x-username"]
+        {
+            assert!(!is_credential(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_listed_name_is_found() {
+        for name in WAYS.iter().chain(&OTHERS) {
+            assert!(claim(name).is_some(), "{name}");
+        }
+        for name in ["x-http-method", "x-method", "_method", "method-override", "x-http-method-override"] {
+            assert_eq!(claim(name), Some(Claim::Method), "{name}");
+        }
+        for prefix in HINTS {
+            assert!(claim(&format!("{prefix}a")).is_some(), "{prefix}");
+        }
+    }
 
     #[test]
     fn claims_are_told_by_their_names() {

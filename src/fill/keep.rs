@@ -29,8 +29,9 @@ use super::{Answer, Filling, Want};
 ///
 /// It may also have brought a word that forbids keeping it. The owner, whose request was validated,
 /// gets it all the same; nobody else does.
-pub(super) async fn confirmed(mut filling: Filling, answer: Answer) {
+pub(super) async fn confirmed(mut filling: Filling, mut answer: Answer) {
     let Some(stale) = filling.fill.stale.take() else { return };
+    let own = own_news(&filling, &stale, &mut answer);
     let mut headers = rules::freshen(&stale.headers, answer.response.headers());
     ensure_date(&mut headers, answer.response_time);
     let status = stale.status.as_u16();
@@ -39,7 +40,6 @@ pub(super) async fn confirmed(mut filling: Filling, answer: Answer) {
     let selecting = filling.selecting(&facts);
     // Parts had a Content-Range each as they came.
     let judged = ResponseFacts { content_range: stale.content.range(), ..facts.clone() };
-    let own = rules::for_who_asked(&stale.headers, answer.response.headers());
     match may_keep(&filling, &filling.fill.asked.facts, &judged, &headers) {
         Ok(permit) => {
             let headers = rules::stored_fields(&headers, &permit);
@@ -55,6 +55,25 @@ pub(super) async fn confirmed(mut filling: Filling, answer: Answer) {
             filling.withdraw(last, own, why).await;
         }
     }
+}
+
+/// What of a 304 is for the client alone whose request asked; it is taken out where others would be given it.
+fn own_news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> HeaderMap {
+    let news = answer.response.headers();
+    let mut own = rules::for_who_asked(&stale.headers, news);
+    let merged = rules::freshen(&stale.headers, news);
+    let facts = ResponseFacts::of(stale.status.as_u16(), &merged, answer.request_time, answer.response_time);
+    let (asked, policy) = (&filling.fill.asked.facts, &filling.cache.policy);
+    if rules::storing::brought_for_all(asked, &facts, policy).is_ok() {
+        return own;
+    }
+    for (name, value) in rules::keep_to_the_stored(answer.response.headers_mut()) {
+        let Some(name) = name else { continue };
+        if !own.contains_key(&name) && !stale.headers.contains_key(&name) && !hop::is_hop_by_hop(&name) {
+            own.append(name, value);
+        }
+    }
+    own
 }
 
 /// A storable response: its head goes to everyone now, its body as it comes, and when it is whole

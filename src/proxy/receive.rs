@@ -115,8 +115,10 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
         detail: None,
     };
     // §5.2.1.7: what does not use the cache cannot be answered from it, and the origin is not wanted.
-    let kept_out =
-        matches!(bypass, Some(Bypass::Body | Bypass::RequestNoStore | Bypass::Cookie | Bypass::Path));
+    let kept_out = matches!(
+        bypass,
+        Some(Bypass::Body | Bypass::RequestNoStore | Bypass::Cookie | Bypass::Path | Bypass::Authorization)
+    );
     if kept_out && exchange.asked.facts.directives.only_if_cached {
         return lookup::only_if_cached(Box::new(exchange));
     }
@@ -237,6 +239,13 @@ fn bypass(asked: &Asked, cache: Option<&RouteCache>, upgrades: bool, body: &Inco
     }
     if asked.facts.has_cookie && cache.policy.cookies == Cookies::Bypass {
         return Some(Bypass::Cookie);
+    }
+    // Who the user is need not be told by `Authorization`, of which alone §3.5 speaks; what is not in the key must
+    // not choose what others get.
+    let is_keyless =
+        |name: &HeaderName| claims::is_credential(name.as_str()) && !cache.key.headers.contains(name);
+    if cache.policy.authorization != Authorization::Share && asked.headers.keys().any(is_keyless) {
+        return Some(Bypass::Authorization);
     }
     debug_assert!(cache.policy.authorization != Authorization::PerCredential || cache.key.per_credential);
     None

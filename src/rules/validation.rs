@@ -138,6 +138,37 @@ pub fn for_who_asked(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap 
     own
 }
 
+/// Leaves in a 304 only what it says of the stored response as such, for how long and which one it is;
+/// returns the rest.
+///
+/// What an origin says to a request with cookies may be about whoever sent them, also in a 304: fields that
+/// it brought so are merged into nothing that others get, unless a word on sharing says that they may
+/// ([`brought_for_all`](super::storing::brought_for_all)).
+pub fn keep_to_the_stored(not_modified: &mut HeaderMap) -> HeaderMap {
+    let others: Vec<_> = not_modified.keys().filter(|name| !OF_THE_STORED.contains(name)).cloned().collect();
+    let mut rest = HeaderMap::new();
+    for name in others {
+        if let header::Entry::Occupied(entry) = not_modified.entry(name) {
+            let (name, values) = entry.remove_entry_mult();
+            rest.extend(values.map(|value| (name.clone(), value)));
+        }
+    }
+    rest
+}
+
+const OF_THE_STORED: [HeaderName; 10] = [
+    DATE,
+    header::AGE,
+    header::CACHE_CONTROL,
+    header::CONNECTION,
+    header::ETAG,
+    header::EXPIRES,
+    header::LAST_MODIFIED,
+    header::VARY,
+    targeted::CDN_CACHE_CONTROL,
+    targeted::LARDER_CACHE_CONTROL,
+];
+
 /// Whether a 304 speaks of the stored response (§4.3.4): its validators, if it has any, are those
 /// of the stored one.
 ///

@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -35,6 +36,11 @@ use crate::proxy::{self, Host};
 use crate::telemetry::{Cut, Cuts};
 use crate::worker::Worker;
 
+/// Bytes that the system may hold for a client beyond what is on its way. Left to itself it takes megabytes, and
+/// then nothing until a third of them is gone: for as long, a client that reads slowly looks like one that has
+/// stopped (`limits.response_grace`). So it is told apart from 3 KB/s on. Large enough for a fast client
+/// not to wait for the next turn.
+const UNSENT: u32 = 128 * 1024;
 /// How an HTTP/2 connection with prior knowledge begins (RFC 9113 §3.4). No HTTP/1 method is `PRI`.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Pause between looks at a connection that has sent only the first bytes of either protocol: the
@@ -69,6 +75,8 @@ pub(super) async fn serve(
     let cuts = Arc::clone(&worker.shared.cuts);
     // Without it small responses wait for the client's delayed acknowledgements.
     let _a_dead_socket_shows_when_read = stream.set_nodelay(true);
+    // Where the system has no such limit, slow clients are told from stopped ones by what it buffers.
+    let _it_is_a_help_only = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let mut stopping = stop.clone();
     let first = tokio::select! {
         biased;
@@ -144,6 +152,7 @@ impl Served {
         let service = service_fn(move |mut request: Request<Incoming>| {
             guest.offer(&mut request);
             let (worker, noted, scan) = (Arc::clone(&worker), Arc::clone(&noted), scan.clone());
+            let upgraded = Arc::clone(&ends);
             let (number, mut running) = ends.begin();
             let turn = line.open();
             // RFC 9110 §15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
@@ -154,6 +163,7 @@ impl Served {
                 running.answer();
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     scan.stop();
+                    upgraded.tunnel();
                 } else if number >= all {
                     // RFC 9112 §9.6: told with the last answer, so that no request is lost.
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -200,7 +210,8 @@ impl Served {
             // Of h2's own, which answers more than this with a 431 and four times as much with an end.
             .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
             .max_send_buf_size(STREAM_BUFFER)
-            .initial_stream_window_size(WINDOW)
+            // One upload that its origin does not read leaves room for others on the connection.
+            .initial_stream_window_size(WINDOW / 4)
             .initial_connection_window_size(WINDOW)
             .max_pending_accept_reset_streams(TAKEN_BACK)
             .max_local_error_reset_streams(REFUSED)

@@ -77,7 +77,7 @@ async fn accept(thread: &Thread, worker: &Arc<Worker>, door: &Door, busy: &watch
             Err(error) if is_its_own(&error) => {}
             Err(error) => {
                 // With every descriptor taken, the kernel keeps this one in its queue until one is free.
-                thread.places.make_room();
+                thread.places.make_room_for_none();
                 if words.is_none_or(|told: Instant| told.elapsed() >= ACCEPT_WORDS) {
                     words = Some(Instant::now());
                     tracing::warn!(%error, "cannot accept connections");
@@ -196,7 +196,9 @@ impl Guest {
         if snapshot.config.trusts(client) {
             return Ok(None);
         }
-        self.thread.places.claim(client, snapshot.config.limits.per_address).map(Some).ok_or(NoMore)
+        let limits = &snapshot.config.limits;
+        let most = self.thread.places.per_address(limits.per_address, limits.connections);
+        self.thread.places.claim(client, most).map(Some).ok_or(NoMore)
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Life {
     unused: AtomicU64,
     /// It has given its place to another.
     made_room: AtomicBool,
+    /// It has left HTTP.
+    tunnel: AtomicBool,
     leave: AtomicWaker,
     /// Requests that have come.
     begun: AtomicU64,
@@ -67,6 +69,7 @@ impl Life {
             opened: process,
             unused: AtomicU64::new(now),
             made_room: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
             leave: AtomicWaker::new(),
             begun: AtomicU64::new(0),
             running: AtomicU32::new(0),
@@ -86,7 +89,13 @@ impl Life {
     /// while something is.
     pub(super) fn unused_since(&self) -> Option<u64> {
         let since = self.unused.load(Ordering::Acquire);
-        (since != NEVER && !self.has_made_room()).then_some(since)
+        let is_tunnel = self.tunnel.load(Ordering::Acquire);
+        (since != NEVER && !is_tunnel && !self.has_made_room()).then_some(since)
+    }
+
+    /// It is a tunnel from now on, which is never unused.
+    pub(super) fn tunnel(&self) {
+        self.tunnel.store(true, Ordering::Release);
     }
 
     /// Has it end, for another's sake. `false` where it was told already.
@@ -297,10 +306,6 @@ impl Watch {
             Times { head: limits.header_time, idle: limits.idle_time, rate: limits.response.rate.max(1) };
         let look = Box::pin(sleep_until(since + limits.head));
         let (seen, most) = ((Phase::Head, 0), u64::MAX);
-        if !http2 {
-            // Its first head is on its way. Of HTTP/2, what has come is no request.
-            life.note(false, since);
-        }
         Self {
             life,
             limits,
@@ -375,7 +380,8 @@ impl Watch {
     fn see(&mut self) {
         let begun = self.life.begun.load(Ordering::Relaxed);
         let phase = match self.life.heard.load(Ordering::Relaxed) {
-            _ if self.life.is_running() => Phase::Busy,
+            // Also while hyper still has to write what it has taken whole: the answer is not over.
+            _ if self.life.is_running() || self.life.is_stalled() => Phase::Busy,
             // Of HTTP/2, whatever else comes is no request: a connection is not kept by pings.
             heard if begun == 0 || (heard && !self.http2) => Phase::Head,
             _ => Phase::Idle,
@@ -384,7 +390,8 @@ impl Watch {
         let before = std::mem::replace(&mut self.moved, moved);
         if (phase, begun) != self.seen {
             (self.seen, self.since, self.excess) = ((phase, begun), Instant::now(), 0);
-            self.life.note(phase == Phase::Idle, self.since);
+            // Who is at a head has asked for nothing yet: one byte is not to keep a place.
+            self.life.note(phase != Phase::Busy, self.since);
         } else if phase == Phase::Idle && moved != before {
             self.move_on(moved.0.saturating_sub(before.0), moved.1.saturating_sub(before.1));
         }

@@ -87,8 +87,8 @@ impl Places {
         Some(Place { places: Arc::clone(self), thread, number, life })
     }
 
-    /// Has the connection that has been unused for longest end, and keeps its place for the caller. Also for
-    /// its descriptor, when those run out.
+    /// Has the connection that has been unused for longest end, and keeps its place for the caller, who must
+    /// take it.
     pub(super) fn make_room(&self) -> bool {
         let mut unused = self.unused.lock();
         loop {
@@ -105,6 +105,18 @@ impl Places {
             unused.queue = self.look();
             unused.nobody = unused.queue.is_empty().then_some(now);
         }
+    }
+
+    /// The same for a descriptor alone: nobody takes the place.
+    pub(super) fn make_room_for_none(&self) {
+        if self.make_room() {
+            self.taken.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Connections that one address may have, where `limit` was meant for more places than there are.
+    pub(super) fn per_address(&self, limit: usize, connections: usize) -> usize {
+        if self.most < connections { limit.min(self.most.saturating_mul(3).div_ceil(4)) } else { limit }
     }
 
     /// Those who have been unused for longest. Who becomes so later is behind all of them.
@@ -296,6 +308,35 @@ mod tests {
             assert_eq!(places.taken.load(Ordering::Relaxed), 0);
             assert!(places.open.iter().all(|open| open.lock().is_empty()));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_given_up_for_a_descriptor_is_free_again() {
+        let places = places(2);
+        let held = [places.admit(0).unwrap(), places.admit(1).unwrap()];
+        for _ in 0..5 {
+            places.make_room_for_none();
+            later().await;
+        }
+        assert!(held.iter().all(|place| place.life().has_made_room()));
+        drop(held);
+        assert_eq!(places.taken.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_makes_no_room() {
+        let places = places(1);
+        let held = places.admit(0).unwrap();
+        held.life().tunnel();
+        assert!(places.admit(0).is_none() && !held.life().has_made_room());
+    }
+
+    #[test]
+    fn an_address_has_no_more_than_its_part_of_what_there_is() {
+        let places = places(200);
+        assert_eq!(places.per_address(12_288, 16_384), 150, "fewer descriptors than places were asked for");
+        assert_eq!(places.per_address(100, 16_384), 100);
+        assert_eq!(places.per_address(200, 200), 200, "as the operator said");
     }
 
     #[tokio::test(start_paused = true)]

@@ -68,7 +68,8 @@ pub enum Bypass {
     /// The request carries `Cookie` and the route says `cookies = "bypass"`, or what is stored does
     /// not allow sharing.
     Cookie,
-    /// The request carries `Authorization` and what is stored does not allow sharing.
+    /// The request carries `Authorization` and what is stored does not allow sharing, or another field that
+    /// says who the user is and is not part of the key.
     Authorization,
     /// The request asks for an upgrade.
     Upgrade,

@@ -136,8 +136,9 @@ impl Upstream {
             Ok(answer) => return Ok(answer),
             Err(failed) => failed,
         };
-        // Each attempt on a fresh connection that fails leaves a server fewer to ask.
-        for _ in 0..self.pools.len() {
+        // Once for a kept connection that was closed just then, and once for a server that breaks off: a request
+        // that ends whoever works on it is not given to all of them.
+        for _ in 0..self.pools.len().min(2) {
             let Failed { why, again: Some(SafeToRetry(request)), .. } = failed else {
                 return Err(failed.why);
             };

@@ -110,6 +110,18 @@ impl Lingering {
         }
     }
 
+    /// Responses give way to others under the same key. What the others share of their bodies stays.
+    fn left_out(&self, before: &[Arc<StoredResponse>], after: &[Arc<StoredResponse>]) {
+        let gone = before.iter().filter(|old| !after.iter().any(|new| Arc::ptr_eq(old, new)));
+        for body in gone.flat_map(|old| old.content.bodies()) {
+            let is_kept =
+                after.iter().flat_map(|new| new.content.bodies()).any(|kept| kept.as_ptr() == body.as_ptr());
+            if !is_kept {
+                self.note(body);
+            }
+        }
+    }
+
     /// What is still held.
     fn bytes(&self) -> u64 {
         let mut bodies = self.0.lock();
@@ -208,10 +220,10 @@ impl Memory {
         let cache = Cache::builder()
             .name("larder")
             .max_capacity(cfg.memory)
-            // What replaces another mostly shares its body.
+            // What is left out of a resource that is replaced has been noted where it was changed.
             .eviction_listener(move |_, resource: Arc<Resource>, cause| {
                 if cause != RemovalCause::Replaced {
-                    resource.variants.iter().filter_map(|left| left.content.whole()).for_each(|body| {
+                    resource.variants.iter().flat_map(|left| left.content.bodies()).for_each(|body| {
                         noting.note(body);
                     });
                 }
@@ -372,8 +384,10 @@ impl Memory {
             let existed = entry.is_some();
             let stored = entry.map(|entry| entry.into_value()).filter(|stored| *stored.key == **key);
             let mut resource = stored.map_or_else(|| Resource::empty(key), |stored| (*stored).clone());
+            let before = resource.variants.clone();
             change(&mut resource);
             let resource = self.bounded(resource);
+            self.lingering.left_out(&before, &resource.variants);
             match (resource.is_void(), existed) {
                 (false, _) => Op::Put(Arc::new(resource)),
                 (true, true) => Op::Remove,
@@ -462,6 +476,20 @@ mod tests {
         assert!(memory.room(1).is_none(), "all of it is taken");
         readers.clear();
         assert!(memory.room(2 << 20).is_some());
+        assert_eq!(memory.gauges().lingering, 0);
+    }
+
+    #[test]
+    fn what_is_replaced_and_still_read_lingers() {
+        let (memory, purges) = memory(16 << 20);
+        let mut readers = Vec::new();
+        for _ in 0..3 {
+            let response = plain("/one", &vec![b'x'; 1 << 20], BORN);
+            readers.extend(response.content.whole().cloned());
+            memory.keep(response, Class::Plain, &purges);
+        }
+        assert_eq!(memory.gauges().lingering, 2 << 20, "the last of them is in the tier");
+        readers.clear();
         assert_eq!(memory.gauges().lingering, 0);
     }
 

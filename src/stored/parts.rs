@@ -67,6 +67,12 @@ impl Content {
         }
     }
 
+    /// All that is held of it.
+    pub fn bodies(&self) -> impl Iterator<Item = &Bytes> {
+        let parts: &[Piece] = if let Self::Parts(parts) = self { &parts.pieces } else { &[] };
+        self.whole().into_iter().chain(parts.iter().map(|piece| &piece.bytes))
+    }
+
     /// Length of the representation, not of what is held of it.
     pub fn length(&self) -> u64 {
         match self {

@@ -203,20 +203,19 @@ fn status(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored> {
 /// wants to get it. So it is not stored, whatever lifetime it has: §3 says what a cache may store, not what it
 /// must; and of some the RFCs forbid it (RFC 6585 §3-§6: "MUST NOT be stored by a cache").
 ///
-/// 405, 414 and 501 are here though RFC 9110 §15.1 lets a cache guess their lifetime: a GET is met with 405
-/// or 501 where a field says that it is meant as another method, and with 414 for arguments that the key may
-/// leave out.
+/// 400 and 500 are not here, which origins send for resources as well, nor 405, 414 and 501, of which RFC 9110
+/// §15.1 lets a cache guess even a lifetime: no field says any more that another method is meant, and what answers
+/// an odd request is not kept (`guarding`).
 pub(crate) const fn is_of_the_message(status: u16) -> bool {
     match status {
-        // RFC 9110 §15.5: syntax, who asks, what that one may (many filters say so of a single field),
-        // method, what is accepted, proxy, time, length, condition, size, target's length, type, range,
-        // expectation, connection, content; RFC 8470 §5.2 (425); upgrade.
-        400 | 401 | 403 | 405..=408 | 411..=417 | 421 | 422 | 425 | 426 => true,
+        // RFC 9110 §15.5: who asks, what that one may (many filters say so of a single field), what is accepted,
+        // proxy, time, length, condition, size, type, range, expectation, connection, content; RFC 8470 §5.2
+        // (425); upgrade.
+        401 | 403 | 406..=408 | 411..=413 | 415..=417 | 421 | 422 | 425 | 426 => true,
         // RFC 6585 §3-§6: a condition is wanted, too many requests, fields too large, a login to the network.
         428 | 429 | 431 | 511 => true,
-        // RFC 9110 §15.6: a condition "unexpected" at this request, the method, the version; RFC 2295 §8.1
-        // (506); RFC 2774 §7 (510). 502, 503 and 504 speak of the server's state.
-        500 | 501 | 505 | 506 | 510 => true,
+        // RFC 9110 §15.6: the version; RFC 2295 §8.1 (506); RFC 2774 §7 (510). The others speak of the server.
+        505 | 506 | 510 => true,
         _ => false,
     }
 }
@@ -320,15 +319,12 @@ mod tests {
             ("§3 explicit, any final status", 599, &[MINUTE], Ok(())),
             ("§3 not final", 100, &[MINUTE], Err(NotStored::Status)),
             ("§3 not final", 199, &[MINUTE], Err(NotStored::Status)),
-            ("9110 §15.5.1 of the message", 400, &[MINUTE], Err(NotStored::Status)),
-            (
-                "9110 §15.5.6 of the message",
-                405,
-                &["cache-control: public, s-maxage=60"],
-                Err(NotStored::Status),
-            ),
-            ("9110 §15.5.15 of the message", 414, &[MINUTE], Err(NotStored::Status)),
-            ("9110 §15.6.2 of the message", 501, &[MINUTE], Err(NotStored::Status)),
+            ("9110 §15.5.4 of the message", 403, &[MINUTE], Err(NotStored::Status)),
+            ("9110 §15.5.14 of the message", 413, &["cache-control: public"], Err(NotStored::Status)),
+            ("9110 §15.5.16 of the message", 415, &[MINUTE], Err(NotStored::Status)),
+            ("9110 §15.5.1 explicit", 400, &[MINUTE], Ok(())),
+            ("9110 §15.6.1 explicit", 500, &[MINUTE], Ok(())),
+            ("9110 §15.1 heuristics allowed", 405, &[MINUTE], Ok(())),
             ("9110 §15 no status", 600, &[MINUTE], Err(NotStored::Status)),
             ("§3 304 is an update", 304, &[MINUTE], Err(NotStored::Status)),
             ("§3.3 partial", 206, &[MINUTE, "content-range: bytes 0-4/10"], Ok(())),

@@ -120,7 +120,7 @@ pub(super) fn standing_in(
 /// nonsense now and then would keep the key from being cached for all.
 pub(super) fn is_lasting(why: NotStored, status: u16) -> bool {
     // RFC 9110 §15.5, RFC 6585: what these find wrong is in the request's fields.
-    let of_this_request = rules::storing::is_of_the_message(status);
+    let of_this_request = rules::storing::is_of_the_message(status) || matches!(status, 400 | 405 | 414);
     status < 500
         && !of_this_request
         && !matches!(

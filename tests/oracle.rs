@@ -64,13 +64,6 @@ const EXCEPTIONS: &[Exception] = &[
         aspects: &[Stored, Left, Answers],
         applies: |case| !ORACLES_STATUSES.contains(&case.status),
     },
-    // "MAY" store: what finds fault with one client's message is not for all.
-    Exception {
-        name: "an error that speaks of the message is not stored",
-        clause: "9110 §15.5",
-        aspects: &[Stored, Left, Answers],
-        applies: |case| matches!(case.status, 405 | 414 | 501),
-    },
     // "SHOULD ignore the no-store directive if it understands": the oracle does not know it.
     Exception {
         name: "must-understand",

@@ -72,6 +72,13 @@ fn authority(rest: &str) -> Result<&str, Mistake> {
     if behind.is_empty() || behind == "/" {
         return Ok(authority);
     }
+    // A password with a / in it is no path: not repeated.
+    if behind.contains('@') {
+        return mistake(
+            "a server's URL is a host and a port alone",
+            "write such as \"http://127.0.0.1:3000\"",
+        );
+    }
     let help = format!("write \"http://{authority}\"; the request's own path and query are forwarded");
     mistake("a server's URL has no path or query", help)
 }
@@ -269,6 +276,11 @@ mod tests {
                 "http://u:p@api",
                 "a server's URL carries no user or password",
                 "write \"http://api\", and set Authorization by `request_headers`",
+            ),
+            (
+                "http://u:pa/ss@api",
+                "a server's URL is a host and a port alone",
+                "write such as \"http://127.0.0.1:3000\"",
             ),
             ("http://", "the host is missing", "write a name or an address"),
             ("http://api:0", "not a port", "write a number from 1 to 65535 after the host"),

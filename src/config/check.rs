@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::problems::Found;
+use super::problems::{Found, Problems};
 use super::reader::{Reader, Span, Text, Zero, one_of};
-use super::section::Section;
+use super::section::{Section, with_article};
 use super::{Access, Cache, Config, Limits, Listen, Log, LogFormat, Network, Sample, Timing};
 use super::{address, defaults, listen, network, routes, upstreams};
 use crate::pace::Pace;
@@ -34,7 +34,9 @@ pub(super) fn config<'a>(reader: &'a Reader<'a>, file: &'a DeTable<'a>, end: usi
         routes: routes::read(&mut top, &upstreams),
         upstreams,
         listen,
+        warnings: Problems::default(),
     };
+    proxies_that_introduce(&top, &config);
     top.finish();
     config
 }
@@ -90,19 +92,40 @@ pub(super) fn taken(admin: SocketAddr, listen: &[Listen]) -> bool {
     listen.iter().any(|listen| takes(listen.address))
 }
 
+/// Bytes of a token below which it can be guessed: 128 bits as hex digits are twice as many.
+const LEAST_TOKEN: usize = 16;
+
 /// Its value is never repeated in a message.
 fn admin_token(top: &mut Section<'_>) -> Option<String> {
-    let text = top.text("admin_token")?;
-    if !text.value.is_empty() && text.value.bytes().all(|b| b.is_ascii_graphic()) {
-        return Some(text.value);
+    let make_one = "take what `openssl rand -hex 32` prints, best as \"${LARDER_TOKEN}\"";
+    let value = top.value("admin_token")?;
+    if value.get_ref().as_str().is_none() {
+        let found = Found::new(value.span(), "a token is a string");
+        top.reader.report(found.help("write it in quotes, best as \"${LARDER_TOKEN}\""));
+        return None;
     }
-    let found = Found::new(text.span, "a token is visible ASCII without spaces, and not empty");
-    top.reader.report(found.help("write a long random one, best as \"${LARDER_TOKEN}\""));
-    None
+    let text = top.reader.text(value)?;
+    if text.value.is_empty() || !text.value.bytes().all(|b| b.is_ascii_graphic()) {
+        let found = Found::new(text.span, "a token is visible ASCII without spaces, and not empty");
+        top.reader.report(found.help(make_one));
+        return None;
+    }
+    if text.value.len() < LEAST_TOKEN {
+        let found =
+            Found::warning(text.span, format!("a token of fewer than {LEAST_TOKEN} bytes can be guessed"));
+        top.reader.report(found.help(make_one));
+    }
+    Some(text.value)
 }
 
 fn workers(top: &mut Section<'_>) -> usize {
     let Some(value) = top.value("workers") else { return defaults::workers() };
+    if matches!(value.get_ref().type_str(), "float" | "boolean") {
+        let kind = with_article(value.get_ref().type_str());
+        let found = Found::new(value.span(), format!("expected a whole number, found {kind}"));
+        top.reader.report(found.help("write \"auto\", or a number without quotes"));
+        return defaults::workers();
+    }
     if value.get_ref().as_str() == Some("auto") {
         return defaults::workers();
     }
@@ -118,9 +141,29 @@ fn trusted_proxies(top: &mut Section<'_>) -> Vec<Network> {
     let texts = top.texts("trusted_proxies").unwrap_or_default();
     let network = |text: &Text| {
         let read = network::read(&text.value);
-        read.map_err(|mistake| top.reader.refuse(text, mistake.message, mistake.help)).ok()
+        let network = read.map_err(|mistake| top.reader.refuse(text, mistake.message, mistake.help)).ok()?;
+        if network.holds_strangers() {
+            let what = "anyone may claim any address: this trusts the internet, or much of it";
+            let found = Found::warning(text.span.clone(), what);
+            top.reader
+                .report(found.help("name your own proxies alone, such as \"10.0.0.5\" or \"10.0.0.0/8\""));
+        }
+        Some(network)
     };
     texts.iter().filter_map(network).collect()
+}
+
+/// A listener on all addresses that lets whoever connects name a client.
+fn proxies_that_introduce(top: &Section<'_>, config: &Config) {
+    let open = |listen: &Listen| listen.proxy_protocol && listen.address.ip().is_unspecified();
+    let Some(span) = top.span_of("listen").filter(|_| config.listen.iter().any(open)) else { return };
+    if !config.trusted_proxies.is_empty() {
+        return;
+    }
+    let what = "anyone who reaches a `proxy_protocol` listener may claim any address";
+    let found = Found::warning(span, what);
+    top.reader
+        .report(found.help("name the balancer in `trusted_proxies`, or listen where it alone can reach"));
 }
 
 fn log(mut section: Section<'_>) -> Log {
@@ -186,6 +229,10 @@ fn cache(mut section: Section<'_>) -> Cache {
         max_object,
         in_flight,
     };
+    if let Some(span) = s.span_of("redis_secret_file").filter(|_| s.span_of("redis").is_none()) {
+        let found = Found::warning(span, "there is no `redis` for it to seal: nothing is shared");
+        s.reader.report(found.help("add such as redis = \"redis://127.0.0.1:6379\", or leave this out"));
+    }
     not_beyond(s, ("max_object", max_object), ("memory", memory));
     not_beyond(s, ("max_object", max_object), ("in_flight", in_flight));
     not_beyond(s, ("redis_max_object", redis_max_object), ("redis_queue", redis_queue));
@@ -239,7 +286,8 @@ fn redis_secret_file(section: &mut Section<'_>) -> Option<String> {
     let text = section.text("redis_secret_file")?;
     if !text.value.starts_with('/') {
         let help = "write it from the root on, such as \"/etc/larder/redis.secret\"";
-        section.reader.refuse(&text, "a file is named by its whole path", help);
+        // Not by `refuse`: where the secret itself stands in the environment, it would be repeated.
+        section.reader.report(Found::new(text.span, "a file is named by its whole path").help(help));
         return None;
     }
     Some(text.value)

@@ -32,6 +32,7 @@ impl Config {
             timing: _,
             upstreams: _,
             routes: _,
+            warnings: _,
         } = self;
         let (new_listen, new_admin, new_workers) = (&new.listen, &new.admin, &new.workers);
         differing!(names:

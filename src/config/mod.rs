@@ -11,11 +11,13 @@ mod edits;
 mod environment;
 mod listen;
 mod live;
+mod masks;
 mod nearest;
 mod network;
 mod overrides;
 mod problems;
 mod reader;
+mod reference;
 mod route_cache;
 mod route_compress;
 mod route_match;
@@ -40,7 +42,7 @@ use crate::rules::Policy;
 use crate::stored::{KeyPolicy, Secret};
 
 pub use address::without_password;
-pub use problems::{Problem, Problems};
+pub use problems::{Problem, Problems, Severity};
 
 /// The shipped `proxy.toml`: the commented reference, and the demo's configuration.
 pub const SHIPPED: &str = include_str!("../../proxy.toml");
@@ -63,7 +65,18 @@ impl Config {
         let reader = reader::Reader::new(text, env);
         let config = check::config(&reader, file.get_ref(), text.len());
         let found = reader.into_found();
-        if found.is_empty() { Ok(config) } else { Err(Problems::new(text, file_name, found)) }
+        let is_wrong = found.iter().any(problems::Found::is_error);
+        let problems = Problems::new(text, file_name, found);
+        if is_wrong { Err(problems) } else { Ok(Self { warnings: problems, ..config }) }
+    }
+
+    /// What works and is dangerous or does nothing, for people: of the file with its places, and of the files
+    /// that it names. `None` where nothing is.
+    pub fn warning(&self) -> Option<String> {
+        let exposed = self.exposed_secrets().map(|exposed| format!("warning: {exposed}"));
+        let of_the_file = (!self.warnings.is_empty()).then(|| self.warnings.to_string());
+        let all: Vec<String> = of_the_file.into_iter().chain(exposed).collect();
+        (!all.is_empty()).then(|| all.join("\n\n"))
     }
 
     /// Where a file has its admin listener, and the token for it, though all else in it be wrong; `None`
@@ -113,6 +126,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// `[[route]]`, in the file's order: the first match wins.
     pub routes: Vec<Route>,
+    /// What of the file works and is dangerous or does nothing.
+    pub warnings: Problems,
 }
 
 /// One of `listen`: an address, or a table of it.

@@ -25,6 +25,14 @@ impl Network {
     }
 }
 
+impl Network {
+    /// Whether it is larger than any that one party has: `10.0.0.0/8` and `fc00::/7` are the largest of those
+    /// that are anybody's own.
+    pub(super) fn holds_strangers(&self) -> bool {
+        self.prefix < if self.addr.is_ipv4() { 8 } else { 7 }
+    }
+}
+
 impl Config {
     /// Whether a peer is believed about the way that its requests have come.
     pub fn trusts(&self, peer: IpAddr) -> bool {

@@ -1,22 +1,35 @@
 //! How mistakes are shown: each with its place, its line, carets, and what to write instead.
 //!
 //! Knows byte spans and how wide text is on a terminal. The form is rustc's, since people can
-//! read it already.
+//! read it already. Secrets in a line are not shown.
 //! Must not know: TOML, or what any setting means.
 
 use std::fmt;
 use std::ops::Range;
 
+use super::masks;
+
 /// Every problem of a configuration, sorted by place.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Problems {
     file: String,
     list: Vec<Problem>,
 }
 
+/// How much a problem matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It is wrong: there is no configuration.
+    Error,
+    /// It works, and is dangerous or does nothing.
+    Warning,
+}
+
 /// One problem of a configuration.
 #[derive(Clone, Debug)]
 pub struct Problem {
+    /// How much it matters.
+    pub severity: Severity,
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
@@ -44,6 +57,7 @@ struct Mark {
 /// A problem as the reader finds it, with byte spans.
 #[derive(Debug)]
 pub(super) struct Found {
+    severity: Severity,
     span: Range<usize>,
     message: String,
     help: String,
@@ -54,7 +68,18 @@ pub(super) struct Found {
 impl Found {
     /// Something wrong at `span`.
     pub(super) fn new(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { span, message: message.into(), help: String::new(), notes: Vec::new(), also: None }
+        let (message, severity) = (message.into(), Severity::Error);
+        Self { severity, span, message, help: String::new(), notes: Vec::new(), also: None }
+    }
+
+    /// Something at `span` that works, and is dangerous or does nothing.
+    pub(super) fn warning(span: Range<usize>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::new(span, message) }
+    }
+
+    /// Whether there is no configuration because of it.
+    pub(super) fn is_error(&self) -> bool {
+        self.severity == Severity::Error
     }
 
     /// What to write instead.
@@ -99,6 +124,11 @@ impl Problems {
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
+
+    /// How many are of this kind.
+    fn count(&self, severity: Severity) -> usize {
+        self.iter().filter(|problem| problem.severity == severity).count()
+    }
 }
 
 impl<'a> IntoIterator for &'a Problems {
@@ -118,8 +148,14 @@ impl fmt::Display for Problems {
             problem.show(f, &self.file)?;
             writeln!(f)?;
         }
-        let plural = if self.len() == 1 { "" } else { "s" };
-        write!(f, "{} problem{plural} in {}", self.len(), self.file)
+        let counted = |count, what| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let errors = counted(self.count(Severity::Error), "problem");
+        let warnings = counted(self.count(Severity::Warning), "warning");
+        match (self.count(Severity::Error), self.count(Severity::Warning)) {
+            (_, 0) => write!(f, "{errors} in {}", self.file),
+            (0, _) => write!(f, "{warnings} in {}", self.file),
+            _ => write!(f, "{errors} and {warnings} in {}", self.file),
+        }
     }
 }
 
@@ -127,7 +163,11 @@ impl Problem {
     fn show(&self, f: &mut fmt::Formatter<'_>, file: &str) -> fmt::Result {
         let last = self.marks.iter().map(|m| m.line).max().unwrap_or(self.line);
         let gutter = last.to_string().len();
-        writeln!(f, "error: {}", clean(&self.message))?;
+        let kind = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        writeln!(f, "{kind}: {}", clean(&self.message))?;
         writeln!(f, "{:gutter$}--> {file}:{}:{}", "", self.line, self.column)?;
         writeln!(f, "{:gutter$} |", "")?;
         let mut before: Option<usize> = None;
@@ -163,19 +203,23 @@ fn place(lines: &Lines<'_>, found: Found) -> Problem {
         marks.push(lines.mark(span, '-', label));
     }
     marks.sort_by_key(|m| m.line);
-    Problem { line, column, message: found.message, help: found.help, notes: found.notes, marks }
+    let Found { severity, message, help, notes, .. } = found;
+    Problem { severity, line, column, message, help, notes, marks }
 }
 
 /// A text whose lines can be found by byte.
 struct Lines<'t> {
     text: &'t str,
     starts: Vec<usize>,
+    /// What is not shown.
+    secrets: Vec<Range<usize>>,
 }
 
 impl<'t> Lines<'t> {
     fn new(text: &'t str) -> Self {
         let after_newline = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
-        Self { text, starts: std::iter::once(0).chain(after_newline).collect() }
+        let starts = std::iter::once(0).chain(after_newline).collect();
+        Self { text, starts, secrets: masks::secrets(text) }
     }
 
     /// Line from 1, and the byte at which it starts.
@@ -206,18 +250,31 @@ impl<'t> Lines<'t> {
     /// Underlines `span` as far as its first line goes, at least one sign.
     fn mark(&self, span: &Range<usize>, sign: char, label: &str) -> Mark {
         let (line, start) = self.line_of(span.start);
-        let text = self.line_text(start);
-        let before = self.before(start, span.start);
-        let end = span.end.saturating_sub(start).min(text.len());
-        let inside = text.get(before.len()..end).unwrap_or("");
+        let end = start + self.line_text(start).len();
+        // Within what is not shown, the sign stands under what is shown in its place.
+        let hidden = self.secrets.iter().find(|part| part.contains(&span.start));
+        let from = hidden.map_or(span.start, |part| part.start.max(start)).min(end);
         Mark {
             line,
-            shown: clean(text),
-            indent: width(&clean(before)),
-            width: width(&clean(inside)).max(1),
+            shown: self.shown(start..end),
+            indent: width(&self.shown(start..from)),
+            width: width(&self.shown(from..span.end.min(end))).max(1),
             sign,
             label: clean(label),
         }
+    }
+
+    /// A stretch as it may be seen: each secret in it is one sign.
+    fn shown(&self, part: Range<usize>) -> String {
+        let (mut shown, mut at) = (String::new(), part.start);
+        let text = |part: Range<usize>| clean(self.text.get(part).unwrap_or(""));
+        let shares = |hidden: &&Range<usize>| hidden.start < part.end && hidden.end > part.start;
+        for hidden in self.secrets.iter().filter(shares).filter(|_| !part.is_empty()) {
+            shown += &text(at..hidden.start.max(at));
+            shown.push('…');
+            at = hidden.end.min(part.end);
+        }
+        shown + &text(at..part.end)
     }
 }
 
@@ -314,6 +371,42 @@ mod tests {
         let want = "error: shadowed\n --> f:4:1\n  |\n1 | one\n  | --- takes all\n...\n4 | four\n  | ^^^^ never\n  \
                     = help: move it\n\n1 problem in f";
         assert_eq!(out, want);
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_and_carets_stand_under_the_right_text_all_the_same() {
+        let rows = [
+            ("admin_token = \"hunter2\"", "\"hunter2\"", "admin_token = \"…\"", "              ^^^"),
+            ("admin_token = \"a${X\"", "${X", "admin_token = \"…\"", "               ^"),
+            (
+                "a = { token = \"hunter2\", b = 1 }",
+                "b",
+                "a = { token = \"…\", b = 1 }",
+                "                   ^",
+            ),
+            ("x = \"redis://u:p@db\"", "\"redis://u:p@db\"", "x = \"redis://…@db\"", "    ^^^^^^^^^^^^^^"),
+            ("x = \"redis://u:p@db\"", "db", "x = \"redis://…@db\"", "               ^^"),
+        ];
+        for (text, at, line, carets) in rows {
+            let out = shown(text, at, "");
+            assert!(out.contains(&format!("1 | {line}\n  | {carets}\n")), "{text:?}:\n{out}");
+            assert!(!out.contains("hunter2"), "{out}");
+        }
+        // Each line of a secret that goes over several.
+        let text = "admin_token = \"\"\"\nhunter2\nhunter3\"\"\"";
+        let out = shown(text, "hunter3", "");
+        assert!(out.contains("3 | …\"\"\"\n  | ^\n"), "{out}");
+    }
+
+    #[test]
+    fn a_warning_is_told_from_an_error() {
+        let warned = |found| Problems::new("x y z", "f", found).to_string();
+        let warning = || Found::warning(0..1, "odd");
+        assert!(warned(vec![warning()]).starts_with("warning: odd\n --> f:1:1\n"));
+        assert!(warned(vec![warning()]).ends_with("\n1 warning in f"));
+        assert!(warned(vec![warning(), warning()]).ends_with("\n2 warnings in f"));
+        let both = warned(vec![warning(), Found::new(2..3, "wrong")]);
+        assert!(both.contains("error: wrong") && both.ends_with("\n1 problem and 1 warning in f"), "{both}");
     }
 
     #[test]

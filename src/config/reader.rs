@@ -13,6 +13,8 @@ use toml::de::DeValue;
 use super::environment::{Unexpanded, expand};
 use super::nearest::nearest;
 use super::problems::Found;
+use super::reference;
+use super::section::with_article;
 use super::units::{self, Mistake};
 
 /// A value of the file with its place.
@@ -26,6 +28,8 @@ pub(super) struct Reader<'a> {
     text: &'a str,
     env: &'a dyn Fn(&str) -> Option<String>,
     found: RefCell<Vec<Found>>,
+    /// The settings that the file has, by their full names, and where their values stand.
+    settings: RefCell<Vec<(Span, String)>>,
     /// Every setting that was asked for, and whether the file has it: for the test that holds the
     /// shipped file complete.
     #[cfg(test)]
@@ -58,6 +62,7 @@ impl<'a> Reader<'a> {
             text,
             env,
             found: RefCell::default(),
+            settings: RefCell::default(),
             #[cfg(test)]
             asked: RefCell::default(),
         }
@@ -78,9 +83,9 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// How many mistakes were noted so far.
+    /// How many mistakes were noted so far; a warning is none.
     pub(super) fn count(&self) -> usize {
-        self.found.borrow().len()
+        self.found.borrow().iter().filter(|found| found.is_error()).count()
     }
 
     /// Everything noted.
@@ -88,9 +93,21 @@ impl<'a> Reader<'a> {
         self.found.into_inner()
     }
 
-    #[cfg(test)]
-    pub(super) fn note_asked(&self, path: String, is_there: bool) {
-        self.asked.borrow_mut().push((path, is_there));
+    /// Notes where the value of a setting stands, so that a mistake in it is told by what is right there.
+    pub(super) fn note_setting(&self, path: String, value: Option<Span>) {
+        #[cfg(test)]
+        self.asked.borrow_mut().push((path.clone(), value.is_some()));
+        if let Some(span) = value {
+            self.settings.borrow_mut().push((span, path));
+        }
+    }
+
+    /// The setting that a place belongs to, the innermost, and whether it is only a part of the value.
+    fn setting_at(&self, span: &Span) -> Option<(String, bool)> {
+        let settings = self.settings.borrow();
+        let around = settings.iter().filter(|(of, _)| of.start <= span.start && span.end <= of.end);
+        let (of, path) = around.min_by_key(|(of, _)| of.end - of.start)?;
+        Some((path.clone(), of != span))
     }
 
     #[cfg(test)]
@@ -153,7 +170,15 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn or_refuse<T>(&self, text: &Text, read: Result<T, Mistake>) -> Option<T> {
-        read.map_err(|mistake| self.refuse(text, mistake.message, mistake.help)).ok()
+        let refuse = |mistake: Mistake| {
+            let example = self.setting_at(&text.span).filter(|_| mistake.needs_example());
+            let help = match example.and_then(|(path, _)| reference::example_or_off(&path)) {
+                Some(example) => format!("write such as {example}; {}", mistake.help),
+                None => mistake.help,
+            };
+            self.refuse(text, mistake.message, help);
+        };
+        read.map_err(refuse).ok()
     }
 
     pub(super) fn allow_zero(&self, text: &Text, is_zero: bool, zero: Zero) -> bool {
@@ -166,15 +191,26 @@ impl<'a> Reader<'a> {
 
     /// Notes a value of the wrong type.
     pub(super) fn wrong_type(&self, value: &Value<'_>, wanted: &str) {
-        let kind = value.get_ref().type_str();
-        let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
-        let found = Found::new(value.span(), format!("expected {wanted}, found {article} {kind}"));
-        let scalar = matches!(kind, "integer" | "float" | "boolean");
-        let help = match wanted.starts_with("a string") && scalar {
-            true => format!("write \"{}\"", self.written(&value.span())),
-            false => String::new(),
-        };
+        let kind = with_article(value.get_ref().type_str());
+        let found = Found::new(value.span(), format!("expected {wanted}, found {kind}"));
+        let help = self.instead(value, wanted).unwrap_or_default();
         self.report(found.help(help));
+    }
+
+    /// What to write in place of a value of the wrong type.
+    fn instead(&self, value: &Value<'_>, wanted: &str) -> Option<String> {
+        let setting = self.setting_at(&value.span());
+        let written = self.written(&value.span());
+        let is_scalar = matches!(value.get_ref().type_str(), "integer" | "float" | "boolean");
+        // What names something may be named so; so may what a field is set to, which is no setting's value.
+        let is_name = setting
+            .as_ref()
+            .is_none_or(|(path, _)| [".name", ".upstream", ".set"].iter().any(|end| path.ends_with(end)));
+        if wanted.starts_with("a string") && is_scalar && is_name {
+            return Some(format!("write \"{written}\""));
+        }
+        let (path, is_part) = setting?;
+        reference::instead(&path, written, is_part)
     }
 
     fn unexpanded(&self, span: &Span, why: Unexpanded) {
@@ -189,7 +225,8 @@ impl<'a> Reader<'a> {
             }
             Unexpanded::NotAName(name) => (
                 format!("${{{name}}}"),
-                format!("`{name}` is not the name of an environment variable"),
+                // Not repeated: it may be part of a secret. Where it is none, the line shows it.
+                "this is not the name of an environment variable".to_owned(),
                 "letters, digits and _ only, or write $${ for a plain ${".into(),
             ),
         };

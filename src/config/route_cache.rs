@@ -10,7 +10,7 @@ use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE};
 use super::RouteCache;
 use super::problems::Found;
 use super::reader::{Reader, Text, Value, Zero, one_of};
-use super::section::Section;
+use super::section::{Section, with_article};
 use crate::rules::{
     Authorization, ClientCacheControl, Cookies, Heuristic, Methods, Normalize, Policy, RangeFetch, SetCookie,
     Ttl,
@@ -183,6 +183,13 @@ fn cookies(section: &mut Section<'_>) -> Option<Cookies> {
     let value = section.value("cookies")?;
     if value.get_ref().as_array().is_some() {
         return cookie_list(section.reader, value);
+    }
+    if value.get_ref().as_str().is_none() {
+        let kind = with_article(value.get_ref().type_str());
+        let found = Found::new(value.span(), format!("expected a word or a list of names, found {kind}"));
+        let words = COOKIE_WORDS.map(|word| format!("\"{word}\"")).join(" or ");
+        section.reader.report(found.help(format!("write {words}, or a list such as [\"lang\"]")));
+        return None;
     }
     let text = section.reader.text(value)?;
     match text.value.as_str() {

@@ -30,6 +30,10 @@ pub(super) fn read(route: &mut Section<'_>) -> Vec<RateLimit> {
         DeValue::Array(list) => list.iter().collect(),
         _ => vec![value],
     };
+    if values.is_empty() {
+        let found = Found::new(value.span(), "an empty list of limits limits nothing");
+        route.reader.report(found.help("write { rate = \"100/s\" }, or leave it out for no limit"));
+    }
     let mut limits = Vec::new();
     for value in values {
         let Some(limit) = route.section_of("rate_limit", value).and_then(limit) else { continue };

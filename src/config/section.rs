@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 use super::nearest::nearest;
 use super::problems::Found;
 use super::reader::{Reader, Span, Text, Value, Zero, one_of};
-use super::units;
+use super::{reference, units};
 
 /// A table of the file, read key by key.
 pub(super) struct Section<'a> {
@@ -40,8 +40,7 @@ impl<'a> Section<'a> {
     pub(super) fn value(&mut self, key: &'static str) -> Option<&'a Value<'a>> {
         self.asked.push(key);
         let value = self.table.get(key);
-        #[cfg(test)]
-        self.reader.note_asked(self.path_of(key), value.is_some());
+        self.reader.note_setting(self.path_of(key), value.map(Spanned::span));
         value
     }
 
@@ -98,7 +97,14 @@ impl<'a> Section<'a> {
             return flag;
         }
         let Some(text) = self.expanded(value) else {
-            self.reader.wrong_type(value, "true or false");
+            let kind = with_article(value.get_ref().type_str());
+            let found = Found::new(value.span(), format!("expected true or false, found {kind}"));
+            let meant = match self.reader.written(&value.span()).trim_matches(['"', '\'']) {
+                "yes" | "on" | "1" | "true" => "write true",
+                "no" | "off" | "0" | "false" => "write false",
+                _ => "write true or false",
+            };
+            self.reader.report(found.help(meant));
             return default;
         };
         text.value.parse().unwrap_or_else(|_| {
@@ -122,7 +128,14 @@ impl<'a> Section<'a> {
         N: Copy + Display + PartialOrd + TryFrom<u64>,
     {
         let Some(text) = self.whole_number(value) else {
-            self.reader.wrong_type(value, "a whole number");
+            // A number in quotes is plainly meant.
+            match value.get_ref().as_str().filter(|text| text.parse::<u64>().is_ok()) {
+                Some(number) => self.reader.report(
+                    Found::new(value.span(), "expected a whole number, found a string")
+                        .help(format!("write {number}, without quotes")),
+                ),
+                None => self.reader.wrong_type(value, "a whole number"),
+            }
             return None;
         };
         let number = text.value.parse::<u64>().ok().and_then(|n| N::try_from(n).ok());
@@ -182,8 +195,8 @@ impl<'a> Section<'a> {
         let Some(value) = self.value(key) else { return default };
         if value.get_ref().as_str().is_none() {
             let list: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-            let found =
-                Found::new(value.span(), format!("expected a word, found {}", value.get_ref().type_str()));
+            let kind = with_article(value.get_ref().type_str());
+            let found = Found::new(value.span(), format!("expected a word, found {kind}"));
             self.reader.report(found.help(format!("write {}", list.join(" or "))));
             return default;
         }
@@ -232,9 +245,20 @@ impl<'a> Section<'a> {
     fn unknown(&self, span: Span, name: &str, meant: Option<&str>) -> Found {
         let place = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
         let found = Found::new(span, format!("unknown key `{name}`{place}"));
-        match meant {
-            Some(known) => found.help(format!("did you mean `{known}`?")),
-            None => found.note(format!("known here: {}", self.asked.join(", "))),
+        let did_you_mean = meant.map(|known| format!("did you mean `{known}`?"));
+        let belongs = reference::belongs(name, &self.path);
+        // `methods` for `method` is a slip, whatever else is known by that name.
+        let is_slip = meant.is_some_and(|known| known.len().abs_diff(name.len()) <= 1);
+        match (did_you_mean, belongs) {
+            (Some(meant), belongs) if is_slip || belongs.is_none() => found.help(meant),
+            (Some(meant), Some(belongs)) => found.help(belongs).note(meant),
+            (None, Some(belongs)) => found.help(belongs),
+            _ => found.note(format!("known here: {}", self.asked.join(", "))),
         }
     }
+}
+
+/// What something is, such as `an integer`.
+pub(super) fn with_article(kind: &str) -> String {
+    format!("{} {kind}", if kind.starts_with(['a', 'i']) { "an" } else { "a" })
 }

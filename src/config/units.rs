@@ -14,6 +14,18 @@ pub(super) struct Mistake {
     pub(super) help: String,
 }
 
+impl Mistake {
+    /// Whether nothing says what was meant, so that only an example can help.
+    pub(super) fn needs_example(&self) -> bool {
+        self.message == NO_DURATION || self.message == NO_SIZE
+    }
+}
+
+const NO_DURATION: &str = "not a duration";
+const NO_SIZE: &str = "not a size";
+const DURATION_UNITS: &str = "the units are ms, s, m, h and d";
+const SIZE_UNITS: &str = "the units are B, KiB, MiB, GiB, KB, MB and GB";
+
 /// The longest duration: far beyond any use, and far from where sums of times overflow.
 const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
 
@@ -83,13 +95,13 @@ const SIZE_ALIASES: [(&str, &str); 14] = [
 /// Reads `"250ms"`, `"1.5s"`, `"10m"`, `"2h"`, `"1d"`. `typical` is the unit to offer where none
 /// was written.
 pub(super) fn duration(text: &str, typical: &str) -> Result<Duration, Mistake> {
-    let number = Number::split(text).ok_or_else(|| not_a("duration", "\"30s\"; ms, s, m, h, d"))?;
+    let number = Number::split(text).ok_or_else(|| none_at_all(NO_DURATION, DURATION_UNITS))?;
     if number.unit.is_empty() {
         let help = format!("write \"{}{typical}\"", number.digits);
         return Err(Mistake { message: "a duration needs a unit".into(), help });
     }
     let Some((_, nanos)) = DURATIONS.iter().find(|(unit, _)| *unit == number.unit) else {
-        return Err(unknown_unit(&number, &DURATION_ALIASES, "the units are ms, s, m, h and d"));
+        return Err(unknown_unit(&number, &DURATION_ALIASES, DURATION_UNITS));
     };
     let nanos = number.times(*nanos).and_then(|n| u64::try_from(n).ok()).map(Duration::from_nanos);
     nanos.filter(|d| *d <= LONGEST).ok_or_else(|| too_large("duration", "at most \"36500d\""))
@@ -97,15 +109,13 @@ pub(super) fn duration(text: &str, typical: &str) -> Result<Duration, Mistake> {
 
 /// Reads `"16MiB"`, `"1.5GB"`, `"512B"` as bytes.
 pub(super) fn size(text: &str) -> Result<u64, Mistake> {
-    let number =
-        Number::split(text).ok_or_else(|| not_a("size", "\"16MiB\"; B, KiB, MiB, GiB, KB, MB, GB"))?;
+    let number = Number::split(text).ok_or_else(|| none_at_all(NO_SIZE, SIZE_UNITS))?;
     if number.unit.is_empty() {
         let help = format!("write \"{0}MiB\", or \"{0}B\" if bytes are meant", number.digits);
         return Err(Mistake { message: "a size needs a unit".into(), help });
     }
     let Some((_, bytes)) = SIZES.iter().find(|(unit, _)| *unit == number.unit) else {
-        let units = "the units are B, KiB, MiB, GiB, KB, MB and GB";
-        return Err(unknown_unit(&number, &SIZE_ALIASES, units));
+        return Err(unknown_unit(&number, &SIZE_ALIASES, SIZE_UNITS));
     };
     let bytes = number.times(*bytes).filter(|n| *n <= i64::MAX.unsigned_abs().into());
     bytes.and_then(|n| u64::try_from(n).ok()).ok_or_else(|| too_large("size", "at most 8589934591GiB"))
@@ -140,11 +150,8 @@ impl<'t> Number<'t> {
     }
 }
 
-fn not_a(what: &str, such_as: &str) -> Mistake {
-    Mistake {
-        message: format!("not a {what}"),
-        help: format!("write a number and a unit, such as {such_as} are known"),
-    }
+fn none_at_all(message: &str, units: &str) -> Mistake {
+    Mistake { message: message.to_owned(), help: units.to_owned() }
 }
 
 fn too_large(what: &str, limit: &str) -> Mistake {
@@ -193,8 +200,8 @@ mod tests {
             ("5M", "unknown unit `M`", "write \"5m\""),
             ("10Seconds", "unknown unit `Seconds`", "write \"10s\""),
             ("5us", "unknown unit `us`", "the units are ms, s, m, h and d"),
-            ("s", "not a duration", "write a number and a unit, such as \"30s\"; ms, s, m, h, d are known"),
-            ("", "not a duration", "write a number and a unit, such as \"30s\"; ms, s, m, h, d are known"),
+            ("s", "not a duration", "the units are ms, s, m, h and d"),
+            ("", "not a duration", "the units are ms, s, m, h and d"),
             ("36501d", "this duration is too large", "write at most \"36500d\""),
             ("99999999999999999d", "this duration is too large", "write at most \"36500d\""),
         ];

@@ -1,5 +1,7 @@
 //! Every mistake that the checks know, with its place and its words.
 
+use super::super::reference::uncommented;
+use super::super::{Config, Severity};
 use super::{REST, parse, told, with_rest, with_route};
 
 /// What `codings` may be.
@@ -7,10 +9,15 @@ const CODINGS: &str = "write \"zstd\" or \"br\" or \"gzip\" or \"deflate\"";
 
 /// Every row is one mistake, told once, at this place and in these words.
 fn check_rows(rows: &[(&str, usize, usize, &str, &str)], file: fn(&str) -> String, first_line: usize) {
+    let mut others = Vec::new();
     for (text, line, column, message, help) in rows {
         let want = vec![(line + first_line - 1, *column, message.to_string(), help.to_string())];
-        assert_eq!(told(&file(text)), want, "{text}");
+        let found = told(&file(text));
+        if found != want {
+            others.push(format!("{text}\n   {found:?}\n   and not {want:?}"));
+        }
     }
+    assert!(others.is_empty(), "{}", others.join("\n"));
 }
 
 #[test]
@@ -18,9 +25,15 @@ fn a_mistake_at_the_top_is_told_once_where_it_stands() {
     let token = "an admin listener that others can reach needs a token";
     let token_help = "write \"127.0.0.1:9900\", or set `admin_token`";
     let visible = "a token is visible ASCII without spaces, and not empty";
-    let visible_help = "write a long random one, best as \"${LARDER_TOKEN}\"";
+    let visible_help = "take what `openssl rand -hex 32` prints, best as \"${LARDER_TOKEN}\"";
     let rows = [
-        ("listen = 8080", 1, 10, "expected a string or a table, found an integer", "write \"8080\""),
+        (
+            "listen = 8080",
+            1,
+            10,
+            "expected a string or a table, found an integer",
+            "write \"127.0.0.1:8080\"",
+        ),
         ("listen = \":8080\"", 1, 10, "not an address with a port", "write \"0.0.0.0:8080\""),
         ("listen = []", 1, 10, "no address to listen on", "write \"127.0.0.1:8080\""),
         ("listen = [\"[::1]:1\", \"[::1]:1\"]", 1, 22, "this address is already listed", "leave it out"),
@@ -29,7 +42,7 @@ fn a_mistake_at_the_top_is_told_once_where_it_stands() {
             3,
             3,
             "expected a string or a table, found a boolean",
-            "write \"true\"",
+            "write \"127.0.0.1:8080\"",
         ),
         (
             "listen = { proxy_protocol = true }",
@@ -57,7 +70,7 @@ fn a_mistake_at_the_top_is_told_once_where_it_stands() {
             1,
             52,
             "expected true or false, found an integer",
-            "",
+            "write true or false",
         ),
         (
             "listen = \"127.0.0.1:9900\"",
@@ -80,7 +93,13 @@ fn a_mistake_at_the_top_is_told_once_where_it_stands() {
         ("admin_token = \"a b\"", 1, 15, visible, visible_help),
         ("workers = 0", 1, 11, "out of range", "write a number from 1 to 1024"),
         ("workers = -1", 1, 11, "out of range", "write a number from 1 to 1024"),
-        ("workers = 1.5", 1, 11, "expected a whole number, found a float", ""),
+        (
+            "workers = 1.5",
+            1,
+            11,
+            "expected a whole number, found a float",
+            "write \"auto\", or a number without quotes",
+        ),
         (
             "workers = \"4\"",
             1,
@@ -97,7 +116,62 @@ fn a_mistake_at_the_top_is_told_once_where_it_stands() {
             "the address has bits beyond its prefix",
             "write \"10.0.0.0/8\" for the network, or \"10.0.0.1\" for the one address",
         ),
-        ("log = 1", 1, 7, "expected a table, such as [log], found an integer", ""),
+        (
+            "log = 1",
+            1,
+            7,
+            "expected a table, such as [log], found an integer",
+            "write [log] on a line of its own, and what it sets below",
+        ),
+        ("admin = false", 1, 9, "expected a string, found a boolean", "write \"off\""),
+        ("admin = true", 1, 9, "expected a string, found a boolean", "write \"127.0.0.1:9900\""),
+        (
+            "admin_token = 12345678",
+            1,
+            15,
+            "a token is a string",
+            "write it in quotes, best as \"${LARDER_TOKEN}\"",
+        ),
+        ("trusted_proxies = [10]", 1, 20, "expected a string, found an integer", "write \"10.0.0.0/8\""),
+        ("[cache]\nredis = false", 2, 9, "expected a string, found a boolean", "leave it out"),
+        ("[cache]\nmemory = true", 2, 10, "expected a string, found a boolean", "write \"256MiB\""),
+        (
+            "[cache]\nmemory = \"much\"",
+            2,
+            10,
+            "not a size",
+            "write such as \"256MiB\"; the units are B, KiB, MiB, GiB, KB, MB and GB",
+        ),
+        (
+            "[cache]\nvariants = \"64\"",
+            2,
+            12,
+            "expected a whole number, found a string",
+            "write 64, without quotes",
+        ),
+        ("[cache]\nvariants = true", 2, 12, "expected a whole number, found a boolean", "write 64"),
+        (
+            "[cache]\nredis_deadline = \"soon\"",
+            2,
+            18,
+            "not a duration",
+            "write such as \"20ms\"; the units are ms, s, m, h and d",
+        ),
+        (
+            "[timing]\nslow_request = \"none\"",
+            2,
+            16,
+            "not a duration",
+            "write such as \"1s\", or \"off\"; the units are ms, s, m, h and d",
+        ),
+        ("[timing]\nslow_request = false", 2, 16, "expected a string, found a boolean", "write \"off\""),
+        (
+            "[upstream.\"b.c\"]\nservers = \"http://a\"\ntimeout = \"5s\"",
+            3,
+            11,
+            "expected a table, such as [upstream.b.c.timeout], found a string",
+            "write { total = \"5s\" }",
+        ),
         ("[log]\nlevel = \"inof\"", 2, 9, "`inof` is not a level", "did you mean \"info\"?"),
         (
             "[log]\nlevel = \"info,larder::slow=x\"",
@@ -154,7 +228,7 @@ fn a_mistake_at_the_top_is_told_once_where_it_stands() {
             "did you mean `max_object`?",
         ),
         ("[timing]\nslow_request = 1", 2, 16, "a duration needs a unit", "write \"1s\""),
-        ("[timing]\nprocess_time = \"yes\"", 2, 16, "expected true or false, found a string", ""),
+        ("[timing]\nprocess_time = \"yes\"", 2, 16, "expected true or false, found a string", "write true"),
         ("[limits]\nhead_size = \"4KiB\"", 2, 13, "out of range", "write a size from \"8KiB\" to \"16MiB\""),
         ("[limits]\nfields = 100000", 2, 10, "out of range", "write a number from 1 to 10000"),
         ("[limit]\nfields = 10", 1, 2, "unknown key `limit`", "did you mean `limits`?"),
@@ -244,7 +318,27 @@ fn a_mistake_in_a_route_is_told_once_where_it_stands() {
     // The route's own lines stand from line 8.
     let rows = [
         ("nme = 1", 1, 1, "unknown key `nme` in `route`", "did you mean `name`?"),
-        ("rate_limit = \"100/s\"", 1, 14, "expected a table, such as [route.rate_limit], found a string", ""),
+        (
+            "rate_limit = \"100/s\"",
+            1,
+            14,
+            "expected a table, such as [route.rate_limit], found a string",
+            "write { rate = \"100/s\" }",
+        ),
+        (
+            "rate_limit = []",
+            1,
+            14,
+            "an empty list of limits limits nothing",
+            "write { rate = \"100/s\" }, or leave it out for no limit",
+        ),
+        (
+            "rate_limit = false",
+            1,
+            14,
+            "expected a table, such as [route.rate_limit], found a boolean",
+            "leave it out",
+        ),
         ("rate_limit = {}", 1, 14, "`route.rate_limit.rate` is missing", "write rate = \"100/s\""),
         ("rate_limit = { rate = \"100\" }", 1, 23, "not a rate", "write \"100/s\""),
         (
@@ -289,7 +383,13 @@ fn a_mistake_in_a_route_is_told_once_where_it_stands() {
             "this limit is already listed",
             "leave it out: each request would count twice",
         ),
-        ("cache = 1", 1, 9, "expected false, or a table, [route.cache], found an integer", ""),
+        (
+            "cache = 1",
+            1,
+            9,
+            "expected false, or a table, [route.cache], found an integer",
+            "write [route.cache] on a line of its own, and what it sets below",
+        ),
         (
             "cache.ttl = \"60s\"",
             1,
@@ -306,6 +406,16 @@ fn a_mistake_in_a_route_is_told_once_where_it_stands() {
             "did you mean `default`?",
         ),
         ("cache.stale_if_error = 600", 1, 24, "a duration needs a unit", "write \"600s\""),
+        ("[route.cache]\nheuristic = false", 2, 13, "expected a string, found a boolean", "write \"off\""),
+        (
+            "[route.cache]\ncookies = false",
+            2,
+            11,
+            "expected a word or a list of names, found a boolean",
+            "write \"origin\" or \"bypass\" or \"ignore\", or a list such as [\"lang\"]",
+        ),
+        ("max_body = false", 1, 12, "expected a string, found a boolean", "write \"off\""),
+        ("request_headers.set.X-A = 5", 1, 27, "expected a string, found an integer", "write \"5\""),
         ("[route.cache]\ncookies = \"orign\"", 2, 11, "unknown word", "did you mean \"origin\"?"),
         ("[route.cache]\ncookies = []", 2, 11, "an empty list of cookies", "write \"ignore\""),
         ("[route.cache]\ncookies = [\"a=b\"]", 2, 12, "not the name of a cookie", "write such as \"lang\""),
@@ -386,7 +496,13 @@ fn a_mistake_in_a_route_is_told_once_where_it_stands() {
             "credentials have their own setting",
             "write authorization = \"per-credential\" beside `key`",
         ),
-        ("compress = 1", 1, 12, "expected true, or a table, [route.compress], found an integer", ""),
+        (
+            "compress = 1",
+            1,
+            12,
+            "expected true, or a table, [route.compress], found an integer",
+            "write true",
+        ),
         ("[route.compress]\ncodings = [\"brotli\"]", 2, 12, "unknown word", CODINGS),
         ("[route.compress]\ncodings = [\"gzp\"]", 2, 12, "unknown word", "did you mean \"gzip\"?"),
         (
@@ -482,7 +598,7 @@ fn a_mistake_in_a_route_is_told_once_where_it_stands() {
 fn a_mistake_in_a_match_is_told_once_where_it_stands() {
     let file = |m: &str| with_rest("").replace("{ path = \"/*\" }", m);
     let rows = [
-        ("\"/*\"", 9, "expected a table, such as [route.match], found a string", ""),
+        ("\"/*\"", 9, "expected a table, such as [route.match], found a string", "write { path = \"/*\" }"),
         ("{}", 9, "`match` says nothing", "write match = { path = \"/*\" } for everything"),
         ("{ path = \"users\" }", 18, "a path starts with /", "write \"/users\""),
         (
@@ -643,5 +759,222 @@ fn a_mistake_in_tomls_syntax_is_told_alone_and_in_place() {
         let told = told(text);
         assert_eq!((told.len(), told[0].0), (1, line), "{text}");
         assert!(told[0].2.starts_with(message), "{text}: {}", told[0].2);
+    }
+}
+
+#[test]
+fn a_key_in_the_wrong_table_is_told_where_it_belongs() {
+    let top = "it belongs at the top of the file, above the first [table]";
+    let rows = [
+        ("memory = \"1MiB\"\n", "it belongs in [cache]"),
+        ("[cache]\nworkers = 2\n", top),
+        ("[log]\nadmin = \"off\"\n", top),
+        ("[limits]\nmax_body = \"1MiB\"\n", "it belongs in a [[route]]"),
+        ("[cache]\nttl.default = \"1s\"\n", "it belongs in [route.cache]"),
+        ("[cache]\nstale_if_error = \"1s\"\n", "it belongs in [route.cache]"),
+        ("[limits]\ntotal = \"1s\"\n", "it belongs in [upstream.NAME.timeout]"),
+        ("[timing]\nrate = \"1/s\"\n", "it belongs in a [[route]], as `rate_limit.rate`"),
+        ("[cache]\ntimeout = { total = \"1s\" }\n", "it belongs in [upstream.NAME]"),
+        ("proxy_protocol = true\n", "it belongs at the top of the file, as `listen.proxy_protocol`"),
+        // Known twice.
+        (
+            "max = \"1s\"\n",
+            "it belongs in [route.cache], as `ttl.max`, or in [route.cache], as `heuristic.max`",
+        ),
+        // A slip is a slip, and what is known nowhere has a list of what is.
+        ("[limits]\nstream = 5\n", "did you mean `streams`?"),
+        ("[limits]\ncolour = 5\n", ""),
+    ];
+    for (text, help) in rows {
+        let told = told(&with_rest(text));
+        assert_eq!((told.len(), told[0].3.as_str()), (1, help), "{text}: {told:?}");
+        assert!(told[0].2.starts_with("unknown key `"), "{told:?}");
+    }
+    let rows = [
+        ("path = \"/a\"\n", "it belongs in a [[route]], as `match.path`"),
+        ("ttl.default = \"1s\"\n", "it belongs in [route.cache]"),
+        ("connect = \"1s\"\n", "it belongs in [upstream.NAME.timeout]"),
+        ("[route.cache]\nupgrade = true\n", "it belongs in the [[route]] itself, above any [route.…]"),
+        ("[route.cache]\nmemory = \"1MiB\"\n", "it belongs in [cache]"),
+    ];
+    for (text, help) in rows {
+        let told = told(&with_route(text));
+        assert_eq!((told.len(), told[0].3.as_str()), (1, help), "{text}: {told:?}");
+    }
+}
+
+#[test]
+fn what_is_told_in_place_of_a_wrong_type_is_right_for_every_setting() {
+    let text = uncommented();
+    let all = super::super::reference::settings();
+    assert!(all.len() > 100, "{}", all.len());
+    let (mut wrong, mut tried) = (Vec::new(), 0);
+    for (place, value) in values(&text) {
+        for other in ["true", "false", "7", "[[]]"] {
+            let with = |new: &str| format!("{}{new}{}", &text[..place], &text[place + value.len()..]);
+            let Err(problems) = parse(&with(other)) else { continue };
+            let line = 1 + text[..place].matches('\n').count();
+            // What is told of another place follows from this one.
+            let Some(problem) = problems.iter().find(|problem| problem.line == line) else { continue };
+            let Some(better) = problem.help.strip_prefix("write ") else { continue };
+            let better = better.split(" or ").next().unwrap().split(';').next().unwrap();
+            let better = better.trim_start_matches("such as ").trim_end_matches(", without quotes");
+            let better = better.trim_end_matches(',');
+            if !problem.message.starts_with("expected")
+                || better.starts_with('[') && better.contains(" on a line")
+            {
+                continue;
+            }
+            tried += 1;
+            let column = problem.column - 1;
+            let text = with(other);
+            let start = text.split('\n').take(line - 1).map(|line| line.len() + 1).sum::<usize>();
+            let at = start + text[start..].char_indices().nth(column).unwrap().0;
+            // The mistake may be a part of the value, such as a member of a list.
+            let end = if at == place { place + other.len() } else { at + "[]".len() };
+            let mended = format!("{}{better}{}", &text[..at], &text[end..]);
+            if let Err(problems) = parse(&mended)
+                && problems
+                    .iter()
+                    .any(|problem| problem.line == line && problem.message.starts_with("expected"))
+            {
+                wrong.push(format!("{better:?} in place of {other}:\n{problems}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {tried}\n{}", wrong.len(), wrong.join("\n"));
+    assert!(tried > 150, "{tried}");
+}
+
+/// Where each value of a file stands, and how it is written.
+fn values(text: &str) -> Vec<(usize, String)> {
+    fn walk(text: &str, table: &toml::de::DeTable<'_>, out: &mut Vec<(usize, String)>) {
+        for value in table.values() {
+            let written = &text[value.span()];
+            match value.get_ref() {
+                toml::de::DeValue::Table(inner) if !written.starts_with('{') => walk(text, inner, out),
+                toml::de::DeValue::Array(list) if list.iter().any(|member| member.get_ref().is_table()) => {
+                    list.iter()
+                        .filter_map(|member| member.get_ref().as_table())
+                        .for_each(|t| walk(text, t, out));
+                }
+                _ => out.push((value.span().start, written.to_owned())),
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(text, toml::de::DeTable::parse(text).unwrap().get_ref(), &mut out);
+    out
+}
+
+#[test]
+fn how_a_setting_is_turned_off_is_right_for_each() {
+    let text = uncommented();
+    // Another setting may then be too large for this one.
+    let is_fine = |text: &str, line| {
+        parse(text).map_or_else(|problems| problems.iter().all(|problem| problem.line != line), |_| true)
+    };
+    let mut tried = 0;
+    for (place, value) in values(&text) {
+        let with = |new: &str| format!("{}{new}{}", &text[..place], &text[place + value.len()..]);
+        let Err(problems) = parse(&with("false")) else { continue };
+        for problem in problems.iter().filter(|problem| problem.help.starts_with("write \"off\"")) {
+            tried += 1;
+            assert!(is_fine(&with("\"off\""), problem.line), "{problem:?}");
+        }
+        for off in ["\"0s\"", "\"0B\"", "[]", "0"] {
+            for problem in problems.iter().filter(|problem| problem.help == format!("write {off}")) {
+                tried += 1;
+                assert!(is_fine(&with(off), problem.line), "{problem:?}");
+            }
+        }
+    }
+    assert!(tried > 12, "{tried}");
+}
+
+#[test]
+fn what_works_and_is_dangerous_or_does_nothing_is_a_warning() {
+    let rows = [
+        ("trusted_proxies = [\"0.0.0.0/0\"]", 1, 20, "anyone may claim any address"),
+        ("trusted_proxies = [\"10.0.0.0/8\", \"::/0\"]", 1, 34, "anyone may claim any address"),
+        ("trusted_proxies = [\"0.0.0.0/1\", \"fd00::/8\"]", 1, 20, "anyone may claim any address"),
+        ("trusted_proxies = [\"::ffff:0.0.0.0/96\"]", 1, 20, "anyone may claim any address"),
+        (
+            "listen = { address = \"[::]:1\", proxy_protocol = true }",
+            1,
+            10,
+            "anyone who reaches a `proxy_protocol` listener",
+        ),
+        ("admin_token = \"fifteen-bytes-1\"", 1, 15, "a token of fewer than 16 bytes can be guessed"),
+        ("[cache]\nredis_secret_file = \"/s\"", 2, 21, "there is no `redis` for it to seal"),
+    ];
+    for (top, line, column, message) in rows {
+        let config = parse(&with_rest(top)).unwrap_or_else(|problems| panic!("{problems}"));
+        let [warning] = &config.warnings.iter().collect::<Vec<_>>()[..] else { panic!("{top}") };
+        assert_eq!((warning.line, warning.column), (line, column), "{top}");
+        assert_eq!(warning.severity, Severity::Warning);
+        assert!(warning.message.starts_with(message) && !warning.help.is_empty(), "{top}: {warning:?}");
+        let told = config.warning().unwrap();
+        assert!(told.starts_with("warning: ") && told.ends_with("1 warning in proxy.toml"), "{told}");
+        assert!(told.contains("  | ") && told.contains('^'), "{told}");
+    }
+    for fine in [
+        "",
+        "trusted_proxies = [\"10.0.0.0/8\", \"fc00::/7\", \"192.0.2.1\"]",
+        "admin_token = \"sixteen-bytes-12\"",
+        "[cache]\nredis = \"redis://db\"\nredis_secret_file = \"/s\"",
+        "listen = { address = \"10.0.0.5:1\", proxy_protocol = true }",
+        "trusted_proxies = [\"10.0.0.9\"]\nlisten = { address = \"[::]:1\", proxy_protocol = true }",
+    ] {
+        assert_eq!(parse(&with_rest(fine)).unwrap().warning(), None, "{fine}");
+    }
+    // Beside a mistake both are told.
+    let both = parse(&with_rest("admin_token = \"short\"\nwrokers = 1\n")).unwrap_err().to_string();
+    assert!(both.contains("warning: a token") && both.contains("error: unknown key"), "{both}");
+    assert!(both.ends_with("1 problem and 1 warning in proxy.toml"), "{both}");
+}
+
+#[test]
+fn no_secret_is_shown_whatever_is_wrong_with_it_or_beside_it() {
+    let secret = "hunter2";
+    let rows = [
+        "admin_token = \"hunter2 x\"",
+        "admin_token = [\"hunter2\"]",
+        "admin_token = \"hunter2${hunter2 }\"",
+        "admin_token = \"hunter2${\"",
+        "admin_token = \"hunter2",
+        "admin_token = hunter2",
+        "admin_tokne = \"hunter2\"",
+        "admin_token = \"hunter2-hunter2-hunter2\"\nadmin_token = \"hunter2\"",
+        "admin_token = \"short\"\n[cache]\nredis_password = \"hunter2\"",
+        "[cache]\nredis = \"redis://u:hunter2@db/x\"",
+        "[cache]\nredis = \"rediss://:hunter2@db\"",
+        "[cache]\nredis = \"redis://:hunter2\"",
+        "[cache]\nredis = \"redis://:hun@hunter2@db\"",
+        "[cache]\nredis = [\"redis://:hunter2@db\"]",
+        "[cache]\nredis = { url = \"redis://:hunter2@db\" }",
+        "[cache]\nredis_secret_file = \"hunter2hunter2\"",
+        "[upstream.b]\nservers = \"http://u:hunter2@a\"",
+        "[upstream.b]\nservers = \"http://u:hunter2/x@a\"",
+        "[upstream.b]\nservers = [{ url = \"http://u:hunter2@a\" }]",
+    ];
+    for top in rows {
+        let shown = parse(&with_rest(top)).expect_err(top).to_string();
+        assert!(!shown.contains(secret) && shown.contains('^'), "{top}\n{shown}");
+    }
+    let route = [
+        "request_headers = { set = { Authorization = \"Basic hunter2\" }, add = {} }",
+        "request_headers.set.Authorization = \" Basic hunter2\"",
+        "request_headers.set.x-api-key = [\"hunter2\"]",
+    ];
+    for lines in route {
+        let shown = parse(&with_route(lines)).expect_err(lines).to_string();
+        assert!(!shown.contains(secret) && shown.contains('^'), "{lines}\n{shown}");
+    }
+    // What the environment holds is no better known.
+    let hidden = |name: &str| Some(if name == "SECRET" { "hunter2 x".to_owned() } else { String::new() });
+    for top in ["admin_token = \"${SECRET}\"", "[cache]\nredis_secret_file = \"${SECRET}\""] {
+        let shown = Config::parse(&with_rest(top), "f", &hidden).expect_err(top).to_string();
+        assert!(!shown.contains(secret) && shown.contains("${SECRET}"), "{top}\n{shown}");
     }
 }

@@ -270,7 +270,7 @@ fn no_route_is_an_index_and_the_first_match_wins() {
 #[test]
 fn something_else_in_place_of_a_word_is_answered_with_the_words() {
     let shown = parse(&format!("[log]\naccess = true\n{REST}")).unwrap_err().to_string();
-    assert!(shown.contains("expected a word, found boolean") && shown.contains("\"json\" or "), "{shown}");
+    assert!(shown.contains("expected a word, found a boolean") && shown.contains("\"json\" or "), "{shown}");
 }
 
 #[test]
@@ -310,7 +310,7 @@ proptest! {
     fn the_shipped_file_with_any_part_replaced_is_read_or_refused(
         at in 0usize..7000, len in 0usize..40, with in "[\\[\\]{}\"=.#\n\t a-z0-9é$]{0,8}",
     ) {
-        let chars: Vec<char> = shipped::uncommented().chars().collect();
+        let chars: Vec<char> = super::reference::uncommented().chars().collect();
         let (start, end) = (at.min(chars.len()), (at + len).min(chars.len()));
         let text: String = chars[..start].iter().chain(with.chars().collect::<Vec<_>>().iter()).chain(&chars[end..]).collect();
         if let Err(problems) = parse(&text) {

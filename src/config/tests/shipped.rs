@@ -2,23 +2,11 @@
 
 use std::time::Duration;
 
+use super::super::reference::uncommented;
 use super::super::{Config, Policy, RouteCache, SHIPPED, check, reader};
 use super::{REST, env, parse};
 use crate::coding::Compress;
 use crate::rules::Ttl;
-
-/// The shipped file with every setting that is commented out made active.
-pub(super) fn uncommented() -> String {
-    let setting = |line: &str| {
-        let key = line.split(" = ").next().unwrap_or("");
-        line.contains(" = ") && key.chars().all(|c| c.is_ascii_alphanumeric() || "_.".contains(c))
-    };
-    let line = |line: &str| match line.strip_prefix("# ") {
-        Some(rest) if setting(rest) || rest.starts_with("[[") => format!("{rest}\n"),
-        _ => format!("{line}\n"),
-    };
-    SHIPPED.lines().map(line).collect()
-}
 
 fn defaults() -> Config {
     parse(REST).unwrap()

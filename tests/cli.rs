@@ -143,6 +143,35 @@ fn check_of_a_good_file_says_so_and_exits_with_0() {
 }
 
 #[test]
+fn check_takes_a_file_without_its_option_and_shows_warnings_without_failing() {
+    let text = good("http://127.0.0.1:3000").replace("listen = ", "trusted_proxies = [\"::/0\"]\nlisten = ");
+    let folder = in_folder_with("mine.toml", &text);
+    for args in [&["check", "mine.toml"][..], &["check", "-c", "mine.toml"]] {
+        let finished = run_to_end(args, folder.path());
+        assert_eq!(finished.code, Some(0), "{}", finished.err);
+        assert_eq!(finished.out, "mine.toml: good (1 route, 1 upstream)");
+        assert_eq!(places(&finished), ["mine.toml:1:20"], "{}", finished.err);
+        for said in ["warning: anyone may claim any address", "^^^^^^", "1 warning in mine.toml"] {
+            assert!(finished.err.contains(said), "{said:?} is not in\n{}", finished.err);
+        }
+    }
+}
+
+#[test]
+fn no_secret_of_a_file_reaches_the_terminal() {
+    let text = good("http://127.0.0.1:3000")
+        .replace("[upstream.api]", "[cache]\nredis = \"rediss://me:hunter2@db\"\n[upstream.api]");
+    for text in [text.clone(), format!("admin_token = \"hunter2\nredis = 1\n{text}")] {
+        for command in ["check", "run"] {
+            let folder = in_folder_with("proxy.toml", &text);
+            let finished = run_to_end(&[command], folder.path());
+            assert_eq!(finished.code, Some(78), "{}", finished.err);
+            assert!(!finished.err.contains("hunter2") && finished.err.contains('^'), "{}", finished.err);
+        }
+    }
+}
+
+#[test]
 fn the_shipped_file_is_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let finished = run_to_end(&["check"], root);

@@ -10,6 +10,7 @@
 mod support;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,12 +47,16 @@ fn hang_up(larder: &Larder, text: &str) -> String {
     larder.err.next_line(from, told, PATIENCE).0
 }
 
-/// Runs `larder reload` with a file that differs from the Larder's own in where the admin listener is.
+/// The same with an admin listener that can be named ahead, for a file that is both what the Larder reads and
+/// what leads to it.
+fn reachable(admin: SocketAddr, top: &str, upstreams: &[(&str, &Origin)]) -> String {
+    config(top, upstreams).replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{admin}\""))
+}
+
+/// Writes the file and runs `larder reload` with it.
 fn reload(larder: &Larder, text: &str) -> Finished {
     fs::write(file(larder), text).unwrap();
-    let there = text.replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{}\"", larder.admin()));
-    fs::write(larder.directory().join("there.toml"), there).unwrap();
-    run_to_end(&["reload", "-c", "there.toml"], larder.directory())
+    run_to_end(&["reload", "-c", "proxy.toml"], larder.directory())
 }
 
 #[test]
@@ -150,7 +155,7 @@ fn what_is_in_flight_ends_under_the_configuration_that_it_began_with() {
 #[test]
 fn a_bad_file_changes_nothing_and_says_why_with_line_and_caret() {
     let origin = Origin::ok("a", STORABLE);
-    let good = config("", &[("a", &origin)]);
+    let good = reachable(unused_address(), "", &[("a", &origin)]);
     let larder = Larder::start(&good);
     let bad = good.replace("cache = false", "cahce = false");
     let line = 1 + good.lines().position(|line| line == "cache = false").unwrap();
@@ -175,10 +180,14 @@ fn a_bad_file_changes_nothing_and_says_why_with_line_and_caret() {
 #[test]
 fn what_takes_a_restart_is_refused_by_name_and_nothing_of_the_file_comes_into_force() {
     let (a, b) = (Origin::ok("a", STORABLE), Origin::ok("b", STORABLE));
-    let larder = Larder::start(&config("", &[("a", &a)]));
-    let text =
-        config("[cache]\nmemory = \"9MiB\"\nin_flight = \"64MiB\"\n[limits]\nconnections = 7", &[("b", &b)])
-            .replace("workers = 2", "workers = 3");
+    let admin = unused_address();
+    let larder = Larder::start(&reachable(admin, "", &[("a", &a)]));
+    let text = reachable(
+        admin,
+        "[cache]\nmemory = \"9MiB\"\nin_flight = \"64MiB\"\n[limits]\nconnections = 7",
+        &[("b", &b)],
+    )
+    .replace("workers = 2", "workers = 3");
     let answered = reload(&larder, &text);
     assert_eq!(answered.code, Some(78), "{}", answered.err);
     assert!(
@@ -194,11 +203,13 @@ fn what_takes_a_restart_is_refused_by_name_and_nothing_of_the_file_comes_into_fo
 #[test]
 fn the_command_says_what_is_in_force_or_why_nobody_answers() {
     let origin = Origin::ok("a", STORABLE);
-    let top = "admin_token = \"s3cret\"";
-    let larder = Larder::start(&config(top, &[("a", &origin)]));
-    let done = reload(&larder, &config(top, &[("a", &origin), ("b", &origin)]));
-    assert_eq!((done.code, done.out.as_str()), (Some(0), "in force (4 routes, 2 upstreams)\n".trim_end()));
-    let stranger = reload(&larder, &config("admin_token = \"another\"", &[("a", &origin)]));
+    let (admin, top) = (unused_address(), "admin_token = \"s3cret-of-some-length\"");
+    let larder = Larder::start(&reachable(admin, top, &[("a", &origin)]));
+    let done = reload(&larder, &reachable(admin, top, &[("a", &origin), ("b", &origin)]));
+    let own = file(&larder).canonicalize().unwrap();
+    let said = format!("{}: in force (4 routes, 2 upstreams)", own.display());
+    assert_eq!((done.code, done.out, done.err), (Some(0), said, String::new()));
+    let stranger = reload(&larder, &reachable(admin, "admin_token = \"another\"", &[("a", &origin)]));
     assert_eq!(stranger.code, Some(1), "{}", stranger.err);
     assert!(
         stranger.err.contains("another admin_token") && !stranger.err.contains("s3cret"),
@@ -218,6 +229,58 @@ fn the_command_says_what_is_in_force_or_why_nobody_answers() {
     let wrong = run_to_end(&["reload", "-c", "nobody.toml"], larder.directory());
     assert_eq!(wrong.code, Some(78), "{}", wrong.err);
     assert!(wrong.err.contains("nobody.toml:") && wrong.err.contains('^'), "{}", wrong.err);
+}
+
+#[test]
+fn another_file_than_the_running_larder_has_is_never_said_to_be_in_force() {
+    let origin = Origin::ok("a", STORABLE);
+    let admin = unused_address();
+    let one = reachable(admin, "", &[("a", &origin)]);
+    let larder = Larder::start(&one);
+    let other = reachable(admin, "", &[("a", &origin), ("b", &origin)]);
+    fs::write(larder.directory().join("other.toml"), &other).unwrap();
+    let answered = run_to_end(&["reload", "-c", "other.toml"], larder.directory());
+    let own = file(&larder).canonicalize().unwrap().display().to_string();
+    assert_eq!(answered.code, Some(1), "{}", answered.err);
+    assert_eq!(answered.out, format!("{own}: in force (2 routes, 1 upstream)"));
+    for said in [&format!("was started with {own} and has read that"), "not other.toml"] {
+        assert!(answered.err.contains(said), "{said:?} is not in\n{}", answered.err);
+    }
+    assert_eq!(larder.get("/b/x", &[]).status, 404, "nothing of the other has come into force");
+    // What is wrong with its own file is not taken for what is wrong with the other.
+    fs::write(file(&larder), one.replace("cache = false", "cahce = false")).unwrap();
+    let answered = run_to_end(&["reload", "other.toml"], larder.directory());
+    assert_eq!(answered.code, Some(78), "{}", answered.err);
+    for said in ["proxy.toml:", "unknown key `cahce`", "not other.toml"] {
+        assert!(answered.err.contains(said), "{said:?} is not in\n{}", answered.err);
+    }
+    // The same file by another name is the same.
+    fs::write(file(&larder), one).unwrap();
+    std::os::unix::fs::symlink(file(&larder), larder.directory().join("link.toml")).unwrap();
+    let answered = run_to_end(&["reload", "-c", "link.toml"], larder.directory());
+    assert_eq!((answered.code, answered.err.as_str()), (Some(0), ""));
+    let text = client::request(larder.admin(), "POST", "/reload", &[], b"").json();
+    assert_eq!(text["file"], own, "{text}");
+}
+
+#[test]
+fn what_is_dangerous_comes_into_force_and_is_told_at_the_start_and_by_a_reload() {
+    let origin = Origin::ok("a", STORABLE);
+    let admin = unused_address();
+    let text = reachable(admin, "trusted_proxies = [\"0.0.0.0/0\"]", &[("a", &origin)]);
+    let larder = Larder::start(&text);
+    let told = |from: usize| {
+        let (_, from) = larder.err.next_line(from, |line| line.contains("anyone may claim"), PATIENCE);
+        larder.err.next_line(from, |line| line.contains("^^^^^^^^^^^"), PATIENCE);
+    };
+    told(0);
+    let from = larder.err.position();
+    let answered = reload(&larder, &text);
+    assert_eq!(answered.code, Some(0), "{}", answered.err);
+    for said in ["warning: anyone may claim any address", "proxy.toml:4:20", "^^^^^^^^^^^", "1 warning in"] {
+        assert!(answered.err.contains(said), "{said:?} is not in\n{}", answered.err);
+    }
+    told(from);
 }
 
 #[test]

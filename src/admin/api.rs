@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::worker::{Forgotten, NotReloaded, Reloaded, Worker};
+use crate::worker::{Forgotten, NotReloaded, Reloaded, Shared, Worker};
 
 use super::{access, gauges};
 
@@ -136,21 +136,31 @@ async fn purge_url(worker: &Worker, url: &str) -> Answer {
 /// Puts another configuration in force. Reading it may block, which is nothing for this thread.
 async fn reload(worker: &Worker) -> Answer {
     let shared = Arc::clone(&worker.shared);
-    match tokio::task::spawn_blocking(move || shared.reload()).await {
-        Ok(Ok(Reloaded { routes, upstreams })) => json_answer(
+    // Whoever asks may have another file in mind than this process has.
+    match tokio::task::spawn_blocking(move || (shared.reload(), file_read(&shared))).await {
+        Ok((Ok(Reloaded { routes, upstreams, warning }), file)) => json_answer(
             StatusCode::OK,
-            &json!({ "reloaded": true, "routes": routes, "upstreams": upstreams }),
+            &json!({
+                "reloaded": true, "file": file, "routes": routes, "upstreams": upstreams, "warning": warning
+            }),
         ),
-        Ok(Err(why)) => {
+        Ok((Err(why), file)) => {
             let status = match &why {
                 NotReloaded::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 NotReloaded::NoFile | NotReloaded::NeedsRestart(_) => StatusCode::CONFLICT,
             };
             let restart = if let NotReloaded::NeedsRestart(names) = &why { names.as_slice() } else { &[] };
-            json_answer(status, &json!({ "reloaded": false, "error": why.message(), "restart": restart }))
+            let answer =
+                json!({ "reloaded": false, "file": file, "error": why.message(), "restart": restart });
+            json_answer(status, &answer)
         }
         Err(_panicked) => error(StatusCode::INTERNAL_SERVER_ERROR, "the reload failed; the log says where"),
     }
+}
+
+/// The file that a reload reads, as text.
+fn file_read(shared: &Shared) -> Option<String> {
+    shared.reloads.file().map(|file| file.display().to_string())
 }
 
 fn error(status: StatusCode, why: &str) -> Answer {

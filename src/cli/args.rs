@@ -22,7 +22,7 @@ Examples:
   larder run --to http://127.0.0.1:3000     in front of an existing API, now
   larder run --to http://127.0.0.1:3000 --ttl 60s --print-config > proxy.toml
   larder run                                with ./proxy.toml
-  larder check -c /etc/larder/proxy.toml    before a restart
+  larder check /etc/larder/proxy.toml       before a restart
   larder reload                             read ./proxy.toml anew, without one
 
 Exit codes:
@@ -50,18 +50,24 @@ SIGHUP: the file is read anew, as by `larder reload`.";
 
 const CHECK_EXAMPLES: &str = "\
 Every problem is shown at once, each with its line. Exits with 0 where there is
-none and with 78 where there is one. Without -c the file is looked for as
-`larder run` does.";
+none and with 78 where there is one; what works and is dangerous, or does
+nothing, is a warning, and changes no exit code. Without a file it is looked for
+as `larder run` does.
+
+Examples:
+  larder check proxy.toml
+  larder check -c proxy.toml    the same";
 
 const RELOAD_EXAMPLES: &str = "\
 The file says where the running Larder's admin listener is, and the token for
 it. That Larder reads its own file anew, as on SIGHUP. What is wrong with it, or
 takes a restart, is shown in whole; then nothing of it has come into force.
-Without -c the file is looked for as `larder run` does.
+Without a file it is looked for as `larder run` does.
 
 Requests in flight end under the configuration that they began with; what is
 stored stays. Exits with 0 where the file is in force, with 78 where it is wrong
-or takes a restart, with 69 where no Larder answers.";
+or takes a restart, with 69 where no Larder answers, and with 1 where the one
+that answers has read another file than this.";
 
 const DEMO_EXAMPLES: &str = "\
 Starts a small users API, Larder in front of it, and prints what to try.
@@ -108,6 +114,9 @@ pub struct Run {
     /// Configuration file
     #[arg(short, long, value_name = "FILE", conflicts_with = "to")]
     pub config: Option<PathBuf>,
+    /// The same, without -c
+    #[arg(value_name = "FILE", hide = true, conflicts_with_all = ["config", "to"])]
+    pub file: Option<PathBuf>,
     /// The API's URL, such as http://127.0.0.1:3000
     #[arg(long, value_name = "URL", value_parser = origin, help_heading = NO_FILE)]
     pub to: Option<String>,
@@ -140,6 +149,9 @@ pub struct Check {
     /// Configuration file
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// The same, without -c
+    #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
+    pub file: Option<PathBuf>,
 }
 
 /// `larder reload`
@@ -149,6 +161,9 @@ pub struct Reload {
     /// Configuration file
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// The same, without -c
+    #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
+    pub file: Option<PathBuf>,
 }
 
 /// `larder demo`
@@ -252,6 +267,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_may_be_named_without_its_option_but_not_twice() {
+        let file = Some(PathBuf::from("a.toml"));
+        assert!(matches!(parse("larder run a.toml"), Ok(Command::Run(run)) if run.file == file));
+        assert!(matches!(parse("larder check a.toml"), Ok(Command::Check(check)) if check.file == file));
+        assert!(matches!(parse("larder reload a.toml"), Ok(Command::Reload(reload)) if reload.file == file));
+        for command in ["run", "check", "reload"] {
+            let error = parse(&format!("larder {command} a.toml -c b.toml")).unwrap_err();
+            assert!(error.to_string().contains("cannot be used with"), "{error}");
+        }
+    }
+
+    #[test]
     fn the_demo_has_its_own_addresses() {
         let Ok(Command::Demo(demo)) = parse("larder demo") else { panic!() };
         assert_eq!((demo.listen.to_string().as_str(), demo.admin.to_string().as_str()), (LISTEN, ADMIN));
@@ -261,6 +288,7 @@ mod tests {
     fn wrong_arguments_are_usage_errors_that_say_what_to_write() {
         let rows = [
             ("larder run -c a.toml --to http://127.0.0.1:3000", "cannot be used with"),
+            ("larder run a.toml --to http://127.0.0.1:3000", "cannot be used with"),
             ("larder run --ttl 60s", "--to <URL>"),
             ("larder run --listen 127.0.0.1:80", "--to <URL>"),
             ("larder run --print-config", "--to <URL>"),

@@ -33,8 +33,8 @@ pub enum Task {
 pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
     match args.command {
         Command::Run(run) => run_task(&run, variable),
-        Command::Check(check) => find(check.config.as_deref(), variable).map(Task::Check),
-        Command::Reload(reload) => find(reload.config.as_deref(), variable).map(Task::Reload),
+        Command::Check(check) => find(check.config.or(check.file).as_deref(), variable).map(Task::Check),
+        Command::Reload(reload) => find(reload.config.or(reload.file).as_deref(), variable).map(Task::Reload),
         Command::Demo(demo) => Ok(Task::Demo(demo)),
     }
 }
@@ -43,7 +43,7 @@ fn run_task(run: &Run, variable: Option<OsString>) -> Result<Task, Missing> {
     match one_line::written_for(run) {
         Some(source) if run.print_config => Ok(Task::Print(source.text)),
         Some(source) => Ok(Task::Serve(source)),
-        None => find(run.config.as_deref(), variable).map(Task::Serve),
+        None => find(run.config.as_deref().or(run.file.as_deref()), variable).map(Task::Serve),
     }
 }
 

@@ -59,3 +59,8 @@ pub fn complain(text: &str, code: u8) -> ExitCode {
     let _ = writeln!(std::io::stderr().lock(), "error: {text}");
     code.into()
 }
+
+/// So many of something, such as `2 routes`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

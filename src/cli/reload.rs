@@ -1,7 +1,7 @@
 //! `larder reload`: asks a running Larder to read its configuration anew, and tells what it answers.
 //!
 //! Knows where the file says that the admin listener is, and its token. What is in force is for the
-//! running Larder to say: this one checks the file only where that one cannot be asked.
+//! running Larder to say, and from which file: this one checks its own only where that one cannot be asked.
 //! Must not know: how a reload is made.
 
 use std::io;
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::config_file::Source;
-use super::{complain, exit, print, variable};
+use super::{complain, counted, exit, print, variable};
 use crate::config::Config;
 
 /// How long the running Larder may take; its own limit is `limits.admin_time`.
@@ -34,6 +34,9 @@ struct Answer {
     routes: usize,
     upstreams: usize,
     error: String,
+    /// What it has read; `None` where it has none, or is of a version that does not say.
+    file: Option<String>,
+    warning: Option<String>,
 }
 
 /// Has the Larder that a file leads to read its own file anew.
@@ -49,11 +52,15 @@ pub(super) fn reload(source: &Source) -> ExitCode {
         };
     };
     match (ask(reachable(admin), token.as_deref()), own_look) {
-        (Ok((StatusCode::OK, answer)), _) => {
-            print(&format!("in force ({} routes, {} upstreams)\n", answer.routes, answer.upstreams))
+        (Ok((StatusCode::OK, answer)), _) => in_force(source, admin, &answer),
+        (Ok((StatusCode::UNPROCESSABLE_ENTITY, answer)), _) => {
+            let code = wrong(&answer.error);
+            another_file(source, admin, &answer).map_or(code, |another| complain(&another, exit::CONFIG))
         }
-        (Ok((StatusCode::UNPROCESSABLE_ENTITY, answer)), _) => wrong(&answer.error),
-        (Ok((StatusCode::CONFLICT, answer)), _) => complain(&answer.error, exit::CONFIG),
+        (Ok((StatusCode::CONFLICT, answer)), _) => {
+            let code = complain(&answer.error, exit::CONFIG);
+            another_file(source, admin, &answer).map_or(code, |another| complain(&another, exit::CONFIG))
+        }
         (Ok((StatusCode::UNAUTHORIZED, _)), _) => complain(
             &format!("the Larder at {admin} has another admin_token than {}; send it SIGHUP", source.name),
             exit::FAILURE,
@@ -68,6 +75,33 @@ pub(super) fn reload(source: &Source) -> ExitCode {
             exit::UNAVAILABLE,
         ),
     }
+}
+
+/// Says what is in force, which is what was meant only where both name the same file.
+fn in_force(source: &Source, admin: SocketAddr, answer: &Answer) -> ExitCode {
+    if let Some(warning) = &answer.warning {
+        eprintln!("{warning}");
+    }
+    let file = answer.file.as_ref().unwrap_or(&source.name);
+    let code = print(&format!(
+        "{file}: in force ({}, {})\n",
+        counted(answer.routes, "route"),
+        counted(answer.upstreams, "upstream")
+    ));
+    another_file(source, admin, answer).map_or(code, |another| complain(&another, exit::FAILURE))
+}
+
+/// A sentence where the Larder that was asked reads another file than the one that was given.
+fn another_file(source: &Source, admin: SocketAddr, answer: &Answer) -> Option<String> {
+    let (read, given) = (answer.file.as_ref()?, source.file.as_ref()?);
+    // Each process sees its own working directory, but both have the same names from the root on.
+    let is_same = given.canonicalize().is_ok_and(|given| given.display().to_string() == *read);
+    (!is_same).then(|| {
+        format!(
+            "the Larder at {admin} was started with {read} and has read that, not {}; to change files, start it anew",
+            source.name
+        )
+    })
 }
 
 fn wrong(problems: &str) -> ExitCode {

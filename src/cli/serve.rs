@@ -23,7 +23,7 @@ use crate::worker::Reread;
 
 use super::args::Demo;
 use super::config_file::Source;
-use super::{colours, complain, exit, print, variable};
+use super::{colours, complain, counted, exit, print, variable};
 
 /// Name that the demo's configuration goes by in messages.
 const SHIPPED_NAME: &str = "proxy.toml (of the demo)";
@@ -47,8 +47,9 @@ pub(super) fn serve(source: &Source) -> ExitCode {
         Err(code) => return code,
     };
     raise_file_limit();
-    if let Some(exposed) = config.exposed_secrets() {
-        tracing::warn!("{exposed}");
+    // Line by line: carets stand under what they point at.
+    for line in config.warning().iter().flat_map(|warning| warning.lines()) {
+        tracing::warn!("{line}");
     }
     let code = match server::start(config, Clock::system(), colours(), reread(source)) {
         Ok(running) => {
@@ -65,8 +66,8 @@ pub(super) fn serve(source: &Source) -> ExitCode {
 pub(super) fn check(source: &Source) -> ExitCode {
     match parse(&source.text, &source.name) {
         Ok(config) => {
-            if let Some(exposed) = config.exposed_secrets() {
-                eprintln!("{}: {exposed}", source.name);
+            if let Some(warning) = config.warning() {
+                eprintln!("{warning}");
             }
             print(&format!(
                 "{}: good ({}, {})\n",
@@ -117,16 +118,13 @@ fn read(text: &str, name: &str) -> Result<Config, String> {
 /// Reads the same file anew for a reload; `None` where it was none.
 fn reread(source: &Source) -> Option<Reread> {
     let source = source.clone();
-    source.file.as_ref()?;
-    Some(Box::new(move || {
+    let file = source.file.clone()?;
+    let read = move || {
         let Some(now) = source.again() else { return Err("there is no file".to_owned()) };
         let now = now.map_err(|missing| missing.to_string())?;
         read(&now.text, &now.name)
-    }))
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+    };
+    Some(Reread { file, read: Box::new(read) })
 }
 
 fn init_log(config: &Config) -> io::Result<Messages> {

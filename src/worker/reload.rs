@@ -5,6 +5,7 @@
 //! with; what is stored is stored for all.
 //! Must not know: where a configuration comes from, or who asks for it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,8 +19,13 @@ use crate::rate::Table;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
-/// Reads the configuration anew; its error is for the user, with line and caret.
-pub type Reread = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
+/// How the configuration is read anew.
+pub struct Reread {
+    /// Its file, as this process was told of it.
+    pub file: PathBuf,
+    /// Reads it; the error is for the user, with line and caret.
+    pub read: Box<dyn Fn() -> Result<Config, String> + Send + Sync>,
+}
 
 /// Reloads so far, and how to make another.
 pub struct Reloads {
@@ -34,12 +40,14 @@ pub struct Reloads {
 }
 
 /// A configuration that has come into force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloaded {
     /// Its routes.
     pub routes: usize,
     /// Its upstreams.
     pub upstreams: usize,
+    /// What of it works and is dangerous or does nothing, with line and caret.
+    pub warning: Option<String>,
 }
 
 /// Why the configuration in force has stayed.
@@ -84,6 +92,13 @@ impl Reloads {
     /// Wakes whoever goes by the snapshot for longer than a request.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// The file that is read, by the name that every process knows it by; `None` where there is none.
+    pub fn file(&self) -> Option<PathBuf> {
+        let file = &self.reread.as_ref()?.file;
+        // Where it is gone, it is still where it was.
+        file.canonicalize().or_else(|_| std::path::absolute(file)).ok()
     }
 
     /// Reloads that brought another configuration into force.
@@ -154,9 +169,12 @@ impl Shared {
         let _turn = self.reloads.turn.lock();
         let result = self.reread().and_then(|config| self.put_in_force(config));
         match &result {
-            Ok(Reloaded { routes, upstreams }) => {
+            Ok(Reloaded { routes, upstreams, warning }) => {
                 self.reloads.done.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(routes, upstreams, "the configuration was read anew and is in force");
+                for line in warning.iter().flat_map(|warning| warning.lines()) {
+                    tracing::warn!("{line}");
+                }
             }
             Err(why) => {
                 self.reloads.refused.fetch_add(1, Ordering::Relaxed);
@@ -172,7 +190,7 @@ impl Shared {
 
     fn reread(&self) -> Result<Config, NotReloaded> {
         let reread = self.reloads.reread.as_ref().ok_or(NotReloaded::NoFile)?;
-        reread().map_err(NotReloaded::Wrong)
+        (reread.read)().map_err(NotReloaded::Wrong)
     }
 
     fn put_in_force(&self, config: Config) -> Result<Reloaded, NotReloaded> {
@@ -182,7 +200,11 @@ impl Shared {
             return Err(NotReloaded::NeedsRestart(fixed));
         }
         let after = Arc::new(before.after(config, &self.clock));
-        let reloaded = Reloaded { routes: after.config.routes.len(), upstreams: after.upstreams.len() };
+        let reloaded = Reloaded {
+            routes: after.config.routes.len(),
+            upstreams: after.upstreams.len(),
+            warning: after.config.warning(),
+        };
         self.snapshot.store(Arc::clone(&after));
         for upstream in &before.upstreams {
             if !after.upstreams.iter().any(|kept| Arc::ptr_eq(kept, upstream)) {
@@ -224,7 +246,7 @@ mod tests {
         let shared = shared(config(&[("a", 1), ("b", 1), ("c", 1)], "")).await;
         let before = shared.snapshot.load_full();
         let put = shared.put_in_force(config(&[("d", 1), ("b", 2), ("a", 1)], ""));
-        assert_eq!(put, Ok(Reloaded { routes: 3, upstreams: 3 }));
+        assert_eq!(put, Ok(Reloaded { routes: 3, upstreams: 3, warning: None }));
         let after = shared.snapshot.load_full();
         let same = |now: usize, then: usize| Arc::ptr_eq(&after.upstreams[now], &before.upstreams[then]);
         assert!(same(2, 0) && !same(1, 1));

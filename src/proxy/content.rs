@@ -115,7 +115,7 @@ async fn read(exchange: &Exchange, mut body: Upload) -> End {
         let frame = match timeout_at(over, body.frame()).await {
             Err(_) => return End::Refused(Failure::late_content()),
             Ok(None) => break,
-            Ok(Some(Err(error))) => return End::Refused(Failure::content(&error)),
+            Ok(Some(Err(error))) => return End::Refused(Failure::content(&error, exchange.max_body())),
             Ok(Some(Ok(frame))) => frame,
         };
         // A trailer section may be discarded (RFC 9110 §6.5.1).

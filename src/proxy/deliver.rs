@@ -148,6 +148,9 @@ impl Deliver {
         failure: Failure,
     ) -> Self {
         let (worker, snapshot) = (Arc::clone(worker), Arc::clone(snapshot));
+        if let Some(setting) = failure.setting {
+            report.hint(setting, &failure.message);
+        }
         let what = What::Failure(failure);
         Self { worker, snapshot, route: None, asked: None, report, outcome, varies: false, own: None, what }
     }

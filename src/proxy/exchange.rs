@@ -72,6 +72,11 @@ impl Exchange {
         self.snapshot.route(self.route)
     }
 
+    /// Bytes that the request's content may have.
+    pub fn max_body(&self) -> u64 {
+        self.route().map_or(u64::MAX, |route| route.max_body)
+    }
+
     /// Whether it carries credentials that the route neither keys on nor ignores.
     pub fn class(&self) -> Class {
         let facts = &self.asked.facts;

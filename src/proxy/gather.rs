@@ -38,7 +38,8 @@ pub(super) async fn body(exchange: &mut Exchange) -> Result<(), Failure> {
     // In a box: most requests have no body, and all would pay for a larger future.
     let gathered = Box::pin(timeout_at(over, gather(body, most, room))).await;
     let gathered = gathered.map_err(|_| Failure::late_content())?;
-    exchange.body = Some(gathered.map_err(|error| Failure::content(&error))?);
+    let max = exchange.max_body();
+    exchange.body = Some(gathered.map_err(|error| Failure::content(&error, max))?);
     Ok(())
 }
 

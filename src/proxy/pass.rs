@@ -96,7 +96,10 @@ impl Pass {
                 }
             }
             // What a client did wrong says nothing of the origin.
-            Err(error) if error.is_the_clients() => self.fail(Failure::forward(&error)),
+            Err(error) if error.is_the_clients() => {
+                let max = self.exchange.max_body();
+                self.fail(Failure::forward(&error, max))
+            }
             Err(error) => self.unanswered(&error),
         }
     }
@@ -112,7 +115,10 @@ impl Pass {
     fn unanswered(self: Box<Self>, error: &ForwardError) -> Step {
         match self.standing_in(OriginFailure::NoAnswer) {
             Some(standing_in) => self.stand_in(standing_in, None),
-            None => self.fail(Failure::forward(error)),
+            None => {
+                let max = self.exchange.max_body();
+                self.fail(Failure::forward(error, max))
+            }
         }
     }
 
@@ -234,8 +240,9 @@ impl Pass {
             // RFC 9110 §15.2.2: a 101 answers a request to upgrade, nothing else.
             let upstream = exchange.snapshot.upstream_name(exchange.route);
             let unasked = ForwardError::unasked(upstream, Flaw::UnaskedUpgrade);
+            let max = exchange.max_body();
             return Box::new(Self { exchange, outcome, upgrade: None, stale, listening })
-                .fail(Failure::forward(&unasked));
+                .fail(Failure::forward(&unasked, max));
         };
         let (idle, tunnels) = (exchange.snapshot.config.limits.tunnel_idle, &exchange.worker.shared.tunnels);
         tokio::spawn(tunnel::run(near, far, idle, Arc::clone(tunnels)));

@@ -16,7 +16,7 @@ use crate::fields::claims::{self, Claim};
 use crate::fields::{forwarded, hop, list, path};
 use crate::rules::{Authorization, Cookies, RequestFacts};
 use crate::stored::{CacheKey, KeyPolicy};
-use crate::telemetry::Bypass;
+use crate::telemetry::{Bypass, Setting};
 use crate::upstream::{RequestBody, Upload};
 use crate::worker::{Asked, Snapshot, Worker};
 
@@ -53,7 +53,7 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     let route = snapshot.config.route(&parts.method, host_of(&authority), target.path());
     let cache = route.and_then(|route| snapshot.cache(route));
     let takes_trailers = list::contains(&parts.headers, &header::TE, "trailers");
-    drop_connection_options(&mut parts.headers);
+    let switches = drop_connection_options(&mut parts.headers);
     hop::remove_disguised(&mut parts.headers);
     // Here already, so that what the origin does not see chooses nothing that is stored.
     drop_claims(
@@ -94,6 +94,12 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     // Past here nothing is seen of what is said: only where the operator has asked for it.
     let upgrades = snapshot.route(route).is_some_and(|route| route.upgrade);
     let upgrade = upgrade.filter(|_| upgrades);
+    if switches && !upgrades && protocol_wanted(&asked.headers).is_some() {
+        report.hint(
+            Setting::Upgrade,
+            "a request asks for another protocol, such as WebSocket, and is forwarded without",
+        );
+    }
     let bypass =
         bypass(&asked, cache, upgrade.is_some(), &body).or_else(|| strays(&asked, &snapshot.config, route));
     let with_content = keyed_on_content(&asked, cache) && bypass != Some(Bypass::Upgrade);
@@ -122,11 +128,11 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     if kept_out && exchange.asked.facts.directives.only_if_cached {
         return lookup::only_if_cached(Box::new(exchange));
     }
-    let max = exchange.route().map_or(u64::MAX, |route| route.max_body);
+    let max = exchange.max_body();
     // RFC 9110 §8.6 (content-length): told before any of it is read, and before the origin hears of it.
     if body.size_hint().lower() > max {
         let Exchange { worker, snapshot, report, .. } = exchange;
-        let failure = Failure::large_content();
+        let failure = Failure::large_content(max);
         return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
     }
     let body = Upload::new(body, exchange.snapshot.config.limits.body, max);
@@ -151,14 +157,19 @@ fn under_policy(asked: Asked, cache: Option<&RouteCache>) -> Asked {
 }
 
 /// The origin does not get what `Connection` names (RFC 9110 §7.6.1), so that may not choose what is
-/// stored for others either: neither by the key, nor by `Vary`, nor by what the rules read.
-fn drop_connection_options(headers: &mut HeaderMap) {
+/// stored for others either: neither by the key, nor by `Vary`, nor by what the rules read. Whether it names
+/// `Upgrade`.
+fn drop_connection_options(headers: &mut HeaderMap) -> bool {
+    let mut switches = false;
     for name in hop::connection_options(headers) {
         // Told from the field itself whether an upgrade is asked for; what is sent names it anew.
-        if name != header::UPGRADE {
+        if name == header::UPGRADE {
+            switches = true;
+        } else {
             headers.remove(name);
         }
     }
+    switches
 }
 
 /// RFC 9113 §8.2.3: the crumbs of an HTTP/2 cookie "MUST be concatenated into a single octet string"
@@ -189,9 +200,9 @@ pub(super) fn means_another(headers: &HeaderMap) -> bool {
 fn oversized(snapshot: &Snapshot, asked: &Asked) -> Option<Failure> {
     let limits = &snapshot.config.limits;
     if asked.target.as_str().len() > limits.target {
-        return Some(Failure::long_target());
+        return Some(Failure::long_target(limits.target));
     }
-    (asked.headers.len() > limits.fields).then(Failure::many_fields)
+    (asked.headers.len() > limits.fields).then(|| Failure::many_fields(limits.fields))
 }
 
 /// RFC 9110 §7.6.3: Via exists to detect forwarding loops.

@@ -11,7 +11,7 @@ use http::Method;
 
 use crate::clock::Mono;
 use crate::stored::CacheKey;
-use crate::telemetry::{self, End, Finished, Outcome, Phase, Source, Timeline};
+use crate::telemetry::{self, End, Finished, Outcome, Phase, Setting, Source, Timeline};
 use crate::worker::{Asked, Snapshot, Worker};
 
 /// Status that is noted when the client left before there was an answer.
@@ -33,6 +33,12 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Tells the operator of a setting that the request has met.
+    pub fn hint(&self, setting: Setting, message: &str) {
+        let route = self.route.and_then(|route| self.snapshot.route(route)).map_or("", |route| &route.name);
+        self.worker.shared.hints.met(setting, route, message, self.worker.mono());
+    }
+
     /// Opens the report of a request that began at `start`.
     pub fn open(
         worker: &Arc<Worker>,

@@ -404,7 +404,10 @@ impl Wait {
             }
             Landing::StaleIfError(stored, status) => self.stale_if_error(stored, status, collapsed),
             Landing::NotStorable(why) => self.alone(Some(Detail::NotStored(why))),
-            Landing::Failed(error) => self.fail(Failure::forward(&error)),
+            Landing::Failed(error) => {
+                let max = self.exchange.max_body();
+                self.fail(Failure::forward(&error, max))
+            }
             // A body that nobody can read any more.
             Landing::Fetched(_) => self.alone(None),
         }

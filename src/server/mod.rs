@@ -37,7 +37,7 @@ use crate::clock::Clock;
 use crate::config::{Access, Config};
 use crate::flight::Flights;
 use crate::store::{Memory, Purges, Searches};
-use crate::telemetry::{AccessLog, Form, ProxyHeaders};
+use crate::telemetry::{AccessLog, Form, Hints, ProxyHeaders};
 use crate::worker::{Doubts, NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot};
 
 pub use listen::StartError;
@@ -150,6 +150,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         cuts: Arc::default(),
         proxy_headers: ProxyHeaders::default(),
         tunnels: Arc::default(),
+        hints: Hints::default(),
         connections: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         tiers: Mutex::new(Vec::new()),

@@ -27,7 +27,7 @@ use crate::rate::Table;
 use crate::rules::Methods;
 use crate::store::{Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy};
-use crate::telemetry::{AccessLog, Cuts, Metrics, ProxyHeaders, Shard, Tunnels};
+use crate::telemetry::{AccessLog, Cuts, Hints, Metrics, ProxyHeaders, Shard, Tunnels};
 use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
@@ -76,6 +76,8 @@ pub struct Shared {
     pub proxy_headers: ProxyHeaders,
     /// Connections that have left HTTP.
     pub tunnels: Arc<Tunnels>,
+    /// Which settings the log was last told that requests meet.
+    pub hints: Hints,
     /// Open client connections.
     pub connections: AtomicU64,
     /// Whether Larder is stopping.

@@ -99,6 +99,67 @@ fn what_the_security_document_names_exists() {
     }
 }
 
+#[test]
+fn each_line_of_the_checklist_begins_with_a_setting_or_a_command_that_exists() {
+    let text = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let section = text.split("## Before you face the internet\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let known = Known::read();
+    let lines: Vec<_> = section.split("\n- ").skip(1).collect();
+    assert!((10..=25).contains(&lines.len()), "{} lines", lines.len());
+    for line in lines {
+        let (subjects, _) = line.split_once(": ").expect(line);
+        let subjects: Vec<_> = subjects.split('`').skip(1).step_by(2).collect();
+        assert!(!subjects.is_empty() && line.starts_with('`'), "{line}");
+        for subject in subjects.iter().filter(|subject| !subject.contains([' ', '='])) {
+            assert!(known.is_known(subject), "{subject} in {line}");
+        }
+    }
+    // Larder's own commands, there and in the README, are those that its help knows.
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let shell: Vec<_> = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let lines = shell.iter().flat_map(|block| block.lines()).chain(section.split('`'));
+    let args = std::fs::read_to_string(root().join("src/cli/args.rs")).unwrap();
+    let mut seen = 0;
+    for command in lines.filter_map(|line| line.trim().strip_prefix("larder ")) {
+        let name = command.split(' ').next().unwrap();
+        let variant = name[..1].to_uppercase() + &name[1..];
+        assert!(args.contains(&format!("    {variant}({variant}),")), "larder {command}");
+        for option in command.split(' ').filter_map(|word| word.strip_prefix("--")) {
+            assert!(args.contains(&format!("pub {}:", option.replace('-', "_"))), "--{option} of {command}");
+            seen += 1;
+        }
+        seen += 1;
+    }
+    assert!(seen > 8, "{seen}");
+}
+
+#[test]
+fn every_link_of_the_readme_and_of_what_it_leads_to_leads_somewhere() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name));
+    for from in ["README.md", "docs/features.md", "docs/responses.md", "docs/security.md"] {
+        let folder = Path::new(from).parent().unwrap();
+        let text = read(from).unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let to = if file.is_empty() { from.into() } else { folder.join(file).display().to_string() };
+            let target = read(&to).unwrap_or_else(|why| panic!("{from}: {link}: {why}"));
+            let is_heading = |line: &str| line.starts_with('#') && anchor(line) == heading;
+            assert!(heading.is_empty() || target.lines().any(is_heading), "{from}: {link}");
+        }
+    }
+}
+
+/// The name by which a heading is linked to.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-');
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }

@@ -137,11 +137,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_names_every_reason_for_not_storing() {
-        let readme = include_str!("../../README.md");
+    fn the_documents_name_every_reason_for_not_storing() {
+        let document = include_str!("../../docs/responses.md");
         // A POST's answer is never looked up, so `method` reaches no client.
         for reason in NotStored::ALL.iter().filter(|reason| **reason != NotStored::Method) {
-            assert!(readme.contains(&format!("`{}`", reason.as_str())), "{}", reason.as_str());
+            assert!(document.contains(&format!("`{}`", reason.as_str())), "{}", reason.as_str());
         }
     }
 }

@@ -519,10 +519,10 @@ fn where_all_places_are_taken_the_one_that_is_unused_for_longest_makes_room() {
     assert!(within(PATIENCE, || larder.stats()["connections"] == 2), "{}", larder.stats());
     let mut idle = Connection::open(larder.proxy());
     assert_eq!(idle.request("GET", "/", &[], b"").status, 200);
-    let mut first = Connection::open(larder.proxy());
+    let mut first = Connection::open_from("127.0.0.2", larder.proxy());
     assert_eq!(first.request("GET", "/", &[], b"").status, 200);
     assert!(silent.closes());
-    let mut second = Connection::open(larder.proxy());
+    let mut second = Connection::open_from("127.0.0.2", larder.proxy());
     assert_eq!(second.request("GET", "/", &[], b"").status, 200);
     assert!(idle.closes());
     assert_eq!(first.request("GET", "/", &[], b"").status, 200, "it was used since");
@@ -542,7 +542,7 @@ fn where_all_places_are_used_a_newcomer_is_told_so_and_those_who_have_one_go_on(
         connection.write_head("GET", &format!("/held/{number}"), &[]);
     }
     gate.wait_for_arrivals(2);
-    let refused = larder.get("/", &[]);
+    let refused = Connection::open_from("127.0.0.2", larder.proxy()).request("GET", "/", &[], b"");
     is_refused(&refused, 503, "too-many-connections");
     assert_eq!(refused.header("retry-after"), "1");
     assert_eq!(ended(&larder, "refused"), 1.0);
@@ -569,6 +569,27 @@ fn an_address_has_no_more_connections_than_it_may() {
     drop(held.pop());
     // Seen to be closed a moment later.
     assert!(within(PATIENCE, || larder.get("/", &[]).status == 200));
+}
+
+#[test]
+fn an_address_over_its_limit_has_nobody_evicted_before_it_is_refused() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "connections = 2\nper_address = 1");
+    let mut held: Vec<_> =
+        ["127.0.0.2", "127.0.0.3"].map(|from| Connection::open_from(from, larder.proxy())).into();
+    for connection in &mut held {
+        assert_eq!(connection.request("GET", "/", &[], b"").status, 200);
+    }
+    let mut greedy = Connection::open_from("127.0.0.2", larder.proxy());
+    is_refused(&greedy.request("GET", "/", &[], b""), 503, "too-many-connections");
+    assert_eq!((ended(&larder, "refused-address"), ended(&larder, "made-room")), (1.0, 0.0));
+    for connection in &mut held {
+        assert_eq!(connection.request("GET", "/", &[], b"").status, 200, "its connection is still its own");
+    }
+    // Who may have one more gets the place of the one that is unused for longest.
+    let mut newcomer = Connection::open_from("127.0.0.4", larder.proxy());
+    assert_eq!(newcomer.request("GET", "/", &[], b"").status, 200);
+    assert!(held[0].closes());
 }
 
 /// Connections that hold on to what they can get: by each phase in which a client may be slow.

@@ -297,6 +297,12 @@ async fn drive<C: Ending>(
             // On HTTP/2 there is no answer to nothing: RFC 9113 §6.8 has GOAWAY for it.
             Due::Head if watch.is_http2() => ask_to_end(&mut connection, &mut watch),
             Due::Requests => ask_to_end(&mut connection, &mut watch),
+            // Its place is another's already. Who has been active just now may still be at reading.
+            Due::MadeRoom if !life.is_running() && !life.is_stalled() && watch.is_long_over() => {
+                life.hush();
+                ask_to_end(&mut connection, &mut watch);
+                return told(connection).await;
+            }
             Due::Idle | Due::MadeRoom => {
                 if !life.is_running() {
                     life.hush();
@@ -337,5 +343,51 @@ fn cut(due: Due) -> Option<Cut> {
         Due::Requests => Some(Cut::Requests),
         Due::MadeRoom => Some(Cut::MadeRoom),
         Due::Parted => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::super::stop::Phase;
+    use super::*;
+    use crate::config::Config;
+
+    /// A connection that does not end by itself, like one of HTTP/2 whose client answers no ping.
+    struct Deaf {
+        asked: bool,
+    }
+
+    impl Future for Deaf {
+        type Output = Result<(), hyper::Error>;
+
+        fn poll(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+            Poll::Pending
+        }
+    }
+
+    impl Ending for Deaf {
+        fn end(mut self: Pin<&mut Self>) {
+            self.asked = true;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_made_room_is_closed_at_once_and_has_a_moment_only_where_something_moved_just_now() {
+        let text = "[upstream.a]\nservers = [\"http://h\"]\n[[route]]\nname = \"r\"\nupstream = \"a\"\nmatch = { path = \"/*\" }";
+        let limits = Config::parse(text, "test", &|_| None).unwrap().limits;
+        for (unused, closed_after) in [(3, 0), (0, 2)] {
+            let life = Life::new(Instant::now());
+            let (_serving, stop) = tokio::sync::watch::channel(Phase::Serving);
+            let watch = Watch::new(Arc::clone(&life), &limits, true, Instant::now());
+            advance(Duration::from_secs(unused)).await;
+            assert!(life.make_room());
+            let begun = Instant::now();
+            let mut connection = pin!(Deaf { asked: false });
+            drive(connection.as_mut(), life, watch, Stop(stop), &Cuts::default()).await;
+            assert!(connection.asked, "it is told");
+            assert_eq!(begun.elapsed().as_secs(), closed_after);
+        }
     }
 }

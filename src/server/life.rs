@@ -330,6 +330,11 @@ impl Watch {
         self.http2
     }
 
+    /// Whether nothing has happened on it for as long as it would be given to end: that may be done at once.
+    pub(super) fn is_long_over(&self) -> bool {
+        self.since.elapsed() >= FAREWELL
+    }
+
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving
     }

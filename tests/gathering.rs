@@ -117,6 +117,43 @@ fn slow_bodies_keep_nobody_from_the_origin() {
 }
 
 #[test]
+fn who_sends_the_beginning_at_once_and_then_trickles_does_not_keep_a_connection() {
+    let origin = Origin::start(echo);
+    // At ten bytes a second the whole body would have hours: its connection is what others wait for.
+    let larder = larder(
+        &origin,
+        "[limits]\nbody_rate = \"10B\"\nbody_rate_in_demand = \"1MiB\"\nbody_grace = \"300ms\"",
+    );
+    for path in ["/upload", "/streams"] {
+        let mut slow = awaited(&larder, path, 1 << 20);
+        slow.write(&[b'a'; 128 << 10]);
+        let trickling = std::thread::spawn(move || {
+            // Ended by the answer, and else after as long as any test may take.
+            slow.set_patience(std::time::Duration::from_millis(20));
+            let begun = std::time::Instant::now();
+            let mut word = [0];
+            while begun.elapsed() < PATIENCE {
+                if slow.try_write(b"0123456789").is_err() || slow.stream().peek(&mut word).is_ok() {
+                    break;
+                }
+            }
+            slow.set_patience(PATIENCE);
+            slow.response("POST")
+        });
+        let answer = trickling.join().unwrap();
+        assert_eq!(
+            (answer.status, answer.json()["cause"].as_str()),
+            (408, Some("request-timeout")),
+            "{path}"
+        );
+    }
+    // Who keeps up is served, also past what is gathered.
+    let mut quick = awaited(&larder, "/upload", 200 << 10);
+    quick.write(&[b'b'; 200 << 10]);
+    assert_eq!(quick.response("POST").body.len(), 200 << 10);
+}
+
+#[test]
 fn bodies_stream_while_connections_are_plenty() {
     let origin = Origin::start(echo);
     let larder = larder_with(&origin, "", 8);

@@ -17,8 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::places::{Claim, Place};
+use super::places::Place;
 use super::{Thread, connection, introduce};
+use crate::rate::Hold;
 use crate::telemetry::{Cut, supervise};
 use crate::worker::{Shared, Worker};
 
@@ -237,7 +238,7 @@ impl Guest {
 }
 
 /// An address may have one more connection; `None` where it is not counted.
-type Admitted = Option<Claim>;
+type Admitted = Option<Hold>;
 
 /// An address has as many connections as it may.
 struct NoMore;

@@ -150,6 +150,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         cuts: Arc::default(),
         proxy_headers: ProxyHeaders::default(),
         tunnels: Arc::default(),
+        tunnels_held: Arc::default(),
         connections: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         tiers: Mutex::new(Vec::new()),

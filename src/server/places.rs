@@ -6,7 +6,7 @@
 //! Must not know: sockets, or how a connection ends.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::life::Life;
 use crate::config::Config;
+use crate::rate::{Hold, Holds};
 
 /// Unused connections whose order is kept for those who come next.
 const CANDIDATES: usize = 1024;
@@ -27,10 +28,6 @@ const ANTEROOM: usize = 128;
 /// Connections that have handed on their place and may still have their socket: as long as there are so many, nobody
 /// else makes room.
 const LEAVING: usize = 128;
-/// Tables of addresses, each with a lock of its own.
-const SHARDS: usize = 16;
-/// Bits of an IPv6 address that count: the rest is for each customer to choose from, 2⁶⁴ times.
-const PREFIX: u32 = 64;
 /// Descriptors for what is neither a client's nor an origin's connection: listeners, Redis, logs, the file of
 /// a reload.
 const OTHER_FILES: usize = 128 + ANTEROOM + LEAVING;
@@ -47,7 +44,7 @@ pub(super) struct Places {
     /// Every open connection by its number, for each thread.
     open: Vec<Mutex<HashMap<u64, Arc<Life>>>>,
     unused: Mutex<Unused>,
-    addresses: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
+    addresses: Arc<Holds>,
     /// For those who have no place.
     anteroom: Arc<Semaphore>,
 }
@@ -71,7 +68,7 @@ impl Places {
             next: AtomicU64::new(0),
             open: (0..threads.max(1)).map(|_| Mutex::default()).collect(),
             unused: Mutex::default(),
-            addresses: std::array::from_fn(|_| Mutex::default()),
+            addresses: Arc::default(),
             anteroom: Arc::new(Semaphore::new(ANTEROOM)),
         })
     }
@@ -160,35 +157,8 @@ impl Places {
     }
 
     /// One of at most `most` connections of `client`. `None` where it has as many.
-    pub(super) fn claim(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<Claim> {
-        let address = network(client);
-        let mut addresses = self.shard(&address)?.lock();
-        let count = addresses.entry(address).or_insert(0);
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Claim { places: Arc::clone(self), address })
-    }
-
-    fn shard(&self, address: &IpAddr) -> Option<&Mutex<HashMap<IpAddr, usize>>> {
-        let last = match address {
-            IpAddr::V4(address) => u32::from(*address) as usize,
-            // The last bits of the part that counts.
-            IpAddr::V6(address) => (u128::from(*address) >> (128 - PREFIX)) as usize,
-        };
-        self.addresses.get(last % SHARDS)
-    }
-}
-
-/// What of an address tells one client from another.
-fn network(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(address) => {
-            let kept = u128::MAX << (128 - PREFIX);
-            IpAddr::V6(Ipv6Addr::from(u128::from(address) & kept))
-        }
+    pub(super) fn claim(&self, client: IpAddr, most: usize) -> Option<Hold> {
+        self.addresses.take(client, most)
     }
 }
 
@@ -237,25 +207,6 @@ impl Drop for Place {
         // Its place is its own no more where it was given to another; and cannot be, from now on.
         let count = if self.life.make_room() { &self.places.taken } else { &self.places.leaving };
         count.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A client's claim to one of its connections.
-pub(super) struct Claim {
-    places: Arc<Places>,
-    address: IpAddr,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let Some(shard) = self.places.shard(&self.address) else { return };
-        let mut addresses = shard.lock();
-        if let Some(count) = addresses.get_mut(&self.address) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                addresses.remove(&self.address);
-            }
-        }
     }
 }
 
@@ -392,20 +343,6 @@ mod tests {
             newcomers.push(places.admit(0).unwrap());
             assert!(place.life().has_made_room(), "{number}");
         }
-    }
-
-    #[test]
-    fn an_address_has_its_own_and_counts_for_itself() {
-        let places = places(9);
-        let of = |text: &str| places.claim(text.parse().unwrap(), 2);
-        let held = [of("192.0.2.1"), of("192.0.2.1"), of("192.0.2.2"), of("2001:db8::1"), of("2001:db8::2")];
-        assert!(held.iter().all(Option::is_some));
-        assert!(of("192.0.2.1").is_none());
-        assert!(of("2001:db8::ffff:3").is_none(), "the same network");
-        assert!(of("2001:db8:0:1::1").is_some());
-        drop(held);
-        assert!(of("192.0.2.1").is_some() && of("2001:db8::3").is_some());
-        assert!(places.addresses.iter().all(|shard| shard.lock().is_empty()));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::clock::{Clock, Mono, Timestamp};
 use crate::config::{Config, RateLimit, Route, RouteCache, Sample};
 use crate::flight::Flights;
 use crate::interim;
-use crate::rate::Table;
+use crate::rate::{Holds, Table};
 use crate::rules::Methods;
 use crate::store::{Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy};
@@ -76,6 +76,8 @@ pub struct Shared {
     pub proxy_headers: ProxyHeaders,
     /// Connections that have left HTTP.
     pub tunnels: Arc<Tunnels>,
+    /// How many of them each client has.
+    pub tunnels_held: Arc<Holds>,
     /// Open client connections.
     pub connections: AtomicU64,
     /// Whether Larder is stopping.

@@ -35,6 +35,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         cuts: Arc::default(),
         proxy_headers: ProxyHeaders::default(),
         tunnels: Arc::default(),
+        tunnels_held: Arc::default(),
         connections: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         started: clock.mono(),

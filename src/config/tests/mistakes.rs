@@ -224,7 +224,7 @@ fn a_mistake_at_the_top_is_told_once_where_it_stands() {
         (
             "[upstream.b]\nservers = \"http://a\"\npool = { max_connections = 4, max_tunnels = 5 }",
             3,
-            42,
+            45,
             "`max_tunnels` is more than `max_connections`",
             "write at most what `max_connections` is",
         ),

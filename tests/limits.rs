@@ -432,6 +432,49 @@ fn a_connection_of_http2_on_which_nothing_is_asked_is_closed_with_a_goaway() {
 }
 
 #[test]
+fn a_head_on_http2_that_trickles_beside_what_is_being_answered_ends_the_connection() {
+    use frames::{GOAWAY, PREFACE, SETTINGS, frame, get};
+    const HEADERS: u8 = 1;
+    const CONTINUATION: u8 = 9;
+    // Of the stream, and of the head.
+    const ENDS: (u8, u8) = (1, 4);
+    let gate = support::Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |_| Script::new().wait(&held).then_ok("late", &[]));
+    let larder = larder(&origin, "header_time = \"300ms\"");
+    let begun = [PREFACE, &frame(SETTINGS, 0, 0, b""), &get(1)].concat();
+    let block = get(3).split_off(9);
+    // Whole, in two frames: nobody is hurried.
+    let mut honest = Connection::open(larder.proxy());
+    honest.write(&[&begun[..], &frame(HEADERS, ENDS.0, 3, &block[..2])].concat());
+    honest.write(&frame(CONTINUATION, ENDS.1, 3, &block[2..]));
+    gate.wait_for_arrivals(1);
+    for unfinished in [
+        // In the middle of its first frame, between two, in the middle of the second.
+        frame(HEADERS, ENDS.0 | ENDS.1, 3, &block)[..11].to_vec(),
+        frame(HEADERS, ENDS.0, 3, &block[..2]),
+        [frame(HEADERS, ENDS.0, 3, &block[..2]), frame(CONTINUATION, ENDS.1, 3, &block[2..])[..10].to_vec()]
+            .concat(),
+    ] {
+        let mut connection = Connection::open(larder.proxy());
+        connection.write(&begun);
+        connection.write(&unfinished);
+        let seen = kinds(&mut connection, |_, _| ());
+        assert!(seen.contains(&GOAWAY), "{seen:?}");
+    }
+    assert_eq!(ended(&larder, "head"), 3.0);
+    gate.open();
+    // Both of its answers come: HEADERS twice.
+    let mut answers = 0;
+    while answers < 2 {
+        let head = honest.read_some(9);
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        honest.read_some(length);
+        answers += usize::from(head[3] == HEADERS);
+    }
+}
+
+#[test]
 fn a_client_of_http2_that_takes_most_requests_back_is_cut_off() {
     use frames::{PREFACE, SETTINGS, frame, get};
     let gate = support::Gate::new();

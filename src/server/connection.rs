@@ -87,7 +87,8 @@ pub(super) async fn serve(
     // Gone, or silent for too long: nothing was asked, so there is nobody to answer.
     let Ok(First { is_http2, at }) = first else { return };
     let watch = Watch::new(Arc::clone(&life), &limits, is_http2, at);
-    let client = TokioIo::new(Client::new(stream, Arc::clone(&life), limits.response, place));
+    let heads = is_http2.then_some(limits.header_time);
+    let client = TokioIo::new(Client::new(stream, Arc::clone(&life), limits.response, heads, place));
     let served = Served { worker, peer, life, limits, stop, watch, cuts };
     match is_http2 {
         true => served.http2(client).await,
@@ -315,6 +316,11 @@ async fn drive<C: Ending>(
                 return told(connection).await;
             }
             Due::Stalled => return life.break_off(),
+            // No frame but its next may come, so nothing that is waited for can: GOAWAY, and closed.
+            Due::Broken => {
+                ask_to_end(&mut connection, &mut watch);
+                return told(connection).await;
+            }
             Due::Head | Due::Parted | Due::Flooded => return,
         }
     }
@@ -336,7 +342,7 @@ async fn told<C: Future>(mut connection: Pin<&mut C>) {
 
 fn cut(due: Due) -> Option<Cut> {
     match due {
-        Due::Head => Some(Cut::Head),
+        Due::Head | Due::Broken => Some(Cut::Head),
         Due::Idle => Some(Cut::Idle),
         Due::Stalled => Some(Cut::SlowReader),
         Due::Flooded => Some(Cut::TakenBack),

@@ -228,6 +228,17 @@ fn connections_that_wait_for_a_header_hold_up_no_drain() {
 }
 
 #[test]
+fn a_header_that_is_refused_is_told_in_the_log() {
+    let (_origin, larder) = front("", "");
+    let from = larder.err.position();
+    let mut connection = Connection::open(larder.proxy());
+    connection.write(b"GET / HTTP/1.1\r\nHost: secret.test\r\n\r\n");
+    assert!(connection.closes());
+    let (line, _) = larder.err.next_line(from, |line| line.contains("PROXY protocol"), PATIENCE);
+    assert!(line.contains("missing") && line.contains("127.0.0.1") && !line.contains("secret"), "{line}");
+}
+
+#[test]
 fn who_is_introduced_has_nobody_evicted_before_its_address_is_judged() {
     let (_origin, larder) = front("", "connections = 2\nper_address = 1");
     let from = |client: &str| {

@@ -599,6 +599,36 @@ fn where_all_places_are_used_a_newcomer_is_told_so_and_those_who_have_one_go_on(
 }
 
 #[test]
+fn a_head_that_is_refused_before_it_is_a_request_is_counted_and_told() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "");
+    let refused =
+        |reason: &str| larder.metric(&format!("larder_heads_refused_total{{reason=\"{reason}\"}}")).unwrap();
+    let from = larder.err.position();
+    let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "x".repeat(70_000));
+    for (head, status, reason, times) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\nNo colon\r\n\r\n", 400, "malformed", 1.0),
+        ("NONSENSE\r\n\r\n", 400, "malformed", 2.0),
+        (&long, 431, "too-long", 1.0),
+    ] {
+        // It stays where it is: that hides nothing.
+        let mut connection = Connection::open(larder.proxy());
+        connection.write(head.as_bytes());
+        assert_eq!(connection.response("GET").status, status, "{head}");
+        assert!(within(PATIENCE, || refused(reason) == times), "{}", larder.metrics());
+    }
+    let (line, _) =
+        larder.err.next_line(from, |line| line.contains("a request's head was refused"), PATIENCE);
+    assert!(line.contains("malformed") && line.contains("127.0.0.1") && !line.contains("colon"), "{line}");
+    // One that is only broken off was no request, and nothing was refused.
+    let mut gone = Connection::open(larder.proxy());
+    gone.write(b"GET / HT");
+    drop(gone);
+    is_let_go(&larder);
+    assert_eq!((refused("malformed"), refused("too-long")), (2.0, 1.0));
+}
+
+#[test]
 fn an_address_has_no_more_connections_than_it_may() {
     let origin = Origin::ok("x", &[]);
     let larder = larder(&origin, "per_address = 2");

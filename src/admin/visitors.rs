@@ -48,12 +48,10 @@ impl Visitors {
             true => open.visitors.iter().min_by_key(|visitor| (visitor.asking, visitor.since)),
             false => None,
         };
-        if let Some(number) = leaves.map(|visitor| visitor.number) {
-            if let Some(at) = open.visitors.iter().position(|visitor| visitor.number == number)
-                && let Some(task) = open.visitors.swap_remove(at).task
-            {
-                task.abort();
-            }
+        let leaves = leaves.map(|visitor| visitor.number);
+        let at = open.visitors.iter().position(|visitor| Some(visitor.number) == leaves);
+        if let Some(task) = at.and_then(|at| open.visitors.swap_remove(at).task) {
+            task.abort();
         }
         open.last += 1;
         let number = open.last;

@@ -86,6 +86,9 @@ impl<P> Client<P> {
     /// the time that is noted here is over.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let begun = *self.parting.get_or_insert_with(Instant::now);
+        if self.life.is_quiet() {
+            return Poll::Ready(Ok(()));
+        }
         let mut scratch = [0; 4096];
         loop {
             let mut buf = ReadBuf::new(&mut scratch);

@@ -27,7 +27,7 @@ use crate::rate::{Holds, Table};
 use crate::rules::Methods;
 use crate::store::{Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy};
-use crate::telemetry::{AccessLog, Cuts, Metrics, ProxyHeaders, Shard, Tunnels};
+use crate::telemetry::{AccessLog, Cuts, Heads, Metrics, ProxyHeaders, Shard, Tunnels};
 use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
@@ -74,6 +74,8 @@ pub struct Shared {
     pub cuts: Arc<Cuts>,
     /// Connections that did not begin with the header that their listener asks for.
     pub proxy_headers: ProxyHeaders,
+    /// Heads that were refused before they were requests.
+    pub heads: Heads,
     /// Connections that have left HTTP.
     pub tunnels: Arc<Tunnels>,
     /// How many of them each client has.

@@ -34,6 +34,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         interim: Arc::default(),
         cuts: Arc::default(),
         proxy_headers: ProxyHeaders::default(),
+        heads: Heads::default(),
         tunnels: Arc::default(),
         tunnels_held: Arc::default(),
         connections: AtomicU64::new(0),

@@ -26,6 +26,7 @@
 //! wire/            0 pure where messages begin and end in the bytes of a connection
 //! apart.rs         0 pure memory of their own for large bodies
 //! pace.rs          0 pure how slow a peer may be
+//! scratch.rs       0      bytes on their way through a scanner
 //! clock.rs         0      the only reader of time
 //! ```
 #![forbid(unsafe_code)]
@@ -46,6 +47,7 @@ pub mod pace;
 pub mod proxy;
 pub mod rate;
 pub mod rules;
+pub mod scratch;
 pub mod server;
 pub mod store;
 pub mod stored;

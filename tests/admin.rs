@@ -168,6 +168,29 @@ fn who_hangs_is_cut_off_and_others_are_served() {
 }
 
 #[test]
+fn it_says_that_it_lives_however_many_others_are_silent() {
+    let larder = Larder::start(&config(&origin(), "[limits]\nadmin_time = \"5m\""));
+    // More than it has places for, each time: with nothing said, with half a head, with half a body.
+    let head: &[u8] = b"GET /stats HTTP/1.1\r\nHost: local";
+    let body: &[u8] = b"POST /purge HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{";
+    let mut hanging: Vec<Connection> = Vec::new();
+    for said in [b"", head, body] {
+        for _ in 0..100 {
+            let mut connection = Connection::open(larder.admin());
+            // Closed already, some are: for those who came later.
+            let _ = connection.try_write(said);
+            hanging.push(connection);
+        }
+        assert_eq!(get(larder.admin(), "/livez", &[]).status, 200);
+    }
+    // Who asks now and then keeps its connection beside them.
+    let mut kept = Connection::open(larder.admin());
+    for _ in 0..3 {
+        assert_eq!(kept.request("GET", "/livez", &[], b"").status, 200);
+    }
+}
+
+#[test]
 fn what_is_too_large_is_refused() {
     let larder = Larder::start(&config(&origin(), ""));
     let long = "x".repeat(20_000);

@@ -228,6 +228,39 @@ fn connections_that_wait_for_a_header_hold_up_no_drain() {
 }
 
 #[test]
+fn a_header_that_is_refused_is_told_in_the_log() {
+    let (_origin, larder) = front("", "");
+    let from = larder.err.position();
+    let mut connection = Connection::open(larder.proxy());
+    connection.write(b"GET / HTTP/1.1\r\nHost: secret.test\r\n\r\n");
+    assert!(connection.closes());
+    let (line, _) = larder.err.next_line(from, |line| line.contains("PROXY protocol"), PATIENCE);
+    assert!(line.contains("missing") && line.contains("127.0.0.1") && !line.contains("secret"), "{line}");
+}
+
+#[test]
+fn who_is_introduced_has_nobody_evicted_before_its_address_is_judged() {
+    let (_origin, larder) = front("", "connections = 2\nper_address = 1");
+    let from = |client: &str| {
+        let mut connection = Connection::open(larder.proxy());
+        connection.write(format!("PROXY TCP4 {client} 192.0.2.9 4711 80\r\n").as_bytes());
+        connection
+    };
+    let mut held = ["192.0.2.1", "192.0.2.2"].map(from);
+    for connection in &mut held {
+        assert_eq!(connection.request("GET", "/", &[], b"").status, 200);
+    }
+    let refused = from("192.0.2.1").request("GET", "/", &[], b"");
+    assert_eq!((refused.status, refused.json()["cause"].as_str()), (503, Some("too-many-connections")));
+    assert_eq!(larder.metric("larder_connections_ended_total{reason=\"made-room\"}"), Some(0.0));
+    for connection in &mut held {
+        assert_eq!(connection.request("GET", "/", &[], b"").status, 200, "its connection is still its own");
+    }
+    assert_eq!(from("192.0.2.3").request("GET", "/", &[], b"").status, 200);
+    assert!(held[0].closes());
+}
+
+#[test]
 fn the_client_is_the_nearest_that_no_trusted_proxy_vouches_for() {
     let (_origin, larder) = front("trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]", "");
     let from = larder.out.position();

@@ -16,10 +16,11 @@
 use std::path::{Path, PathBuf};
 
 /// Every room and its floor. A room may use rooms with a smaller number, and itself.
-const FLOORS: [(&str, u8); 22] = [
+const FLOORS: [(&str, u8); 23] = [
     ("apart", 0),
     ("clock", 0),
     ("pace", 0),
+    ("scratch", 0),
     ("wire", 0),
     ("fields", 0),
     ("rate", 1),

@@ -20,6 +20,8 @@ mod clients;
 mod dice;
 #[path = "fuzz/fields.rs"]
 mod fields;
+#[path = "fuzz/frames.rs"]
+mod frames;
 #[path = "fuzz/kept.rs"]
 mod kept;
 #[path = "fuzz/responses.rs"]
@@ -53,6 +55,7 @@ const TARGETS: &[Target] = &[
     ("response-ends", responses::ends),
     ("responses", responses::damaged),
     ("requests", wire::requests),
+    ("frames", frames::heads),
 ];
 
 fn run(name: &str, inputs: u64) {
@@ -109,6 +112,7 @@ targets! {
     "response-ends" => responses_end_where_they_end, a_million_of_response_ends;
     "responses" => responses_are_read_whatever_comes, a_million_of_responses;
     "requests" => requests_are_told_apart_whatever_comes, a_million_of_requests;
+    "frames" => heads_of_http2_are_found_whatever_comes, a_million_of_frames;
 }
 
 /// Paths and types as strangers write them, against what guards the store.

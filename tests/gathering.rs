@@ -78,6 +78,11 @@ fn an_origin_is_not_asked_before_the_body_is_there() {
         slow.write(&[b'a'; 199]);
         // Whatever is asked after it comes first, and on the only connection that there is.
         assert_eq!(larder.get("/other", &[]).status, 200);
+        // It is free a moment after its answer.
+        let server = origin.url().replace("http://", "");
+        let idle =
+            format!("larder_upstream_connections{{upstream=\"api\",server=\"{server}\",state=\"idle\"}}");
+        assert!(within(PATIENCE, || larder.metric(&idle) == Some(1.0)), "{}", larder.metrics());
         let before = origin.connections();
         assert_eq!((origin.count(path), origin.open_connections()), (0, 1), "{path}");
         slow.write(b"z");
@@ -114,6 +119,34 @@ fn slow_bodies_keep_nobody_from_the_origin() {
         assert_eq!((answer.status, answer.body.len()), (200, 9999));
     }
     assert_eq!(origin.count("/upload"), 40);
+}
+
+#[test]
+fn who_sends_the_beginning_at_once_and_then_trickles_does_not_keep_a_connection() {
+    let origin = Origin::start(echo);
+    // At ten bytes a second the whole body would have hours: its connection is what others wait for.
+    let larder =
+        larder(&origin, "[limits]\nbody_rate = \"10B\"\nbody_rate_in_demand = \"1MiB\"\nbody_grace = \"1s\"");
+    for path in ["/upload", "/streams"] {
+        let mut slow = awaited(&larder, path, 1 << 20);
+        slow.write(&[b'a'; 128 << 10]);
+        slow.set_patience(std::time::Duration::from_millis(20));
+        let mut word = [0];
+        assert!(within(PATIENCE, || {
+            slow.try_write(b"0123456789").is_err() || slow.stream().peek(&mut word).is_ok()
+        }));
+        slow.set_patience(PATIENCE);
+        let answer = slow.response("POST");
+        assert_eq!(
+            (answer.status, answer.json()["cause"].as_str()),
+            (408, Some("request-timeout")),
+            "{path}"
+        );
+    }
+    // Who keeps up is served, also past what is gathered.
+    let mut quick = awaited(&larder, "/upload", 200 << 10);
+    quick.write(&[b'b'; 200 << 10]);
+    assert_eq!(quick.response("POST").body.len(), 200 << 10);
 }
 
 #[test]
@@ -214,7 +247,7 @@ fn is_refused(response: &Response, status: u16, cause: &str) {
 #[test]
 fn what_is_wrong_with_a_body_is_told_before_the_origin_hears_of_it() {
     let origin = Origin::start(echo);
-    let larder = larder(&origin, "[limits]\nbody_rate = \"1MB\"\nbody_grace = \"300ms\"");
+    let larder = larder(&origin, "[limits]\nbody_rate = \"1MB\"\nbody_grace = \"1s\"");
     let mut slow = awaited(&larder, "/upload", 10);
     slow.write(b"x");
     is_refused(&slow.response("POST"), 408, "request-timeout");

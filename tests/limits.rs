@@ -432,6 +432,49 @@ fn a_connection_of_http2_on_which_nothing_is_asked_is_closed_with_a_goaway() {
 }
 
 #[test]
+fn a_head_on_http2_that_trickles_beside_what_is_being_answered_ends_the_connection() {
+    use frames::{GOAWAY, PREFACE, SETTINGS, frame, get};
+    const HEADERS: u8 = 1;
+    const CONTINUATION: u8 = 9;
+    // Of the stream, and of the head.
+    const ENDS: (u8, u8) = (1, 4);
+    let gate = support::Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |_| Script::new().wait(&held).then_ok("late", &[]));
+    let larder = larder(&origin, "header_time = \"300ms\"");
+    let begun = [PREFACE, &frame(SETTINGS, 0, 0, b""), &get(1)].concat();
+    let block = get(3).split_off(9);
+    // Whole, in two frames: nobody is hurried.
+    let mut honest = Connection::open(larder.proxy());
+    honest.write(&[&begun[..], &frame(HEADERS, ENDS.0, 3, &block[..2])].concat());
+    honest.write(&frame(CONTINUATION, ENDS.1, 3, &block[2..]));
+    gate.wait_for_arrivals(1);
+    for unfinished in [
+        // In the middle of its first frame, between two, in the middle of the second.
+        frame(HEADERS, ENDS.0 | ENDS.1, 3, &block)[..11].to_vec(),
+        frame(HEADERS, ENDS.0, 3, &block[..2]),
+        [frame(HEADERS, ENDS.0, 3, &block[..2]), frame(CONTINUATION, ENDS.1, 3, &block[2..])[..10].to_vec()]
+            .concat(),
+    ] {
+        let mut connection = Connection::open(larder.proxy());
+        connection.write(&begun);
+        connection.write(&unfinished);
+        let seen = kinds(&mut connection, |_, _| ());
+        assert!(seen.contains(&GOAWAY), "{seen:?}");
+    }
+    assert_eq!(ended(&larder, "head"), 3.0);
+    gate.open();
+    // Both of its answers come: HEADERS twice.
+    let mut answers = 0;
+    while answers < 2 {
+        let head = honest.read_some(9);
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        honest.read_some(length);
+        answers += usize::from(head[3] == HEADERS);
+    }
+}
+
+#[test]
 fn a_client_of_http2_that_takes_most_requests_back_is_cut_off() {
     use frames::{PREFACE, SETTINGS, frame, get};
     let gate = support::Gate::new();
@@ -519,10 +562,10 @@ fn where_all_places_are_taken_the_one_that_is_unused_for_longest_makes_room() {
     assert!(within(PATIENCE, || larder.stats()["connections"] == 2), "{}", larder.stats());
     let mut idle = Connection::open(larder.proxy());
     assert_eq!(idle.request("GET", "/", &[], b"").status, 200);
-    let mut first = Connection::open(larder.proxy());
+    let mut first = Connection::open_from("127.0.0.2", larder.proxy());
     assert_eq!(first.request("GET", "/", &[], b"").status, 200);
     assert!(silent.closes());
-    let mut second = Connection::open(larder.proxy());
+    let mut second = Connection::open_from("127.0.0.2", larder.proxy());
     assert_eq!(second.request("GET", "/", &[], b"").status, 200);
     assert!(idle.closes());
     assert_eq!(first.request("GET", "/", &[], b"").status, 200, "it was used since");
@@ -542,7 +585,7 @@ fn where_all_places_are_used_a_newcomer_is_told_so_and_those_who_have_one_go_on(
         connection.write_head("GET", &format!("/held/{number}"), &[]);
     }
     gate.wait_for_arrivals(2);
-    let refused = larder.get("/", &[]);
+    let refused = Connection::open_from("127.0.0.2", larder.proxy()).request("GET", "/", &[], b"");
     is_refused(&refused, 503, "too-many-connections");
     assert_eq!(refused.header("retry-after"), "1");
     assert_eq!(ended(&larder, "refused"), 1.0);
@@ -553,6 +596,36 @@ fn where_all_places_are_used_a_newcomer_is_told_so_and_those_who_have_one_go_on(
     drop(busy);
     // Seen to be closed a moment later.
     assert!(within(PATIENCE, || larder.get("/", &[]).status == 200));
+}
+
+#[test]
+fn a_head_that_is_refused_before_it_is_a_request_is_counted_and_told() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "");
+    let refused =
+        |reason: &str| larder.metric(&format!("larder_heads_refused_total{{reason=\"{reason}\"}}")).unwrap();
+    let from = larder.err.position();
+    let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "x".repeat(70_000));
+    for (head, status, reason, times) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\nNo colon\r\n\r\n", 400, "malformed", 1.0),
+        ("NONSENSE\r\n\r\n", 400, "malformed", 2.0),
+        (&long, 431, "too-long", 1.0),
+    ] {
+        // It stays where it is: that hides nothing.
+        let mut connection = Connection::open(larder.proxy());
+        connection.write(head.as_bytes());
+        assert_eq!(connection.response("GET").status, status, "{head}");
+        assert!(within(PATIENCE, || refused(reason) == times), "{}", larder.metrics());
+    }
+    let (line, _) =
+        larder.err.next_line(from, |line| line.contains("a request's head was refused"), PATIENCE);
+    assert!(line.contains("malformed") && line.contains("127.0.0.1") && !line.contains("colon"), "{line}");
+    // One that is only broken off was no request, and nothing was refused.
+    let mut gone = Connection::open(larder.proxy());
+    gone.write(b"GET / HT");
+    drop(gone);
+    is_let_go(&larder);
+    assert_eq!((refused("malformed"), refused("too-long")), (2.0, 1.0));
 }
 
 #[test]
@@ -569,6 +642,27 @@ fn an_address_has_no_more_connections_than_it_may() {
     drop(held.pop());
     // Seen to be closed a moment later.
     assert!(within(PATIENCE, || larder.get("/", &[]).status == 200));
+}
+
+#[test]
+fn an_address_over_its_limit_has_nobody_evicted_before_it_is_refused() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "connections = 2\nper_address = 1");
+    let mut held: Vec<_> =
+        ["127.0.0.2", "127.0.0.3"].map(|from| Connection::open_from(from, larder.proxy())).into();
+    for connection in &mut held {
+        assert_eq!(connection.request("GET", "/", &[], b"").status, 200);
+    }
+    let mut greedy = Connection::open_from("127.0.0.2", larder.proxy());
+    is_refused(&greedy.request("GET", "/", &[], b""), 503, "too-many-connections");
+    assert_eq!((ended(&larder, "refused-address"), ended(&larder, "made-room")), (1.0, 0.0));
+    for connection in &mut held {
+        assert_eq!(connection.request("GET", "/", &[], b"").status, 200, "its connection is still its own");
+    }
+    // Who may have one more gets the place of the one that is unused for longest.
+    let mut newcomer = Connection::open_from("127.0.0.4", larder.proxy());
+    assert_eq!(newcomer.request("GET", "/", &[], b"").status, 200);
+    assert!(held[0].closes());
 }
 
 /// Connections that hold on to what they can get: by each phase in which a client may be slow.

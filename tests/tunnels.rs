@@ -26,10 +26,14 @@ struct Front {
 
 impl Front {
     fn new(limits: &str) -> Self {
+        Self::with_pool(limits, "{}")
+    }
+
+    fn with_pool(limits: &str, pool: &str) -> Self {
         let origin = TcpListener::bind("127.0.0.1:0").unwrap();
         let larder = Larder::start(&format!(
             "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = 2\n[limits]\n{limits}\n\
-             [upstream.api]\nservers = [\"http://{}\"]\n\
+             [upstream.api]\nservers = [\"http://{}\"]\npool = {pool}\n\
              [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"api\"\nupgrade = true\n",
             origin.local_addr().unwrap()
         ));
@@ -38,7 +42,10 @@ impl Front {
 
     /// Both ends of a new tunnel.
     fn tunnel(&self) -> (Connection, TcpStream) {
-        let mut client = Connection::open(self.larder.proxy());
+        self.tunnel_of(Connection::open(self.larder.proxy()))
+    }
+
+    fn tunnel_of(&self, mut client: Connection) -> (Connection, TcpStream) {
         client.write_head("GET", "/", ASK);
         let origin = self.accept();
         (&origin)
@@ -96,6 +103,54 @@ impl Front {
 
 fn ends(stream: &mut TcpStream) -> bool {
     matches!(stream.read(&mut [0]), Ok(0)) || stream.take_error().is_ok_and(|error| error.is_some())
+}
+
+/// Asks for one more tunnel, and is told so: status, cause, when to come again.
+fn refused(mut client: Connection) -> (u16, String, String) {
+    client.write_head("GET", "/", ASK);
+    let answer = client.response("GET");
+    (
+        answer.status,
+        answer.json()["cause"].as_str().unwrap().to_owned(),
+        answer.header("retry-after").to_owned(),
+    )
+}
+
+#[test]
+fn tunnels_leave_connections_to_the_origin_for_requests() {
+    let front = Front::with_pool("", "{ max_connections = 4, max_tunnels = 2 }");
+    let mut tunnels = vec![front.tunnel(), front.tunnel()];
+    let of_all = (503, "too-many-tunnels".to_owned(), "10".to_owned());
+    assert_eq!(refused(Connection::open(front.larder.proxy())), of_all);
+    // A plain request finds a connection.
+    let mut plain = Connection::open(front.larder.proxy());
+    plain.write_head("GET", "/plain", &[]);
+    front.accept().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+    assert_eq!(plain.response("GET").text(), "ok");
+    // One that ends makes room for another.
+    drop(tunnels.pop());
+    assert!(within(PATIENCE, || front.count("larder_tunnels") == 1.0));
+    tunnels.push(front.tunnel());
+    // Who asked and was not granted one holds none.
+    drop(tunnels.pop());
+    assert!(within(PATIENCE, || front.count("larder_tunnels") == 1.0));
+    let mut asking = Connection::open(front.larder.proxy());
+    asking.write_head("GET", "/", ASK);
+    front.accept().write_all(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+    assert_eq!(asking.response("GET").status, 403);
+    tunnels.push(front.tunnel());
+}
+
+#[test]
+fn one_address_has_no_more_tunnels_than_it_may_and_others_have_theirs() {
+    let front = Front::new("tunnels_per_address = 1");
+    let held = front.tunnel();
+    let of_one = (429, "too-many-tunnels".to_owned(), "10".to_owned());
+    assert_eq!(refused(Connection::open(front.larder.proxy())), of_one);
+    let _another = front.tunnel_of(Connection::open_from("127.0.0.2", front.larder.proxy()));
+    drop(held);
+    assert!(within(PATIENCE, || front.count("larder_tunnels") == 1.0));
+    let _next = front.tunnel();
 }
 
 #[test]

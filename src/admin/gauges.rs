@@ -23,6 +23,7 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
         tunnels: shared.tunnels.count(),
         tunnels_ended: shared.tunnels.ended(),
         proxy_headers: shared.proxy_headers.counts(),
+        heads: shared.heads.counts(),
         interim_passed: shared.interim.passed(),
         cuts: shared.cuts.counts(),
         interim_dropped: shared.interim.dropped(),

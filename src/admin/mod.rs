@@ -6,6 +6,7 @@
 mod access;
 mod api;
 mod gauges;
+mod visitors;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,14 +15,15 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::worker::Worker;
 
-/// Open admin connections; more wait.
-const CONNECTIONS: usize = 64;
+use visitors::{Visit, Visitors};
+
+/// Time for the first byte on a connection: who is on this network and has something to ask does so at once.
+const FIRST_BYTE: Duration = Duration::from_secs(2);
 /// How many times `limits.admin_time` a connection may last, however busy: a reader that takes nothing would
 /// hold its place for ever.
 const LIFETIME: u32 = 10;
@@ -32,16 +34,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves the admin listener until its task is dropped.
 pub async fn serve(worker: Arc<Worker>, listener: &TcpListener) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let visitors = Arc::<Visitors>::default();
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
         match listener.accept().await {
             Ok((stream, _)) => {
-                let worker = Arc::clone(&worker);
-                tokio::spawn(async move {
-                    connection(worker, stream).await;
-                    drop(place);
-                });
+                let visit = visitors.enter();
+                let number = visit.number();
+                let task = tokio::spawn(connection(Arc::clone(&worker), stream, visit));
+                visitors.note(number, task.abort_handle());
+                // Who has come has its turn before those who come next could have it leave.
+                tokio::task::yield_now().await;
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an admin connection");
@@ -51,12 +53,16 @@ pub async fn serve(worker: Arc<Worker>, listener: &TcpListener) {
     }
 }
 
-async fn connection(worker: Arc<Worker>, stream: tokio::net::TcpStream) {
+async fn connection(worker: Arc<Worker>, stream: TcpStream, visit: Visit) {
     let limit = worker.shared.snapshot.load().config.limits.admin_time;
+    let Ok(Ok(1..)) = timeout(FIRST_BYTE.min(limit), stream.peek(&mut [0])).await else { return };
+    let visit = Arc::new(visit);
     let service = service_fn(move |request| {
-        let worker = Arc::clone(&worker);
+        let (worker, visit) = (Arc::clone(&worker), Arc::clone(&visit));
         async move {
+            visit.asks(true);
             let answer = timeout(limit, api::answer(&worker, request)).await;
+            visit.asks(false);
             Ok::<_, Infallible>(answer.unwrap_or_else(|_| api::too_slow()))
         }
     });

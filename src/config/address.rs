@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Server;
 use super::units::Mistake;
+use crate::fields::host;
 
 pub(super) fn mistake<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, Mistake> {
     Err(Mistake { message: message.into(), help: help.into() })
@@ -122,14 +123,11 @@ fn check_host(host: &str) -> Result<(), Mistake> {
     mistake(format!("`{host}` is not a host"), "write a name of letters, digits, - and ., or an address")
 }
 
-/// Whether it is a name that DNS could know. Labels of more than 63 bytes it could not.
+/// Whether it is a name that DNS could know, and that a request could name, too.
 pub(super) fn is_host_name(name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    let label = |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(allowed);
     // A name whose last label is a number is a mistyped address (as browsers see it).
-    let last_is_number = name.rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
-    name.len() <= 253 && name.split('.').all(label) && !last_is_number
+    let last = name.strip_suffix('.').unwrap_or(name).rsplit('.').next().unwrap_or_default();
+    host::is_name(name) && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Checks `redis://[user:password@]host[:port][/database]` or `unix:///path`. Says nothing of the
@@ -245,6 +243,15 @@ mod tests {
         ];
         for (text, want) in rows {
             assert_eq!(help(socket(text, 8080)), want, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_that_is_written_is_one_that_a_request_can_name(name in "[a-z0-9_.%~-]{0,9}|([a-zA-Z0-9-]{1,64}[.]){1,5}") {
+            let last_is_number = name.trim_end_matches('.').rsplit('.').next().is_some_and(|it| it.parse::<u64>().is_ok());
+            let nameable = host::authority(&name, 80).is_some();
+            prop_assert_eq!(is_host_name(&name), nameable && !last_is_number);
         }
     }
 

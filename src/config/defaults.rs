@@ -140,11 +140,16 @@ impl Default for Limits {
             // A modem is six times as fast. The grace is a pause for a phone between two cells, and what a
             // peer that sends a byte a second gets.
             body: Pace { rate: 240, grace: Duration::from_secs(10) },
+            // What EDGE brings. A body that is on its way holds a connection that others wait for; at this pace
+            // who wants to hold all of them must send 8 MB a second.
+            body_rate_in_demand: 8 * KIB,
             // The same rate; twice the grace, since TCP itself pauses for some 15 s before it finds back to a
             // phone that was in a tunnel.
             response: Pace { rate: 240, grace: Duration::from_secs(20) },
             // What browsers and other servers use.
             streams: 128,
+            // A quarter of what an upstream takes of them: an office or some dozens of tabs, and nobody has them all.
+            tunnels_per_address: 128,
             // Those who speak through one send a sign of life every 20 to 60 s: several may be lost.
             tunnel_idle: Duration::from_secs(5 * 60),
             // Balancers notice within a few seconds, and connections are asked again by then.
@@ -180,6 +185,8 @@ impl Default for Pool {
             // Each answer that hangs, or that a client takes slowly, holds one: with a few hundred, as many such
             // clients would keep all others out. Beyond a thousand, more at once no longer helps a server.
             max_connections: 1024,
+            // Half: a tunnel holds its connection for hours, and requests are to find some.
+            max_tunnels: 512,
             // Below the 5 s after which the common API servers (Node, uvicorn) close theirs, so
             // that we close first and no request meets a closing connection.
             idle_timeout: Duration::from_secs(4),

@@ -117,8 +117,10 @@ impl Limits {
             fields: _,
             target: _,
             body: _,
+            body_rate_in_demand: _,
             response: _,
             streams: _,
+            tunnels_per_address: _,
             tunnel_idle: _,
             lame_duck: _,
             drain: _,
@@ -164,10 +166,10 @@ mod tests {
             ),
             (
                 "[limits]\nconnections = 7\nheader_time = \"1s\"\nhead_size = \"9KiB\"\nfields = 7\n\
-                 target = \"8000B\"\nbody_rate = \"7B\"\nbody_grace = \"7s\"\n\
+                 target = \"8000B\"\nbody_rate = \"7B\"\nbody_rate_in_demand = \"7B\"\nbody_grace = \"7s\"\n\
                  response_rate = \"7B\"\nresponse_grace = \"7s\"\nfirst_byte_time = \"7s\"\n\
                  idle_time = \"7s\"\nrequests = 7\nper_address = 3\n\
-                 streams = 7\ntunnel_idle = \"1s\"\nlame_duck = \"1s\"\ndrain = \"1s\"\nadmin_time = \"1s\"\n[timing]\nslow_request = \"off\"\n",
+                 streams = 7\ntunnels_per_address = 7\ntunnel_idle = \"1s\"\nlame_duck = \"1s\"\ndrain = \"1s\"\nadmin_time = \"1s\"\n[timing]\nslow_request = \"off\"\n",
                 &["limits.connections"],
             ),
         ];

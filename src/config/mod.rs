@@ -272,10 +272,14 @@ pub struct Limits {
     pub target: usize,
     /// How slowly a request's body may come: `body_rate` and `body_grace`.
     pub body: Pace,
+    /// How fast it must come, bytes a second, while connections to its server are in demand.
+    pub body_rate_in_demand: u64,
     /// How slowly a client may take what it is sent: `response_rate` and `response_grace`.
     pub response: Pace,
     /// Concurrent HTTP/2 streams on a connection.
     pub streams: u32,
+    /// Open tunnels of one client address, trusted proxies aside.
+    pub tunnels_per_address: usize,
     /// How long a tunnel (an upgraded connection) may stay open while nothing moves in it.
     pub tunnel_idle: Duration,
     /// How long Larder serves on when it is told to stop, so that everybody can hear of it.
@@ -284,6 +288,13 @@ pub struct Limits {
     pub drain: Duration,
     /// Time for an admin request's answer, and its body's limit is 64 KiB.
     pub admin_time: Duration,
+}
+
+impl Limits {
+    /// The pace of a body that holds a connection which others may be waiting for.
+    pub fn body_in_demand(&self) -> Pace {
+        Pace { rate: self.body_rate_in_demand.max(self.body.rate), ..self.body }
+    }
 }
 
 /// `[upstream.NAME]`
@@ -319,7 +330,7 @@ pub struct Timeouts {
     pub total: Duration,
 }
 
-/// `pool = { … }`; each figure is per server, all workers together.
+/// `pool = { … }`; each figure is per server, all workers together, but for `max_tunnels`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Connections kept warm.
@@ -328,6 +339,8 @@ pub struct Pool {
     pub max_idle: usize,
     /// Connections at most.
     pub max_connections: usize,
+    /// Tunnels at most, of all servers of the upstream together.
+    pub max_tunnels: usize,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
     /// How old a connection may get and still be reused.

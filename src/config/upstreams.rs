@@ -105,6 +105,7 @@ fn pool(mut section: Section<'_>) -> Pool {
     // A default gives way to what was written; only two written values can contradict each other.
     let max_connections = s.count("max_connections", d.max_connections, 1..=65_535);
     let max_idle = s.count("max_idle", d.max_idle.min(max_connections), 0..=65_535);
+    let max_tunnels = s.count("max_tunnels", d.max_tunnels.min(max_connections.div_ceil(2)), 1..=65_535);
     let min_idle = s.count("min_idle", d.min_idle, 0..=65_535);
     let unused = Zero::Refused("to keep no connections, write max_idle = 0");
     let pool = Pool {
@@ -115,8 +116,10 @@ fn pool(mut section: Section<'_>) -> Pool {
         min_idle,
         max_idle,
         max_connections,
+        max_tunnels,
     };
     not_beyond(s, ("max_idle", max_idle), ("max_connections", max_connections));
+    not_beyond(s, ("max_tunnels", max_tunnels), ("max_connections", max_connections));
     not_beyond(s, ("min_idle", min_idle), ("max_idle", max_idle));
     section.finish();
     pool

@@ -49,6 +49,11 @@ fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         return address.parse::<Ipv6Addr>().is_ok();
     }
+    is_name(host)
+}
+
+/// Whether it is a name that DNS could know: labels of at most 63 bytes of its characters.
+pub fn is_name(host: &str) -> bool {
     // A name may end in the dot of the root.
     let name = host.as_bytes().strip_suffix(b".").unwrap_or(host.as_bytes());
     let mut label = 0;

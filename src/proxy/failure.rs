@@ -14,6 +14,9 @@ use crate::telemetry::Setting;
 use crate::upstream::{BoxError, ForwardError, Refused};
 use crate::worker::Asked;
 
+/// Seconds after which another tunnel may be asked for: they last for minutes.
+const TUNNELS_AGAIN: u16 = 10;
+
 /// An answer of Larder's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
@@ -117,6 +120,20 @@ impl Failure {
         let message = format!("too many requests; the next one is answered in {seconds} s");
         let retry_after = Some(u16::try_from(seconds).unwrap_or(u16::MAX));
         Self { retry_after, ..Self::local(StatusCode::TOO_MANY_REQUESTS, "rate-limit", &message) }
+    }
+
+    /// The client has as many tunnels as it may (RFC 6585 §4). When one of them ends nobody knows.
+    pub fn many_tunnels_of_client() -> Self {
+        let text = "your address has all of limits.tunnels_per_address already";
+        let failure = Self::local(StatusCode::TOO_MANY_REQUESTS, "too-many-tunnels", text);
+        Self { retry_after: Some(TUNNELS_AGAIN), ..failure }
+    }
+
+    /// All have.
+    pub fn many_tunnels() -> Self {
+        let text = "all of pool.max_tunnels are open";
+        let failure = Self::local(StatusCode::SERVICE_UNAVAILABLE, "too-many-tunnels", text);
+        Self { retry_after: Some(TUNNELS_AGAIN), ..failure }
     }
 
     /// A bug of ours.

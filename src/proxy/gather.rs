@@ -24,23 +24,33 @@ use super::failure::Failure;
 /// The least that memory grows by, bytes.
 const STEP: usize = 1024;
 
-/// Gathers the whole of the request's body, or its first `request_buffer` bytes.
+/// Gathers the whole of the request's body, or its first `request_buffer` bytes. What is still to come when a
+/// connection is taken keeps others from it, and is held to `body_rate_in_demand` from there on: else whoever sends the
+/// beginning at once and the rest a few bytes at a time would hold it until `timeout.total`.
 ///
 /// # Errors
 /// The body broke off, was too slow, or is larger than its route takes.
 pub(super) async fn body(exchange: &mut Exchange) -> Result<(), Failure> {
     let upstream = exchange.snapshot.upstream(exchange.route);
     let in_demand = upstream.is_some_and(|upstream| upstream.is_in_demand());
-    let most = exchange.route().filter(|_| in_demand).map_or(0, |route| route.request_buffer);
-    let Some(body) = exchange.body.take_if(|body| most > 0 && !body.is_at_hand()) else { return Ok(()) };
+    let Some(mut body) = exchange.body.take_if(|body| in_demand && !body.is_at_hand()) else { return Ok(()) };
+    let most = exchange.route().map_or(0, |route| route.request_buffer);
+    if most > 0 {
+        body = begun(exchange, body, most).await?;
+    }
+    exchange.body = Some(body.hurried(exchange.snapshot.config.limits.body_in_demand()));
+    Ok(())
+}
+
+/// The body with its beginning at hand.
+async fn begun(exchange: &Exchange, body: RequestBody, most: u64) -> Result<RequestBody, Failure> {
     let over = Instant::now() + patience(exchange);
     let room = Room::of(&exchange.worker.shared.memory);
     // In a box: most requests have no body, and all would pay for a larger future.
     let gathered = Box::pin(timeout_at(over, gather(body, most, room))).await;
     let gathered = gathered.map_err(|_| Failure::late_content())?;
     let max = exchange.max_body();
-    exchange.body = Some(gathered.map_err(|error| Failure::content(&error, max))?);
-    Ok(())
+    gathered.map_err(|error| Failure::content(&error, max))
 }
 
 async fn gather(mut body: RequestBody, most: u64, room: Option<Room>) -> Result<RequestBody, BoxError> {

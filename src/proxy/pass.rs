@@ -29,13 +29,14 @@ use super::failure::Failure;
 use super::gather;
 use super::receive::protocol_wanted;
 use super::transform;
-use super::tunnel::{self, Upgrade};
+use super::tunnel::{self, Permit, Upgrade};
 
 /// A request that goes to the origin on its own account.
 pub(super) struct Pass {
     exchange: Exchange,
     outcome: Outcome,
     upgrade: Option<Upgrade>,
+    permit: Option<Permit>,
     /// What is stored, no longer fresh: it may stand in for an origin that fails.
     stale: Option<Arc<StoredResponse>>,
     /// What a HEAD brings is news of what is stored.
@@ -46,13 +47,14 @@ impl Pass {
     /// Without having looked.
     pub fn bypassing(exchange: Exchange, why: Bypass, upgrade: Option<Upgrade>) -> Self {
         let upgrade = upgrade.filter(|_| why == Bypass::Upgrade || why == Bypass::Off);
-        Self { exchange, outcome: Outcome::new(Source::Bypass(why)), upgrade, stale: None, listening: None }
+        let outcome = Outcome::new(Source::Bypass(why));
+        Self { exchange, outcome, upgrade, permit: None, stale: None, listening: None }
     }
 
     /// After having looked in vain.
     pub fn missing(exchange: Exchange, miss: Miss) -> Self {
         let outcome = exchange.missed(miss);
-        Self { exchange, outcome, upgrade: None, stale: None, listening: None }
+        Self { exchange, outcome, upgrade: None, permit: None, stale: None, listening: None }
     }
 
     /// With something stored that may stand in for an origin that fails.
@@ -66,6 +68,12 @@ impl Pass {
     }
 
     pub async fn run(mut self: Box<Self>) -> Step {
+        if self.upgrade.is_some() && protocol_wanted(&self.exchange.asked.headers).is_some() {
+            match Permit::ask(&self.exchange) {
+                Ok(permit) => self.permit = Some(permit),
+                Err(failure) => return self.fail(failure),
+            }
+        }
         // Before anything is taken that others may want: a seat, a connection.
         if let Err(failure) = gather::body(&mut self.exchange).await {
             return self.fail(failure);
@@ -234,18 +242,18 @@ impl Pass {
 
     /// The origin agreed to switch protocols: both connections become one tunnel.
     fn switch(self: Box<Self>, mut response: Response<OriginBody>) -> Step {
-        let Self { exchange, outcome, upgrade, stale, listening } = *self;
+        let Self { exchange, outcome, upgrade, permit, stale, listening } = *self;
         let far = response.extensions_mut().remove::<OnUpgrade>();
-        let (Some(near), Some(far)) = (upgrade, far) else {
+        let (Some(near), Some(far), Some(permit)) = (upgrade, far, permit) else {
             // RFC 9110 §15.2.2: a 101 answers a request to upgrade, nothing else.
             let upstream = exchange.snapshot.upstream_name(exchange.route);
             let unasked = ForwardError::unasked(upstream, Flaw::UnaskedUpgrade);
             let max = exchange.max_body();
-            return Box::new(Self { exchange, outcome, upgrade: None, stale, listening })
+            return Box::new(Self { exchange, outcome, upgrade: None, permit: None, stale, listening })
                 .fail(Failure::forward(&unasked, max));
         };
         let (idle, tunnels) = (exchange.snapshot.config.limits.tunnel_idle, &exchange.worker.shared.tunnels);
-        tokio::spawn(tunnel::run(near, far, idle, Arc::clone(tunnels)));
+        tokio::spawn(tunnel::run(near, far, idle, Arc::clone(tunnels), permit));
         Step::Deliver(Box::new(Deliver::passed(exchange, response, outcome)))
     }
 

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http::header::HeaderName;
 
 use crate::config::RateBy;
-use crate::rate::Verdict;
+use crate::rate::{Verdict, party};
 use crate::worker::{Asked, Snapshot, Worker};
 
 use super::failure::Failure;
@@ -46,7 +46,7 @@ impl<'a> Who<'a> {
         match by {
             RateBy::Header(name) if asked.headers.contains_key(name) => Self::Said(&asked.headers, name),
             // Who leaves the field out is not let off.
-            RateBy::Header(_) | RateBy::Address => Self::Address(site(asked.client)),
+            RateBy::Header(_) | RateBy::Address => Self::Address(party(asked.client)),
         }
     }
 }
@@ -59,32 +59,6 @@ impl Hash for Who<'_> {
                 1_u8.hash(state);
                 headers.get_all(*name).iter().for_each(|line| line.as_bytes().hash(state));
             }
-        }
-    }
-}
-
-/// What one party has of the address. Whoever has IPv6 at all has 2^64 addresses: a link has a prefix of
-/// 64 bits (RFC 4291 §2.5.1), and providers give out no less (RFC 6177).
-fn site(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
-        v4 => v4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ipv6_client_is_its_first_64_bits() {
-        for (address, want) in [
-            ("192.0.2.1", "192.0.2.1"),
-            ("::ffff:192.0.2.1", "192.0.2.1"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-            ("2001:db8:1:3::1", "2001:db8:1:3::"),
-        ] {
-            assert_eq!(site(address.parse().unwrap()), want.parse::<IpAddr>().unwrap(), "{address}");
         }
     }
 }

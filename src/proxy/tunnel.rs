@@ -1,6 +1,6 @@
 //! A connection that has left HTTP: bytes both ways, until one side is done or nothing moves any more.
 //!
-//! Knows when a tunnel ends, and that it is still a client's connection: its place is held, and a drain
+//! Knows how many there may be, when a tunnel ends, and that it is still a client's connection: its place is held, and a drain
 //! ends it.
 //! Must not know: which protocol is spoken, or why the two sides agreed on it.
 //!
@@ -17,9 +17,12 @@ use http::{Extensions, Request};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 
+use super::exchange::Exchange;
+use super::failure::Failure;
+use crate::rate;
 use crate::telemetry::{TunnelEnd, Tunnels};
 
 /// A tunnel that is idle is noticed after its limit and at most so many parts of one more: looking so
@@ -54,6 +57,33 @@ impl Host {
     }
 }
 
+/// The right to a tunnel, of its upstream and of its client; held until it has ended.
+pub(super) struct Permit {
+    _of_upstream: OwnedSemaphorePermit,
+    /// A trusted proxy's are everybody's.
+    _of_client: Option<rate::Hold>,
+}
+
+impl Permit {
+    /// Before the origin is asked: it may hold a connection for as long as its answer takes.
+    ///
+    /// # Errors
+    /// There are as many as may be, of the client's or of all.
+    pub fn ask(exchange: &Exchange) -> Result<Self, Failure> {
+        let Exchange { worker, snapshot, route, asked, .. } = exchange;
+        let of_client = match snapshot.config.trusts(asked.client) {
+            true => None,
+            false => {
+                let most = snapshot.config.limits.tunnels_per_address;
+                let hold = worker.shared.tunnels_held.take(asked.client, most);
+                Some(hold.ok_or_else(Failure::many_tunnels_of_client)?)
+            }
+        };
+        let of_upstream = snapshot.upstream(*route).and_then(|upstream| upstream.tunnel());
+        Ok(Self { _of_upstream: of_upstream.ok_or_else(Failure::many_tunnels)?, _of_client: of_client })
+    }
+}
+
 /// What a request that asks for an upgrade may become.
 pub(super) struct Upgrade {
     near: OnUpgrade,
@@ -71,7 +101,13 @@ impl Upgrade {
 /// Copies both ways until both sides have said that they are done, either has gone, nothing has moved for
 /// as long as `idle`, or Larder ceases to listen: a drain does not wait for what has no end of its own. Where one
 /// side is done sending, the other is told, and may go on.
-pub(super) async fn run(upgrade: Upgrade, far: OnUpgrade, idle: Duration, tunnels: Arc<Tunnels>) {
+pub(super) async fn run(
+    upgrade: Upgrade,
+    far: OnUpgrade,
+    idle: Duration,
+    tunnels: Arc<Tunnels>,
+    _permit: Permit,
+) {
     let Upgrade { near, hold: Hold(mut stop) } = upgrade;
     let open = tunnels.open();
     let end = tokio::select! {

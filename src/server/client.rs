@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::life::Life;
 use crate::pace::{Debt, Pace};
+use crate::wire::Frames;
 
 /// How long we listen to a client that was told that we close: it may not have read that yet, and a reset, which
 /// a closed socket answers what still comes with, would take it away. For each so many bytes, and in all.
@@ -36,6 +37,8 @@ pub(super) struct Client<P> {
     debt: Debt,
     /// It has taken nothing since, though there is something.
     stalled: Option<Instant>,
+    /// The heads that come on HTTP/2.
+    heads: Option<Heads>,
     /// It has ended its side.
     ended: bool,
     /// We have ended ours, then.
@@ -46,10 +49,18 @@ pub(super) struct Client<P> {
 }
 
 impl<P> Client<P> {
-    pub(super) fn new(stream: TcpStream, life: Arc<Life>, pace: Pace, place: P) -> Self {
+    /// `heads`: it speaks HTTP/2, and each head has so long.
+    pub(super) fn new(
+        stream: TcpStream,
+        life: Arc<Life>,
+        pace: Pace,
+        heads: Option<Duration>,
+        place: P,
+    ) -> Self {
+        let heads = heads.map(|time| Heads { frames: Frames::default(), time, open: None });
         let (stalled, ended, parting) = (None, false, None);
         let (debt, thrown_away) = (Debt::default(), 0);
-        Self { stream, life, pace, debt, stalled, ended, parting, thrown_away, _place: place }
+        Self { stream, life, pace, debt, stalled, heads, ended, parting, thrown_away, _place: place }
     }
 
     /// What a write came to. Time is read only where the client has not taken all at once.
@@ -75,6 +86,9 @@ impl<P> Client<P> {
     /// the time that is noted here is over.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let begun = *self.parting.get_or_insert_with(Instant::now);
+        if self.life.is_quiet() {
+            return Poll::Ready(Ok(()));
+        }
         let mut scratch = [0; 4096];
         loop {
             let mut buf = ReadBuf::new(&mut scratch);
@@ -92,6 +106,27 @@ impl<P> Client<P> {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+}
+
+/// The heads of a connection of HTTP/2: h2 has no limit for the time from a head's first byte to its last.
+struct Heads {
+    frames: Frames,
+    /// `limits.header_time`
+    time: Duration,
+    /// The one that is on its way.
+    open: Option<u64>,
+}
+
+impl Heads {
+    /// Time is read only where a head does not come at once.
+    fn watch(&mut self, bytes: &[u8], life: &Life) {
+        self.frames.watch(bytes);
+        let open = self.frames.head();
+        if open != self.open {
+            self.open = open;
+            life.await_head(open.map(|_| Instant::now() + self.time));
         }
     }
 }
@@ -122,7 +157,13 @@ impl<P: Unpin> AsyncRead for Client<P> {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         match buf.filled().len().saturating_sub(before) {
             0 => self.ended = true,
-            bytes => self.life.hear(bytes),
+            bytes => {
+                self.life.hear(bytes);
+                let this = &mut *self;
+                if let Some(heads) = &mut this.heads {
+                    heads.watch(buf.filled().get(before..).unwrap_or_default(), &this.life);
+                }
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -183,7 +224,7 @@ mod tests {
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
         let life = Life::new(Instant::now());
-        (peer, Client::new(TcpStream::from_std(stream).unwrap(), Arc::clone(&life), PACE, ()), life)
+        (peer, Client::new(TcpStream::from_std(stream).unwrap(), Arc::clone(&life), PACE, None, ()), life)
     }
 
     #[test]

@@ -33,7 +33,7 @@ use super::watched::{Watch as Scan, Watched};
 use crate::config::Limits;
 use crate::interim::{Answering, Line, Socket};
 use crate::proxy::{self, Host};
-use crate::telemetry::{Cut, Cuts};
+use crate::telemetry::{Cut, Cuts, HeadRefused};
 use crate::worker::Worker;
 
 /// Bytes that the system may hold for a client beyond what is on its way. Left to itself it takes megabytes, and
@@ -87,7 +87,8 @@ pub(super) async fn serve(
     // Gone, or silent for too long: nothing was asked, so there is nobody to answer.
     let Ok(First { is_http2, at }) = first else { return };
     let watch = Watch::new(Arc::clone(&life), &limits, is_http2, at);
-    let client = TokioIo::new(Client::new(stream, Arc::clone(&life), limits.response, place));
+    let heads = is_http2.then_some(limits.header_time);
+    let client = TokioIo::new(Client::new(stream, Arc::clone(&life), limits.response, heads, place));
     let served = Served { worker, peer, life, limits, stop, watch, cuts };
     match is_http2 {
         true => served.http2(client).await,
@@ -143,6 +144,7 @@ struct Served {
 impl Served {
     async fn http1<P: Send + Sync + Unpin + 'static>(self, client: TokioIo<Client<P>>) {
         let Self { worker, peer, life, limits, stop, watch, cuts } = self;
+        let teller = Arc::clone(&worker);
         let line = Line::new(&worker.shared.pseudonym, Arc::clone(&worker.shared.interim));
         let scan = Scan::new(limits.head_size);
         let socket = Socket::new(Watched::new(client, scan.clone()), Arc::clone(&line));
@@ -183,7 +185,10 @@ impl Served {
             .pipeline_flush(false)
             .serve_connection(socket, service)
             .with_upgrades();
-        drive(pin!(connection), life, watch, stop, &cuts).await;
+        let ended = drive(pin!(connection), life, watch, stop, &cuts).await;
+        if let Some(Err(error)) = ended {
+            refused(&teller, peer, &error);
+        }
         // A tunnel is still this client's connection.
         host.over(deaf.deaf()).await;
     }
@@ -218,8 +223,20 @@ impl Served {
             .keep_alive_interval(ALIVE.0)
             .keep_alive_timeout(ALIVE.1)
             .serve_connection(client, service);
-        drive(pin!(connection), life, watch.at_most(limits.requests), stop, &cuts).await;
+        let _client_errors_are_its_own =
+            drive(pin!(connection), life, watch.at_most(limits.requests), stop, &cuts).await;
     }
+}
+
+/// What hyper has refused to take for a request is told here: nobody else has seen it. Other errors are the client's
+/// own, or have been met by a request.
+fn refused(worker: &Worker, peer: IpAddr, error: &hyper::Error) {
+    let why = match error.is_parse_too_large() {
+        true => HeadRefused::TooLong,
+        false if error.is_parse() => HeadRefused::Malformed,
+        false => return,
+    };
+    worker.shared.heads.refused(why, peer, &error.to_string(), worker.mono());
 }
 
 /// A connection that can be asked to end: what is being answered is, nothing new is taken.
@@ -257,22 +274,23 @@ where
 }
 
 /// Drives a connection until it ends, Larder stops, or one of its limits is reached.
+/// What it has ended with, if that was hyper's word.
 async fn drive<C: Ending>(
     mut connection: Pin<&mut C>,
     life: Arc<Life>,
     mut watch: Watch,
     mut stop: Stop,
     cuts: &Cuts,
-) {
+) -> Option<C::Output> {
     let mut stopped = false;
     loop {
         // The watch comes last: it looks at what the connection has done.
         let due = tokio::select! {
             biased;
-            _client_errors_are_its_own = connection.as_mut() => {
+            ended = connection.as_mut() => {
                 // Where it was upgraded, its socket lives on, and is nobody's to throw anything away of.
                 life.hush();
-                return;
+                return Some(ended);
             }
             lame_duck = stop.leaving(), if !stopped => {
                 stopped = true;
@@ -297,6 +315,12 @@ async fn drive<C: Ending>(
             // On HTTP/2 there is no answer to nothing: RFC 9113 §6.8 has GOAWAY for it.
             Due::Head if watch.is_http2() => ask_to_end(&mut connection, &mut watch),
             Due::Requests => ask_to_end(&mut connection, &mut watch),
+            // Its place is another's already. Who has been active just now may still be at reading.
+            Due::MadeRoom if !life.is_running() && !life.is_stalled() && watch.is_long_over() => {
+                life.hush();
+                ask_to_end(&mut connection, &mut watch);
+                return told(connection).await;
+            }
             Due::Idle | Due::MadeRoom => {
                 if !life.is_running() {
                     life.hush();
@@ -308,8 +332,21 @@ async fn drive<C: Ending>(
                 life.be_late();
                 return told(connection).await;
             }
-            Due::Stalled => return life.break_off(),
-            Due::Head | Due::Parted | Due::Flooded => return,
+            Due::Stalled => {
+                life.break_off();
+                return None;
+            }
+            // No frame but its next may come, so nothing that is waited for can: GOAWAY, and closed.
+            Due::Broken => {
+                ask_to_end(&mut connection, &mut watch);
+                return told(connection).await;
+            }
+            // It was waiting for its client to close, and may know why.
+            Due::Parted => {
+                life.hush();
+                return told(connection).await;
+            }
+            Due::Head | Due::Flooded => return None,
         }
     }
 }
@@ -320,22 +357,69 @@ fn ask_to_end<C: Ending>(connection: &mut Pin<&mut C>, watch: &mut Watch) {
 }
 
 /// Drives a connection once more, so that what it has to say now is said.
-async fn told<C: Future>(mut connection: Pin<&mut C>) {
-    std::future::poll_fn(|cx| {
-        let _whether_or_not_it_has_ended = connection.as_mut().poll(cx);
-        Poll::Ready(())
+async fn told<C: Future>(mut connection: Pin<&mut C>) -> Option<C::Output> {
+    std::future::poll_fn(|cx| match connection.as_mut().poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+        Poll::Pending => Poll::Ready(None),
     })
-    .await;
+    .await
 }
 
 fn cut(due: Due) -> Option<Cut> {
     match due {
-        Due::Head => Some(Cut::Head),
+        Due::Head | Due::Broken => Some(Cut::Head),
         Due::Idle => Some(Cut::Idle),
         Due::Stalled => Some(Cut::SlowReader),
         Due::Flooded => Some(Cut::TakenBack),
         Due::Requests => Some(Cut::Requests),
         Due::MadeRoom => Some(Cut::MadeRoom),
         Due::Parted => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::super::stop::Phase;
+    use super::*;
+    use crate::config::Config;
+
+    /// A connection that does not end by itself, like one of HTTP/2 whose client answers no ping.
+    struct Deaf {
+        asked: bool,
+    }
+
+    impl Future for Deaf {
+        type Output = Result<(), hyper::Error>;
+
+        fn poll(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+            Poll::Pending
+        }
+    }
+
+    impl Ending for Deaf {
+        fn end(mut self: Pin<&mut Self>) {
+            self.asked = true;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_made_room_is_closed_at_once_and_has_a_moment_only_where_something_moved_just_now() {
+        let text = "[upstream.a]\nservers = [\"http://h\"]\n[[route]]\nname = \"r\"\nupstream = \"a\"\nmatch = { path = \"/*\" }";
+        let limits = Config::parse(text, "test", &|_| None).unwrap().limits;
+        for (unused, closed_after) in [(3, 0), (0, 2)] {
+            let life = Life::new(Instant::now());
+            let (_serving, stop) = tokio::sync::watch::channel(Phase::Serving);
+            let watch = Watch::new(Arc::clone(&life), &limits, true, Instant::now());
+            advance(Duration::from_secs(unused)).await;
+            assert!(life.make_room());
+            let begun = Instant::now();
+            let mut connection = pin!(Deaf { asked: false });
+            let ended = drive(connection.as_mut(), life, watch, Stop(stop), &Cuts::default()).await;
+            assert!(ended.is_none());
+            assert!(connection.asked, "it is told");
+            assert_eq!(begun.elapsed().as_secs(), closed_after);
+        }
     }
 }

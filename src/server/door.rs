@@ -17,8 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::places::{Claim, Place};
+use super::places::Place;
 use super::{Thread, connection, introduce};
+use crate::rate::Hold;
 use crate::telemetry::{Cut, supervise};
 use crate::worker::{Shared, Worker};
 
@@ -116,82 +117,116 @@ impl Guest {
         }
     }
 
+    /// The address is asked about first: who has as many connections as it may has nobody evicted.
     fn knock(self, stream: TcpStream, peer: SocketAddr) {
         let peer = peer.ip().to_canonical();
-        if let Some(place) = self.thread.places.admit(self.worker.index) {
-            tokio::spawn(self.come_in(stream, peer, place));
-        } else if let Some(seat) = self.thread.places.anteroom() {
-            tokio::spawn(self.wait(stream, peer, seat));
+        if self.introduced {
+            return self.knock_introduced(stream, peer);
+        }
+        let claim = self.claim(peer).ok();
+        let place = claim.as_ref().and_then(|_| self.thread.places.admit(self.worker.index));
+        match (claim, place) {
+            (Some(claim), Some(place)) => {
+                tokio::spawn(self.come_in(stream, peer, claim, place));
+            }
+            (claim, _) => self.knock_again(stream, peer, claim),
+        }
+    }
+
+    /// Whose it is can only be told from its header, which is read in a free place or in the anteroom: who is not
+    /// known yet has nobody evicted, unless the anteroom is taken by others who say nothing.
+    fn knock_introduced(self, stream: TcpStream, peer: IpAddr) {
+        let places = &self.thread.places;
+        if let Some(place) = places.admit_free(self.worker.index) {
+            tokio::spawn(self.be_introduced(stream, peer, Held::Place(place)));
+        } else if let Some(seat) = places.anteroom() {
+            tokio::spawn(self.be_introduced(stream, peer, Held::Seat(seat)));
+        } else if let Some(place) = places.admit(self.worker.index) {
+            tokio::spawn(self.be_introduced(stream, peer, Held::Place(place)));
         } else {
-            // More of them than are waited with: not worth a descriptor.
             self.worker.shared.cuts.count(Cut::Refused);
         }
     }
 
-    /// A place may be about to be free: a client that closes one connection and opens another is faster than
-    /// we are in seeing that the first has ended.
-    async fn wait(self, stream: TcpStream, peer: IpAddr, _seat: OwnedSemaphorePermit) {
-        let until = Instant::now() + WAIT.0;
-        while Instant::now() < until {
-            sleep(WAIT.1).await;
-            if let Some(place) = self.thread.places.admit(self.worker.index) {
-                drop(_seat);
-                return self.come_in(stream, peer, place).await;
-            }
-        }
-        self.worker.shared.cuts.count(Cut::Refused);
-        turn_away(stream, NO_PLACE).await;
-    }
-
-    async fn come_in(self, mut stream: TcpStream, peer: IpAddr, place: Place) {
-        let stop = self.thread.stop.clone();
-        let client = match self.introduced {
-            true => tokio::select! {
-                client = introduce::client(&self.worker, &mut stream, peer, stop.clone()) => client,
+    async fn be_introduced(self, mut stream: TcpStream, peer: IpAddr, held: Held) {
+        let client = introduce::client(&self.worker, &mut stream, peer, self.thread.stop.clone());
+        let client = match &held {
+            Held::Seat(_) => client.await,
+            Held::Place(place) => tokio::select! {
+                client = client => client,
                 () = place.life().asked_to_leave() => {
                     self.worker.shared.cuts.count(Cut::MadeRoom);
                     None
                 }
             },
-            false => Some(peer),
         };
         let Some(client) = client else { return };
-        let claim = match self.claim_in_time(client).await {
-            Ok(claim) => claim,
-            Err(seat) => {
-                self.worker.shared.cuts.count(Cut::RefusedAddress);
-                // It is not to keep a place from others while it hears why.
+        let claim = self.claim(client).ok();
+        match (claim, held) {
+            (Some(claim), Held::Place(place)) => self.come_in(stream, client, claim, place).await,
+            (claim, Held::Seat(seat)) => self.wait(stream, client, claim, seat).await,
+            (None, Held::Place(place)) => {
+                // It is not to keep a place from others while it waits, or hears why it need not.
                 drop(place);
-                if seat.is_some() {
-                    turn_away(stream, NO_MORE).await;
+                match self.thread.places.anteroom() {
+                    Some(seat) => self.wait(stream, client, None, seat).await,
+                    None => self.worker.shared.cuts.count(Cut::RefusedAddress),
                 }
-                return;
             }
-        };
-        let Self { worker, _busy, open, .. } = self;
-        let life = Arc::clone(place.life());
-        connection::serve(worker, stream, client, stop, life, (place, claim, open)).await;
+        }
     }
 
-    /// A claim may be about to be free, as a place may: whoever has made room, or has closed one connection and
-    /// opened another, holds its own until we have seen its end. If not, a seat to hear why, where there is one.
-    async fn claim_in_time(&self, client: IpAddr) -> Result<Option<Claim>, Option<OwnedSemaphorePermit>> {
-        if let Ok(claim) = self.claim(client) {
-            return Ok(claim);
+    /// Waits for what is wanting, where there is a seat for it.
+    fn knock_again(self, stream: TcpStream, client: IpAddr, claim: Option<Admitted>) {
+        if let Some(seat) = self.thread.places.anteroom() {
+            tokio::spawn(self.wait(stream, client, claim, seat));
+        } else {
+            // More of them than are waited with: not worth a descriptor.
+            self.worker.shared.cuts.count(refusal(claim.as_ref()));
         }
-        let Some(seat) = self.thread.places.anteroom() else { return Err(None) };
+    }
+
+    /// A place may be about to be free, and so may a claim: a client that closes one connection and opens another is
+    /// faster than we are in seeing that the first has ended.
+    async fn wait(
+        self,
+        stream: TcpStream,
+        client: IpAddr,
+        mut claim: Option<Admitted>,
+        seat: OwnedSemaphorePermit,
+    ) {
         let until = Instant::now() + WAIT.0;
-        while Instant::now() < until {
-            sleep(WAIT.1).await;
-            if let Ok(claim) = self.claim(client) {
-                return Ok(claim);
+        loop {
+            claim = claim.or_else(|| self.claim(client).ok());
+            let place = claim.as_ref().and_then(|_| self.thread.places.admit(self.worker.index));
+            claim = match (claim, place) {
+                (Some(claim), Some(place)) => {
+                    drop(seat);
+                    return self.come_in(stream, client, claim, place).await;
+                }
+                (claim, _) => claim,
+            };
+            if Instant::now() >= until {
+                break;
             }
+            sleep(WAIT.1).await;
         }
-        Err(Some(seat))
+        self.worker.shared.cuts.count(refusal(claim.as_ref()));
+        let why = if claim.is_some() { NO_PLACE } else { NO_MORE };
+        // Others of its address are not to wait for what it will not use.
+        drop(claim);
+        turn_away(stream, why).await;
+        drop(seat);
+    }
+
+    async fn come_in(self, stream: TcpStream, client: IpAddr, claim: Admitted, place: Place) {
+        let Self { thread, worker, _busy, open, .. } = self;
+        let life = Arc::clone(place.life());
+        connection::serve(worker, stream, client, thread.stop, life, (place, claim, open)).await;
     }
 
     /// A trusted proxy has everybody's connections, and no limit but that of all.
-    fn claim(&self, client: IpAddr) -> Result<Option<Claim>, NoMore> {
+    fn claim(&self, client: IpAddr) -> Result<Admitted, NoMore> {
         let snapshot = self.worker.shared.snapshot.load();
         if snapshot.config.trusts(client) {
             return Ok(None);
@@ -202,8 +237,22 @@ impl Guest {
     }
 }
 
+/// An address may have one more connection; `None` where it is not counted.
+type Admitted = Option<Hold>;
+
 /// An address has as many connections as it may.
 struct NoMore;
+
+/// What a connection holds while it is not known whose it is.
+enum Held {
+    Place(Place),
+    Seat(OwnedSemaphorePermit),
+}
+
+/// Why somebody is not let in who has this claim, or none.
+fn refusal(claim: Option<&Admitted>) -> Cut {
+    if claim.is_some() { Cut::Refused } else { Cut::RefusedAddress }
+}
 
 /// Says why not, once something was asked, and listens until it was heard.
 async fn turn_away(mut stream: TcpStream, why: &[u8]) {

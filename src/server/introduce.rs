@@ -36,7 +36,7 @@ pub(super) async fn client(
     // Where some are trusted, another that could name itself as one of them would be believed in all
     // that it says of its way. Where nobody is, a name is only a name.
     if !config.trusted_proxies.is_empty() && !config.trusts(peer) {
-        worker.shared.proxy_headers.refused(HeaderRefused::Untrusted);
+        worker.shared.proxy_headers.refused(HeaderRefused::Untrusted, peer, worker.mono());
         return None;
     }
     let read = tokio::select! {
@@ -46,7 +46,7 @@ pub(super) async fn client(
     match read.unwrap_or(Err(HeaderRefused::Late)) {
         Ok(named) => Some(named.unwrap_or(peer)),
         Err(why) => {
-            worker.shared.proxy_headers.refused(why);
+            worker.shared.proxy_headers.refused(why, peer, worker.mono());
             None
         }
     }

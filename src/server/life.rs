@@ -50,6 +50,8 @@ pub(super) struct Life {
     stalled: AtomicU64,
     /// When a client is given up that has been told everything and does not close; [`NEVER`] before.
     parting: AtomicU64,
+    /// When a client of HTTP/2 is given up whose head is on its way; [`NEVER`] while none is.
+    head: AtomicU64,
     /// Nobody is owed a word any more.
     quiet: AtomicBool,
     /// The client is to be told that its head is late.
@@ -79,6 +81,7 @@ impl Life {
             read: AtomicU64::new(0),
             stalled: AtomicU64::new(NEVER),
             parting: AtomicU64::new(NEVER),
+            head: AtomicU64::new(NEVER),
             quiet: AtomicBool::new(false),
             late: AtomicBool::new(false),
             broken: AtomicBool::new(false),
@@ -148,6 +151,11 @@ impl Life {
     /// All has been said, and the client is given until then to have heard it.
     pub(super) fn part(&self, until: Instant) {
         self.parting.store(self.since_opened(until), Ordering::Relaxed);
+    }
+
+    /// A head is on its way on a connection of HTTP/2, and may be until then; `None`: none is.
+    pub(super) fn await_head(&self, until: Option<Instant>) {
+        self.head.store(until.map_or(NEVER, |until| self.since_opened(until)), Ordering::Relaxed);
     }
 
     /// From now on the connection may end without a word.
@@ -253,6 +261,8 @@ enum Phase {
 pub(super) enum Due {
     /// `limits.header_time`
     Head,
+    /// The same, of a head that keeps all other requests of an HTTP/2 connection waiting.
+    Broken,
     /// `limits.idle_time`
     Idle,
     /// `limits.requests`
@@ -328,6 +338,11 @@ impl Watch {
 
     pub(super) fn is_http2(&self) -> bool {
         self.http2
+    }
+
+    /// Whether nothing has happened on it for as long as it would be given to end: that may be done at once.
+    pub(super) fn is_long_over(&self) -> bool {
+        self.since.elapsed() >= FAREWELL
     }
 
     pub(super) fn is_leaving(&self) -> bool {
@@ -421,7 +436,9 @@ impl Watch {
             Phase::Idle => Some((self.since + self.limits.idle, Due::Idle)),
         };
         let stalled = self.life.at(&self.life.stalled).map(|at| (at, Due::Stalled));
-        phase.into_iter().chain(stalled).min_by_key(|(at, _)| *at)
+        // Who takes nothing is not read from, which has its own limit.
+        let head = self.life.at(&self.life.head).filter(|_| stalled.is_none()).map(|at| (at, Due::Broken));
+        phase.into_iter().chain(stalled).chain(head).min_by_key(|(at, _)| *at)
     }
 }
 

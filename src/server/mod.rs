@@ -37,7 +37,7 @@ use crate::clock::Clock;
 use crate::config::{Access, Config};
 use crate::flight::Flights;
 use crate::store::{Memory, Purges, Searches};
-use crate::telemetry::{AccessLog, Form, Hints, ProxyHeaders};
+use crate::telemetry::{AccessLog, Form, Heads, Hints, ProxyHeaders};
 use crate::worker::{Doubts, NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot};
 
 pub use listen::StartError;
@@ -149,8 +149,10 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         interim: Arc::default(),
         cuts: Arc::default(),
         proxy_headers: ProxyHeaders::default(),
+        heads: Heads::default(),
         tunnels: Arc::default(),
         hints: Hints::default(),
+        tunnels_held: Arc::default(),
         connections: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         tiers: Mutex::new(Vec::new()),

@@ -6,7 +6,7 @@
 //! Must not know: sockets, or how a connection ends.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::life::Life;
 use crate::config::Config;
+use crate::rate::{Hold, Holds};
 
 /// Unused connections whose order is kept for those who come next.
 const CANDIDATES: usize = 1024;
@@ -24,25 +25,26 @@ const CANDIDATES: usize = 1024;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Connections that have no place and may wait a moment for it, or for the words that there is none.
 const ANTEROOM: usize = 128;
-/// Tables of addresses, each with a lock of its own.
-const SHARDS: usize = 16;
-/// Bits of an IPv6 address that count: the rest is for each customer to choose from, 2⁶⁴ times.
-const PREFIX: u32 = 64;
+/// Connections that have handed on their place and may still have their socket: as long as there are so many, nobody
+/// else makes room.
+const LEAVING: usize = 128;
 /// Descriptors for what is neither a client's nor an origin's connection: listeners, Redis, logs, the file of
 /// a reload.
-const OTHER_FILES: usize = 128 + ANTEROOM;
+const OTHER_FILES: usize = 128 + ANTEROOM + LEAVING;
 
 /// The places for connections, of all threads together.
 pub(super) struct Places {
     most: usize,
     /// Taken places. Whoever makes room hands its place on, so it is not counted twice.
     taken: AtomicUsize,
+    /// Those who have handed theirs on, and whose sockets are not closed yet.
+    leaving: AtomicUsize,
     opened: Instant,
     next: AtomicU64,
     /// Every open connection by its number, for each thread.
     open: Vec<Mutex<HashMap<u64, Arc<Life>>>>,
     unused: Mutex<Unused>,
-    addresses: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
+    addresses: Arc<Holds>,
     /// For those who have no place.
     anteroom: Arc<Semaphore>,
 }
@@ -61,11 +63,12 @@ impl Places {
         Arc::new(Self {
             most,
             taken: AtomicUsize::new(0),
+            leaving: AtomicUsize::new(0),
             opened: Instant::now(),
             next: AtomicU64::new(0),
             open: (0..threads.max(1)).map(|_| Mutex::default()).collect(),
             unused: Mutex::default(),
-            addresses: std::array::from_fn(|_| Mutex::default()),
+            addresses: Arc::default(),
             anteroom: Arc::new(Semaphore::new(ANTEROOM)),
         })
     }
@@ -73,30 +76,44 @@ impl Places {
     /// A place for a connection that `thread` has accepted, at another's cost where all are taken. `None`
     /// where none of those is unused.
     pub(super) fn admit(self: &Arc<Self>, thread: usize) -> Option<Place> {
+        self.admit_free(thread).or_else(|| self.make_room().then(|| self.place(thread)))
+    }
+
+    /// The same where that is at nobody's cost.
+    pub(super) fn admit_free(self: &Arc<Self>, thread: usize) -> Option<Place> {
         let free = self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
             (taken < self.most).then_some(taken + 1)
         });
-        if free.is_err() && !self.make_room() {
-            return None;
-        }
+        free.is_ok().then(|| self.place(thread))
+    }
+
+    /// A place that has been taken already.
+    fn place(self: &Arc<Self>, thread: usize) -> Place {
         let life = Life::new(self.opened);
         let (thread, number) = (thread % self.open.len().max(1), self.next.fetch_add(1, Ordering::Relaxed));
         if let Some(open) = self.open.get(thread) {
             open.lock().insert(number, Arc::clone(&life));
         }
-        Some(Place { places: Arc::clone(self), thread, number, life })
+        Place { places: Arc::clone(self), thread, number, life }
     }
 
     /// Has the connection that has been unused for longest end, and keeps its place for the caller, who must
-    /// take it.
-    pub(super) fn make_room(&self) -> bool {
+    /// take it. `false` also where many who have been told to are still there: their sockets count.
+    fn make_room(&self) -> bool {
         let mut unused = self.unused.lock();
+        // They become more under this lock only.
+        if self.leaving.load(Ordering::Acquire) >= LEAVING {
+            return false;
+        }
         loop {
             while let Some((since, life)) = unused.queue.pop_front() {
                 // Not where something was asked on it meanwhile.
+                // Counted before it is told: it may be gone at once.
+                self.leaving.fetch_add(1, Ordering::AcqRel);
                 if life.unused_since() == Some(since) && life.make_room() {
                     return true;
                 }
+                self.leaving.fetch_sub(1, Ordering::AcqRel);
             }
             let now = Instant::now();
             if unused.nobody.is_some_and(|at| now.duration_since(at) < LOOK_AGAIN) {
@@ -140,35 +157,8 @@ impl Places {
     }
 
     /// One of at most `most` connections of `client`. `None` where it has as many.
-    pub(super) fn claim(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<Claim> {
-        let address = network(client);
-        let mut addresses = self.shard(&address)?.lock();
-        let count = addresses.entry(address).or_insert(0);
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Claim { places: Arc::clone(self), address })
-    }
-
-    fn shard(&self, address: &IpAddr) -> Option<&Mutex<HashMap<IpAddr, usize>>> {
-        let last = match address {
-            IpAddr::V4(address) => u32::from(*address) as usize,
-            // The last bits of the part that counts.
-            IpAddr::V6(address) => (u128::from(*address) >> (128 - PREFIX)) as usize,
-        };
-        self.addresses.get(last % SHARDS)
-    }
-}
-
-/// What of an address tells one client from another.
-fn network(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(address) => {
-            let kept = u128::MAX << (128 - PREFIX);
-            IpAddr::V6(Ipv6Addr::from(u128::from(address) & kept))
-        }
+    pub(super) fn claim(&self, client: IpAddr, most: usize) -> Option<Hold> {
+        self.addresses.take(client, most)
     }
 }
 
@@ -215,28 +205,8 @@ impl Drop for Place {
             open.lock().remove(&self.number);
         }
         // Its place is its own no more where it was given to another; and cannot be, from now on.
-        if self.life.make_room() {
-            self.places.taken.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-}
-
-/// A client's claim to one of its connections.
-pub(super) struct Claim {
-    places: Arc<Places>,
-    address: IpAddr,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let Some(shard) = self.places.shard(&self.address) else { return };
-        let mut addresses = shard.lock();
-        if let Some(count) = addresses.get_mut(&self.address) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                addresses.remove(&self.address);
-            }
-        }
+        let count = if self.life.make_room() { &self.places.taken } else { &self.places.leaving };
+        count.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -252,6 +222,10 @@ mod tests {
     /// A connection on which something is being asked.
     fn busy(place: &Place) -> Running {
         place.life().begin().1
+    }
+
+    fn count(count: &AtomicUsize) -> usize {
+        count.load(Ordering::Relaxed)
     }
 
     async fn later() {
@@ -304,8 +278,9 @@ mod tests {
         let places = places(3);
         for _ in 0..1000 {
             let held: Vec<_> = (0..7).map(|number| places.admit(number).unwrap()).collect();
+            assert_eq!((count(&places.taken), count(&places.leaving)), (3, 4));
             drop(held);
-            assert_eq!(places.taken.load(Ordering::Relaxed), 0);
+            assert_eq!((count(&places.taken), count(&places.leaving)), (0, 0));
             assert!(places.open.iter().all(|open| open.lock().is_empty()));
         }
     }
@@ -320,7 +295,21 @@ mod tests {
         }
         assert!(held.iter().all(|place| place.life().has_made_room()));
         drop(held);
-        assert_eq!(places.taken.load(Ordering::Relaxed), 0);
+        assert_eq!((count(&places.taken), count(&places.leaving)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_evicted_count_until_their_sockets_are_closed() {
+        let places = places(LEAVING * 2);
+        let mut held: Vec<_> = (0..LEAVING * 2).map(|number| places.admit(number).unwrap()).collect();
+        let newcomers: Vec<_> = (0..LEAVING).map(|number| places.admit(number).unwrap()).collect();
+        later().await;
+        assert!(places.admit(0).is_none(), "as many as may are still to be closed");
+        let evicted = held.iter().position(|place| place.life().has_made_room()).unwrap();
+        drop(held.remove(evicted));
+        let _next = places.admit(0).unwrap();
+        assert!(places.admit(0).is_none());
+        drop((held, newcomers));
     }
 
     #[tokio::test(start_paused = true)]
@@ -349,25 +338,11 @@ mod tests {
             held.push(places.admit(number).unwrap());
         }
         let mut newcomers = Vec::new();
-        for (number, place) in held.iter().enumerate() {
+        for (number, place) in held.into_iter().enumerate() {
             tokio::time::advance(Duration::from_millis(1)).await;
             newcomers.push(places.admit(0).unwrap());
             assert!(place.life().has_made_room(), "{number}");
         }
-    }
-
-    #[test]
-    fn an_address_has_its_own_and_counts_for_itself() {
-        let places = places(9);
-        let of = |text: &str| places.claim(text.parse().unwrap(), 2);
-        let held = [of("192.0.2.1"), of("192.0.2.1"), of("192.0.2.2"), of("2001:db8::1"), of("2001:db8::2")];
-        assert!(held.iter().all(Option::is_some));
-        assert!(of("192.0.2.1").is_none());
-        assert!(of("2001:db8::ffff:3").is_none(), "the same network");
-        assert!(of("2001:db8:0:1::1").is_some());
-        drop(held);
-        assert!(of("192.0.2.1").is_some() && of("2001:db8::3").is_some());
-        assert!(places.addresses.iter().all(|shard| shard.lock().is_empty()));
     }
 
     #[test]

@@ -3,15 +3,15 @@
 //! Knows that hyper gives out requests in the order of their heads, and that nothing of a request
 //! reaches it before the scanner has seen it. Must not know: what is done with a verdict.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBufCursor, Write};
 use parking_lot::Mutex;
 
+use crate::scratch;
 use crate::wire::{Fault, Requests};
 
 /// Bytes that are read at a time: what a socket has waiting for a busy thread, and no more than hyper
@@ -21,11 +21,6 @@ const PIECE: usize = 32 * 1024;
 /// What hyper finds wrong wherever it is in a chunked body but in a chunk's data, and answers with an error
 /// of the body: in place of what it would take, and the scanner does not.
 const BREAK: &[u8] = b"\r\r";
-
-thread_local! {
-    /// Where they are looked at before hyper gets them. One for each thread: nothing waits in it.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into());
-}
 
 /// What the scanner has seen of a connection; shared by its socket and its requests.
 #[derive(Clone)]
@@ -71,9 +66,8 @@ impl<T: Read + Unpin> Read for Watched<T> {
         if self.watch.0.lock().fault() == Some(Fault::Chunks) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, Fault::Chunks.as_str())));
         }
-        SCRATCH.with_borrow_mut(|scratch| {
-            let room = scratch.len().min(buf.remaining().saturating_sub(BREAK.len()).max(1));
-            let mut piece = ReadBuf::new(scratch.get_mut(..room).unwrap_or_default());
+        let room = buf.remaining().saturating_sub(BREAK.len()).clamp(1, PIECE);
+        scratch::with(room, |mut piece| {
             ready!(Pin::new(&mut self.io).poll_read(cx, piece.unfilled()))?;
             let piece = piece.filled();
             let good = self.watch.0.lock().watch(piece);

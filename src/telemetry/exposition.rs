@@ -13,6 +13,7 @@ use super::families::{self as f, Family};
 use super::gauges::{
     BREAKER_STATES, CodingGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged,
 };
+use super::heads::HeadRefused;
 use super::histogram::Histogram;
 use super::metrics::{ANSWERS, NONE, RouteCounts, Snapshot};
 use super::outcome::{Kind, Tier};
@@ -96,6 +97,10 @@ fn process(page: &mut Page, snapshot: &Snapshot, gauges: &Gauges) {
     let mut refused = page.family(&f::PROXY_HEADERS);
     for (why, count) in HeaderRefused::ALL.iter().zip(gauges.proxy_headers) {
         refused.put(&[("reason", why.as_str())], count);
+    }
+    let mut heads = page.family(&f::HEADS);
+    for (why, count) in HeadRefused::ALL.iter().zip(gauges.heads) {
+        heads.put(&[("reason", why.as_str())], count);
     }
     let mut cuts = page.family(&f::CUTS);
     for (why, count) in Cut::ALL.iter().zip(gauges.cuts) {
@@ -315,6 +320,7 @@ mod tests {
             coding: CodingGauges { encoded: 3, ..CodingGauges::default() },
             connections: 5,
             proxy_headers: [1, 2, 3, 4, 5, 6, 7],
+            heads: [8, 9],
             tunnels: 2,
             tunnels_ended: [3, 2, 1],
             interim_passed: 6,
@@ -387,6 +393,8 @@ mod tests {
             (r#"larder_upstream_connections{upstream="api",server="http://a:1",state="busy"}"#, 4.0),
             (r#"larder_upstream_connects_total{upstream="api",server="http://b:1"}"#, 4.0),
             ("process_start_time_seconds", 1_709_210_096.789),
+            (r#"larder_heads_refused_total{reason="malformed"}"#, 8.0),
+            (r#"larder_heads_refused_total{reason="too-long"}"#, 9.0),
             ("larder_fetches_in_flight", 9.0),
             ("larder_tasks", 10.0),
             ("larder_panics_total", 8.0),

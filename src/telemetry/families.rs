@@ -90,6 +90,8 @@ families! {
         "Tunnels that have ended, by end: closed by either side, idle for limits.tunnel_idle, or stopped with Larder.";
     PROXY_HEADERS: Counter "larder_proxy_headers_refused_total"
         "Connections closed since they did not begin with a good header of the PROXY protocol, by reason.";
+    HEADS: Counter "larder_heads_refused_total"
+        "Heads of HTTP/1 requests that were answered 400, 414 or 431 before they were requests, and are in no other count, by reason.";
     CUTS: Counter "larder_connections_ended_total"
         "Connections of clients, and streams of them, that Larder ended before the client did, by the limit that was reached.";
     INTERIM: Counter "larder_interim_responses_total"

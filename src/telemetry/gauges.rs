@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::cuts::Cut;
+use super::heads::HeadRefused;
 use super::proxy_headers::HeaderRefused;
 use super::tunnels::TunnelEnd;
 use crate::clock::Timestamp;
@@ -36,6 +37,8 @@ pub struct Gauges {
     /// Connections closed for want of a good header of the PROXY protocol, in the order of
     /// [`HeaderRefused::ALL`].
     pub proxy_headers: [u64; HeaderRefused::ALL.len()],
+    /// Heads that were refused before they were requests, in the order of [`HeadRefused::ALL`].
+    pub heads: [u64; HeadRefused::ALL.len()],
     /// Interim responses handed to clients' sockets.
     pub interim_passed: u64,
     /// Connections that were ended, in the order of [`Cut::ALL`].

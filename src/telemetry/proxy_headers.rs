@@ -1,8 +1,12 @@
 //! Connections that were closed since they did not begin with a good header of the PROXY protocol.
 //!
-//! Knows every reason, and counts them. Must not know: how a header is read, or by whom.
+//! Knows every reason, counts them, and tells of them in the log. Must not know: how a header is read, or by whom.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::paced::Paced;
+use crate::clock::Mono;
 
 /// Why a connection to a listener with `proxy_protocol` was closed before anything was asked on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,19 +55,27 @@ impl HeaderRefused {
 
 /// How often each.
 #[derive(Debug, Default)]
-pub struct ProxyHeaders([AtomicU64; HeaderRefused::ALL.len()]);
+pub struct ProxyHeaders {
+    counts: [AtomicU64; HeaderRefused::ALL.len()],
+    told: Paced,
+}
 
 impl ProxyHeaders {
-    /// Counts one.
-    pub fn refused(&self, why: HeaderRefused) {
-        if let Some(count) = self.0.get(why as usize) {
+    /// Counts one, and tells of it, unless one was told just now: a balancer that is set up wrongly has each of its
+    /// connections refused.
+    pub fn refused(&self, why: HeaderRefused, peer: IpAddr, now: Mono) {
+        if let Some(count) = self.counts.get(why as usize) {
             count.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(left_out) = self.told.due(now) {
+            let reason = why.as_str();
+            tracing::warn!(target: "larder::server", %peer, reason, left_out, "no good header of the PROXY protocol");
         }
     }
 
     /// The counts, in the order of [`HeaderRefused::ALL`].
     pub fn counts(&self) -> [u64; HeaderRefused::ALL.len()] {
-        self.0.each_ref().map(|count| count.load(Ordering::Relaxed))
+        self.counts.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 }
 
@@ -73,9 +85,9 @@ mod tests {
 
     #[test]
     fn each_reason_is_counted_in_its_place() {
-        let headers = ProxyHeaders::default();
+        let (headers, peer) = (ProxyHeaders::default(), IpAddr::from([192, 0, 2, 1]));
         for (times, why) in HeaderRefused::ALL.into_iter().enumerate() {
-            (0..times).for_each(|_| headers.refused(why));
+            (0..times).for_each(|_| headers.refused(why, peer, Mono::from_nanos(0)));
         }
         assert_eq!(headers.counts(), [0, 1, 2, 3, 4, 5, 6]);
     }

@@ -19,6 +19,7 @@ use super::connection::Conn;
 use super::error::{self, OriginError, Place};
 use super::upload::{Refused, Upload};
 use crate::fields::trailers;
+use crate::pace::Pace;
 
 /// Pieces of a response's body that are smaller than this are given out in memory of their own, bytes.
 ///
@@ -69,6 +70,14 @@ impl RequestBody {
         match body.is_end_stream() {
             true => Self::empty(),
             false => Self { source: Source::Other(Box::pin(body)), sent: None },
+        }
+    }
+
+    /// The same body, held to another pace too from when it is first asked for: what came before pays for nothing.
+    pub fn hurried(self, pace: Pace) -> Self {
+        match self.is_at_hand() {
+            true => self,
+            false => Self::other(Upload::new(self, pace, u64::MAX)),
         }
     }
 

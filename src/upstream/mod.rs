@@ -30,6 +30,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::Clock;
@@ -51,6 +52,8 @@ pub struct Upstream {
     /// How often the kept connections are looked at.
     tick: Duration,
     pools: Vec<Arc<Pool>>,
+    /// `pool.max_tunnels`
+    tunnels: Arc<Semaphore>,
     /// Counted up to take turns among servers equally busy.
     turn: AtomicUsize,
     workers: usize,
@@ -63,6 +66,11 @@ impl Upstream {
     /// should go to a request that may be slow to send its body.
     pub fn is_in_demand(&self) -> bool {
         self.pools.iter().any(|pool| pool.is_in_demand())
+    }
+
+    /// The right to one tunnel, until it is dropped; `None` where there are as many as may (`pool.max_tunnels`).
+    pub fn tunnel(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.tunnels).try_acquire_owned().ok()
     }
 
     /// An upstream without connections yet; `workers` threads will use it.
@@ -90,6 +98,7 @@ impl Upstream {
             timeout: cfg.timeout,
             tick: tick(&cfg.pool),
             pools: pools.collect(),
+            tunnels: Arc::new(Semaphore::new(cfg.pool.max_tunnels.min(Semaphore::MAX_PERMITS))),
             turn: AtomicUsize::new(0),
             workers,
             clock,

@@ -13,7 +13,6 @@
 //! that would wait asks the kernel itself. What comes within this very turn, between that question and the
 //! first write, cannot be told from an answer by anybody.
 
-use std::cell::RefCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -23,22 +22,13 @@ use std::task::{Context, Poll, ready};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::body::Sent;
 use super::pool::Slot;
 use super::watch::Watch;
+use crate::scratch;
 use crate::wire::{Flaw, ResponseScanner};
-
-/// Bytes of one read at most; hyper asks for no more than its own buffer holds.
-const READ: usize = 64 * 1024;
-
-thread_local! {
-    /// What has been read, on its way through the scanner to hyper: of hyper's own buffer nobody may look at
-    /// what has been put there without `unsafe`.
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
-}
 
 /// A TCP connection that gives its slot back when it is dropped.
 ///
@@ -126,10 +116,8 @@ impl Read for Socket {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let most = buf.remaining().min(scratch.len());
-            let mut read = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
-            let polled = Pin::new(self.stream.inner_mut()).poll_read(cx, &mut read);
+        scratch::with(buf.remaining(), |mut read| {
+            let polled = self.stream().poll_read(cx, read.unfilled());
             if polled.is_pending() && self.scanner.is_idle() {
                 return match self.peek() {
                     // Its end: hyper sees it as if it had been read.

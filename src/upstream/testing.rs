@@ -180,6 +180,7 @@ pub fn settings(servers: Vec<config::Server>) -> config::Upstream {
             min_idle: 0,
             max_idle: 8,
             max_connections: 8,
+            max_tunnels: 4,
             idle_timeout: Duration::from_secs(60),
             max_age: Duration::from_secs(600),
             queue_timeout: Duration::from_secs(90),

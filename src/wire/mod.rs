@@ -4,16 +4,18 @@
 //! without a word (a fragment in a target, a lone LF, a Content-Length beside a Transfer-Encoding), and
 //! it must agree with hyper about where each head begins. Where it loses the thread it says so, and
 //! nothing more is served: it can refuse a message, never let one in.
-//! Knows framing (RFC 9112 §2.2, §6, §7.1). Must not know: sockets, what a message asks for, policy.
+//! Knows framing (RFC 9112 §2.2, §6, §7.1), and where a head of HTTP/2 begins and ends. Must not know: sockets, what a message asks for, policy.
 
 mod chunks;
 mod flaw;
+mod frames;
 mod head;
 mod request;
 mod response;
 
 pub use chunks::Chunks;
 pub use flaw::Flaw;
+pub use frames::Frames;
 pub use head::{Fault, Framing, Lines};
 pub use request::Requests;
 pub use response::{Asked, Limits, ResponseScanner};

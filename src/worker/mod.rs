@@ -23,11 +23,11 @@ use crate::clock::{Clock, Mono, Timestamp};
 use crate::config::{Config, RateLimit, Route, RouteCache, Sample};
 use crate::flight::Flights;
 use crate::interim;
-use crate::rate::Table;
+use crate::rate::{Holds, Table};
 use crate::rules::Methods;
 use crate::store::{Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy};
-use crate::telemetry::{AccessLog, Cuts, Hints, Metrics, ProxyHeaders, Shard, Tunnels};
+use crate::telemetry::{AccessLog, Cuts, Heads, Hints, Metrics, ProxyHeaders, Shard, Tunnels};
 use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
@@ -74,10 +74,14 @@ pub struct Shared {
     pub cuts: Arc<Cuts>,
     /// Connections that did not begin with the header that their listener asks for.
     pub proxy_headers: ProxyHeaders,
+    /// Heads that were refused before they were requests.
+    pub heads: Heads,
     /// Connections that have left HTTP.
     pub tunnels: Arc<Tunnels>,
     /// Which settings the log was last told that requests meet.
     pub hints: Hints,
+    /// How many of them each client has.
+    pub tunnels_held: Arc<Holds>,
     /// Open client connections.
     pub connections: AtomicU64,
     /// Whether Larder is stopping.

@@ -91,11 +91,22 @@ impl Connection {
 
     /// Connects, with [`PATIENCE`] for connecting, reading and writing.
     pub fn try_open(addr: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+        Self::of(TcpStream::connect_timeout(&addr, PATIENCE)?, addr)
+    }
+
+    fn of(stream: TcpStream, addr: SocketAddr) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { reader: BufReader::new(stream), addr })
+    }
+
+    /// Connects from another address of this machine, such as 127.0.0.2.
+    pub fn open_from(from: &str, addr: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(from.parse().unwrap(), 0).into()).unwrap();
+        socket.connect_timeout(&addr.into(), PATIENCE).unwrap();
+        Self::of(socket.into(), addr).unwrap()
     }
 
     /// The socket itself.

@@ -296,6 +296,13 @@ fn a_mistake_at_the_top_is_told_once_where_it_stands() {
             "write at most what `max_connections` is",
         ),
         (
+            "[upstream.b]\nservers = \"http://a\"\npool = { max_connections = 4, max_tunnels = 5 }",
+            3,
+            45,
+            "`max_tunnels` is more than `max_connections`",
+            "write at most what `max_connections` is",
+        ),
+        (
             "[upstream.b]\nservers = \"http://a\"\npool.min_idle = 65",
             3,
             17,

@@ -85,7 +85,8 @@ fn a_written_value_makes_the_defaults_give_way() {
     let config = parse(&with_rest("[cache]\nmemory = \"8MiB\"\nredis_queue = \"64KiB\"\n")).unwrap();
     assert_eq!((config.cache.max_object, config.cache.redis_max_object), (8 << 20, 64 << 10));
     let config = parse(&REST.replace("[[route]]", "pool.max_connections = 4\n[[route]]")).unwrap();
-    assert_eq!((config.upstreams[0].pool.max_idle, config.upstreams[0].pool.max_connections), (4, 4));
+    let pool = config.upstreams[0].pool;
+    assert_eq!((pool.max_idle, pool.max_connections, pool.max_tunnels), (4, 4, 2));
 }
 
 #[test]

@@ -1,0 +1,144 @@
+//! The frames of a client's HTTP/2 connection, as far as they tell where a request's head begins and ends.
+//!
+//! Knows the nine bytes before each frame (RFC 9113 §4.1), and looks at nothing that a frame holds. A head is a HEADERS
+//! frame and the CONTINUATIONs behind it, and nothing else may come between (§4.3): while one is on its way the whole
+//! connection waits for it.
+//! Must not know: time, what a head says, or whether the frames make sense: that is for who reads them.
+
+/// Bytes before the first frame (§3.4).
+const PREFACE: u32 = 24;
+/// Bytes before each frame's payload.
+const HEAD: usize = 9;
+/// Types of frames (§6.2, §6.10), and the flag that says that it holds a head's last part.
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
+/// What has been seen of a connection.
+#[derive(Debug)]
+pub struct Frames {
+    /// What there is of the next frame's first bytes.
+    head: [u8; HEAD],
+    have: usize,
+    /// Bytes of a payload that are still to come.
+    left: u32,
+    /// Heads that have begun, and whether the last of them is on its way.
+    begun: u64,
+    open: bool,
+    /// The payload that is on its way is the last of a head.
+    last: bool,
+}
+
+impl Default for Frames {
+    /// Of a connection of which nothing has been seen.
+    fn default() -> Self {
+        Self { head: [0; HEAD], have: 0, left: PREFACE, begun: 0, open: false, last: false }
+    }
+}
+
+impl Frames {
+    /// Looks at what has come.
+    pub fn watch(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let taken = match self.left {
+                0 => self.take_head(bytes),
+                left => bytes.len().min(left as usize),
+            };
+            if self.left > 0 && self.have == 0 {
+                self.left = self.left.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX));
+            } else if self.have == HEAD {
+                (self.have, self.left) = (0, self.length());
+            }
+            if self.left == 0 && self.have == 0 && self.last {
+                (self.open, self.last) = (false, false);
+            }
+            bytes = bytes.get(taken..).unwrap_or_default();
+        }
+    }
+
+    /// The number of the head that is on its way, if one is.
+    pub fn head(&self) -> Option<u64> {
+        self.open.then_some(self.begun)
+    }
+
+    /// Takes what there is of a frame's first bytes; how much.
+    fn take_head(&mut self, bytes: &[u8]) -> usize {
+        let had = self.have;
+        for (slot, byte) in self.head.iter_mut().skip(had).zip(bytes) {
+            *slot = *byte;
+            self.have += 1;
+        }
+        let [_, _, _, kind, flags, ..] = self.head;
+        if had < 4 && self.have >= 4 && kind == HEADERS && !self.open {
+            (self.begun, self.open) = (self.begun + 1, true);
+        }
+        if self.have == HEAD {
+            self.last = self.open && matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
+        }
+        self.have - had
+    }
+
+    fn length(&self) -> u32 {
+        let [high, middle, low, ..] = self.head;
+        u32::from_be_bytes([0, high, middle, low])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA: u8 = 0;
+
+    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+        let size = u32::try_from(length).unwrap().to_be_bytes();
+        // A payload that looks like the beginning of a head.
+        [&size[1..], &[kind, flags, 0, 0, 0, 1], &vec![HEADERS; length]].concat()
+    }
+
+    #[test]
+    fn a_head_is_open_from_its_first_frames_type_to_its_last_byte_however_it_comes() {
+        // Each row: frames, and the number of the head that is open after each of them.
+        let rows: [&[(Vec<u8>, Option<u64>)]; 6] = [
+            &[(frame(HEADERS, END_HEADERS, 20), None), (frame(HEADERS, END_HEADERS | 1, 0), None)],
+            &[
+                (frame(HEADERS, 1, 20), Some(1)),
+                (frame(CONTINUATION, 0, 0), Some(1)),
+                (frame(CONTINUATION, 4, 7), None),
+            ],
+            &[(frame(DATA, END_HEADERS, 70_000), None), (frame(HEADERS, 0, 0), Some(1))],
+            &[
+                (frame(HEADERS, 0, 1), Some(1)),
+                (frame(CONTINUATION, 4, 0), None),
+                (frame(HEADERS, 0, 1), Some(2)),
+            ],
+            // Not allowed, and told by who reads it: the head is not over by it.
+            &[(frame(HEADERS, 0, 1), Some(1)), (frame(DATA, 4, 1), Some(1)), (frame(HEADERS, 4, 1), None)],
+            &[(frame(CONTINUATION, 4, 9), None), (frame(CONTINUATION, 0, 9), None)],
+        ];
+        for row in rows {
+            for piece in [1, 2, 5, 9, 4096, usize::MAX] {
+                let mut frames = Frames::default();
+                frames.watch(&[0xff; PREFACE as usize]);
+                for (number, (bytes, want)) in row.iter().enumerate() {
+                    bytes.chunks(piece.min(bytes.len())).for_each(|piece| frames.watch(piece));
+                    assert_eq!(frames.head(), *want, "{number} of {row:?}, {piece} at a time");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_has_begun_with_its_type_and_has_not_ended_before_its_last_byte() {
+        let (mut frames, head) = (Frames::default(), frame(HEADERS, END_HEADERS, 3));
+        frames.watch(&[0xff; PREFACE as usize]);
+        let open: Vec<_> = head
+            .iter()
+            .map(|byte| {
+                frames.watch(std::slice::from_ref(byte));
+                frames.head().is_some()
+            })
+            .collect();
+        assert_eq!(open, [false, false, false, true, true, true, true, true, true, true, true, false]);
+    }
+}

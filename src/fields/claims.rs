@@ -2,7 +2,9 @@
 //! or path it means, which method it is.
 //!
 //! Origins and their frameworks believe them, and write them into answers that are stored for all; none
-//! of them is in the request line, and so in a key. Knows their names. Must not know: who may say what.
+//! of them is in the request line, and so in a key. Beside them stand the fields that say who the user is, and
+//! those by which scripts choose another representation than a page's. Knows their names. Must not know: who may
+//! say what.
 
 use std::borrow::Cow;
 
@@ -63,6 +65,96 @@ pub fn is_credential(name: &str) -> bool {
     let name = name.as_ref();
     CREDENTIALS.contains(&name) || IDENTITIES.iter().any(|prefix| name.starts_with(prefix))
 }
+
+/// Whether a field of this name may prove something of its sender, whatever it is: a key, a token, a signature.
+/// More than [`is_credential`] knows, since it costs nothing to take one field too many for a secret where the
+/// question is only whether a request may be repeated behind its sender's back. `name` is in lower case.
+pub fn may_be_secret(name: &str) -> bool {
+    let words = |mut word: std::str::Split<'_, [char; 2]>| word.any(|word| SECRETS.contains(&word));
+    is_credential(name)
+        || words(name.split(['-', '_']))
+        || ["token", "secret", "passw", "auth", "apikey", "session"].iter().any(|part| name.contains(part))
+}
+
+const SECRETS: [&str; 12] = [
+    "key",
+    "keys",
+    "jwt",
+    "sid",
+    "csrf",
+    "xsrf",
+    "nonce",
+    "signature",
+    "ticket",
+    "otp",
+    "cookie",
+    "credential",
+];
+
+/// Whether scripts, frameworks and browsers choose by a field of this name what of a resource they want: a
+/// fragment in place of the page, data in place of HTML, another version. Who answers by it has to say so by
+/// `Vary`, and many do not. `name` is in lower case.
+///
+/// Not here is what every browser sends with every request, or with every request to whoever has asked for it
+/// once (`Accept*`, `User-Agent`, `Sec-Fetch-*`, client hints by `Accept-CH`): nothing would be cached any more.
+pub fn chooses(name: &str) -> bool {
+    if !matches!(
+        name.as_bytes().first(),
+        Some(b'a' | b'd' | b'f' | b'h' | b'n' | b'p' | b'r' | b's' | b't' | b'u' | b'w' | b'x')
+    ) {
+        return false;
+    }
+    let name = dashed(name);
+    let name = name.as_ref();
+    CHOICES.contains(&name)
+        || CHOOSERS.iter().any(|prefix| name.starts_with(prefix))
+        || name.ends_with("api-version")
+}
+
+/// By families, since each framework adds one now and then: Next.js, htmx, Inertia, pjax, Unpoly, Livewire,
+/// Alpine AJAX, SPF, Turbo, October, Wicket, JSF.
+const CHOOSERS: [&str; 14] = [
+    "next-",
+    "x-nextjs-",
+    "hx-",
+    "x-inertia",
+    "x-pjax",
+    "x-up-",
+    "x-livewire",
+    "x-alpine-",
+    "x-spf-",
+    "turbo-",
+    "x-october-",
+    "x-ic-",
+    "wicket-ajax",
+    "faces-request",
+];
+
+const CHOICES: [&str; 20] = [
+    "rsc",
+    "x-requested-with",
+    "x-barba",
+    "x-microsoftajax",
+    "datastar-request",
+    "unpoly-version",
+    // Who only fetches ahead is at times answered otherwise, or not at all.
+    "purpose",
+    "sec-purpose",
+    "x-purpose",
+    "x-moz",
+    "service-worker-navigation-preload",
+    // RFC 7240 (Prefer), 3229 (A-IM), 7089 (Accept-Datetime), 4918 with what IIS makes of it (Translate).
+    "prefer",
+    "a-im",
+    "accept-datetime",
+    "accept-profile",
+    "accept-version",
+    "amp-cache-transform",
+    "translate",
+    // Sent by few browsers, with all their requests: what these bring costs nothing to leave out.
+    "save-data",
+    "x-version",
+];
 
 const CREDENTIALS: [&str; 17] = [
     "api-key",
@@ -199,6 +291,60 @@ mod tests {
             ["accept", "cookie", "authorization", "x-request-id", "x-tenant", "content-type", "x-username"]
         {
             assert!(!is_credential(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_that_choose_are_told_by_their_names() {
+        assert!(CHOICES.iter().chain(&CHOOSERS).all(|name| chooses(name)), "the first letter is looked for");
+        for name in
+            ["next-router-state-tree", "hx-request", "hx_boosted", "turbo-frame", "x-github-api-version"]
+        {
+            assert!(chooses(name), "{name}");
+        }
+        for name in [
+            "accept",
+            "accept-language",
+            "accept-encoding",
+            "user-agent",
+            "referer",
+            "origin",
+            "sec-fetch-dest",
+            "sec-ch-ua",
+            "sec-ch-ua-platform",
+            "sec-ch-dpr",
+            "dpr",
+            "viewport-width",
+            "upgrade-insecure-requests",
+            "priority",
+            "dnt",
+            "x-request-id",
+            "traceparent",
+            "x-turbo-request-id",
+        ] {
+            assert!(!chooses(name), "{name}: every request of some browsers has it");
+        }
+    }
+
+    #[test]
+    fn whatever_may_be_a_secret_is_taken_for_one() {
+        for name in [
+            "authorization",
+            "cookie",
+            "x-api-key",
+            "x_api_key",
+            "ocp-apim-subscription-key",
+            "x-csrf-token",
+            "x-vault-token",
+            "x-wp-nonce",
+            "x-hub-signature",
+            "x-shopify-accesstoken",
+            "x-auth-request-email",
+        ] {
+            assert!(may_be_secret(name), "{name}");
+        }
+        for name in ["accept", "user-agent", "x-requested-with", "x-forwarded-host", "x-evil", "keyboard"] {
+            assert!(!may_be_secret(name), "{name}");
         }
     }
 

@@ -22,7 +22,7 @@ use crate::stored::{Born, CacheKey, Content, Group, Parts, Received, StoredRespo
 use crate::upstream::OriginBody;
 use crate::worker::{Fetched, ForOwner, Forms, Landing, Own, OwnerLanding};
 
-use super::judge::{Rest, content_length, facts_of, may_keep};
+use super::judge::{Rest, content_length, facts_of, may_still_keep};
 use super::{Answer, Filling, Want};
 
 /// A 304: both tiers get the stored response with the fields that the 304 brought (§4.3.4).
@@ -31,16 +31,12 @@ use super::{Answer, Filling, Want};
 /// gets it all the same; nobody else does.
 pub(super) async fn confirmed(mut filling: Filling, mut answer: Answer) {
     let Some(stale) = filling.fill.stale.take() else { return };
-    let own = own_news(&filling, &stale, &mut answer);
-    let mut headers = rules::freshen(&stale.headers, answer.response.headers());
-    ensure_date(&mut headers, answer.response_time);
-    let status = stale.status.as_u16();
-    let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
+    let News { headers, facts, own } = news(&filling, &stale, &mut answer);
     // The 304 may have named other fields in Vary.
     let selecting = filling.selecting(&facts);
     // Parts had a Content-Range each as they came.
     let judged = ResponseFacts { content_range: stale.content.range(), ..facts.clone() };
-    match may_keep(&filling, &filling.fill.asked.facts, &judged, &headers) {
+    match may_still_keep(&filling, &filling.fill.asked.facts, &judged, &headers) {
         Ok(permit) => {
             let headers = rules::stored_fields(&headers, &permit);
             let fresh = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
@@ -57,15 +53,23 @@ pub(super) async fn confirmed(mut filling: Filling, mut answer: Answer) {
     }
 }
 
-/// What of a 304 is for the client alone whose request asked; it is taken out where others would be given it.
-fn own_news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> HeaderMap {
-    let news = answer.response.headers();
-    let mut own = rules::for_who_asked(&stale.headers, news);
-    let merged = rules::freshen(&stale.headers, news);
-    let facts = ResponseFacts::of(stale.status.as_u16(), &merged, answer.request_time, answer.response_time);
+/// What a 304 makes of what is stored.
+struct News {
+    headers: HeaderMap,
+    facts: ResponseFacts,
+    /// For the client alone whose request asked.
+    own: HeaderMap,
+}
+
+/// Reads a 304; what of it is for the client alone whose request asked is taken out where others would be given
+/// it.
+fn news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> News {
+    let mut own = rules::for_who_asked(&stale.headers, answer.response.headers());
+    let times = (answer.request_time, answer.response_time);
+    let (headers, facts) = merged(stale, answer.response.headers(), times);
     let (asked, policy) = (&filling.fill.asked.facts, &filling.cache.policy);
     if rules::storing::brought_for_all(asked, &facts, policy).is_ok() {
-        return own;
+        return News { headers, facts, own };
     }
     for (name, value) in rules::keep_to_the_stored(answer.response.headers_mut()) {
         let Some(name) = name else { continue };
@@ -73,7 +77,20 @@ fn own_news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> H
             own.append(name, value);
         }
     }
-    own
+    let (headers, facts) = merged(stale, answer.response.headers(), times);
+    News { headers, facts, own }
+}
+
+/// The fields of a stored response with those that news of it brought (§3.2), and what they say.
+fn merged(
+    stored: &StoredResponse,
+    news: &HeaderMap,
+    (request_time, response_time): (Timestamp, Timestamp),
+) -> (HeaderMap, ResponseFacts) {
+    let mut headers = rules::freshen(&stored.headers, news);
+    ensure_date(&mut headers, response_time);
+    let facts = ResponseFacts::of(stored.status.as_u16(), &headers, request_time, response_time);
+    (headers, facts)
 }
 
 /// A storable response: its head goes to everyone now, its body as it comes, and when it is whole
@@ -219,7 +236,7 @@ struct Pump {
 }
 
 /// Bytes of memory that a chunk takes beside its own, in the lists that hold it; about.
-const CHUNK: u64 = 128;
+pub const CHUNK: u64 = 128;
 
 impl Pump {
     /// Moves the body from the origin to the readers, and into the cache at its end.
@@ -418,12 +435,10 @@ pub(super) fn freshened(
     filling: &Filling,
     stored: &StoredResponse,
     news: &HeaderMap,
-    (request_time, response_time): (Timestamp, Timestamp),
+    times: (Timestamp, Timestamp),
 ) -> Option<Arc<StoredResponse>> {
     let asked = &filling.fill.asked;
-    let mut headers = rules::freshen(&stored.headers, news);
-    ensure_date(&mut headers, response_time);
-    let facts = ResponseFacts::of(stored.status.as_u16(), &headers, request_time, response_time);
+    let (headers, facts) = merged(stored, news, times);
     if stored.key.is_searched() && facts.no_vary_search != stored.facts.no_vary_search {
         return None;
     }
@@ -431,7 +446,7 @@ pub(super) fn freshened(
     // Parts had a Content-Range each as they came; and it is a GET's response, whatever brought the news.
     let judged = ResponseFacts { content_range: stored.content.range(), ..facts.clone() };
     let asked = RequestFacts { method: Method::GET, ..asked.facts.clone() };
-    let permit = may_keep(filling, &asked, &judged, &headers).ok()?;
+    let permit = may_still_keep(filling, &asked, &judged, &headers).ok()?;
     let headers = rules::stored_fields(&headers, &permit);
     Some(Arc::new(stored.freshened(&headers, facts, selecting, filling.born)))
 }

@@ -35,14 +35,15 @@ impl Filling {
         }
     }
 
-    /// Remembers that the key is not worth waiting for.
+    /// Remembers that the key is not worth waiting for, and how far that goes.
     pub(super) fn mark(&self, why: NotStored, status: u16) {
         // A part that is too large says nothing of others.
         let of_a_part = why == NotStored::TooLarge && self.fill.want != Want::Whole;
-        if judge::is_lasting(why, status) && !of_a_part {
+        let remembered = judge::remembered(why, status, self.fill.class.chooses());
+        if let Some(how) = remembered.filter(|_| !of_a_part) {
             let shared = &self.fill.worker.shared;
             let until = self.fill.worker.now().saturating_add(self.fill.snapshot.config.cache.hit_for_miss);
-            shared.memory.mark(&self.fill.key, self.fill.class, why, until);
+            shared.memory.mark(&self.fill.key, self.fill.class, why, how, until);
         }
     }
 

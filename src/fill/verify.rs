@@ -20,7 +20,7 @@ use http_body_util::BodyExt;
 use crate::coding;
 use crate::fields::content_coding::ContentCoding;
 use crate::rules::{self, Compared, Finding, NotStored, ResponseFacts};
-use crate::store::Class;
+use crate::store::{Class, Marked};
 use crate::stored::{Group, StoredResponse};
 use crate::upstream::{OriginBody, RequestBody};
 use crate::worker::{Asked, Snapshot, Worker};
@@ -192,8 +192,8 @@ impl Look {
         // First, so that nothing is kept once what is stored has gone.
         shared.doubts.quarantine(key.hash(), now, until);
         self.forget().await;
-        for class in [Class::Plain, Class::Credentialed] {
-            shared.memory.mark(key, class, NotStored::Quarantined, until);
+        for class in Class::ALL {
+            shared.memory.mark(key, class, NotStored::Quarantined, Marked::Uncacheable, until);
         }
         // By its hash: a URL may be as private as what it leads to.
         tracing::warn!(

@@ -55,12 +55,20 @@ impl Wait {
         self.exchange.attempts += 1;
         let (variant, want) = (self.variant(), self.want());
         let flights = Arc::clone(&self.exchange.worker.shared.flights);
+        let lane = lookup::lane(&self.exchange, self.exchange.class(), variant, want);
+        // What the last one brought could not be shared: nobody waits for the next.
+        if let Some(why) = self.unshared() {
+            return match flights.join_if_free(lane) {
+                Some(seat) => self.own(seat).await,
+                None => self.alone(Some(Detail::HitForMiss(why))),
+            };
+        }
         // The whole may be on its way already, and the range with it.
         let whole = lookup::lane(&self.exchange, self.exchange.class(), variant, Want::Whole);
         if let Some(guest) = flights.visit(whole).filter(|_| want != Want::Whole) {
             return self.visit(guest).await;
         }
-        match flights.join(lookup::lane(&self.exchange, self.exchange.class(), variant, want)) {
+        match flights.join(lane) {
             Seat::Owner(seat) => self.own(seat).await,
             Seat::Guest(guest) => self.visit(guest).await,
         }
@@ -106,6 +114,13 @@ impl Wait {
         let fills = self.exchange.cache().is_some_and(|cache| cache.policy.range == RangeFetch::Fill);
         let whole = self.stale.as_ref().is_some_and(|stale| stale.content.whole().is_some());
         !fills && !whole
+    }
+
+    /// Why those who ask for the key do not wait for each other, if so.
+    fn unshared(&self) -> Option<NotStored> {
+        let exchange = &self.exchange;
+        let resource = exchange.worker.shared.memory.peek(&exchange.key)?;
+        resource.unshared(exchange.class(), exchange.worker.now())
     }
 
     fn want(&self) -> Want {

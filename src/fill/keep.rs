@@ -23,7 +23,7 @@ use crate::upstream::OriginBody;
 use crate::worker::{Fetched, ForOwner, Forms, Landing, Own, OwnerLanding};
 
 use super::judge::{Rest, content_length, facts_of, may_still_keep};
-use super::{Answer, Filling, Want};
+use super::{Answer, Filling, Want, verify};
 
 /// A 304: both tiers get the stored response with the fields that the 304 brought (§4.3.4).
 ///
@@ -286,6 +286,10 @@ impl Pump {
         let Some(content) = content else { return self.writer.complete(None, self.trailers) };
         let whole = content.whole().filter(|_| matches!(keeping, Keeping::Whole)).cloned();
         let response = stored(&filling, permit, fetched, content);
+        // Whoever looks at it again knows by whom it came.
+        if whole.is_some() {
+            verify::brought(&filling.fill.worker, &filling.fill.snapshot, &filling.fill.asked, &response);
+        }
         // Kept before the seat is given up: whoever finds no flight finds the response.
         filling.promote(&response);
         filling.write_behind(&response);

@@ -88,10 +88,13 @@ impl Socket {
         }
     }
 
-    /// Looks at what came, before hyper does.
-    fn look_at(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Looks at what came, before hyper does; gives how many bytes of it are for hyper.
+    fn look_at(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let answered = self.scanner.finals();
-        self.scanner.read(bytes).map_err(|flaw| self.refuse(flaw))?;
+        let taken = self.scanner.read(bytes).map_err(|flaw| self.refuse(flaw))?;
+        if self.scanner.is_beyond() {
+            self.count(Flaw::Unasked);
+        }
         // hyper flushes its buffer to the end, and then this socket, before it reads again.
         if self.scanner.finals() != answered
             && let Some(sent) = &self.sent
@@ -99,7 +102,7 @@ impl Socket {
         {
             sent.answered_early();
         }
-        Ok(())
+        Ok(taken)
     }
 
     /// Whether anything, or the end, has come that no event has told of.
@@ -108,10 +111,14 @@ impl Socket {
     }
 
     fn refuse(&self, flaw: Flaw) -> io::Error {
+        self.count(flaw);
+        io::Error::new(io::ErrorKind::InvalidData, flaw)
+    }
+
+    fn count(&self, flaw: Flaw) {
         if let Some(pool) = self.slot.pool.upgrade() {
             pool.count_flaw(flaw);
         }
-        io::Error::new(io::ErrorKind::InvalidData, flaw)
     }
 }
 
@@ -126,6 +133,10 @@ impl Read for Socket {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        // What came beyond the answer to a HEAD is nobody's: for hyper the connection ends with that answer.
+        if self.scanner.is_beyond() {
+            return Poll::Ready(Ok(()));
+        }
         SCRATCH.with_borrow_mut(|scratch| {
             let most = buf.remaining().min(scratch.len());
             let mut read = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
@@ -141,8 +152,8 @@ impl Read for Socket {
                 };
             }
             ready!(polled)?;
-            self.look_at(read.filled())?;
-            buf.put_slice(read.filled());
+            let taken = self.look_at(read.filled())?;
+            buf.put_slice(read.filled().get(..taken).unwrap_or_default());
             Poll::Ready(Ok(()))
         })
     }

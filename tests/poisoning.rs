@@ -708,6 +708,22 @@ fn what_a_304_says_to_who_chose_is_told_to_nobody_else() {
 }
 
 #[test]
+fn what_a_304_forbids_to_who_chose_takes_nothing_from_the_others() {
+    let front =
+        Front::new("", |request| match (request.headers.get("if-none-match"), request.header("rsc")) {
+            (None, _) => Script::ok("x", &[("Cache-Control", "max-age=1"), ("Age", "1"), ("ETag", "\"1\"")]),
+            (Some(_), "") => Script::respond(304, &[MINUTE, ("ETag", "\"1\"")], ""),
+            (Some(_), _) => Script::respond(304, &[("Cache-Control", "no-store"), ("ETag", "\"1\"")], ""),
+        });
+    assert_eq!(told(&front.get("/", &[])), STORED);
+    let own = front.get("/", &[("RSC", "1")]);
+    assert_eq!((own.text().as_str(), own.header("cache-control")), ("x", "no-store"));
+    let other = front.get("/", &[]);
+    assert_eq!((other.header("x-cache"), other.text().as_str()), ("REVALIDATED", "x"), "it is still there");
+    assert_eq!(told(&front.get("/", &[])), HIT);
+}
+
+#[test]
 fn a_refresh_that_who_chose_set_off_is_made_without_the_field() {
     let front = Front::new("stale_while_revalidate = \"1h\"", |request| {
         let age = if request.count == 1 { "60" } else { "0" };

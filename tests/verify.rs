@@ -309,6 +309,31 @@ fn an_origin_that_fails_or_sends_more_than_can_be_held_accuses_nobody() {
     }
 }
 
+/// Who plants by way of a process that looks at nothing meets another that no longer takes the key's from there.
+#[test]
+fn a_suspect_key_takes_nothing_from_redis() {
+    let redis = RedisServer::start();
+    let changed = Arc::new(AtomicBool::new(false));
+    let says = Arc::clone(&changed);
+    let origin = Origin::start(move |request| match says.load(Ordering::Acquire) {
+        false => Script::ok("old", &[MINUTE]),
+        true => Script::ok(format!("new {}", request.header("x-evil")), &[MINUTE]),
+    });
+    let cache = format!("redis = \"{}\"\nredis_deadline = \"5s\"", redis.url());
+    let larder = larder_with(&origin, &format!("verify = \"1/1\"\n{cache}"), "");
+    get(&larder, "/", &[]);
+    changed.store(true, Ordering::Release);
+    get(&larder, "/", &[]);
+    wait_for(&larder, "changed", 1);
+    let holds_it = || redis.keys().iter().any(|key| key.ends_with(":-"));
+    assert!(within(PATIENCE, || !holds_it()), "it is purged");
+    let other = larder_with(&origin, &cache, "");
+    assert_eq!(get(&other, "/", &[("X-Evil", "evil")]).text(), "new evil");
+    assert!(within(PATIENCE, holds_it), "it is planted");
+    let victim = get(&larder, "/", &[]);
+    assert_eq!((told(&victim).as_str(), victim.text().as_str()), (STORED, "new "));
+}
+
 #[test]
 fn what_was_planted_leaves_redis_too() {
     let redis = RedisServer::start();

@@ -31,7 +31,7 @@ use super::{Answer, Filling, Want, verify};
 /// gets it all the same; nobody else does.
 pub(super) async fn confirmed(mut filling: Filling, mut answer: Answer) {
     let Some(stale) = filling.fill.stale.take() else { return };
-    let News { headers, facts, own } = news(&filling, &stale, &mut answer);
+    let News { headers, facts, own, for_all } = news(&filling, &stale, &mut answer);
     // The 304 may have named other fields in Vary.
     let selecting = filling.selecting(&facts);
     // Parts had a Content-Range each as they came.
@@ -48,7 +48,7 @@ pub(super) async fn confirmed(mut filling: Filling, mut answer: Answer) {
         }
         Err(why) => {
             let last = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
-            filling.withdraw(last, own, why).await;
+            filling.withdraw(last, own, why, for_all).await;
         }
     }
 }
@@ -59,6 +59,8 @@ struct News {
     facts: ResponseFacts,
     /// For the client alone whose request asked.
     own: HeaderMap,
+    /// It speaks of what all get, also where it forbids that: not only of what the client chose for itself.
+    for_all: bool,
 }
 
 /// Reads a 304; what of it is for the client alone whose request asked is taken out where others would be given
@@ -68,8 +70,9 @@ fn news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> News 
     let times = (answer.request_time, answer.response_time);
     let (headers, facts) = merged(stale, answer.response.headers(), times);
     let (asked, policy) = (&filling.fill.asked.facts, &filling.cache.policy);
-    if rules::storing::brought_for_all(asked, &facts, policy).is_ok() {
-        return News { headers, facts, own };
+    let brought = rules::storing::brought_for_all(asked, &facts, policy);
+    if brought.is_ok() {
+        return News { headers, facts, own, for_all: true };
     }
     for (name, value) in rules::keep_to_the_stored(answer.response.headers_mut()) {
         let Some(name) = name else { continue };
@@ -78,7 +81,7 @@ fn news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> News 
         }
     }
     let (headers, facts) = merged(stale, answer.response.headers(), times);
-    News { headers, facts, own }
+    News { headers, facts, own, for_all: brought != Err(NotStored::Unvaried) }
 }
 
 /// The fields of a stored response with those that news of it brought (§3.2), and what they say.
@@ -348,18 +351,27 @@ impl Pump {
 
 impl Filling {
     /// The origin took back its leave to keep a response while confirming it: no tier holds it any more,
-    /// on any node that reads Redis.
-    async fn withdraw(mut self, response: Arc<StoredResponse>, own: HeaderMap, why: NotStored) {
+    /// on any node that reads Redis. Where it may have spoken of what one client chose (not `for_all`), what is
+    /// stored stays as it is: else one field would keep a URL out of the cache for all.
+    async fn withdraw(
+        mut self,
+        response: Arc<StoredResponse>,
+        own: HeaderMap,
+        why: NotStored,
+        for_all: bool,
+    ) {
         let (worker, key) = (Arc::clone(&self.fill.worker), Arc::clone(&self.fill.key));
-        worker.shared.purges.purge(key.url_hash(), worker.now());
-        worker.shared.memory.remove(&key);
+        if for_all {
+            worker.shared.purges.purge(key.url_hash(), worker.now());
+            worker.shared.memory.remove(&key);
+        }
         self.mark(why, response.status.as_u16());
         self.fill.seat.publish(Landing::NotStorable(why));
         if let Some(owner) = self.fill.owner.take() {
             let landing = OwnerLanding::Withdrawn(response, own, why);
             let _left = owner.send(ForOwner { landing, times: self.times, looked: self.looked });
         }
-        if let Some(redis) = &worker.redis {
+        if let Some(redis) = worker.redis.as_ref().filter(|_| for_all) {
             let _queued_if_it_failed = redis.purge(key.url_hash()).await;
         }
     }

@@ -89,7 +89,7 @@ impl Exchange {
     /// else what only those with a cookie ask for would never be refreshed.
     pub fn for_all(&self, stored: &StoredResponse) -> Option<(Asked, Class)> {
         let (facts, policy) = (&self.asked.facts, &self.cache()?.policy);
-        if rules::storing::brought_for_all(facts, &stored.facts, policy).is_ok() || facts.has_authorization {
+        if rules::storing::brought_for_all(facts, &stored.facts, policy).is_ok() {
             return None;
         }
         let (mut headers, mut facts) = (self.asked.headers.clone(), facts.clone());
@@ -97,7 +97,9 @@ impl Exchange {
             headers.remove(name);
             facts.chosen_by.retain(|kept| kept != name);
         }
-        if rules::storing::brought_for_all(&facts, &stored.facts, policy).is_err() {
+        // Beside credentials that may be shared, a cookie is one user's with them.
+        if !facts.has_authorization && rules::storing::brought_for_all(&facts, &stored.facts, policy).is_err()
+        {
             headers.remove(COOKIE);
             facts.has_cookie = false;
         }

@@ -162,7 +162,9 @@ impl Wait {
     async fn ask_redis(&mut self) -> (Option<Arc<StoredResponse>>, Option<Generation>) {
         let exchange = &mut self.exchange;
         let began = exchange.mono();
-        let Some(redis) = exchange.worker.redis.as_ref() else { return (None, None) };
+        let (doubts, now) = (&exchange.worker.shared.doubts, exchange.worker.now());
+        let redis = exchange.worker.redis.as_ref().filter(|_| !doubts.is_in_doubt(exchange.key.hash(), now));
+        let Some(redis) = redis else { return (None, None) };
         let normalize = exchange.normalize();
         let answer = redis.get(&exchange.key, &exchange.asked.headers, normalize).await;
         exchange.report.mark(Phase::Redis, began);

@@ -131,6 +131,12 @@ impl Doubts {
         self.is(Doubt::Suspect, key, now)
     }
 
+    /// Whether what others have put into the shared tier under the key is not to be taken: it may be what was just
+    /// purged, planted anew by way of a process that does not doubt it; and nobody here would know who brought it.
+    pub fn is_in_doubt(&self, key: u128, now: Timestamp) -> bool {
+        self.is_quarantined(key, now) || self.is_suspect(key, now)
+    }
+
     /// Nothing may be stored under the key until then.
     pub fn quarantine(&self, key: u128, now: Timestamp, until: Timestamp) {
         self.put(key, Doubt::Quarantined, now, until);
@@ -194,8 +200,12 @@ mod tests {
         assert!(!doubts.is_quarantined(1, at(0)) && !doubts.is_suspect(1, at(0)));
         doubts.suspect(1, at(0), at(10));
         doubts.quarantine(2, at(0), at(10));
-        assert!(doubts.is_suspect(1, at(9)) && !doubts.is_quarantined(1, at(9)));
-        assert!(doubts.is_quarantined(2, at(9)) && !doubts.is_suspect(2, at(9)));
+        assert!(
+            doubts.is_suspect(1, at(9)) && !doubts.is_quarantined(1, at(9)) && doubts.is_in_doubt(1, at(9))
+        );
+        assert!(
+            doubts.is_quarantined(2, at(9)) && !doubts.is_suspect(2, at(9)) && doubts.is_in_doubt(2, at(9))
+        );
         assert!(!doubts.is_suspect(1, at(10)) && !doubts.is_quarantined(2, at(10)));
     }
 

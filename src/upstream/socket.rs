@@ -98,11 +98,18 @@ impl Socket {
         // hyper flushes its buffer to the end, and then this socket, before it reads again.
         if self.scanner.finals() != answered
             && let Some(sent) = &self.sent
-            && (self.unflushed || !sent.ended())
+            && (self.unflushed || !sent.ended() || self.may_be_more())
         {
             sent.answered_early();
         }
         Ok(taken)
+    }
+
+    /// Whether what follows the head that has come may be of no use to anybody: a HEAD's answer whose content
+    /// comes a moment later would be taken for the answer to who asks next.
+    fn may_be_more(&self) -> bool {
+        let fills_heads = || self.slot.pool.upgrade().is_some_and(|pool| pool.fills_heads());
+        self.scanner.is_beyond() || self.scanner.is_of_head() && fills_heads()
     }
 
     /// Whether anything, or the end, has come that no event has told of.
@@ -118,6 +125,9 @@ impl Socket {
     fn count(&self, flaw: Flaw) {
         if let Some(pool) = self.slot.pool.upgrade() {
             pool.count_flaw(flaw);
+            if flaw == Flaw::Unasked && self.scanner.is_of_head() {
+                pool.note_filled_head();
+            }
         }
     }
 }

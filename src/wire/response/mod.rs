@@ -129,6 +129,11 @@ impl ResponseScanner {
         self.state == State::Idle
     }
 
+    /// The last request was a HEAD.
+    pub fn is_of_head(&self) -> bool {
+        self.asked == Asked::Head
+    }
+
     /// Heads of final responses so far.
     pub fn finals(&self) -> u64 {
         self.finals

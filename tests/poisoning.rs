@@ -632,9 +632,10 @@ fn what_a_field_that_chooses_brought_is_kept_only_where_vary_names_it() {
 #[test]
 fn a_field_that_chooses_passes_where_the_key_counts_it_or_the_origin_does_not_get_it() {
     let route = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n";
-    let more = "request_headers.remove = [\"HX-Request\"]\n[route.cache]\nkey.headers = [\"RSC\"]";
+    let edits = "request_headers = { remove = [\"HX-Request\"], set = { \"X-Api-Version\" = \"2\" } }";
+    let more = format!("{edits}\n[route.cache]\nkey.headers = [\"RSC\"]");
     let front = Front::with(&format!("{route}{more}"), chosen);
-    for (name, other) in [("RSC", "<b>"), ("HX-Request", "<>")] {
+    for (name, other) in [("RSC", "<b2>"), ("HX-Request", "<2>"), ("X-Api-Version", "<2>")] {
         let path = format!("/{name}");
         assert_eq!(front.told(&path, &[(name, "a")], 2), [STORED, HIT], "{name}");
         assert_eq!(front.get(&path, &[(name, "b")]).text(), other, "{name}");

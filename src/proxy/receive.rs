@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::config::{Config, RouteCache};
+use crate::config::{Config, Edits, RouteCache};
 use crate::fields::claims::{self, Claim};
 use crate::fields::{forwarded, hop, list, path};
 use crate::rules::{Authorization, Cookies, RequestFacts};
@@ -58,9 +58,7 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
         trusted,
         cached: cache.filter(|cache| cache.policy.methods.contains(&parts.method)),
         keyed: cache.map_or(&[][..], |cache| &cache.key.headers),
-        removed: route
-            .and_then(|at| snapshot.route(at))
-            .map_or(&[][..], |route| &route.request_headers.remove),
+        edits: route.and_then(|at| snapshot.route(at)).map(|route| &route.request_headers),
     }
     .read(&mut parts.headers);
     let wants_key = wants_key(&mut parts.headers) && snapshot.config.cache.status_key;
@@ -160,8 +158,8 @@ struct Names<'a> {
     cached: Option<&'a RouteCache>,
     /// Those that are part of the key.
     keyed: &'a [HeaderName],
-    /// Those that the route takes out of what the origin gets.
-    removed: &'a [HeaderName],
+    /// What the route takes out of what the origin gets, or writes itself.
+    edits: Option<&'a Edits>,
 }
 
 /// What the names of those fields say that a request keeps.
@@ -189,7 +187,7 @@ impl Names<'_> {
             } else if !self.keyed.contains(name) {
                 // Who the user is need not be told by `Authorization`, of which alone RFC 9111 §3.5 speaks.
                 named.credential |= claims::is_credential(text);
-                if claims::chooses(text) && !self.removed.contains(name) {
+                if claims::chooses(text) && !self.is_edited(name) {
                     named.chosen_by.push(name.clone());
                 }
             }
@@ -198,6 +196,13 @@ impl Names<'_> {
             headers.remove(name);
         }
         named
+    }
+
+    /// Whether the origin gets nothing of what the client says by this name.
+    fn is_edited(&self, name: &HeaderName) -> bool {
+        let edited =
+            |edits: &Edits| edits.remove.contains(name) || edits.set.iter().any(|(set, _)| set == name);
+        self.edits.is_some_and(edited)
     }
 
     /// Whether it is what the client says that its request should be taken for: who and whence it is, unless a

@@ -257,6 +257,93 @@ fn different_keys_do_not_wait_for_each_other() {
     assert!(join(held).iter().all(|response| response.text() == "held"));
 }
 
+#[test]
+fn nobody_waits_with_who_chose_by_a_field_of_their_own() {
+    let (gate, origin) = gated(|request, gate| {
+        Script::new().wait(gate).then_ok(format!("<{}>", request.header("rsc")), STORABLE)
+    });
+    let larder = Larder::start(&config(&origin));
+    let choosing = clients(&larder, 1, "/", |_| vec![("RSC", "1")]);
+    gate.wait_for_arrivals(1);
+    let plain = clients(&larder, 10, "/", |_| vec![]);
+    gate.wait_for_arrivals(2);
+    let others = clients(&larder, 1, "/", |_| vec![("RSC", "2")]);
+    gate.wait_for_arrivals(3);
+    wait_for_active(&larder, 12);
+    gate.open();
+    for (clients, expected) in [(choosing, "<1>"), (plain, "<>"), (others, "<2>")] {
+        assert!(join(clients).iter().all(|response| response.text() == expected), "{expected}");
+    }
+    assert_eq!(origin.count("/"), 3, "those who chose nothing shared one");
+    assert_eq!(larder.get("/", &[]).header("x-cache"), "HIT");
+}
+
+#[test]
+fn who_chose_the_same_share_what_says_that_it_varies() {
+    let (gate, origin) = gated(|request, gate| {
+        let fields = [("Cache-Control", "max-age=60"), ("Vary", "RSC")];
+        Script::new().wait(gate).then_ok(format!("<{}>", request.header("rsc")), &fields)
+    });
+    let larder = Larder::start(&config(&origin));
+    let choosing = clients(&larder, 10, "/", |n| vec![("RSC", if n < 5 { "1" } else { "2" })]);
+    let plain = clients(&larder, 5, "/", |_| vec![]);
+    wait_for_active(&larder, 15);
+    gate.wait_for_arrivals(3);
+    gate.open();
+    for (n, response) in join(choosing).iter().enumerate() {
+        assert_eq!(response.text(), if n < 5 { "<1>" } else { "<2>" });
+    }
+    assert!(join(plain).iter().all(|response| response.text() == "<>"));
+    assert_eq!(origin.count("/"), 3);
+}
+
+/// 401 and 403 speak of one request, so nothing is concluded from them but that the next ones are not to wait.
+#[test]
+fn those_who_are_refused_are_so_all_at_once_after_the_first() {
+    for status in [401, 403] {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let origin = Origin::start(move |request| match request.count {
+            1 => Script::respond(status, &[], "first"),
+            _ => Script::new().wait(&held).then(Script::respond(status, &[], "next")),
+        });
+        let larder = Larder::start(&config(&origin));
+        assert_eq!(larder.get("/", &[]).status, status);
+        let clients = clients(&larder, 20, "/", |_| vec![]);
+        // None of them is answered before all of them are there.
+        gate.wait_for_arrivals(20);
+        gate.open();
+        for response in join(clients) {
+            assert_eq!((response.status, response.text().as_str()), (status, "next"));
+            assert!(response.header("cache-status").contains("detail=status"), "{:?}", response.headers);
+        }
+    }
+}
+
+#[test]
+fn one_clients_refusal_does_not_keep_anothers_answer_from_being_cached() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |request| match request.header("x-bad") {
+        "" => Script::ok("good", STORABLE),
+        "held" => Script::new().wait(&held).then(Script::respond(401, &[], "bad")),
+        _ => Script::respond(401, &[], "bad"),
+    });
+    let larder = Larder::start(&config(&origin));
+    assert_eq!(larder.get("/", &[("X-Bad", "1")]).status, 401);
+    assert_eq!(larder.get("/", &[]).text(), "good", "at once");
+    assert_eq!(larder.get("/", &[]).header("x-cache"), "HIT");
+    // While one who is refused fetches, nobody waits for them, and what a later one brings is kept.
+    assert_eq!(larder.get("/held", &[("X-Bad", "1")]).status, 401);
+    let slow = clients(&larder, 1, "/held", |_| vec![("X-Bad", "held")]);
+    gate.wait_for_arrivals(1);
+    assert_eq!(larder.get("/held", &[]).text(), "good", "alone");
+    gate.open();
+    assert_eq!(join(slow)[0].status, 401);
+    assert_eq!(larder.get("/held", &[]).text(), "good");
+    assert_eq!(larder.get("/held", &[]).header("x-cache"), "HIT");
+}
+
 const USERS: [&str; 30] = [
     "u00", "u01", "u02", "u03", "u04", "u05", "u06", "u07", "u08", "u09", "u10", "u11", "u12", "u13", "u14",
     "u15", "u16", "u17", "u18", "u19", "u20", "u21", "u22", "u23", "u24", "u25", "u26", "u27", "u28", "u29",

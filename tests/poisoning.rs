@@ -571,3 +571,177 @@ fn a_page_that_deceives_does_not_reach_redis_either() {
     assert!(support::within(PATIENCE, || !redis.keys().is_empty()));
     assert_eq!(redis.keys().iter().filter(|key| key.ends_with(":-")).count(), 1, "{:?}", redis.keys());
 }
+
+/// Fields by which scripts choose what they want of a resource.
+const CHOOSE: [&str; 21] = [
+    "RSC",
+    "Next-Router-Prefetch",
+    "Next-Router-State-Tree",
+    "Next-Url",
+    "X-Nextjs-Data",
+    "HX-Request",
+    "HX_Boosted",
+    "X-Requested-With",
+    "X-Inertia",
+    "X-Inertia-Version",
+    "Turbo-Frame",
+    "X-PJAX",
+    "X-Up-Target",
+    "Datastar-Request",
+    "Purpose",
+    "Sec-Purpose",
+    "X-Moz",
+    "Save-Data",
+    "Prefer",
+    "Accept-Version",
+    "X-Api-Version",
+];
+
+/// A page of which one field chooses another form, which the `Vary` of the path's query names or does not.
+fn chosen(request: &Request) -> Script {
+    let said: Vec<_> = CHOOSE.iter().map(|name| request.header(&name.to_ascii_lowercase())).collect();
+    let vary = request.target.split_once('?').map_or("X-Other", |(_, vary)| vary);
+    Script::ok(format!("<{}>", said.concat()), &[MINUTE, ("Vary", vary)])
+}
+
+const UNVARIED: &str = "MISS larder; fwd=uri-miss; detail=unvaried";
+
+#[test]
+fn what_a_field_that_chooses_brought_is_kept_only_where_vary_names_it() {
+    let front = Front::new("", chosen);
+    for name in CHOOSE {
+        let (path, field) = (format!("/{name}"), [(name, "theirs")]);
+        for _ in 0..2 {
+            let own = front.get(&path, &field);
+            assert_eq!((told(&own).as_str(), own.text().as_str()), (UNVARIED, "<theirs>"), "{name}");
+        }
+        let plain = front.get(&path, &[]);
+        assert_eq!((told(&plain).as_str(), plain.text().as_str()), (STORED, "<>"), "{name}");
+        assert_eq!(told(&front.get(&path, &field)), HIT, "{name}: by what is stored, it does not vary");
+
+        let path = format!("/{name}?{name}");
+        assert_eq!(front.told(&path, &field, 2), [STORED, HIT], "{name} is named");
+        assert_eq!(front.get(&path, &[]).text(), "<>", "{name} is named");
+        assert_eq!(front.get(&path, &field).text(), "<theirs>", "{name} is named");
+    }
+    let both = [("RSC", "1"), ("Next-Url", "/a")];
+    assert_eq!(told(&front.get("/one?RSC", &both)), UNVARIED, "each is to be named");
+    assert_eq!(front.told("/both?RSC,Next-Url", &both, 2), [STORED, HIT]);
+}
+
+#[test]
+fn a_field_that_chooses_passes_where_the_key_counts_it_or_the_origin_does_not_get_it() {
+    let route = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n";
+    let edits = "request_headers = { remove = [\"HX-Request\"], set = { \"X-Api-Version\" = \"2\" } }";
+    let more = format!("{edits}\n[route.cache]\nkey.headers = [\"RSC\"]");
+    let front = Front::with(&format!("{route}{more}"), chosen);
+    for (name, other) in [("RSC", "<b2>"), ("HX-Request", "<2>"), ("X-Api-Version", "<2>")] {
+        let path = format!("/{name}");
+        assert_eq!(front.told(&path, &[(name, "a")], 2), [STORED, HIT], "{name}");
+        assert_eq!(front.get(&path, &[(name, "b")]).text(), other, "{name}");
+    }
+}
+
+#[test]
+fn what_every_browser_sends_keeps_nothing_from_being_cached() {
+    let front = Front::new("", |_| Script::ok("x", &[MINUTE]));
+    let browser = [
+        ("User-Agent", "Mozilla/5.0"),
+        ("Accept", "text/html"),
+        ("Accept-Language", "de"),
+        ("Accept-Encoding", "gzip"),
+        ("Referer", "http://api.test/before"),
+        ("Sec-CH-UA", "\"Chromium\";v=\"1\""),
+        ("Sec-CH-UA-Mobile", "?0"),
+        ("Sec-CH-UA-Platform", "\"Linux\""),
+        ("Sec-CH-DPR", "2"),
+        ("DPR", "2"),
+        ("Viewport-Width", "900"),
+        ("Sec-Fetch-Dest", "document"),
+        ("Sec-Fetch-Mode", "navigate"),
+        ("Sec-Fetch-Site", "none"),
+        ("Sec-Fetch-User", "?1"),
+        ("Upgrade-Insecure-Requests", "1"),
+        ("Priority", "u=0, i"),
+        ("DNT", "1"),
+        ("Sec-GPC", "1"),
+        ("X-Request-Id", "1"),
+        ("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    ];
+    assert_eq!(front.told("/", &browser, 2), [STORED, HIT]);
+}
+
+#[test]
+fn who_chooses_something_that_is_not_cacheable_keeps_nothing_from_the_others() {
+    let front = Front::new("", |request| match request.header("rsc") {
+        "" => Script::ok("page", &[MINUTE]),
+        _ => Script::ok("data", &[("Cache-Control", "no-store")]),
+    });
+    for _ in 0..2 {
+        let own = front.get("/", &[("RSC", "1")]);
+        assert_eq!(told(&own), "MISS larder; fwd=uri-miss; detail=no-store");
+    }
+    assert_eq!(front.told("/", &[], 2), [STORED, HIT]);
+}
+
+#[test]
+fn what_a_304_says_to_who_chose_is_told_to_nobody_else() {
+    let front = Front::new("", |request| match request.headers.get("if-none-match") {
+        None => Script::ok(
+            "x",
+            &[("Cache-Control", "max-age=1"), ("Age", "1"), ("ETag", "\"1\""), ("Content-Type", "text/html")],
+        ),
+        Some(_) => Script::respond(
+            304,
+            &[MINUTE, ("ETag", "\"1\""), ("X-For", request.header("rsc")), ("Content-Type", "text/x-data")],
+            "",
+        ),
+    });
+    assert_eq!(told(&front.get("/", &[])), STORED);
+    let own = front.get("/", &[("RSC", "theirs")]);
+    assert_eq!(
+        (own.header("x-cache"), own.text().as_str(), own.header("x-for")),
+        ("REVALIDATED", "x", "theirs")
+    );
+    let other = front.get("/", &[]);
+    assert_eq!(told(&other), HIT, "it is confirmed for all");
+    assert_eq!((other.headers.get("x-for"), other.header("content-type")), (None, "text/html"));
+}
+
+#[test]
+fn what_a_304_forbids_to_who_chose_takes_nothing_from_the_others() {
+    let front =
+        Front::new("", |request| match (request.headers.get("if-none-match"), request.header("rsc")) {
+            (None, _) => Script::ok("x", &[("Cache-Control", "max-age=1"), ("Age", "1"), ("ETag", "\"1\"")]),
+            (Some(_), "") => Script::respond(304, &[MINUTE, ("ETag", "\"1\"")], ""),
+            (Some(_), _) => Script::respond(304, &[("Cache-Control", "no-store"), ("ETag", "\"1\"")], ""),
+        });
+    assert_eq!(told(&front.get("/", &[])), STORED);
+    let own = front.get("/", &[("RSC", "1")]);
+    assert_eq!((own.text().as_str(), own.header("cache-control")), ("x", "no-store"));
+    let other = front.get("/", &[]);
+    assert_eq!((other.header("x-cache"), other.text().as_str()), ("REVALIDATED", "x"), "it is still there");
+    assert_eq!(told(&front.get("/", &[])), HIT);
+}
+
+#[test]
+fn a_refresh_that_who_chose_set_off_is_made_without_the_field() {
+    let front = Front::new("stale_while_revalidate = \"1h\"", |request| {
+        let age = if request.count == 1 { "60" } else { "0" };
+        Script::ok(format!("{} for <{}>", request.count, request.header("rsc")), &[MINUTE, ("Age", age)])
+    });
+    assert_eq!(told(&front.get("/", &[])), STORED);
+    assert_eq!(front.get("/", &[("RSC", "1")]).header("x-cache"), "STALE");
+    assert!(support::within(PATIENCE, || front.get("/", &[]).text() == "2 for <>"));
+    assert_eq!(front.origin.count("/"), 2);
+}
+
+#[test]
+fn the_answer_to_a_post_that_chose_is_nobody_elses() {
+    let front = Front::new("", |request| {
+        let page = format!("for <{}>", request.header("hx-request"));
+        Script::ok(page, &[MINUTE, ("Content-Location", &request.target)])
+    });
+    front.request("POST", "/", &[("HX-Request", "true")], b"x");
+    assert_eq!(told(&front.get("/", &[])), STORED);
+}

@@ -148,6 +148,60 @@ fn what_has_changed_by_its_own_word_is_fetched_anew_and_looked_at_again() {
     assert_eq!((found(&larder, "planted"), found(&larder, "unkeyed")), (0.0, 0.0));
 }
 
+/// An honest page changes when it does, also a moment after it was stored, and without a word.
+#[test]
+fn what_changes_a_moment_after_it_was_stored_is_no_attack() {
+    let changed = Arc::new(AtomicBool::new(false));
+    let says = Arc::clone(&changed);
+    let origin = Origin::start(move |_| match says.load(Ordering::Acquire) {
+        false => Script::ok("old", &[MINUTE, ("ETag", "\"1\"")]),
+        true => Script::ok("new", &[MINUTE, ("ETag", "\"2\"")]),
+    });
+    let larder = larder(&origin);
+    assert_eq!(told(&get(&larder, "/", &[("User-Agent", "a")])), STORED);
+    changed.store(true, Ordering::Release);
+    assert_eq!(get(&larder, "/", &[("User-Agent", "b")]).text(), "old");
+    wait_for(&larder, "changed", 1);
+    assert!(within(PATIENCE, || get(&larder, "/", &[]).text() == "new"));
+    assert_eq!(told(&get(&larder, "/", &[])), HIT, "it is cached as before");
+    assert_eq!((found(&larder, "planted"), found(&larder, "unkeyed")), (0.0, 0.0));
+}
+
+#[test]
+fn an_attackers_own_hit_clears_nothing() {
+    let changed = Arc::new(AtomicBool::new(false));
+    let says = Arc::clone(&changed);
+    let origin =
+        Origin::start(move |request| match (says.load(Ordering::Acquire), request.header("x-evil")) {
+            (false, _) => Script::ok("old", &[MINUTE]),
+            (true, evil) => Script::ok(format!("new {evil}"), &[MINUTE]),
+        });
+    let larder = larder(&origin);
+    get(&larder, "/", &[]);
+    changed.store(true, Ordering::Release);
+    get(&larder, "/", &[]);
+    wait_for(&larder, "changed", 1);
+    // The key is suspect now. Who plants something and asks for it at once gets it from either, of course.
+    let evil = [("X-Evil", "evil")];
+    assert!(within(PATIENCE, || get(&larder, "/", &evil).text() == "new evil"));
+    assert_eq!(get(&larder, "/", &evil).text(), "new evil");
+    wait_for(&larder, "unkeyed", 1);
+    assert_eq!(found(&larder, "same"), 0.0);
+    assert!(within(PATIENCE, || told(&get(&larder, "/", &[])) == QUARANTINED));
+}
+
+#[test]
+fn what_was_planted_with_a_cookie_is_found_without_it() {
+    let origin = Origin::start(|request| {
+        Script::ok(format!("from {}", request.header("x-evil")), &[("Cache-Control", "public, max-age=60")])
+    });
+    let larder = larder(&origin);
+    get(&larder, "/", &[("X-Evil", "evil"), ("Cookie", "mine=1")]);
+    assert_eq!(get(&larder, "/", &[]).text(), "from evil");
+    wait_for(&larder, "planted", 1);
+    assert_eq!(origin.requests().iter().filter(|asked| !asked.header("cookie").is_empty()).count(), 1);
+}
+
 #[test]
 fn an_origin_that_encodes_otherwise_each_time_says_the_same() {
     let level = AtomicUsize::new(0);
@@ -186,12 +240,29 @@ fn nobodys_credentials_are_used_behind_their_back_and_off_means_off() {
     let origin = Origin::start(|_| Script::ok("x", &[("Cache-Control", "public, max-age=60")]));
     let larder = larder(&origin);
     get(&larder, "/", &[]);
-    for fields in [("Cookie", "session=1"), ("Authorization", "Bearer x")] {
+    for fields in
+        [("Cookie", "session=1"), ("Authorization", "Bearer x"), ("X-Vault-Token", "x"), ("X-Auth", "x")]
+    {
         assert_eq!(told(&get(&larder, "/", &[fields])), HIT);
     }
     assert_eq!(told(&get(&larder, "/", &[])), HIT);
     wait_for(&larder, "same", 1);
     assert_eq!(origin.count("/"), 2, "once for the first, and once for the hit without credentials");
+
+    // Also where the route says that who asks does not matter, or makes it part of the key.
+    for (path, route) in
+        [("/share", "authorization = \"share\""), ("/keyed", "key.headers = [\"X-Api-Key\"]")]
+    {
+        let larder = larder_with(&origin, "verify = \"1/1\"", route);
+        let key = [("X-Api-Key", "mine")];
+        get(&larder, path, &key);
+        assert_eq!(told(&get(&larder, path, &key)), HIT);
+        assert_eq!(told(&get(&larder, path, &key)), HIT);
+        get(&larder, "/other", &[]);
+        assert_eq!(told(&get(&larder, "/other", &[])), HIT);
+        wait_for(&larder, "same", 1);
+        assert_eq!(origin.count(path), 1, "{path}");
+    }
 
     let silent = larder_with(&origin, "", "");
     get(&silent, "/off", &[]);
@@ -236,6 +307,31 @@ fn an_origin_that_fails_or_sends_more_than_can_be_held_accuses_nobody() {
         wait_for(&larder, "unanswered", nth + 1);
         assert_eq!(told(&get(&larder, path, &[])), HIT);
     }
+}
+
+/// Who plants by way of a process that looks at nothing meets another that no longer takes the key's from there.
+#[test]
+fn a_suspect_key_takes_nothing_from_redis() {
+    let redis = RedisServer::start();
+    let changed = Arc::new(AtomicBool::new(false));
+    let says = Arc::clone(&changed);
+    let origin = Origin::start(move |request| match says.load(Ordering::Acquire) {
+        false => Script::ok("old", &[MINUTE]),
+        true => Script::ok(format!("new {}", request.header("x-evil")), &[MINUTE]),
+    });
+    let cache = format!("redis = \"{}\"\nredis_deadline = \"5s\"", redis.url());
+    let larder = larder_with(&origin, &format!("verify = \"1/1\"\n{cache}"), "");
+    get(&larder, "/", &[]);
+    changed.store(true, Ordering::Release);
+    get(&larder, "/", &[]);
+    wait_for(&larder, "changed", 1);
+    let holds_it = || redis.keys().iter().any(|key| key.ends_with(":-"));
+    assert!(within(PATIENCE, || !holds_it()), "it is purged");
+    let other = larder_with(&origin, &cache, "");
+    assert_eq!(get(&other, "/", &[("X-Evil", "evil")]).text(), "new evil");
+    assert!(within(PATIENCE, holds_it), "it is planted");
+    let victim = get(&larder, "/", &[]);
+    assert_eq!((told(&victim).as_str(), victim.text().as_str()), (STORED, "new "));
 }
 
 #[test]

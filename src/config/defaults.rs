@@ -73,7 +73,7 @@ impl Default for Cache {
             hit_for_miss: Duration::from_secs(10),
             // Made of the client's own request, it tells nobody anything about others.
             status_key: true,
-            // Each is one request more, or four, to the origin.
+            // Each is one request more, or up to five, to the origin.
             verify: None,
             // Time for somebody to see the event, while all others are answered by the origin alone.
             quarantine: Duration::from_secs(600),

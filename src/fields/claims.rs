@@ -2,7 +2,9 @@
 //! or path it means, which method it is.
 //!
 //! Origins and their frameworks believe them, and write them into answers that are stored for all; none
-//! of them is in the request line, and so in a key. Knows their names. Must not know: who may say what.
+//! of them is in the request line, and so in a key. Beside them stand the fields that say who the user is, and
+//! those by which scripts choose another representation than a page's. Knows their names. Must not know: who may
+//! say what.
 
 use std::borrow::Cow;
 
@@ -63,6 +65,77 @@ pub fn is_credential(name: &str) -> bool {
     let name = name.as_ref();
     CREDENTIALS.contains(&name) || IDENTITIES.iter().any(|prefix| name.starts_with(prefix))
 }
+
+/// Whether a field of this name may prove something of its sender, whatever it is: a key, a token, a signature.
+/// More than [`is_credential`] knows, since it costs nothing to take one field too many for a secret where the
+/// question is only whether a request may be repeated behind its sender's back. `name` is in lower case.
+pub fn may_be_secret(name: &str) -> bool {
+    let words = |mut word: std::str::Split<'_, [char; 2]>| word.any(|word| SECRETS.contains(&word));
+    is_credential(name)
+        || words(name.split(['-', '_']))
+        || ["token", "secret", "passw", "auth", "apikey", "session"].iter().any(|part| name.contains(part))
+}
+
+const SECRETS: [&str; 12] = [
+    "key",
+    "keys",
+    "jwt",
+    "sid",
+    "csrf",
+    "xsrf",
+    "nonce",
+    "signature",
+    "ticket",
+    "otp",
+    "cookie",
+    "credential",
+];
+
+/// Whether scripts, frameworks and browsers choose by a field of this name what of a resource they want: a
+/// fragment in place of the page, data in place of HTML, another version. Who answers by it has to say so by
+/// `Vary`, and many do not. `name` is in lower case.
+///
+/// Not here is what every browser sends with every request, or with every request to whoever has asked for it
+/// once (`Accept*`, `User-Agent`, `Sec-Fetch-*`, client hints by `Accept-CH`): nothing would be cached any more.
+pub fn chooses(name: &str) -> bool {
+    // Most fields of most requests are told from these by a letter and two or three comparisons.
+    let Some(first) = name.as_bytes().first() else { return false };
+    let name = dashed(name);
+    let name = name.as_ref();
+    let begins = |prefix: &str| name.starts_with(prefix);
+    let chooses = match first {
+        // Next.js; htmx; Turbo, and what IIS makes of RFC 4918 (Translate); Datastar; JSF; Unpoly; Wicket.
+        b'r' => name == "rsc",
+        b'n' => begins("next-"),
+        b'h' => begins("hx-"),
+        b't' => begins("turbo-") || name == "translate",
+        b'd' => name == "datastar-request",
+        b'f' => name == "faces-request",
+        b'u' => name == "unpoly-version",
+        b'w' => begins("wicket-ajax"),
+        // Who only fetches ahead is at times answered otherwise, or not at all. RFC 7240 (Prefer).
+        b'p' => name == "purpose" || name == "prefer",
+        // `Save-Data` is sent by few browsers, with all their requests: what these bring costs little to leave out.
+        b's' => name == "sec-purpose" || name == "save-data" || name == "service-worker-navigation-preload",
+        // RFC 3229 (A-IM), 7089 (Accept-Datetime); versions and profiles of APIs; AMP.
+        b'a' => match name.strip_prefix("accept-") {
+            Some(rest) => matches!(rest, "datetime" | "profile" | "version"),
+            None => name == "a-im" || name == "amp-cache-transform",
+        },
+        b'x' => {
+            name == "x-version" || X_CHOICES.contains(&name) || X_FAMILIES.iter().any(|prefix| begins(prefix))
+        }
+        _ => false,
+    };
+    chooses || name.ends_with("api-version")
+}
+
+const X_CHOICES: [&str; 5] = ["x-requested-with", "x-barba", "x-microsoftajax", "x-purpose", "x-moz"];
+
+/// By families, since each framework adds one now and then: Next.js, Inertia, pjax, Unpoly, Livewire, Alpine AJAX,
+/// SPF, October, intercooler.
+const X_FAMILIES: [&str; 9] =
+    ["x-nextjs-", "x-inertia", "x-pjax", "x-up-", "x-livewire", "x-alpine-", "x-spf-", "x-october-", "x-ic-"];
 
 const CREDENTIALS: [&str; 17] = [
     "api-key",
@@ -199,6 +272,82 @@ mod tests {
             ["accept", "cookie", "authorization", "x-request-id", "x-tenant", "content-type", "x-username"]
         {
             assert!(!is_credential(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_that_choose_are_told_by_their_names() {
+        assert!(X_CHOICES.iter().chain(&X_FAMILIES).all(|name| chooses(name)));
+        for name in [
+            "rsc",
+            "next-router-state-tree",
+            "hx-request",
+            "hx_boosted",
+            "turbo-frame",
+            "translate",
+            "datastar-request",
+            "faces-request",
+            "unpoly-version",
+            "wicket-ajax-baseurl",
+            "purpose",
+            "prefer",
+            "sec-purpose",
+            "save-data",
+            "service-worker-navigation-preload",
+            "a-im",
+            "accept-datetime",
+            "accept-profile",
+            "accept-version",
+            "amp-cache-transform",
+            "x-version",
+            "x-github-api-version",
+            "api-version",
+        ] {
+            assert!(chooses(name), "{name}");
+        }
+        for name in [
+            "accept",
+            "accept-language",
+            "accept-encoding",
+            "user-agent",
+            "referer",
+            "origin",
+            "sec-fetch-dest",
+            "sec-ch-ua",
+            "sec-ch-ua-platform",
+            "sec-ch-dpr",
+            "dpr",
+            "viewport-width",
+            "upgrade-insecure-requests",
+            "priority",
+            "dnt",
+            "x-request-id",
+            "traceparent",
+            "x-turbo-request-id",
+        ] {
+            assert!(!chooses(name), "{name}: every request of some browsers has it");
+        }
+    }
+
+    #[test]
+    fn whatever_may_be_a_secret_is_taken_for_one() {
+        for name in [
+            "authorization",
+            "cookie",
+            "x-api-key",
+            "x_api_key",
+            "ocp-apim-subscription-key",
+            "x-csrf-token",
+            "x-vault-token",
+            "x-wp-nonce",
+            "x-hub-signature",
+            "x-shopify-accesstoken",
+            "x-auth-request-email",
+        ] {
+            assert!(may_be_secret(name), "{name}");
+        }
+        for name in ["accept", "user-agent", "x-requested-with", "x-forwarded-host", "x-evil", "keyboard"] {
+            assert!(!may_be_secret(name), "{name}");
         }
     }
 

@@ -110,19 +110,13 @@ pub fn is_end_to_end(name: &HeaderName) -> bool {
     END_TO_END.contains(name) || claims::claim(name.as_str()).is_some()
 }
 
-/// Removes what is written with `_` in place of `-` and would be taken for a field that means something
+/// Whether a name is written with `_` in place of `-` and would be taken for that of a field that means something
 /// here, by servers that tell no `_` from a `-`: `Transfer_Encoding`, `Content_Length`.
-pub fn remove_disguised(headers: &mut HeaderMap) {
-    let is_disguised = |name: &&HeaderName| {
-        let name = name.as_str();
-        name.contains('_')
-            && HeaderName::from_bytes(claims::dashed(name).as_bytes())
-                .is_ok_and(|name| HOP_BY_HOP.contains(&name) || END_TO_END.contains(&name))
-    };
-    let disguised: Vec<_> = headers.keys().filter(is_disguised).cloned().collect();
-    for name in disguised {
-        headers.remove(name);
-    }
+pub fn is_disguised(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.contains('_')
+        && HeaderName::from_bytes(claims::dashed(name).as_bytes())
+            .is_ok_and(|name| HOP_BY_HOP.contains(&name) || END_TO_END.contains(&name))
 }
 
 /// What the message asks to upgrade to (§7.8): `Upgrade`, where `Connection` lists it.

@@ -42,6 +42,11 @@ impl Vary {
         names.dedup();
         Self::Names(names)
     }
+
+    /// Whether this field is one of those that it names.
+    pub fn names(&self, field: &HeaderName) -> bool {
+        matches!(self, Self::Names(names) if names.contains(field))
+    }
 }
 
 /// Whether a response lets in one origin (or `null`, which is as good), and not all.

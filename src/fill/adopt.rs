@@ -14,10 +14,9 @@ use crate::rules::{self, ResponseFacts, Storable};
 use crate::store::Generation;
 use crate::stored::{Born, StoredResponse};
 use crate::upstream::OriginBody;
-use crate::worker::Looked;
 
 use super::judge::content_length;
-use super::{Answer, Fill, FillTimes, Filling, keep};
+use super::{Answer, Fill, Filling, keep};
 
 /// An answer to a POST that may serve later GETs (RFC 9110 §9.3.3).
 pub struct Adopted {
@@ -63,9 +62,7 @@ impl Fill {
         let Adopted { response, request_time, response_time, permit, born, generation } = adopted;
         let answer =
             Answer { response, request_time, response_time, conditional: false, ranged: false, gap: None };
-        let (times, looked, began) = (FillTimes::default(), Looked::Nothing, None);
-        let filling = Filling { fill: self, cache, born, generation, times, began, looked, refresh: false };
-        keep::storable(filling, permit, answer).await;
+        keep::storable(Filling::new(self, cache, born, generation), permit, answer).await;
     }
 
     /// Freshens stored responses by the answer to a HEAD; one that differs from it is stale from now on, so
@@ -73,9 +70,7 @@ impl Fill {
     pub fn hear(self, stored: &[Arc<StoredResponse>], heard: &Heard<'_>) -> Hearing {
         let Some(cache) = self.snapshot.cache(self.route).cloned() else { return Hearing::Heard };
         let declared = content_length(heard.headers);
-        let (born, generation, times) = (heard.born, heard.generation, FillTimes::default());
-        let (looked, began) = (Looked::Nothing, None);
-        let filling = Filling { fill: self, cache, born, generation, times, began, looked, refresh: false };
+        let filling = Filling::new(self, cache, heard.born, heard.generation);
         let times = (heard.facts.request_time, heard.facts.response_time);
         let mut hearing = Hearing::Heard;
         // The most recent last, so that it stays so.

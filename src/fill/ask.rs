@@ -20,7 +20,7 @@ use super::{Answer, Filling, Plan, outbound};
 /// Bounded by `redis_deadline`, and by nothing while the breaker is open: it answers at once.
 pub(super) async fn redis(filling: &mut Filling) -> Option<Arc<StoredResponse>> {
     let fill = &filling.fill;
-    let redis = fill.worker.redis.as_ref().filter(|_| !filling.is_quarantined())?;
+    let redis = fill.worker.redis.as_ref().filter(|_| !filling.is_in_doubt())?;
     let asked_at = fill.worker.mono();
     let answer = redis.get(&fill.key, &fill.asked.headers, filling.cache.policy.normalize).await;
     filling.times.redis = Some(fill.worker.mono().since(asked_at));

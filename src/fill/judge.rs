@@ -9,7 +9,9 @@ use http::{HeaderMap, StatusCode, header};
 use crate::clock::Timestamp;
 use crate::fields::no_vary_search::NO_VARY_SEARCH;
 use crate::fields::range::ContentRange;
+use crate::rules::storing::{self, Blamed};
 use crate::rules::{self, Exchanged, NotStored, OriginFailure, RequestFacts, ResponseFacts, Storable};
+use crate::store::Marked;
 use crate::stored::{Content, Parts, StoredResponse};
 
 use super::{Answer, Filling, Gap};
@@ -62,11 +64,7 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
         }
     }
     let facts = facts_of(&answer);
-    let asked = &filling.fill.asked.facts;
-    let permit = may_keep(filling, asked, &facts, answer.response.headers());
-    let permit = permit.and_then(|permit| {
-        rules::storing::brought_for_all(asked, &facts, &filling.cache.policy).map(|()| permit)
-    });
+    let permit = may_keep(filling, &facts, answer.response.headers());
     let max = filling.fill.snapshot.config.cache.max_object;
     match permit {
         Err(why) => Verdict::NotStorable(why, answer),
@@ -80,15 +78,35 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
     }
 }
 
-/// Whether a response with these fields and facts may be stored, by the rules and by the guards.
+/// Whether a response with these fields and facts, which this request has brought, may be stored, by the rules
+/// and by the guards.
 pub(super) fn may_keep(
+    filling: &Filling,
+    facts: &ResponseFacts,
+    headers: &HeaderMap,
+) -> Result<Storable, NotStored> {
+    let permit = storing::judge(&filling.fill.asked.facts, facts, &filling.cache.policy)?;
+    guarded(filling, permit, facts, headers)
+}
+
+/// Whether a stored response may stay so with these fields and facts, by news that this request has brought.
+pub(super) fn may_still_keep(
     filling: &Filling,
     asked: &RequestFacts,
     facts: &ResponseFacts,
     headers: &HeaderMap,
 ) -> Result<Storable, NotStored> {
+    let permit = storing::judge_again(asked, facts, &filling.cache.policy)?;
+    guarded(filling, permit, facts, headers)
+}
+
+fn guarded(
+    filling: &Filling,
+    permit: Storable,
+    facts: &ResponseFacts,
+    headers: &HeaderMap,
+) -> Result<Storable, NotStored> {
     let (policy, sent) = (&filling.cache.policy, &filling.fill.asked);
-    let permit = rules::storing::judge(asked, facts, policy)?;
     let seen = Exchanged { target: sent.target.as_str(), asked: &sent.headers, answer: headers };
     rules::guard(&seen, facts, policy)?;
     if filling.is_quarantined() { Err(NotStored::Quarantined) } else { Ok(permit) }
@@ -115,22 +133,29 @@ pub(super) fn standing_in(
     Some(Arc::clone(stale))
 }
 
-/// Whether the next response for the key will likely be refused for the same reason. An error of
-/// the origin passes, and so does what was due to this one request: otherwise a client that sends
-/// nonsense now and then would keep the key from being cached for all.
-pub(super) fn is_lasting(why: NotStored, status: u16) -> bool {
-    // RFC 9110 §15.5, RFC 6585: what these find wrong is in the request's fields.
-    let of_this_request = rules::storing::is_of_the_message(status) || matches!(status, 400 | 405 | 414);
-    status < 500
-        && !of_this_request
-        && !matches!(
-            why,
-            NotStored::RequestNoStore
-                | NotStored::Range
-                | NotStored::Head
-                | NotStored::InFlightLimit
-                | NotStored::OddRequest
-        )
+/// What a response that is not stored says of the next one for the key.
+///
+/// One that will likely be refused for the same reason makes the key uncacheable for a while. What was due to
+/// this one request must not: otherwise a client that sends nonsense now and then would keep the key from being
+/// cached for all. But where that is a login that is missing, or the like, as many will come with the same; none
+/// of them waits for another's. An error of the origin passes, and so does what it says to those who ask too
+/// often (429): these are to wait, all of them, so that it is asked less.
+///
+/// Of a request that chose by a field that nobody else need have, nothing is concluded but that.
+pub(super) fn remembered(why: NotStored, status: u16, chooses: bool) -> Option<Marked> {
+    let of_this_request = matches!(
+        why,
+        NotStored::RequestNoStore
+            | NotStored::Range
+            | NotStored::Head
+            | NotStored::InFlightLimit
+            | NotStored::OddRequest
+    );
+    if of_this_request || status >= 500 || status == 429 {
+        return None;
+    }
+    let due_to_it = chooses || why == NotStored::Unvaried || storing::blamed(status) != Blamed::Other;
+    Some(if due_to_it { Marked::Unshared } else { Marked::Uncacheable })
 }
 
 /// The length that a response declares.
@@ -181,9 +206,7 @@ fn rest(filling: &Filling, answer: Answer, gap: Gap) -> Verdict {
     let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
     // The parts had a Content-Range each, and so has what comes.
     let judged = ResponseFacts { content_range: came.content_range, ..facts.clone() };
-    let asked = &filling.fill.asked.facts;
-    let brought = rules::storing::brought_for_all(asked, &judged, &filling.cache.policy);
-    match brought.and_then(|()| may_keep(filling, asked, &judged, &headers)) {
+    match may_keep(filling, &judged, &headers) {
         Ok(permit) => {
             Verdict::Completes(Box::new(Rest { answer, stale, parts, gap, headers, facts, permit }))
         }

@@ -22,8 +22,8 @@ use crate::stored::{Born, CacheKey, Content, Group, Parts, Received, StoredRespo
 use crate::upstream::OriginBody;
 use crate::worker::{Fetched, ForOwner, Forms, Landing, Own, OwnerLanding};
 
-use super::judge::{Rest, content_length, facts_of, may_keep};
-use super::{Answer, Filling, Want};
+use super::judge::{Rest, content_length, facts_of, may_still_keep};
+use super::{Answer, Filling, Want, verify};
 
 /// A 304: both tiers get the stored response with the fields that the 304 brought (§4.3.4).
 ///
@@ -31,16 +31,12 @@ use super::{Answer, Filling, Want};
 /// gets it all the same; nobody else does.
 pub(super) async fn confirmed(mut filling: Filling, mut answer: Answer) {
     let Some(stale) = filling.fill.stale.take() else { return };
-    let own = own_news(&filling, &stale, &mut answer);
-    let mut headers = rules::freshen(&stale.headers, answer.response.headers());
-    ensure_date(&mut headers, answer.response_time);
-    let status = stale.status.as_u16();
-    let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
+    let News { headers, facts, own, for_all } = news(&filling, &stale, &mut answer);
     // The 304 may have named other fields in Vary.
     let selecting = filling.selecting(&facts);
     // Parts had a Content-Range each as they came.
     let judged = ResponseFacts { content_range: stale.content.range(), ..facts.clone() };
-    match may_keep(&filling, &filling.fill.asked.facts, &judged, &headers) {
+    match may_still_keep(&filling, &filling.fill.asked.facts, &judged, &headers) {
         Ok(permit) => {
             let headers = rules::stored_fields(&headers, &permit);
             let fresh = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
@@ -52,20 +48,31 @@ pub(super) async fn confirmed(mut filling: Filling, mut answer: Answer) {
         }
         Err(why) => {
             let last = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
-            filling.withdraw(last, own, why).await;
+            filling.withdraw(last, own, why, for_all).await;
         }
     }
 }
 
-/// What of a 304 is for the client alone whose request asked; it is taken out where others would be given it.
-fn own_news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> HeaderMap {
-    let news = answer.response.headers();
-    let mut own = rules::for_who_asked(&stale.headers, news);
-    let merged = rules::freshen(&stale.headers, news);
-    let facts = ResponseFacts::of(stale.status.as_u16(), &merged, answer.request_time, answer.response_time);
+/// What a 304 makes of what is stored.
+struct News {
+    headers: HeaderMap,
+    facts: ResponseFacts,
+    /// For the client alone whose request asked.
+    own: HeaderMap,
+    /// It speaks of what all get, also where it forbids that: not only of what the client chose for itself.
+    for_all: bool,
+}
+
+/// Reads a 304; what of it is for the client alone whose request asked is taken out where others would be given
+/// it.
+fn news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> News {
+    let mut own = rules::for_who_asked(&stale.headers, answer.response.headers());
+    let times = (answer.request_time, answer.response_time);
+    let (headers, facts) = merged(stale, answer.response.headers(), times);
     let (asked, policy) = (&filling.fill.asked.facts, &filling.cache.policy);
-    if rules::storing::brought_for_all(asked, &facts, policy).is_ok() {
-        return own;
+    let brought = rules::storing::brought_for_all(asked, &facts, policy);
+    if brought.is_ok() {
+        return News { headers, facts, own, for_all: true };
     }
     for (name, value) in rules::keep_to_the_stored(answer.response.headers_mut()) {
         let Some(name) = name else { continue };
@@ -73,7 +80,20 @@ fn own_news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> H
             own.append(name, value);
         }
     }
-    own
+    let (headers, facts) = merged(stale, answer.response.headers(), times);
+    News { headers, facts, own, for_all: brought != Err(NotStored::Unvaried) }
+}
+
+/// The fields of a stored response with those that news of it brought (§3.2), and what they say.
+fn merged(
+    stored: &StoredResponse,
+    news: &HeaderMap,
+    (request_time, response_time): (Timestamp, Timestamp),
+) -> (HeaderMap, ResponseFacts) {
+    let mut headers = rules::freshen(&stored.headers, news);
+    ensure_date(&mut headers, response_time);
+    let facts = ResponseFacts::of(stored.status.as_u16(), &headers, request_time, response_time);
+    (headers, facts)
 }
 
 /// A storable response: its head goes to everyone now, its body as it comes, and when it is whole
@@ -219,7 +239,7 @@ struct Pump {
 }
 
 /// Bytes of memory that a chunk takes beside its own, in the lists that hold it; about.
-const CHUNK: u64 = 128;
+pub const CHUNK: u64 = 128;
 
 impl Pump {
     /// Moves the body from the origin to the readers, and into the cache at its end.
@@ -269,6 +289,10 @@ impl Pump {
         let Some(content) = content else { return self.writer.complete(None, self.trailers) };
         let whole = content.whole().filter(|_| matches!(keeping, Keeping::Whole)).cloned();
         let response = stored(&filling, permit, fetched, content);
+        // Whoever looks at it again knows by whom it came.
+        if whole.is_some() {
+            verify::brought(&filling.fill.worker, &filling.fill.snapshot, &filling.fill.asked, &response);
+        }
         // Kept before the seat is given up: whoever finds no flight finds the response.
         filling.promote(&response);
         filling.write_behind(&response);
@@ -327,18 +351,27 @@ impl Pump {
 
 impl Filling {
     /// The origin took back its leave to keep a response while confirming it: no tier holds it any more,
-    /// on any node that reads Redis.
-    async fn withdraw(mut self, response: Arc<StoredResponse>, own: HeaderMap, why: NotStored) {
+    /// on any node that reads Redis. Where it may have spoken of what one client chose (not `for_all`), what is
+    /// stored stays as it is: else one field would keep a URL out of the cache for all.
+    async fn withdraw(
+        mut self,
+        response: Arc<StoredResponse>,
+        own: HeaderMap,
+        why: NotStored,
+        for_all: bool,
+    ) {
         let (worker, key) = (Arc::clone(&self.fill.worker), Arc::clone(&self.fill.key));
-        worker.shared.purges.purge(key.url_hash(), worker.now());
-        worker.shared.memory.remove(&key);
+        if for_all {
+            worker.shared.purges.purge(key.url_hash(), worker.now());
+            worker.shared.memory.remove(&key);
+        }
         self.mark(why, response.status.as_u16());
         self.fill.seat.publish(Landing::NotStorable(why));
         if let Some(owner) = self.fill.owner.take() {
             let landing = OwnerLanding::Withdrawn(response, own, why);
             let _left = owner.send(ForOwner { landing, times: self.times, looked: self.looked });
         }
-        if let Some(redis) = &worker.redis {
+        if let Some(redis) = worker.redis.as_ref().filter(|_| for_all) {
             let _queued_if_it_failed = redis.purge(key.url_hash()).await;
         }
     }
@@ -418,12 +451,10 @@ pub(super) fn freshened(
     filling: &Filling,
     stored: &StoredResponse,
     news: &HeaderMap,
-    (request_time, response_time): (Timestamp, Timestamp),
+    times: (Timestamp, Timestamp),
 ) -> Option<Arc<StoredResponse>> {
     let asked = &filling.fill.asked;
-    let mut headers = rules::freshen(&stored.headers, news);
-    ensure_date(&mut headers, response_time);
-    let facts = ResponseFacts::of(stored.status.as_u16(), &headers, request_time, response_time);
+    let (headers, facts) = merged(stored, news, times);
     if stored.key.is_searched() && facts.no_vary_search != stored.facts.no_vary_search {
         return None;
     }
@@ -431,7 +462,7 @@ pub(super) fn freshened(
     // Parts had a Content-Range each as they came; and it is a GET's response, whatever brought the news.
     let judged = ResponseFacts { content_range: stored.content.range(), ..facts.clone() };
     let asked = RequestFacts { method: Method::GET, ..asked.facts.clone() };
-    let permit = may_keep(filling, &asked, &judged, &headers).ok()?;
+    let permit = may_still_keep(filling, &asked, &judged, &headers).ok()?;
     let headers = rules::stored_fields(&headers, &permit);
     Some(Arc::new(stored.freshened(&headers, facts, selecting, filling.born)))
 }

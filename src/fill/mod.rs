@@ -46,6 +46,7 @@ use crate::worker::{Asked, Content, FillTimes, ForOwner, Landing, Looked, Snapsh
 pub use adopt::{Adopted, Heard, Hearing};
 use judge::Verdict;
 pub use judge::is_failure;
+pub use keep::CHUNK;
 use plan::{Gap, Plan};
 pub use plan::{Want, want};
 
@@ -116,13 +117,10 @@ impl Fill {
         // Looked up before the seat was taken: a purge in between found no flight, and may have left
         // no word of itself but that memory holds it no more.
         self.stale = self.stale.filter(|stale| self.worker.shared.memory.holds(stale));
-        let refresh = self.owner.is_none();
-        let times = FillTimes::default();
-        let looked = Looked::Nothing;
         #[cfg(test)]
         crate::telemetry::failpoint::at("fill", self.asked.target.path());
-        let (generation, began) = (None, None);
-        let mut filling = Filling { fill: self, cache, born, generation, times, began, looked, refresh };
+        let refresh = self.owner.is_none();
+        let mut filling = Filling { refresh, ..Filling::new(self, cache, born, None) };
         if filling.ask_redis().await {
             return;
         }
@@ -131,6 +129,12 @@ impl Fill {
 }
 
 impl Filling {
+    /// One that has asked nobody yet, on behalf of somebody who waits.
+    fn new(fill: Fill, cache: RouteCache, born: Born, generation: Option<Generation>) -> Self {
+        let (times, looked) = (FillTimes::default(), Looked::Nothing);
+        Self { fill, cache, born, generation, times, began: None, looked, refresh: false }
+    }
+
     /// Asks the shared tier; true when that settled it.
     async fn ask_redis(&mut self) -> bool {
         let Some(found) = ask::redis(self).await else { return false };

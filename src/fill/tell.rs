@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Response};
 
+use crate::clock::Timestamp;
 use crate::rules::NotStored;
 use crate::stored::{CacheKey, StoredResponse};
 use crate::upstream::OriginBody;
-use crate::worker::{ForOwner, Landing, Own, OwnerLanding};
+use crate::worker::{Doubts, ForOwner, Landing, Own, OwnerLanding};
 
 use super::{Fill, Filling, Want, judge};
 
@@ -35,23 +36,32 @@ impl Filling {
         }
     }
 
-    /// Remembers that the key is not worth waiting for.
+    /// Remembers that the key is not worth waiting for, and how far that goes.
     pub(super) fn mark(&self, why: NotStored, status: u16) {
         // A part that is too large says nothing of others.
         let of_a_part = why == NotStored::TooLarge && self.fill.want != Want::Whole;
-        if judge::is_lasting(why, status) && !of_a_part {
+        let remembered = judge::remembered(why, status, self.fill.class.chooses());
+        if let Some(how) = remembered.filter(|_| !of_a_part) {
             let shared = &self.fill.worker.shared;
             let until = self.fill.worker.now().saturating_add(self.fill.snapshot.config.cache.hit_for_miss);
-            shared.memory.mark(&self.fill.key, self.fill.class, why, until);
+            shared.memory.mark(&self.fill.key, self.fill.class, why, how, until);
         }
     }
 
-    /// Whether nothing may be stored under the key for a while; nor is what the shared tier may have of it
-    /// to be trusted.
+    /// Whether nothing may be stored under the key for a while.
     pub(super) fn is_quarantined(&self) -> bool {
+        self.is(Doubts::is_quarantined)
+    }
+
+    /// Whether what the shared tier may have of it is not to be trusted.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.is(Doubts::is_in_doubt)
+    }
+
+    fn is(&self, doubted: fn(&Doubts, u128, Timestamp) -> bool) -> bool {
         let Fill { worker, key, exact, .. } = &self.fill;
-        let now = worker.now();
-        let doubted = |key: &CacheKey| worker.shared.doubts.is_quarantined(key.hash(), now);
+        let (doubts, now) = (&worker.shared.doubts, worker.now());
+        let doubted = |key: &CacheKey| doubted(doubts, key.hash(), now);
         doubted(key) || exact.as_ref().is_some_and(|exact| doubted(exact))
     }
 

@@ -1,10 +1,12 @@
 //! Looks again at what was just given from memory: does the origin give the same? (`cache.verify`)
 //!
 //! A response that depends on something that neither the key nor `Vary` counts is one user's, or whatever
-//! an attacker made of it. What is stored cannot tell; asking again can. Up to four requests, behind the
+//! an attacker made of it. What is stored cannot tell; asking again can. Up to five requests, behind the
 //! client's back: the request at hand as it came; and where that is answered otherwise than is stored, one
-//! that says only what key and `Vary` count, the one at hand again, and the bare one again, so that an origin
-//! that changes just now is told from one that answers the two differently.
+//! that says only what key and `Vary` count, the one at hand again, the one that had brought what is stored, where
+//! that is still known, and the bare one again, so that an origin that changes just now is told from one that
+//! answers them differently. Where a key is suspect, who gets what is stored is not believed alone: it may be the
+//! one who planted it.
 //! Knows what may be asked again, what is compared, and what is done about a key that cannot be trusted.
 //! Must not know: what the differences mean ([`rules::finding`]), or clients.
 //!
@@ -18,16 +20,17 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body_util::BodyExt;
 
 use crate::coding;
+use crate::fields::claims;
 use crate::fields::content_coding::ContentCoding;
-use crate::rules::{self, Compared, Finding, NotStored, ResponseFacts};
-use crate::store::Class;
+use crate::rules::{self, Compared, Finding, NotStored, RequestFacts, ResponseFacts};
+use crate::store::{Class, Marked};
 use crate::stored::{Group, StoredResponse};
 use crate::upstream::{OriginBody, RequestBody};
 use crate::worker::{Asked, Snapshot, Worker};
 
 use super::outbound;
 
-/// Bytes of a body, decoded too; larger ones are not looked at. With what is stored, five of them are held at
+/// Bytes of a body, decoded too; larger ones are not looked at. With what is stored, six of them are held at
 /// the very most, twice ([`Doubts::look`](crate::worker::Doubts::look)).
 const LARGEST: usize = 1 << 20;
 
@@ -73,11 +76,38 @@ pub fn sample(
     });
 }
 
+/// Remembers which request has brought what is about to be stored, without what may be a secret in it: that is
+/// not ours to use again.
+pub(super) fn brought(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    asked: &Arc<Asked>,
+    stored: &Arc<StoredResponse>,
+) {
+    if snapshot.config.cache.verify.is_none() || asked.method != Method::GET {
+        return;
+    }
+    let is_secret = |name: &&HeaderName| claims::may_be_secret(name.as_str());
+    let secrets: Vec<_> = asked.headers.keys().filter(is_secret).cloned().collect();
+    let mut asked = Arc::clone(asked);
+    if !secrets.is_empty() {
+        let mut headers = asked.headers.clone();
+        for name in secrets {
+            headers.remove(name);
+        }
+        let facts = RequestFacts { has_authorization: false, has_cookie: false, ..asked.facts.clone() };
+        asked = Arc::new(Asked { headers, facts, ..Asked::clone(&asked) });
+    }
+    worker.shared.doubts.note_bringer(stored, asked, worker.now());
+}
+
 /// Not on behalf of one user: what a request with credentials does behind its sender's back is not ours to
-/// try, and what it brings is nobody else's to compare with. And not where the bodies cannot be held.
+/// try, whatever fields they stand in, and what it brings is nobody else's to compare with. And not where the bodies
+/// cannot be held.
 fn may_be_asked_again(asked: &Asked, stored: &StoredResponse) -> bool {
     let whole = stored.content.whole().is_some_and(|body| body.len() <= LARGEST);
-    asked.method == Method::GET && !asked.facts.has_authorization && !asked.facts.has_cookie && whole
+    let secret = || asked.headers.keys().any(|name| claims::may_be_secret(name.as_str()));
+    asked.method == Method::GET && whole && !secret()
 }
 
 struct Look {
@@ -96,7 +126,8 @@ impl Look {
         match finding {
             Finding::Unkeyed | Finding::Planted => self.quarantine(finding).await,
             Finding::Changed => {
-                // If it was planted after all, it is planted again: then it is met young.
+                // If it was planted after all, by somebody whom nobody knows any more, it is planted again: then
+                // it is known by whom.
                 doubts.suspect(key, now, now.saturating_add(SUSPECT));
                 self.forget().await;
             }
@@ -108,28 +139,35 @@ impl Look {
     /// Asks and compares; `None` where there is nothing to compare.
     async fn find(&self) -> Option<Finding> {
         let stored = Seen::stored(&self.stored)?;
-        let age = self.worker.now().saturating_since(self.stored.facts.response_time);
-        if self.ask(&self.asked).await?.says(&stored) {
+        let doubts = &self.worker.shared.doubts;
+        let as_stored = self.ask(&self.asked).await?.says(&stored);
+        if as_stored && !doubts.is_suspect(self.stored.key.hash(), self.worker.now()) {
             return Some(Finding::Same);
         }
         let bare = self.bare();
         let before = self.ask(&bare).await?;
+        if as_stored && before.says(&stored) {
+            return Some(Finding::Same);
+        }
         let asked = self.ask(&self.asked).await?;
+        let bringer = doubts.bringer(&self.stored);
+        let other = |by: &Arc<Asked>| by.headers != self.asked.headers || by.target != self.asked.target;
+        let brought = match bringer.filter(other) {
+            Some(bringer) => self.ask(&bringer).await,
+            None => None,
+        };
         let after = self.ask(&bare).await?;
         // What was written to, purged or fetched anew meanwhile is no longer what anybody is given.
         let shared = &self.worker.shared;
         if !shared.memory.holds(&self.stored) || shared.purges.is_purged(&self.stored) {
             return None;
         }
-        let modified = asked.facts.last_modified;
         Some(rules::finding(Compared {
-            as_stored: asked.says(&stored),
+            as_stored: asked.says(&stored) && after.says(&stored),
             steady: before.says(&after),
             as_bare: asked.says(&after),
-            same_tag: rules::same_strong_validator(&self.stored.facts, &asked.facts)
-                && asked.facts.etag.is_some(),
-            modified_since: modified.is_some_and(|at| at > self.stored.facts.request_time),
-            age,
+            brought_as_bare: brought.map(|brought| brought.says(&after)),
+            same_tag: rules::same_strong_validator(&self.stored.facts, &asked.facts),
         }))
     }
 
@@ -192,8 +230,8 @@ impl Look {
         // First, so that nothing is kept once what is stored has gone.
         shared.doubts.quarantine(key.hash(), now, until);
         self.forget().await;
-        for class in [Class::Plain, Class::Credentialed] {
-            shared.memory.mark(key, class, NotStored::Quarantined, until);
+        for class in Class::ALL {
+            shared.memory.mark(key, class, NotStored::Quarantined, Marked::Uncacheable, until);
         }
         // By its hash: a URL may be as private as what it leads to.
         tracing::warn!(

@@ -93,8 +93,6 @@ pub(super) fn adoptable(
     let response_time = exchange.worker.now();
     let facts = ResponseFacts::of(200, response.headers(), sent.at, response_time);
     let permit = rules::storing::judge_post(&asked.facts, &facts, policy).ok()?;
-    // As for a GET: what was answered to somebody's cookies is for others only by a word on sharing.
-    rules::storing::brought_for_all(&asked.facts, &facts, policy).ok()?;
     let seen = Exchanged { target, asked: &asked.headers, answer: response.headers() };
     rules::guard(&seen, &facts, policy).ok()?;
     if exchange.worker.shared.doubts.is_quarantined(exchange.key.hash(), response_time) {

@@ -21,6 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::coding::Encoder;
 use crate::fields::content_coding::Coding;
+use crate::fill::CHUNK;
 use crate::flight::{Growing, Reader, Room, Writer};
 use crate::stored::{Copy, Form, StoredResponse};
 use crate::worker::{Fetched, Shared, Snapshot};
@@ -180,9 +181,6 @@ struct Pump {
     shared: Arc<Shared>,
     writer: Writer,
 }
-
-/// Bytes of memory that a chunk takes beside its own, in the lists that hold it; about.
-const CHUNK: u64 = 128;
 
 impl Pump {
     /// Returning early drops the writer: readers see a broken body, and nothing is kept.

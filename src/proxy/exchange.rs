@@ -79,26 +79,37 @@ impl Exchange {
 
     /// Whether it carries credentials that the route neither keys on nor ignores.
     pub fn class(&self) -> Class {
-        let facts = &self.asked.facts;
+        self.class_of(&self.asked.facts)
+    }
+
+    fn class_of(&self, facts: &RequestFacts) -> Class {
         let Some(policy) = self.cache().map(|cache| &cache.policy) else { return Class::Plain };
         let cookie = facts.has_cookie && matches!(policy.cookies, Cookies::Origin | Cookies::Bypass);
         let authorization = facts.has_authorization && policy.authorization == Authorization::Bypass;
-        if cookie || authorization { Class::Credentialed } else { Class::Plain }
+        Class::of(cookie || authorization, !facts.chosen_by.is_empty())
     }
 
-    /// The request as it would be without its cookie, where that keeps it from bringing anything in place of
-    /// what is stored. A refresh is on behalf of all, and of nobody's cookie; else what only those with a cookie
-    /// ask for would never be refreshed.
-    pub fn without_cookie(&self, stored: &StoredResponse) -> Option<Asked> {
+    /// The request as it would be without its cookie, and without the fields by which it chose, where these keep
+    /// it from bringing anything in place of what is stored. A refresh is on behalf of all, and of nobody's cookie;
+    /// else what only those with a cookie ask for would never be refreshed.
+    pub fn for_all(&self, stored: &StoredResponse) -> Option<(Asked, Class)> {
         let (facts, policy) = (&self.asked.facts, &self.cache()?.policy);
-        let kept_out = rules::storing::brought_for_all(facts, &stored.facts, policy).is_err();
-        if !kept_out || facts.has_authorization {
+        if rules::storing::brought_for_all(facts, &stored.facts, policy).is_ok() {
             return None;
         }
-        let mut headers = self.asked.headers.clone();
-        headers.remove(COOKIE);
-        let facts = RequestFacts { has_cookie: false, ..facts.clone() };
-        Some(Asked { headers, facts, ..Asked::clone(&self.asked) })
+        let (mut headers, mut facts) = (self.asked.headers.clone(), facts.clone());
+        for name in rules::storing::unvaried(&self.asked.facts, &stored.facts) {
+            headers.remove(name);
+            facts.chosen_by.retain(|kept| kept != name);
+        }
+        // Beside credentials that may be shared, a cookie is one user's with them.
+        if !facts.has_authorization && rules::storing::brought_for_all(&facts, &stored.facts, policy).is_err()
+        {
+            headers.remove(COOKIE);
+            facts.has_cookie = false;
+        }
+        let class = self.class_of(&facts);
+        Some((Asked { headers, facts, ..Asked::clone(&self.asked) }, class))
     }
 
     /// What to fetch for it, given what is stored.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use crate::fill::{Fill, Want, verify};
 use crate::flight::FlightKey;
@@ -13,6 +13,7 @@ use crate::rules::{self, MustAsk, NotStored, Reusable, Reuse, SelectingFields};
 use crate::store::{Class, Resource};
 use crate::stored::{Cut, StoredResponse};
 use crate::telemetry::{Bypass, Detail, Miss, Outcome, Phase, Source, Tier};
+use crate::worker::Asked;
 
 use super::Step;
 use super::deliver::Deliver;
@@ -214,8 +215,8 @@ pub(super) fn only_if_cached(exchange: Box<Exchange>) -> Step {
 
 /// Starts a refresh behind the client's back, unless one flies or the key is known not to be worth it.
 pub(super) fn refresh(exchange: &Exchange, stored: &Arc<StoredResponse>, resource: Option<&Resource>) {
-    let (asked, class) = match exchange.without_cookie(stored) {
-        Some(asked) => (Arc::new(asked), Class::Plain),
+    let (asked, class) = match exchange.for_all(stored) {
+        Some((asked, class)) => (Arc::new(asked), class),
         None => (Arc::clone(&exchange.asked), exchange.class()),
     };
     if resource.is_some_and(|resource| resource.marked(class, exchange.worker.now()).is_some()) {
@@ -229,15 +230,31 @@ pub(super) fn refresh(exchange: &Exchange, stored: &Arc<StoredResponse>, resourc
 }
 
 /// The flight that this request may share: same key, same variant, same range, same kind of
-/// credentials.
+/// credentials, and the same choices by fields that may not be among those that are known to select a variant: what
+/// is fetched by one of them is likely not for those without.
 pub(super) fn lane(exchange: &Exchange, class: Class, variant: Option<u64>, want: Want) -> FlightKey {
-    let class = u64::from(class == Class::Credentialed);
-    let variant = variant.unwrap_or(0);
+    let chosen = if class.chooses() { chosen(&exchange.asked) } else { 0 };
+    let class = u64::from(class.has_credentials());
+    let variant = variant.unwrap_or(0) ^ chosen;
     let lane = match want {
         Want::Whole => variant,
         Want::Part(range) => xxh3_64_with_seed(range.to_string().as_bytes(), variant),
     };
     FlightKey { key: exchange.key.hash(), lane: (lane & !1) | class }
+}
+
+/// What a request chose by fields of its own.
+fn chosen(asked: &Asked) -> u64 {
+    let mut hash = Xxh3::new();
+    for name in &asked.facts.chosen_by {
+        hash.update(name.as_str().as_bytes());
+        for value in asked.headers.get_all(name) {
+            hash.update(b"\0");
+            hash.update(value.as_bytes());
+        }
+        hash.update(b"\n");
+    }
+    hash.digest()
 }
 
 /// A flight that nobody shares: a look into the shared tier by a request that cannot fill. Its lane is

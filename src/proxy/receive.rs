@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::config::{Config, RouteCache};
+use crate::config::{Config, Edits, RouteCache};
 use crate::fields::claims::{self, Claim};
 use crate::fields::{forwarded, hop, list, path};
 use crate::rules::{Authorization, Cookies, RequestFacts};
@@ -53,18 +53,18 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     let route = snapshot.config.route(&parts.method, host_of(&authority), target.path());
     let cache = route.and_then(|route| snapshot.cache(route));
     let takes_trailers = list::contains(&parts.headers, &header::TE, "trailers");
-    let switches = drop_connection_options(&mut parts.headers);
-    hop::remove_disguised(&mut parts.headers);
     // Here already, so that what the origin does not see chooses nothing that is stored.
-    drop_claims(
-        &mut parts.headers,
+    let named = Names {
         trusted,
-        cache.filter(|cache| cache.policy.methods.contains(&parts.method)),
-    );
+        cached: cache.filter(|cache| cache.policy.methods.contains(&parts.method)),
+        keyed: cache.map_or(&[][..], |cache| &cache.key.headers),
+        edits: route.and_then(|at| snapshot.route(at)).map(|route| &route.request_headers),
+    }
+    .read(&mut parts.headers);
     let wants_key = wants_key(&mut parts.headers) && snapshot.config.cache.status_key;
     join_cookies(&mut parts.headers);
     let asked = Asked {
-        facts: RequestFacts::of(&parts.method, &parts.headers),
+        facts: RequestFacts { chosen_by: named.chosen_by, ..RequestFacts::of(&parts.method, &parts.headers) },
         target,
         scheme,
         authority,
@@ -94,14 +94,14 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     // Past here nothing is seen of what is said: only where the operator has asked for it.
     let upgrades = snapshot.route(route).is_some_and(|route| route.upgrade);
     let upgrade = upgrade.filter(|_| upgrades);
-    if switches && !upgrades && protocol_wanted(&asked.headers).is_some() {
+    if named.switches && !upgrades && protocol_wanted(&asked.headers).is_some() {
         report.hint(
             Setting::Upgrade,
             "a request asks for another protocol, such as WebSocket, and is forwarded without",
         );
     }
-    let bypass =
-        bypass(&asked, cache, upgrade.is_some(), &body).or_else(|| strays(&asked, &snapshot.config, route));
+    let bypass = bypass(&asked, cache, upgrade.is_some(), named.credential, &body)
+        .or_else(|| strays(&asked, &snapshot.config, route));
     let with_content = keyed_on_content(&asked, cache) && bypass != Some(Bypass::Upgrade);
     let exchange = Exchange {
         worker,
@@ -156,20 +156,77 @@ fn under_policy(asked: Asked, cache: Option<&RouteCache>) -> Asked {
     Asked { facts: asked.facts.under(client), ..asked }
 }
 
-/// The origin does not get what `Connection` names (RFC 9110 §7.6.1), so that may not choose what is
-/// stored for others either: neither by the key, nor by `Vary`, nor by what the rules read. Whether it names
-/// `Upgrade`.
-fn drop_connection_options(headers: &mut HeaderMap) -> bool {
-    let mut switches = false;
-    for name in hop::connection_options(headers) {
-        // Told from the field itself whether an upgrade is asked for; what is sent names it anew.
-        if name == header::UPGRADE {
-            switches = true;
-        } else {
+/// What is made of a request's fields by their names alone.
+struct Names<'a> {
+    /// The peer is a trusted proxy.
+    trusted: bool,
+    /// The route's cache, where the request's method uses it.
+    cached: Option<&'a RouteCache>,
+    /// Those that are part of the key.
+    keyed: &'a [HeaderName],
+    /// What the route takes out of what the origin gets, or writes itself.
+    edits: Option<&'a Edits>,
+}
+
+/// What the names of those fields say that a request keeps.
+#[derive(Default)]
+struct Named {
+    /// One of them says who the user is, and is not part of the key.
+    credential: bool,
+    /// `Connection` names `Upgrade`.
+    switches: bool,
+    /// By which scripts choose, and that are neither part of the key nor kept from the origin.
+    chosen_by: Vec<HeaderName>,
+}
+
+impl Names<'_> {
+    /// Reads them once, and removes what the origin does not get.
+    fn read(&self, headers: &mut HeaderMap) -> Named {
+        let options = hop::connection_options(headers);
+        let (mut named, mut dropped) = (Named::default(), Vec::new());
+        named.switches = options.contains(&header::UPGRADE);
+        for name in headers.keys() {
+            let text = name.as_str();
+            // What `Connection` names (RFC 9110 §7.6.1) may not choose what is stored for others either: neither
+            // by the key, nor by `Vary`, nor by what the rules read. Whether an upgrade is asked for is told from
+            // the field itself; what is sent names it anew.
+            let option = options.contains(name) && *name != header::UPGRADE;
+            if option || hop::is_disguised(name) || self.is_dropped(name) {
+                dropped.push(name.clone());
+            } else if !self.keyed.contains(name) {
+                // Who the user is need not be told by `Authorization`, of which alone RFC 9111 §3.5 speaks.
+                named.credential |= claims::is_credential(text);
+                if claims::chooses(text) && !self.is_edited(name) {
+                    named.chosen_by.push(name.clone());
+                }
+            }
+        }
+        for name in dropped {
             headers.remove(name);
         }
+        named
     }
-    switches
+
+    /// Whether the origin gets nothing of what the client says by this name.
+    fn is_edited(&self, name: &HeaderName) -> bool {
+        let edited =
+            |edits: &Edits| edits.remove.contains(name) || edits.set.iter().any(|(set, _)| set == name);
+        self.edits.is_some_and(edited)
+    }
+
+    /// Whether it is what the client says that its request should be taken for: who and whence it is, unless a
+    /// trusted proxy says it; and where the answer may be stored, which host, path or method it means, unless that
+    /// is part of the key. An origin that believes Larder's `X-Forwarded-For` believes all of these, and what it
+    /// then writes into its answer would be served to everyone.
+    fn is_dropped(&self, name: &HeaderName) -> bool {
+        let Some(claim) = claims::claim(name.as_str()) else { return false };
+        let counts = self.cached.is_none_or(|cache| cache.key.headers.contains(name));
+        match claim {
+            Claim::Client => !self.trusted || name.as_str().contains('_'),
+            Claim::Way => !self.trusted || !counts,
+            Claim::Hint | Claim::Method => !counts,
+        }
+    }
 }
 
 /// RFC 9113 §8.2.3: the crumbs of an HTTP/2 cookie "MUST be concatenated into a single octet string"
@@ -212,28 +269,15 @@ fn looped(worker: &Worker, asked: &Asked) -> Option<Failure> {
         .then(|| Failure::local(StatusCode::LOOP_DETECTED, "loop", text))
 }
 
-/// Removes what the client says that its request should be taken for: who and whence it is, unless a
-/// trusted proxy says it; and where the answer may be stored (`cache`), which host, path or method it
-/// means, unless that is part of the key. An origin that believes Larder's `X-Forwarded-For` believes all
-/// of these, and what it then writes into its answer would be served to everyone.
-fn drop_claims(headers: &mut HeaderMap, trusted: bool, cache: Option<&RouteCache>) {
-    let is_dropped = |name: &&HeaderName| {
-        let Some(claim) = claims::claim(name.as_str()) else { return false };
-        let counts = cache.is_none_or(|cache| cache.key.headers.contains(name));
-        match claim {
-            Claim::Client => !trusted || name.as_str().contains('_'),
-            Claim::Way => !trusted || !counts,
-            Claim::Hint | Claim::Method => !counts,
-        }
-    };
-    let dropped: Vec<_> = headers.keys().filter(is_dropped).cloned().collect();
-    for name in dropped {
-        headers.remove(name);
-    }
-}
-
-/// Why a request does not use the cache at all.
-fn bypass(asked: &Asked, cache: Option<&RouteCache>, upgrades: bool, body: &Incoming) -> Option<Bypass> {
+/// Why a request does not use the cache at all; `credential`: it says who the user is by a field that is not
+/// part of the key.
+fn bypass(
+    asked: &Asked,
+    cache: Option<&RouteCache>,
+    upgrades: bool,
+    credential: bool,
+    body: &Incoming,
+) -> Option<Bypass> {
     let Some(cache) = cache else { return Some(Bypass::Off) };
     if upgrades && protocol_wanted(&asked.headers).is_some() {
         return Some(Bypass::Upgrade);
@@ -251,11 +295,7 @@ fn bypass(asked: &Asked, cache: Option<&RouteCache>, upgrades: bool, body: &Inco
     if asked.facts.has_cookie && cache.policy.cookies == Cookies::Bypass {
         return Some(Bypass::Cookie);
     }
-    // Who the user is need not be told by `Authorization`, of which alone §3.5 speaks; what is not in the key must
-    // not choose what others get.
-    let is_keyless =
-        |name: &HeaderName| claims::is_credential(name.as_str()) && !cache.key.headers.contains(name);
-    if cache.policy.authorization != Authorization::Share && asked.headers.keys().any(is_keyless) {
+    if cache.policy.authorization != Authorization::Share && credential {
         return Some(Bypass::Authorization);
     }
     debug_assert!(cache.policy.authorization != Authorization::PerCredential || cache.key.per_credential);

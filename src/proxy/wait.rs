@@ -55,12 +55,20 @@ impl Wait {
         self.exchange.attempts += 1;
         let (variant, want) = (self.variant(), self.want());
         let flights = Arc::clone(&self.exchange.worker.shared.flights);
+        let lane = lookup::lane(&self.exchange, self.exchange.class(), variant, want);
+        // What the last one brought could not be shared: nobody waits for the next.
+        if let Some(why) = self.unshared() {
+            return match flights.join_if_free(lane) {
+                Some(seat) => self.own(seat).await,
+                None => self.alone(Some(Detail::HitForMiss(why))),
+            };
+        }
         // The whole may be on its way already, and the range with it.
         let whole = lookup::lane(&self.exchange, self.exchange.class(), variant, Want::Whole);
         if let Some(guest) = flights.visit(whole).filter(|_| want != Want::Whole) {
             return self.visit(guest).await;
         }
-        match flights.join(lookup::lane(&self.exchange, self.exchange.class(), variant, want)) {
+        match flights.join(lane) {
             Seat::Owner(seat) => self.own(seat).await,
             Seat::Guest(guest) => self.visit(guest).await,
         }
@@ -108,6 +116,13 @@ impl Wait {
         !fills && !whole
     }
 
+    /// Why those who ask for the key do not wait for each other, if so.
+    fn unshared(&self) -> Option<NotStored> {
+        let exchange = &self.exchange;
+        let resource = exchange.worker.shared.memory.peek(&exchange.key)?;
+        resource.unshared(exchange.class(), exchange.worker.now())
+    }
+
     fn want(&self) -> Want {
         self.exchange.want(self.stale.as_deref())
     }
@@ -147,7 +162,9 @@ impl Wait {
     async fn ask_redis(&mut self) -> (Option<Arc<StoredResponse>>, Option<Generation>) {
         let exchange = &mut self.exchange;
         let began = exchange.mono();
-        let Some(redis) = exchange.worker.redis.as_ref() else { return (None, None) };
+        let (doubts, now) = (&exchange.worker.shared.doubts, exchange.worker.now());
+        let redis = exchange.worker.redis.as_ref().filter(|_| !doubts.is_in_doubt(exchange.key.hash(), now));
+        let Some(redis) = redis else { return (None, None) };
         let normalize = exchange.normalize();
         let answer = redis.get(&exchange.key, &exchange.asked.headers, normalize).await;
         exchange.report.mark(Phase::Redis, began);

@@ -40,6 +40,9 @@ pub struct RequestFacts {
     pub range: bool,
     /// What the `Range` of a GET asks for, where it makes sense (RFC 9110 §14.2).
     pub ranges: Option<Ranges>,
+    /// Its fields by which scripts choose what they want ([`claims::chooses`](crate::fields::claims::chooses)),
+    /// but for those that the key counts or the origin does not get: settled where both are known.
+    pub chosen_by: Vec<HeaderName>,
 }
 
 /// What the rules need to know of a response.
@@ -99,6 +102,7 @@ impl RequestFacts {
             // RFC 9110 §14.2: to be ignored on every method but GET.
             range: *method == Method::GET && headers.contains_key(RANGE),
             ranges: ranges(method, headers),
+            chosen_by: Vec::new(),
         }
     }
 

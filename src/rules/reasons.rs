@@ -42,13 +42,15 @@ pub enum NotStored {
     OddRequest,
     /// It has the name of a static file and is something else.
     Deception,
+    /// The request had a field by which scripts choose what they want, and `Vary` does not name it.
+    Unvaried,
     /// What was stored under its key was not for all: nothing is, for a while (`cache.verify`).
     Quarantined,
 }
 
 impl NotStored {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Method,
         Self::Status,
         Self::NoStore,
@@ -66,6 +68,7 @@ impl NotStored {
         Self::Head,
         Self::OddRequest,
         Self::Deception,
+        Self::Unvaried,
         Self::Quarantined,
     ];
 
@@ -89,6 +92,7 @@ impl NotStored {
             Self::Head => "head",
             Self::OddRequest => "odd-request",
             Self::Deception => "deception",
+            Self::Unvaried => "unvaried",
             Self::Quarantined => "quarantined",
         }
     }

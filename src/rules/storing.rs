@@ -30,11 +30,23 @@ impl Storable {
     }
 }
 
-/// Whether this response to this request may be stored (§3), and is worth it.
+/// Whether this response may be stored (§3), and is worth it, for all whom it is for and not only for those who
+/// ask as this request did: what it brought was made for it.
 ///
 /// # Errors
 /// The first reason against it.
 pub fn judge(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Result<Storable, NotStored> {
+    let permit = judge_again(req, resp, policy)?;
+    brought_for_all(req, resp, policy)?;
+    Ok(permit)
+}
+
+/// Whether a stored response may still be stored as news of it have it, which this request has brought: what
+/// was made for this request is then in the news alone ([`brought_for_all`] is to be asked of them).
+///
+/// # Errors
+/// The first reason against it.
+pub fn judge_again(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Result<Storable, NotStored> {
     method(req, policy)?;
     status(req, resp)?;
     directives(req, resp)?;
@@ -115,15 +127,24 @@ pub(crate) fn shared_with_credentials(
 /// Whether what a request with cookies brought may be kept for those without: only by a word on sharing,
 /// such as §3.5 asks for credentials, or where `Vary` names the cookie. What was brought without any may be
 /// given to all by a lifetime alone ([`shared_with_credentials`]): an origin that makes something of a cookie
-/// and has never thought of shared caches then gives them nothing of it.
+/// and has never thought of shared caches then gives them nothing of it. And whether what a request brought that
+/// chose by some field may be kept for those that do not: only where `Vary` names it ([`unvaried`]).
 ///
 /// # Errors
-/// `Cookie`
+/// `Cookie`, `Unvaried`
 pub fn brought_for_all(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Result<(), NotStored> {
     let d = &resp.directives;
-    let named = matches!(&resp.vary, Vary::Names(names) if names.contains(&COOKIE));
-    let shared = d.public || d.s_maxage.is_some() || d.must_revalidate || named;
-    if holds_cookie(req, policy) && !shared { Err(NotStored::Cookie) } else { Ok(()) }
+    let shared = d.public || d.s_maxage.is_some() || d.must_revalidate || resp.vary.names(&COOKIE);
+    if holds_cookie(req, policy) && !shared {
+        return Err(NotStored::Cookie);
+    }
+    if unvaried(req, resp).next().is_some() { Err(NotStored::Unvaried) } else { Ok(()) }
+}
+
+/// The fields by which a request chose what it wants, and by which the response does not say that it varies: to
+/// the key and to §4.1 it is as if they were not there, and to many an origin they are not.
+pub fn unvaried<'a>(req: &'a RequestFacts, resp: &'a ResponseFacts) -> impl Iterator<Item = &'a HeaderName> {
+    req.chosen_by.iter().filter(|name| !resp.vary.names(name))
 }
 
 /// Whether only the origin's own lifetime counts for this request: where it is shared in spite of
@@ -188,7 +209,7 @@ fn status(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored> {
         304 => Err(NotStored::Status),
         // RFC 3229: a delta against what this client holds.
         226 => Err(NotStored::Status),
-        status if is_of_the_message(status) => Err(NotStored::Status),
+        status if blamed(status) == Blamed::Message => Err(NotStored::Status),
         // §5.2.2.3: must-understand limits storing to statuses that are understood.
         status if resp.directives.must_understand && !understood(status) => Err(NotStored::Status),
         // §3: "the response status code is final".
@@ -197,26 +218,36 @@ fn status(req: &RequestFacts, resp: &ResponseFacts) -> Result<(), NotStored> {
     }
 }
 
-/// Whether a status finds fault with the message that it answers, or with what lies between the two who
-/// exchanged it, and so says nothing of the resource. Whatever else made the request so (its size, a
-/// field, a byte) is no part of the key: stored, the error would be what everyone gets whom one client
-/// wants to get it. So it is not stored, whatever lifetime it has: §3 says what a cache may store, not what it
-/// must; and of some the RFCs forbid it (RFC 6585 §3-§6: "MUST NOT be stored by a cache").
-///
-/// 400 and 500 are not here, which origins send for resources as well, nor 405, 414 and 501, of which RFC 9110
-/// §15.1 lets a cache guess even a lifetime: no field says any more that another method is meant, and what answers
-/// an odd request is not kept (`guarding`).
-pub(crate) const fn is_of_the_message(status: u16) -> bool {
+/// What a status finds fault with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blamed {
+    /// The message that it answers, or what lies between the two who exchanged it; so it says nothing of the
+    /// resource. Whatever else made the request so (its size, a field, a byte) is no part of the key: stored, the
+    /// error would be what everyone gets whom one client wants to get it. So it is not stored, whatever lifetime it
+    /// has: §3 says what a cache may store, not what it must; and of some the RFCs forbid it (RFC 6585 §3-§6:
+    /// "MUST NOT be stored by a cache").
+    Message,
+    /// The message, or the resource: origins send 400 for both, and of 405 and 414 RFC 9110 §15.1 lets a cache
+    /// guess even a lifetime. Stored by the rules: no field says any more that another method is meant, and what
+    /// answers an odd request is not kept (`guarding`). But nothing is concluded from it for other requests.
+    Either,
+    /// Nothing that a request has brought about: a success, the resource's own state, the server's.
+    Other,
+}
+
+/// Whom a status blames.
+pub const fn blamed(status: u16) -> Blamed {
     match status {
         // RFC 9110 §15.5: who asks, what that one may (many filters say so of a single field), what is accepted,
         // proxy, time, length, condition, size, type, range, expectation, connection, content; RFC 8470 §5.2
         // (425); upgrade.
-        401 | 403 | 406..=408 | 411..=413 | 415..=417 | 421 | 422 | 425 | 426 => true,
+        401 | 403 | 406..=408 | 411..=413 | 415..=417 | 421 | 422 | 425 | 426 => Blamed::Message,
         // RFC 6585 §3-§6: a condition is wanted, too many requests, fields too large, a login to the network.
-        428 | 429 | 431 | 511 => true,
+        428 | 429 | 431 | 511 => Blamed::Message,
         // RFC 9110 §15.6: the version; RFC 2295 §8.1 (506); RFC 2774 §7 (510). The others speak of the server.
-        505 | 506 | 510 => true,
-        _ => false,
+        505 | 506 | 510 => Blamed::Message,
+        400 | 405 | 414 => Blamed::Either,
+        _ => Blamed::Other,
     }
 }
 
@@ -506,7 +537,7 @@ mod tests {
         ] {
             let resp = response(200, &[&format!("cache-control: {control}"), "etag: \"a\""]);
             for policy in [ttl_default(60), ttl_override(60), plain()] {
-                let judged = |line| verdict(&get(&[line]), &resp, &policy);
+                let judged = |line| judge_again(&get(&[line]), &resp, &policy).map(drop);
                 assert_eq!(judged("authorization: a"), with_authorization, "{clause}: {control}");
                 assert_eq!(judged("cookie: a=b"), with_cookie, "{clause}: {control}");
             }
@@ -730,6 +761,27 @@ mod tests {
                 );
             }
             assert_eq!(brought_for_all(&get(&[]), &resp, &plain()), Ok(()), "{clause}");
+        }
+    }
+
+    #[test]
+    fn what_a_field_that_chooses_brought_is_for_all_only_where_vary_names_it() {
+        let asked = |names: &[&'static str]| {
+            let chosen_by = names.iter().map(|name| HeaderName::from_static(name)).collect();
+            RequestFacts { chosen_by, ..get(&[]) }
+        };
+        for (clause, names, vary, expected) in [
+            ("9110 §12.5.5 not named", &["rsc"][..], "accept", Err(NotStored::Unvaried)),
+            ("9110 §12.5.5 named", &["rsc"], "accept, RSC", Ok(())),
+            ("9110 §12.5.5 one of two", &["rsc", "next-url"], "rsc", Err(NotStored::Unvaried)),
+            ("9110 §12.5.5 both", &["rsc", "next-url"], "next-url, rsc", Ok(())),
+            ("none was sent", &[], "accept", Ok(())),
+            ("§4.1 the star", &["rsc"], "*", Err(NotStored::VaryStar)),
+        ] {
+            let resp = response(200, &["cache-control: public, max-age=60", &format!("vary: {vary}")]);
+            assert_eq!(verdict(&asked(names), &resp, &plain()), expected, "{clause}");
+            let again = judge_again(&asked(names), &resp, &plain()).map(drop);
+            assert_eq!(again, if vary == "*" { expected } else { Ok(()) }, "{clause}: what is stored stays");
         }
     }
 

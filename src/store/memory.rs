@@ -137,7 +137,7 @@ pub struct Resource {
     pub key: Arc<CacheKey>,
     /// The responses, the most recent first.
     pub variants: Vec<Arc<StoredResponse>>,
-    marks: [Option<Mark>; 2],
+    marks: [Option<Mark>; Class::ALL.len()],
     weight: u64,
 }
 
@@ -148,14 +148,53 @@ pub enum Class {
     Plain,
     /// With `Authorization`, or with a `Cookie` that the route neither keys on nor ignores.
     Credentialed,
+    /// With a field by which scripts choose what they want.
+    Choosing,
+    /// With both.
+    CredentialedChoosing,
 }
 
-/// Hit-for-miss: the key is known to be uncacheable until then, so its requests do not wait in line
-/// for each other.
+impl Class {
+    /// Every class.
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Credentialed, Self::Choosing, Self::CredentialedChoosing];
+
+    /// The class of a request with or without these.
+    pub const fn of(credentials: bool, choices: bool) -> Self {
+        match (credentials, choices) {
+            (false, false) => Self::Plain,
+            (true, false) => Self::Credentialed,
+            (false, true) => Self::Choosing,
+            (true, true) => Self::CredentialedChoosing,
+        }
+    }
+
+    /// Whether such a request carries credentials.
+    pub const fn has_credentials(self) -> bool {
+        matches!(self, Self::Credentialed | Self::CredentialedChoosing)
+    }
+
+    /// Whether such a request carries a field by which scripts choose.
+    pub const fn chooses(self) -> bool {
+        matches!(self, Self::Choosing | Self::CredentialedChoosing)
+    }
+}
+
+/// What is remembered of a key until then, so that its requests do not wait in line for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
     why: NotStored,
+    how: Marked,
     until: Timestamp,
+}
+
+/// How far what is remembered of a key goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// Hit-for-miss: its requests are known not to bring anything that may be stored, and go alone.
+    Uncacheable,
+    /// What one of its requests brought could not be shared; another may bring what can. So each that finds nobody
+    /// fetching fetches for all, and nobody waits for what is then perhaps not for them.
+    Unshared,
 }
 
 impl Resource {
@@ -167,12 +206,17 @@ impl Resource {
 
     /// Why requests of this class are known not to be cacheable now, if they are.
     pub fn marked(&self, class: Class, now: Timestamp) -> Option<NotStored> {
-        let [plain, credentialed] = &self.marks;
-        let mark = match class {
-            Class::Plain => plain,
-            Class::Credentialed => credentialed,
-        };
-        mark.filter(|mark| now < mark.until).map(|mark| mark.why)
+        self.marked_as(Marked::Uncacheable, class, now)
+    }
+
+    /// Why requests of this class do not wait for each other now, if so.
+    pub fn unshared(&self, class: Class, now: Timestamp) -> Option<NotStored> {
+        self.marked_as(Marked::Unshared, class, now)
+    }
+
+    fn marked_as(&self, how: Marked, class: Class, now: Timestamp) -> Option<NotStored> {
+        let mark = self.marks.get(class as usize).copied().flatten();
+        mark.filter(|mark| mark.how == how && now < mark.until).map(|mark| mark.why)
     }
 
     /// The names by which the most recent response varies.
@@ -181,19 +225,17 @@ impl Resource {
     }
 
     fn empty(key: &Arc<CacheKey>) -> Self {
-        Self { key: Arc::clone(key), variants: Vec::new(), marks: [None; 2], weight: 0 }
+        Self { key: Arc::clone(key), variants: Vec::new(), marks: [None; Class::ALL.len()], weight: 0 }
     }
 
-    fn mark(&mut self, class: Class) -> &mut Option<Mark> {
-        let [plain, credentialed] = &mut self.marks;
-        match class {
-            Class::Plain => plain,
-            Class::Credentialed => credentialed,
+    fn mark(&mut self, class: Class, new: Option<Mark>) {
+        if let Some(mark) = self.marks.get_mut(class as usize) {
+            *mark = new;
         }
     }
 
     fn is_void(&self) -> bool {
-        self.variants.is_empty() && self.marks == [None; 2]
+        self.variants.is_empty() && self.marks.iter().all(Option::is_none)
     }
 
     fn weighed(mut self) -> Self {
@@ -289,7 +331,7 @@ impl Memory {
             return false;
         }
         self.change(&response.key, |resource| {
-            *resource.mark(class) = None;
+            resource.mark(class, None);
             let same = |variant: &Arc<StoredResponse>| variant.selecting == response.selecting;
             resource.variants.retain(|variant| !same(variant) && !purges.is_purged(variant));
             // Asked here, where no other change of this key can come in between, and again below.
@@ -336,10 +378,10 @@ impl Memory {
         });
     }
 
-    /// Remembers that requests of this class to this key are not cacheable, and why. The variants
-    /// stay.
-    pub fn mark(&self, key: &Arc<CacheKey>, class: Class, why: NotStored, until: Timestamp) {
-        self.change(key, |resource| *resource.mark(class) = Some(Mark { why, until }));
+    /// Remembers that requests of this class to this key are not cacheable, or not to wait for each other, and
+    /// why. The variants stay.
+    pub fn mark(&self, key: &Arc<CacheKey>, class: Class, why: NotStored, how: Marked, until: Timestamp) {
+        self.change(key, |resource| resource.mark(class, Some(Mark { why, how, until })));
     }
 
     /// Drops what is stored under the key, marks included.
@@ -633,8 +675,8 @@ mod tests {
         let (memory, purges) = memory(1 << 20);
         let until = NOW.saturating_add(Duration::from_secs(10));
         memory.keep(plain("/", b"1", BORN), Class::Plain, &purges);
-        memory.mark(&key("/"), Class::Credentialed, NotStored::Private, until);
-        memory.mark(&key("/"), Class::Plain, NotStored::NoStore, until);
+        memory.mark(&key("/"), Class::Credentialed, NotStored::Private, Marked::Uncacheable, until);
+        memory.mark(&key("/"), Class::Plain, NotStored::NoStore, Marked::Uncacheable, until);
         let marked = |class, now| memory.find(&key("/")).unwrap().marked(class, now);
         assert_eq!(marked(Class::Credentialed, NOW), Some(NotStored::Private));
         assert_eq!(marked(Class::Plain, NOW), Some(NotStored::NoStore));
@@ -648,7 +690,7 @@ mod tests {
     #[test]
     fn a_mark_alone_has_weight() {
         let (memory, _) = memory(1 << 20);
-        memory.mark(&key("/"), Class::Plain, NotStored::NoStore, NOW);
+        memory.mark(&key("/"), Class::Plain, NotStored::NoStore, Marked::Uncacheable, NOW);
         memory.cache.run_pending_tasks();
         assert!(memory.gauges().bytes >= ENTRY as u64);
     }

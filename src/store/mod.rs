@@ -13,7 +13,7 @@ mod searches;
 mod seed;
 
 pub use in_flight::{InFlight, Reserved};
-pub use memory::{Class, Memory, Resource};
+pub use memory::{Class, Marked, Memory, Resource};
 pub use purge::{PURGES, Purges};
 pub use redis::{Absent, Answer, Generation, Reach, Redis};
 pub use searches::Searches;

@@ -77,6 +77,8 @@ pub(super) struct Counts {
     retries: AtomicU64,
     /// In the order of [`Flaw::ALL`].
     flaws: [AtomicU64; Flaw::ALL.len()],
+    /// The answer to a HEAD has brought content.
+    fills_heads: AtomicBool,
 }
 
 impl Counts {
@@ -180,6 +182,16 @@ impl Pool {
         if let Some(count) = self.counts.flaws.get(flaw as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Notes that the server has answered a HEAD with content.
+    pub(super) fn note_filled_head(&self) {
+        self.counts.fills_heads.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it ever has: then more may be on its way when the head of such an answer has come.
+    pub(super) fn fills_heads(&self) -> bool {
+        self.counts.fills_heads.load(Ordering::Relaxed)
     }
 
     /// What the choice among servers looks at.

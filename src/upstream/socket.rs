@@ -78,18 +78,28 @@ impl Socket {
         }
     }
 
-    /// Looks at what came, before hyper does.
-    fn look_at(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Looks at what came, before hyper does; gives how many bytes of it are for hyper.
+    fn look_at(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let answered = self.scanner.finals();
-        self.scanner.read(bytes).map_err(|flaw| self.refuse(flaw))?;
+        let taken = self.scanner.read(bytes).map_err(|flaw| self.refuse(flaw))?;
+        if self.scanner.is_beyond() {
+            self.count(Flaw::Unasked);
+        }
         // hyper flushes its buffer to the end, and then this socket, before it reads again.
         if self.scanner.finals() != answered
             && let Some(sent) = &self.sent
-            && (self.unflushed || !sent.ended())
+            && (self.unflushed || !sent.ended() || self.may_be_more())
         {
             sent.answered_early();
         }
-        Ok(())
+        Ok(taken)
+    }
+
+    /// Whether what follows the head that has come may be of no use to anybody: a HEAD's answer whose content
+    /// comes a moment later would be taken for the answer to who asks next.
+    fn may_be_more(&self) -> bool {
+        let fills_heads = || self.slot.pool.upgrade().is_some_and(|pool| pool.fills_heads());
+        self.scanner.is_beyond() || self.scanner.is_of_head() && fills_heads()
     }
 
     /// Whether anything, or the end, has come that no event has told of.
@@ -98,10 +108,17 @@ impl Socket {
     }
 
     fn refuse(&self, flaw: Flaw) -> io::Error {
+        self.count(flaw);
+        io::Error::new(io::ErrorKind::InvalidData, flaw)
+    }
+
+    fn count(&self, flaw: Flaw) {
         if let Some(pool) = self.slot.pool.upgrade() {
             pool.count_flaw(flaw);
+            if flaw == Flaw::Unasked && self.scanner.is_of_head() {
+                pool.note_filled_head();
+            }
         }
-        io::Error::new(io::ErrorKind::InvalidData, flaw)
     }
 }
 
@@ -116,6 +133,10 @@ impl Read for Socket {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        // What came beyond the answer to a HEAD is nobody's: for hyper the connection ends with that answer.
+        if self.scanner.is_beyond() {
+            return Poll::Ready(Ok(()));
+        }
         scratch::with(buf.remaining(), |mut read| {
             let polled = self.stream().poll_read(cx, read.unfilled());
             if polled.is_pending() && self.scanner.is_idle() {
@@ -129,8 +150,8 @@ impl Read for Socket {
                 };
             }
             ready!(polled)?;
-            self.look_at(read.filled())?;
-            buf.put_slice(read.filled());
+            let taken = self.look_at(read.filled())?;
+            buf.put_slice(read.filled().get(..taken).unwrap_or_default());
             Poll::Ready(Ok(()))
         })
     }

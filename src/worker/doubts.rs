@@ -1,23 +1,30 @@
 //! Keys that are not trusted for a while: what was stored under them was not for all.
 //!
-//! Knows which keys may not be stored under until when, which are to be looked at again, and how many looks
-//! may be taken at once. Bounded: of too many, those whose time ends first are given up.
+//! Knows which keys may not be stored under until when, which are to be looked at again, which requests have
+//! brought what was stored of late, and how many looks may be taken at once. Bounded: of too many keys, those whose
+//! time ends first are given up; of too many requests, the oldest.
 //! Must not know: how anybody came to doubt a key, or what it stands for.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::Asked;
 use crate::clock::Timestamp;
+use crate::stored::StoredResponse;
 
 /// Keys at most. Whoever has more of them has a route whose key is wrong, and an event for each.
 const MOST: usize = 1024;
 
 /// Looks at once in the whole process: each holds a few bodies, and is one more request to the origin.
 const LOOKS: usize = 2;
+
+/// Bytes of requests that are remembered with what they have brought, of keys that are suspect and of all others
+/// each: some thousand of them.
+const BROUGHT: usize = 2 << 20;
 
 /// What is wrong with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,16 +38,65 @@ enum Doubt {
 /// The keys in doubt, by their hash. Where two keys share one, both are in doubt.
 #[derive(Debug)]
 pub struct Doubts {
-    /// How many there are, so that who finds none takes no lock.
-    held: AtomicUsize,
+    /// When the last of them ends, in milliseconds, so that who comes later takes no lock; 0 where there is none.
+    end: AtomicU64,
     keys: Mutex<HashMap<u128, (Doubt, Timestamp)>>,
+    brought: Mutex<Brought>,
     looks: Arc<Semaphore>,
+}
+
+/// Who has brought what; those of suspect keys apart, so that nobody makes them be forgotten by what others bring.
+#[derive(Debug, Default)]
+struct Brought {
+    suspect: Bringers,
+    others: Bringers,
+}
+
+#[derive(Debug, Default)]
+struct Bringers {
+    requests: VecDeque<Bringer>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Bringer {
+    /// What it has brought, as long as anybody holds it.
+    response: Weak<StoredResponse>,
+    asked: Arc<Asked>,
+    bytes: usize,
+}
+
+impl Bringers {
+    fn add(&mut self, bringer: Bringer) {
+        self.bytes = self.bytes.saturating_add(bringer.bytes);
+        self.requests.push_back(bringer);
+        while self.bytes > BROUGHT {
+            let Some(oldest) = self.requests.pop_front() else { return };
+            self.bytes = self.bytes.saturating_sub(oldest.bytes);
+        }
+    }
+
+    /// The latest first: what is looked at is mostly young.
+    fn of(&self, response: &Arc<StoredResponse>) -> Option<Arc<Asked>> {
+        let by = |bringer: &&Bringer| std::ptr::eq(bringer.response.as_ptr(), Arc::as_ptr(response));
+        self.requests.iter().rev().find(by).map(|bringer| Arc::clone(&bringer.asked))
+    }
+}
+
+/// What a request takes, about, and what its response leaves behind as long as anybody may ask for it.
+fn size(asked: &Asked) -> usize {
+    let field =
+        |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len() + 64;
+    asked.headers.iter().map(field).fold(
+        size_of::<Asked>() + size_of::<StoredResponse>() + asked.target.as_str().len(),
+        usize::saturating_add,
+    )
 }
 
 impl Default for Doubts {
     fn default() -> Self {
         let looks = Arc::new(Semaphore::new(LOOKS));
-        Self { held: AtomicUsize::new(0), keys: Mutex::default(), looks }
+        Self { end: AtomicU64::new(0), keys: Mutex::default(), brought: Mutex::default(), looks }
     }
 }
 
@@ -48,6 +104,21 @@ impl Doubts {
     /// Leave to take a look; `None` where enough are being taken. It ends when what is given is dropped.
     pub fn look(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.looks).try_acquire_owned().ok()
+    }
+
+    /// Remembers for a while that this request has brought this response.
+    pub fn note_bringer(&self, response: &Arc<StoredResponse>, asked: Arc<Asked>, now: Timestamp) {
+        let bringer = Bringer { response: Arc::downgrade(response), bytes: size(&asked), asked };
+        let suspect = self.is_suspect(response.key.hash(), now);
+        let mut brought = self.brought.lock();
+        let place = if suspect { &mut brought.suspect } else { &mut brought.others };
+        place.add(bringer);
+    }
+
+    /// The request that has brought this very response, as long as it is remembered.
+    pub fn bringer(&self, response: &Arc<StoredResponse>) -> Option<Arc<Asked>> {
+        let brought = self.brought.lock();
+        brought.suspect.of(response).or_else(|| brought.others.of(response))
     }
 
     /// Whether nothing may be stored under the key.
@@ -58,6 +129,12 @@ impl Doubts {
     /// Whether what is stored under the key is to be looked at.
     pub fn is_suspect(&self, key: u128, now: Timestamp) -> bool {
         self.is(Doubt::Suspect, key, now)
+    }
+
+    /// Whether what others have put into the shared tier under the key is not to be taken: it may be what was just
+    /// purged, planted anew by way of a process that does not doubt it; and nobody here would know who brought it.
+    pub fn is_in_doubt(&self, key: u128, now: Timestamp) -> bool {
+        self.is_quarantined(key, now) || self.is_suspect(key, now)
     }
 
     /// Nothing may be stored under the key until then.
@@ -74,17 +151,17 @@ impl Doubts {
 
     /// What is stored under the key has turned out well.
     pub fn clear(&self, key: u128) {
-        if self.held.load(Ordering::Acquire) > 0 {
+        if self.end.load(Ordering::Acquire) > 0 {
             let mut keys = self.keys.lock();
             if keys.get(&key).is_some_and(|(doubt, _)| *doubt == Doubt::Suspect) {
                 keys.remove(&key);
             }
-            self.held.store(keys.len(), Ordering::Release);
+            self.note_end(&keys);
         }
     }
 
     fn is(&self, doubt: Doubt, key: u128, now: Timestamp) -> bool {
-        self.held.load(Ordering::Acquire) > 0
+        now.as_millis() < self.end.load(Ordering::Acquire)
             && self.keys.lock().get(&key).is_some_and(|(known, until)| *known == doubt && now < *until)
     }
 
@@ -99,7 +176,13 @@ impl Doubts {
             }
         }
         keys.insert(key, (doubt, until));
-        self.held.store(keys.len(), Ordering::Release);
+        self.note_end(&keys);
+    }
+
+    /// Under the lock, so that it is always that of the keys that are held.
+    fn note_end(&self, keys: &HashMap<u128, (Doubt, Timestamp)>) {
+        let end = keys.values().map(|(_, until)| until.as_millis()).max().unwrap_or(0);
+        self.end.store(end, Ordering::Release);
     }
 }
 
@@ -117,8 +200,12 @@ mod tests {
         assert!(!doubts.is_quarantined(1, at(0)) && !doubts.is_suspect(1, at(0)));
         doubts.suspect(1, at(0), at(10));
         doubts.quarantine(2, at(0), at(10));
-        assert!(doubts.is_suspect(1, at(9)) && !doubts.is_quarantined(1, at(9)));
-        assert!(doubts.is_quarantined(2, at(9)) && !doubts.is_suspect(2, at(9)));
+        assert!(
+            doubts.is_suspect(1, at(9)) && !doubts.is_quarantined(1, at(9)) && doubts.is_in_doubt(1, at(9))
+        );
+        assert!(
+            doubts.is_quarantined(2, at(9)) && !doubts.is_suspect(2, at(9)) && doubts.is_in_doubt(2, at(9))
+        );
         assert!(!doubts.is_suspect(1, at(10)) && !doubts.is_quarantined(2, at(10)));
     }
 
@@ -149,6 +236,59 @@ mod tests {
         // What is over makes room.
         doubts.quarantine(10_000, at(500), at(600));
         assert_eq!(doubts.keys.lock().len(), MOST - 400 + 1);
+    }
+
+    #[test]
+    fn what_is_over_takes_no_lock_from_anybody() {
+        let doubts = Doubts::default();
+        doubts.suspect(1, at(0), at(10));
+        doubts.quarantine(2, at(0), at(20));
+        let held = doubts.keys.lock();
+        assert!(!doubts.is_quarantined(2, at(20)) && !doubts.is_suspect(1, at(99)), "it waits for nobody");
+        drop(held);
+        assert!(doubts.is_quarantined(2, at(19)), "as long as one lasts, it is found");
+        // A shorter one that comes later does not end the longer one, nor does one that is cleared.
+        doubts.suspect(3, at(1), at(5));
+        doubts.clear(3);
+        assert!(doubts.is_quarantined(2, at(19)));
+        doubts.clear(1);
+        assert_eq!(doubts.end.load(Ordering::Relaxed), 20_000);
+    }
+
+    fn asked(value: usize) -> Arc<Asked> {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("x-a", http::HeaderValue::from_str(&"a".repeat(value)).unwrap());
+        Arc::new(Asked {
+            facts: crate::rules::RequestFacts::of(&http::Method::GET, &headers),
+            method: http::Method::GET,
+            target: http::uri::PathAndQuery::from_static("/"),
+            scheme: "http",
+            authority: "a.test".to_owned(),
+            headers,
+            version: http::Version::HTTP_11,
+            peer: std::net::IpAddr::from([127, 0, 0, 1]),
+            client: std::net::IpAddr::from([127, 0, 0, 1]),
+            takes_trailers: false,
+            at: at(0),
+        })
+    }
+
+    #[test]
+    fn who_brought_something_is_known_until_too_many_others_have() {
+        let doubts = Doubts::default();
+        let plain = |path: &str| crate::stored::samples::plain(path, b"x", crate::stored::Born::Here(0));
+        let (first, suspect) = (plain("/first"), plain("/suspect"));
+        doubts.suspect(suspect.key.hash(), at(0), at(10));
+        doubts.note_bringer(&first, asked(1), at(0));
+        doubts.note_bringer(&suspect, asked(2), at(0));
+        assert_eq!(doubts.bringer(&first).unwrap().headers["x-a"], "a");
+        assert!(doubts.bringer(&plain("/first")).is_none(), "only of this very response");
+        for nth in 0..64 {
+            doubts.note_bringer(&plain(&format!("/{nth}")), asked(60_000), at(0));
+        }
+        assert!(doubts.bringer(&first).is_none(), "bounded in bytes");
+        assert!(doubts.brought.lock().others.bytes <= BROUGHT);
+        assert_eq!(doubts.bringer(&suspect).unwrap().headers["x-a"], "aa", "nobody else's push it out");
     }
 
     #[test]

@@ -111,11 +111,16 @@ fn make(dice: &mut Dice) -> Made {
     Made { asked, bytes, content: size }
 }
 
+/// Feeds bytes at once, of which none may be left out.
+fn all(scanner: &mut ResponseScanner, bytes: &[u8]) -> Result<(), Flaw> {
+    if scanner.read(bytes)? == bytes.len() { Ok(()) } else { Err(Flaw::Unasked) }
+}
+
 /// Feeds bytes in pieces of any length.
 fn feed(scanner: &mut ResponseScanner, mut bytes: &[u8], dice: &mut Dice) -> Result<(), Flaw> {
     while !bytes.is_empty() {
         let (piece, rest) = bytes.split_at(1 + dice.below(bytes.len()));
-        scanner.read(piece)?;
+        all(scanner, piece)?;
         bytes = rest;
     }
     Ok(())
@@ -131,7 +136,7 @@ pub fn ends(dice: &mut Dice) {
         let (last, most) = made.bytes.split_last().unwrap();
         assert_eq!(feed(&mut scanner, most, dice), Ok(()), "{what:?}");
         assert!(!scanner.is_idle(), "it ends too soon: {what:?}");
-        assert_eq!(scanner.read(&[*last]), Ok(()), "{what:?}");
+        assert_eq!(scanner.read(&[*last]), Ok(1), "{what:?}");
         assert!(scanner.is_idle(), "it does not end: {what:?}");
         assert_eq!(scanner.finals(), number as u64, "{what:?}");
         let heard = hyper_hears(made.asked, &made.bytes);
@@ -151,7 +156,7 @@ pub fn damaged(dice: &mut Dice) {
     let mut whole = ResponseScanner::new(LIMITS);
     whole.ask(made.asked);
     let mut pieces = whole.clone();
-    let (seen, again) = (whole.read(&bytes), feed(&mut pieces, &bytes, dice));
+    let (seen, again) = (all(&mut whole, &bytes), feed(&mut pieces, &bytes, dice));
     assert_eq!((seen, whole.is_idle()), (again, pieces.is_idle()), "the pieces matter: {what:?}");
     if seen.is_ok() {
         let heard = hyper_hears(made.asked, &bytes).is_some();

@@ -5,7 +5,8 @@
 //! fetch began too long ago; and that a purge is never overtaken by a write: Redis takes none whose
 //! URL was purged since, and for a purge that Redis has not heard of yet the local ones are asked just
 //! before a write and again after it.
-//! A purge that Redis did not take is kept, up to [`PURGES`] of them, and tried again until it did.
+//! A purge that Redis did not take is kept, up to [`PURGES`] of them, and tried again until it did; a bug that ends
+//! the writer in the middle of one does not lose it.
 //! What a lookup found damaged is removed before the next write, so that what replaces it stays; up to
 //! [`DAMAGED`] wait for that, and each is tried once: who finds it again says so again.
 //! Must not know: how a lookup works, or who fills the queue.
@@ -186,25 +187,30 @@ impl Queue {
         self.waiting.lock().writes.len()
     }
 
-    fn take_purge(&self) -> Option<Notice> {
-        let mut waiting = self.waiting.lock();
-        let purge = waiting.purges.pop_front();
-        waiting.busy |= purge.is_some();
-        purge
+    fn take_purge<'a>(&'a self, counters: &'a Counters) -> Option<Told<'a>> {
+        let (purge, taken) = self.take(|waiting| waiting.purges.pop_front(), |_| 0)?;
+        Some(Told { purge: Some(purge), counters, taken })
     }
 
-    fn take_damaged(&self) -> Option<(String, Bad)> {
-        let mut waiting = self.waiting.lock();
-        let damaged = waiting.damaged.pop_front();
-        waiting.busy |= damaged.is_some();
-        damaged
+    fn take_damaged(&self) -> Option<((String, Bad), Taken<'_>)> {
+        self.take(|waiting| waiting.damaged.pop_front(), |_| 0)
     }
 
-    fn take_write(&self) -> Option<Write> {
+    fn take_write(&self) -> Option<(Write, Taken<'_>)> {
+        self.take(|waiting| waiting.writes.pop_front(), Write::size)
+    }
+
+    fn take<T>(
+        &self,
+        next: impl FnOnce(&mut Waiting) -> Option<T>,
+        bytes: impl FnOnce(&T) -> u64,
+    ) -> Option<(T, Taken<'_>)> {
         let mut waiting = self.waiting.lock();
-        let write = waiting.writes.pop_front();
-        waiting.busy |= write.is_some();
-        write
+        let next = next(&mut waiting)?;
+        waiting.busy = true;
+        drop(waiting);
+        let bytes = bytes(&next);
+        Some((next, Taken { queue: self, bytes }))
     }
 
     fn has_purges(&self) -> bool {
@@ -220,6 +226,40 @@ impl Queue {
         };
         if drained {
             self.drained.notify_waiters();
+        }
+    }
+}
+
+/// Something has been taken out and is not done; dropped, it is, whatever came of it.
+#[derive(Debug)]
+struct Taken<'a> {
+    queue: &'a Queue,
+    /// What it takes in the queue.
+    bytes: u64,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.queue.done(self.bytes);
+    }
+}
+
+/// A purge that Redis is being told of. Dropped before Redis has taken it, by a failure, by a bug that ends the
+/// writer or with its task, it waits again, behind the others.
+#[derive(Debug)]
+struct Told<'a> {
+    purge: Option<Notice>,
+    counters: &'a Counters,
+    taken: Taken<'a>,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        // Before it counts as done: nobody who waits for the queue finds it empty in between.
+        if let Some(purge) = self.purge.take()
+            && !self.taken.queue.keep_purge(purge)
+        {
+            self.counters.lost_purge();
         }
     }
 }
@@ -256,15 +296,13 @@ impl Writer {
         loop {
             let up = *phases.borrow_and_update() == Phase::Closed;
             let rested = purge_failed.is_none_or(|at| self.clock.mono().since(at) >= PURGE_AGAIN);
-            if let Some(purge) = (up && rested).then(|| self.queue.take_purge()).flatten() {
+            if let Some(purge) = (up && rested).then(|| self.queue.take_purge(&self.counters)).flatten() {
                 purge_failed = (!self.purge_again(purge).await).then(|| self.clock.mono());
-            } else if let Some((key, bad)) = self.queue.take_damaged() {
+            } else if let Some(((key, bad), _taken)) = self.queue.take_damaged() {
                 // Where it fails, the next who finds it says so.
                 let _ = self.link.with(WRITE, |connection| script::remove(connection, &key, &bad)).await;
-                self.queue.done(0);
-            } else if let Some(write) = self.queue.take_write() {
+            } else if let Some((write, _taken)) = self.queue.take_write() {
                 self.write(&write).await;
-                self.queue.done(write.size());
             } else {
                 tokio::select! {
                     () = self.queue.news.notified() => {}
@@ -275,12 +313,12 @@ impl Writer {
         }
     }
 
-    async fn purge_again(&self, purge: Notice) -> bool {
+    async fn purge_again(&self, mut told: Told<'_>) -> bool {
+        let Some(purge) = &told.purge else { return true };
         let taken = self.link.with(WRITE, |connection| purge.told(&self.seal, connection)).await.is_ok();
-        if !taken && !self.queue.keep_purge(purge) {
-            self.counters.lost_purge();
+        if taken {
+            told.purge = None;
         }
-        self.queue.done(0);
         taken
     }
 
@@ -409,5 +447,49 @@ impl Record {
             command.arg(&set.key);
         }
         async move { ask(&mut connection, command).await.map(drop) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::stored::{Born, samples};
+
+    #[test]
+    fn a_bug_while_redis_is_told_of_a_purge_does_not_lose_it() {
+        let (queue, counters) = (Queue::new(1 << 20), Counters::default());
+        let (first, second) = (Notice::Url(1), Notice::Url(2));
+        queue.keep_purge(first.clone());
+        queue.keep_purge(second.clone());
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            let told = queue.take_purge(&counters);
+            assert!(told.is_none(), "a bug");
+        }));
+        assert!(told.is_err());
+        let next = |queue: &Queue| {
+            let mut told = queue.take_purge(&counters)?;
+            told.purge.take()
+        };
+        assert_eq!(next(&queue), Some(second), "what made the bug stands behind the others");
+        assert_eq!(next(&queue), Some(first), "and waits again");
+        assert_eq!(next(&queue), None, "what Redis has taken does not");
+        assert!(queue.waiting.lock().no_writes(), "nobody who waits for the queue waits for ever");
+    }
+
+    #[test]
+    fn a_bug_in_a_write_gives_back_what_it_took() {
+        let queue = Queue::new(1 << 20);
+        let response = samples::plain("/", b"x", Born::Here(0));
+        let generation = Generation { number: 0, seen_at: Clock::system().mono() };
+        let (ttl, normalize) = (WRITE, Normalize { accept_language: false });
+        assert!(queue.offer(Write { response, generation, ttl, normalize }) && queue.bytes() > 0);
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            let taken = queue.take_write();
+            assert!(taken.is_none(), "a bug");
+        }));
+        assert!(written.is_err());
+        assert_eq!((queue.bytes(), queue.waiting.lock().no_writes()), (0, true));
     }
 }

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use crate::clock::Clock;
 use crate::pace::Pace;
 use crate::upstream::testing::*;
-use crate::upstream::{OriginError, Upstream};
+use crate::upstream::{OriginError, RequestBody, Upstream};
 
 #[tokio::test]
 async fn no_server_answers() {
@@ -148,6 +148,44 @@ async fn bytes_after_the_end_of_a_response_fail_it_where_they_come_with_it() {
         peer.until_closed().await;
         until(|| gauges(&up).open == 0).await;
         assert_eq!((flaws(&up), gauges(&up).retries), (vec![("unasked-bytes", 1)], 0));
+    }
+}
+
+/// Its content may come with the head or a moment later; then it must not meet who asks next.
+#[tokio::test]
+async fn after_a_head_that_was_once_answered_with_content_no_connection_is_used_again() {
+    let head = || request(Method::HEAD, "/", RequestBody::empty());
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
+    for late in [false, true] {
+        let origin = Origin::start().await;
+        let up = upstream(&origin, |_| ());
+        let asked = ask(&up, head());
+        let mut peer = origin.accept().await;
+        if late {
+            peer.answer(HEAD).await;
+            whole(reply(asked).await).await.unwrap();
+            until_unused(&up).await;
+            peer.say("ok").await;
+        } else {
+            peer.answer(OK).await;
+            assert_eq!(whole(reply(asked).await).await.unwrap(), "");
+        }
+        peer.until_closed().await;
+        until(|| gauges(&up).open == 0).await;
+        assert_eq!(flaws(&up), [("unasked-bytes", 1)], "late: {late}");
+        // The next one is answered as it ought to be, or would have been a moment later.
+        let asked = ask(&up, head());
+        let mut peer = origin.accept().await;
+        peer.answer(HEAD).await;
+        whole(reply(asked).await).await.unwrap();
+        peer.until_closed().await;
+        // Of a GET nothing is feared.
+        let asked = ask(&up, get("/"));
+        let mut peer = origin.accept().await;
+        peer.answer(OK).await;
+        whole(reply(asked).await).await.unwrap();
+        until_unused(&up).await;
+        assert_eq!(gauges(&up).idle, 1, "late: {late}");
     }
 }
 

@@ -78,6 +78,8 @@ enum State {
     Trailers,
     /// All that comes is content.
     UntilClose,
+    /// The answer to a HEAD brought content; nobody asks for anything any more.
+    Beyond,
     /// Nothing may come any more.
     Over(Flaw),
     /// What comes is no HTTP.
@@ -127,26 +129,44 @@ impl ResponseScanner {
         self.state == State::Idle
     }
 
+    /// The last request was a HEAD.
+    pub fn is_of_head(&self) -> bool {
+        self.asked == Asked::Head
+    }
+
     /// Heads of final responses so far.
     pub fn finals(&self) -> u64 {
         self.finals
     }
 
-    /// Takes what came next.
+    /// More came than the answer to a HEAD: that has ended, and so has the connection.
+    pub fn is_beyond(&self) -> bool {
+        self.state == State::Beyond
+    }
+
+    /// Takes what came next; gives how many bytes of it belong to responses. That is all, but where the answer to a
+    /// HEAD brought content with its head: many servers send it by mistake. The head is then whole and means what it
+    /// says, so it counts; what follows belongs to nobody, and neither does anything after it.
     ///
     /// # Errors
     /// With the first flaw. The connection is then of no use any more, and every further call says so.
-    pub fn read(&mut self, mut bytes: &[u8]) -> Result<(), Flaw> {
-        while !bytes.is_empty() {
-            bytes = self.step(bytes).inspect_err(|flaw| self.state = State::Over(*flaw))?;
+    pub fn read(&mut self, bytes: &[u8]) -> Result<usize, Flaw> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let taken = bytes.len().saturating_sub(rest.len());
+            if self.state == State::Idle && self.asked == Asked::Head && taken > 0 {
+                self.state = State::Beyond;
+                return Ok(taken);
+            }
+            rest = self.step(rest).inspect_err(|flaw| self.state = State::Over(*flaw))?;
         }
-        Ok(())
+        Ok(bytes.len())
     }
 
     /// Takes at least one byte, and gives what is left.
     fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Flaw> {
         match self.state {
-            State::Idle => Err(Flaw::Unasked),
+            State::Idle | State::Beyond => Err(Flaw::Unasked),
             State::Over(flaw) => Err(flaw),
             State::UntilClose | State::Tunnel => Ok(&[]),
             State::Status | State::Fields | State::Size | State::Trailers => self.step_line(bytes),

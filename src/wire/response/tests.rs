@@ -25,9 +25,17 @@ fn scanner(asked: Asked) -> ResponseScanner {
 fn seen(asked: Asked, bytes: &[u8], segment: usize) -> Is {
     let mut scanner = scanner(asked);
     for segment in bytes.chunks(segment) {
-        if let Err(flaw) = scanner.read(segment) {
-            assert_eq!(scanner.read(b"x"), Err(flaw), "a flaw is for good");
-            return Wrong(flaw);
+        match scanner.read(segment) {
+            Err(flaw) => {
+                assert_eq!(scanner.read(b"x"), Err(flaw), "a flaw is for good");
+                return Wrong(flaw);
+            }
+            Ok(taken) if taken < segment.len() => {
+                assert!(asked == Asked::Head && scanner.is_beyond(), "of nothing else a part is taken");
+                assert_eq!(scanner.read(b"x"), Err(Flaw::Unasked), "and nothing after it");
+                return Wrong(Flaw::Unasked);
+            }
+            Ok(_) => assert!(!scanner.is_beyond()),
         }
     }
     if scanner.is_idle() { Whole } else { Open }
@@ -309,11 +317,32 @@ fn sections_lines_and_fields_have_a_limit() {
 #[test]
 fn bytes_that_nobody_asked_for_end_the_connection() {
     let mut idle = ResponseScanner::new(LIMITS);
-    assert_eq!(idle.clone().read(b""), Ok(()));
+    assert_eq!(idle.clone().read(b""), Ok(0));
     assert_eq!(idle.read(b"HTTP/1.1 200 OK\r\n"), Err(Flaw::Unasked));
     idle.ask(Asked::Other);
     assert_eq!(idle.read(b"H"), Err(Flaw::Unasked), "also when a request follows");
     let mut two = scanner(Asked::Other);
     two.ask(Asked::Other);
     assert_eq!(two.read(b"H"), Err(Flaw::Unasked), "one request at a time");
+}
+
+#[test]
+fn what_comes_with_the_answer_to_a_head_is_left_out_and_ends_the_connection() {
+    let whole = head(&[OK, "content-length: 2"]);
+    for more in [&b"ok"[..], b"HTTP/1.1 200 OK\r\n\r\n"] {
+        let mut scanner = scanner(Asked::Head);
+        assert_eq!(scanner.read(&[&whole[..], more].concat()), Ok(whole.len()));
+        assert!(scanner.is_beyond() && !scanner.is_idle());
+        assert_eq!(scanner.clone().read(b"x"), Err(Flaw::Unasked));
+        scanner.ask(Asked::Other);
+        assert_eq!(scanner.read(&whole), Err(Flaw::Unasked), "nor is anything asked on it");
+    }
+    let interim = [head(&["HTTP/1.1 103 Early Hints"]), whole.clone()].concat();
+    assert_eq!(
+        scanner(Asked::Head).read(&interim),
+        Ok(interim.len()),
+        "an answer goes on after an interim one"
+    );
+    let other = [&head(&[OK, "content-length: 0"])[..], b"ok"].concat();
+    assert_eq!(scanner(Asked::Other).read(&other), Err(Flaw::Unasked), "of others nothing is taken");
 }

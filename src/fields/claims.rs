@@ -29,6 +29,7 @@ pub fn claim(name: &str) -> Option<Claim> {
     let may_be = match name.as_bytes().first()? {
         b'x' | b'_' => true,
         b'f' => matches!(second, Some(b'a' | b'o' | b'r')),
+        b'a' => second == Some(b'k'),
         b'c' => matches!(second, Some(b'f' | b'l')),
         b'h' => name.len() > 4,
         b'u' => name.len() == 3,
@@ -48,7 +49,7 @@ pub fn claim(name: &str) -> Option<Claim> {
     if OVERRIDES.contains(&name) || name.ends_with("method-override") {
         return Some(Claim::Method);
     }
-    if name.starts_with("x-forward") || WAYS.contains(&name) {
+    if name.starts_with("x-forward") || name.contains("forwarded-") || WAYS.contains(&name) {
         return Some(Claim::Way);
     }
     let starts = HINTS.iter().any(|prefix| name.starts_with(prefix));
@@ -58,13 +59,49 @@ pub fn claim(name: &str) -> Option<Claim> {
 /// Whether a field of this name says who the user is, or proves it, as `Authorization` does: keys of APIs, and
 /// what proxies that log users in tell those behind them. `name` is in lower case.
 pub fn is_credential(name: &str) -> bool {
-    if !matches!(name.as_bytes().first(), Some(b'x' | b'a' | b'c' | b's' | b'p' | b'w')) {
-        return false;
-    }
     let name = dashed(name);
     let name = name.as_ref();
-    CREDENTIALS.contains(&name) || IDENTITIES.iter().any(|prefix| name.starts_with(prefix))
+    if proves(name) {
+        return true;
+    }
+    let listed = matches!(name.as_bytes().first(), Some(b'x' | b'a' | b'c' | b's' | b'p' | b'w'));
+    listed && (CREDENTIALS.contains(&name) || IDENTITIES.iter().any(|prefix| name.starts_with(prefix)))
 }
+
+/// Whether its name says of a field that it proves something, by its last word: `X-Vault-Token`, `DD-API-KEY`,
+/// `X-Parse-Session-Token`, `DPoP`. A token against forged requests does not say who the user is.
+fn proves(name: &str) -> bool {
+    let (others, last) = name.rsplit_once('-').unwrap_or(("", name));
+    match last {
+        "token" | "accesstoken" | "authtoken" | "jwt" | "dpop" | "session" | "sessionid" | "secret"
+        | "password" | "passwd" | "signature" | "assertion" | "appcheck" | "apikey" | "credential"
+        | "credentials" | "cookie2" | "authentication" | "authorization2" => {
+            !others.contains("csrf") && !others.contains("xsrf")
+        }
+        "auth" | "authorization" => others.starts_with("x"),
+        "id" => others.ends_with("session"),
+        "key" => others.split('-').any(|word| KEYS.contains(&word)),
+        _ => false,
+    }
+}
+
+/// Whose key it is, before `-Key`.
+const KEYS: [&str; 14] = [
+    "api",
+    "app",
+    "application",
+    "auth",
+    "access",
+    "secret",
+    "client",
+    "consumer",
+    "subscription",
+    "functions",
+    "license",
+    "private",
+    "master",
+    "rapidapi",
+];
 
 /// Whether a field of this name may prove something of its sender, whatever it is: a key, a token, a signature.
 /// More than [`is_credential`] knows, since it costs nothing to take one field too many for a secret where the
@@ -122,13 +159,35 @@ pub fn chooses(name: &str) -> bool {
             Some(rest) => matches!(rest, "datetime" | "profile" | "version"),
             None => name == "a-im" || name == "amp-cache-transform",
         },
+        // Whose data is meant, where one API serves many: as private as what a user may see.
+        b't' | b'a' | b'o' | b'w' | b'c' if WHOSE.contains(&name) => true,
         b'x' => {
-            name == "x-version" || X_CHOICES.contains(&name) || X_FAMILIES.iter().any(|prefix| begins(prefix))
+            name == "x-version"
+                || name.strip_prefix("x-").is_some_and(|rest| WHOSE.contains(&rest))
+                || X_CHOICES.contains(&name)
+                || X_FAMILIES.iter().any(|prefix| begins(prefix))
         }
         _ => false,
     };
     chooses || name.ends_with("api-version")
 }
+
+const WHOSE: [&str; 14] = [
+    "tenant",
+    "tenant-id",
+    "tenantid",
+    "account",
+    "account-id",
+    "org",
+    "org-id",
+    "organization",
+    "organization-id",
+    "workspace",
+    "workspace-id",
+    "customer-id",
+    "company-id",
+    "client-id",
+];
 
 const X_CHOICES: [&str; 5] = ["x-requested-with", "x-barba", "x-microsoftajax", "x-purpose", "x-moz"];
 
@@ -170,15 +229,15 @@ const IDENTITIES: [&str; 10] = [
     "x-webauth-",
 ];
 
-/// Servers that hand fields on as variables tell no `_` from a `-`: `X_Forwarded_Host` is a writing of
+/// Servers that hand fields on as variables tell no `_` or `.` from a `-`: `X_Forwarded.Host` is a writing of
 /// `X-Forwarded-Host` there.
 pub fn dashed(name: &str) -> Cow<'_, str> {
-    if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) }
+    if name.contains(['_', '.']) { Cow::Owned(name.replace(['_', '.'], "-")) } else { Cow::Borrowed(name) }
 }
 
 const OVERRIDES: [&str; 3] = ["x-http-method", "x-method", "-method"];
 
-const WAYS: [&str; 19] = [
+const WAYS: [&str; 20] = [
     "forwarded",
     "forwarded-for",
     "forwarded-host",
@@ -192,6 +251,7 @@ const WAYS: [&str; 19] = [
     "x-original-url",
     "x-rewrite-url",
     "cf-connecting-ip",
+    "cf-visitor",
     "fastly-client-ip",
     // Who a proxy in front has found the client to be.
     "remote-user",
@@ -202,7 +262,14 @@ const WAYS: [&str; 19] = [
     "x-custom-ip-authorization",
 ];
 
-const HINTS: [&str; 15] = [
+const HINTS: [&str; 21] = [
+    "akamai-origin-",
+    // Where a proxy in front has found the client to be, and on what device.
+    "cf-ip",
+    "cloudfront-is-",
+    "cloudfront-viewer-",
+    "x-appengine-",
+    "x-geo-",
     "front-end-",
     "proxy-",
     "x-accel-",
@@ -220,7 +287,10 @@ const HINTS: [&str; 15] = [
     "x-up-devcap-",
 ];
 
-const OTHERS: [&str; 26] = [
+const OTHERS: [&str; 29] = [
+    "scheme",
+    "x-country-code",
+    "x-destination",
     "base-url",
     "http-host",
     "host-override",
@@ -268,9 +338,46 @@ mod tests {
         let all = CREDENTIALS.iter().chain(&IDENTITIES);
         assert!(all.clone().all(|name| is_credential(name)), "the first letter is among those looked for");
         assert!(is_credential("x_api_key") && is_credential("x-ssl-client-s-dn"));
-        for name in
-            ["accept", "cookie", "authorization", "x-request-id", "x-tenant", "content-type", "x-username"]
-        {
+        for name in [
+            "x-vault-token",
+            "ocp-apim-subscription-key",
+            "x-shopify-access-token",
+            "dd-api-key",
+            "x-rapidapi-key",
+            "x-parse-session-token",
+            "x-firebase-appcheck",
+            "x-functions-key",
+            "x-goog-api-key",
+            "token",
+            "session-id",
+            "x-session",
+            "x-auth",
+            "x-jwt",
+            "authentication",
+            "x-authorization",
+            "authorization2",
+            "dpop",
+            "signature",
+            "x-hub-signature",
+            "cookie2",
+        ] {
+            assert!(is_credential(name), "{name}");
+        }
+        for name in [
+            "accept",
+            "cookie",
+            "authorization",
+            "x-request-id",
+            "x-tenant",
+            "content-type",
+            "x-username",
+            "x-csrf-token",
+            "x-xsrf-token",
+            "idempotency-key",
+            "sec-websocket-key",
+            "x-cache-key",
+            "origin-auth",
+        ] {
             assert!(!is_credential(name), "{name}");
         }
     }
@@ -300,6 +407,9 @@ mod tests {
             "accept-version",
             "amp-cache-transform",
             "x-version",
+            "x-tenant-id",
+            "tenant-id",
+            "x-org-id",
             "x-github-api-version",
             "api-version",
         ] {
@@ -403,6 +513,10 @@ mod tests {
             ("x-requested-with", None),
             ("x-api-key", None),
             ("x-tenant", None),
+            ("forwarded-proto", Some(Claim::Way)),
+            ("cloudfront-forwarded-proto", Some(Claim::Way)),
+            ("cf-visitor", Some(Claim::Way)),
+            ("x.forwarded.host", Some(Claim::Way)),
             ("x-support", None),
         ];
         for (name, want) in rows {

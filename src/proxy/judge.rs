@@ -73,6 +73,12 @@ fn target(parts: &Parts) -> Result<(), Failure> {
     {
         return bad("a path begins with /");
     }
+    // Of `#x` the library leaves nothing, shows `/` for that, and would send nothing. RFC 9113 §8.3.1: `:path`
+    // "MUST NOT be empty", and holds no fragment.
+    let sent = uri.path_and_query().map(|target| Uri::from(target.clone()));
+    if parts.version == Version::HTTP_2 && sent.is_some_and(|sent| sent.path().is_empty()) {
+        return bad("a path begins with /");
+    }
     match uri.path() {
         "*" if parts.method != Method::OPTIONS => bad("* as a target goes with OPTIONS only"),
         "*" => Ok(()),
@@ -178,6 +184,20 @@ mod tests {
         assert_eq!(judged("GET", Version::HTTP_2, "http://a.test/", &[]), Ok("a.test".into()));
         assert_eq!(judged("GET", Version::HTTP_2, "http://a.test/", &["b.test"]), Err(400));
         assert_eq!(judged("GET", Version::HTTP_2, "http://a.test?x", &[]), Err(400));
+    }
+
+    #[test]
+    fn a_path_of_which_nothing_is_left_is_none() {
+        for (path, want) in [("#x", Err(400)), ("#", Err(400)), ("/", Ok("a.test".into()))] {
+            let mut parts = http::uri::Parts::default();
+            parts.scheme = Some(Scheme::HTTP);
+            parts.authority = Some("a.test".parse().unwrap());
+            parts.path_and_query = http::uri::PathAndQuery::from_maybe_shared(path.to_owned()).ok();
+            let uri = Uri::from_parts(parts).unwrap();
+            let request = Request::builder().version(Version::HTTP_2).uri(uri).body(()).unwrap();
+            let got = judge(&request.into_parts().0, "http", None).map_err(|failure| failure.status.as_u16());
+            assert_eq!(got, want, "{path:?}");
+        }
     }
 
     #[test]

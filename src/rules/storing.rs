@@ -244,8 +244,9 @@ pub const fn blamed(status: u16) -> Blamed {
         401 | 403 | 406..=408 | 411..=413 | 415..=417 | 421 | 422 | 425 | 426 => Blamed::Message,
         // RFC 6585 §3-§6: a condition is wanted, too many requests, fields too large, a login to the network.
         428 | 429 | 431 | 511 => Blamed::Message,
-        // RFC 9110 §15.6: the version; RFC 2295 §8.1 (506); RFC 2774 §7 (510). The others speak of the server.
-        505 | 506 | 510 => Blamed::Message,
+        // RFC 9110 §15.6: the version; RFC 2295 §8.1 (506); RFC 5842 §7.2 (508, a loop that `Via` may feign);
+        // RFC 2774 §7 (510). The others speak of the server.
+        505 | 506 | 508 | 510 => Blamed::Message,
         400 | 405 | 414 => Blamed::Either,
         _ => Blamed::Other,
     }

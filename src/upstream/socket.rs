@@ -31,8 +31,9 @@ use super::pool::Slot;
 use super::watch::Watch;
 use crate::wire::{Flaw, ResponseScanner};
 
-/// Bytes of one read at most; hyper asks for no more than its own buffer holds.
-const READ: usize = 64 * 1024;
+/// Bytes of one read at most. One less than hyper's buffer has by then: hyper doubles it whenever a read has
+/// filled it, and what a client does not take waits in several of them.
+const READ: usize = 16 * 1024 - 1;
 
 thread_local! {
     /// What has been read, on its way through the scanner to hyper: of hyper's own buffer nobody may look at

@@ -136,9 +136,7 @@ impl Framing {
     pub(super) fn may_be(line: &[u8]) -> bool {
         [LENGTH, CODING].iter().any(|name| {
             let both = line.len().min(name.len());
-            line.get(..both)
-                .zip(name.get(..both))
-                .is_some_and(|(line, name)| line.eq_ignore_ascii_case(name))
+            line.get(..both).zip(name.get(..both)).is_some_and(|(line, name)| line.eq_ignore_ascii_case(name))
         })
     }
 

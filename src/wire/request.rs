@@ -45,6 +45,11 @@ impl Requests {
         if let At::Over(fault) = self.at { Some(fault) } else { None }
     }
 
+    /// How much has come of a head that is not whole.
+    pub const fn partial(&self) -> usize {
+        self.head.seen
+    }
+
     /// Watches no longer: what follows is not HTTP.
     pub fn stop(&mut self) {
         self.end(Fault::Lost);

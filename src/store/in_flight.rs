@@ -65,7 +65,7 @@ pub struct Passing {
 
 /// Bytes that an answer on its way holds between an origin, or a body that is written, and a slow client: in hyper's
 /// buffers on both sides, ours, and the tasks of the two connections; as measured.
-pub const STREAMING: u64 = 112 * 1024;
+pub const STREAMING: u64 = 160 * 1024;
 
 /// Bodies up to here are small, bytes.
 const SMALL: u64 = apart::LARGE as u64;

@@ -693,7 +693,7 @@ mod tests {
     #[test]
     fn a_large_response_gets_into_a_tier_full_of_small_ones_once_it_is_asked_for_more_often() {
         let (memory, purges) = memory(4 << 20);
-        let mut asked = |path: &str, body: &[u8]| {
+        let asked = |path: &str, body: &[u8]| {
             let found = memory.find(&key(path)).is_some_and(|found| !found.variants.is_empty());
             if !found {
                 memory.keep(plain(path, body, BORN), Class::Plain, &purges);
@@ -702,7 +702,9 @@ mod tests {
         };
         // Each of them a few times, so that together they are asked for more often than moka can count.
         for _ in 0..4 {
-            (0..800).for_each(|nth| drop(asked(&format!("/{nth}"), &[b'x'; 5_000])));
+            for nth in 0..800 {
+                asked(&format!("/{nth}"), &[b'x'; 5_000]);
+            }
         }
         let large = vec![b'x'; 1 << 20];
         let nth = (0..30).position(|_| asked("/large", &large));

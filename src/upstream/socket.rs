@@ -31,9 +31,11 @@ use super::pool::Slot;
 use super::watch::Watch;
 use crate::wire::{Flaw, ResponseScanner};
 
-/// Bytes of one read at most. One less than hyper's buffer has by then: hyper doubles it whenever a read has
-/// filled it, and what a client does not take waits in several of them.
-const READ: usize = 16 * 1024 - 1;
+/// Bytes of one read at most, while somebody waits for them, and while nobody does. One less than hyper's buffer has
+/// by then: hyper doubles it whenever a read has filled it, and what a client does not take waits in several of
+/// them.
+const READ: usize = 32 * 1024 - 1;
+const READ_AHEAD: usize = 16 * 1024 - 1;
 
 thread_local! {
     /// What has been read, on its way through the scanner to hyper: of hyper's own buffer nobody may look at
@@ -128,7 +130,8 @@ impl Read for Socket {
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let most = buf.remaining().min(scratch.len());
+            let most = if self.watch.is_awaited() { READ } else { READ_AHEAD };
+            let most = buf.remaining().min(most);
             let mut read = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
             let polled = Pin::new(self.stream.inner_mut()).poll_read(cx, &mut read);
             if polled.is_pending() && self.scanner.is_idle() {

@@ -138,6 +138,17 @@ pub fn gather(chunks: &[Bytes]) -> Bytes {
     Bytes::from(whole)
 }
 
+/// A copy of these, in memory of its own where they are many.
+pub fn own(bytes: &[u8]) -> Bytes {
+    if bytes.len() >= LARGE
+        && let Some(mut apart) = Apart::new(bytes.len(), true)
+        && apart.push(bytes)
+    {
+        return apart.finish();
+    }
+    Bytes::copy_from_slice(bytes)
+}
+
 /// Bytes of memory that a body takes: in a map, whole pages.
 pub const fn weight(len: usize) -> usize {
     if len < LARGE { len } else { len.saturating_add(PAGE - 1) / PAGE * PAGE }

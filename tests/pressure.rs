@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use support::{Larder, Origin, PATIENCE, Script, client, within};
@@ -107,4 +107,84 @@ fn large_objects_one_after_the_other_are_held_once_and_given_back() {
     assert!(held > 40.0 * MIB as f64, "{held}: they were stored");
     let lingering = || larder.metric("larder_memory_lingering_bytes");
     assert!(within(PATIENCE, || lingering() == Some(0.0)), "nobody reads any more");
+}
+
+/// A Larder with a tier of so many MiB.
+fn with_memory(origin: &Origin, mib: usize) -> Larder {
+    Larder::start(&format!(
+        "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = 2\n[cache]\nmemory = \"{mib}MiB\"\n\
+         [limits]\nlame_duck = \"0s\"\n[upstream.o]\nservers = [\"{}\"]\n[[route]]\nname = \"all\"\n\
+         match = {{ path = \"/*\" }}\nupstream = \"o\"\n",
+        origin.url()
+    ))
+}
+
+#[test]
+fn slow_readers_of_bodies_of_their_own_are_within_the_budget_and_keep_no_others_out_of_the_cache() {
+    const SIZE: usize = 4 * MIB;
+    let origin = Origin::start(|request| {
+        let size = if request.target.starts_with("/small") { 50_000 } else { SIZE };
+        Script::ok(vec![b'x'; size], &[("Cache-Control", "max-age=600")])
+    });
+    let larder = with_memory(&origin, 64);
+    let base = rss(&larder);
+    let readers: Vec<_> = (0..100).map(|nth| lazy(larder.proxy(), &format!("/{nth}"))).collect();
+    let figure = |name: &str| larder.metric(name).unwrap();
+    assert!(within(PATIENCE * 3, || figure("larder_origin_fetches_total{route=\"all\"}") >= 100.0));
+    // Nothing is on its way for ever: it is stored, or goes at its client's pace.
+    assert!(within(PATIENCE, || figure("larder_memory_in_flight_bytes") == 0.0));
+    let bodies = figure("larder_memory_bytes") + figure("larder_memory_lingering_bytes");
+    assert!(bodies <= 64.0 * MIB as f64, "{bodies}");
+    // Each may be fetched twice: what is asked for as rarely as all others does not get into a full tier.
+    for nth in 0..10 {
+        let path = format!("/small/{nth}");
+        let is_hit = || {
+            let response = client::get(larder.proxy(), &path, &[]);
+            response.header("cache-status").contains("; hit")
+        };
+        assert!(within(PATIENCE, is_hit), "{path} is not kept");
+    }
+    // 1.25 times the budget, and what a build for tests takes for 200 connections.
+    let (most, now) = (base + 64 + 16 + 40, rss(&larder));
+    assert!(now <= most, "{now} MiB after {base}; {most} are allowed");
+    drop(readers);
+    assert!(within(PATIENCE, || figure("larder_memory_lingering_bytes") == 0.0), "they are gone");
+}
+
+#[test]
+fn large_heads_that_do_not_end_have_a_room_of_their_own() {
+    let origin = Origin::start(|_| Script::ok("x", &[]));
+    let larder = with_memory(&origin, 1);
+    let head = [b"GET / HTTP/1.1\r\nHost: a.test\r\nX: ".as_slice(), &[b'a'; 60_000]].concat();
+    // As many as there is room for (16 MiB), and some more, which are closed.
+    let mut clients: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = TcpStream::connect(larder.proxy()).unwrap();
+            let _closed_meanwhile = stream.write_all(&head);
+            stream
+        })
+        .collect();
+    let mut ended = 0;
+    for stream in &mut clients {
+        stream.set_nonblocking(true).unwrap();
+    }
+    assert!(within(PATIENCE, || {
+        clients.retain_mut(|stream| {
+            let is_open =
+                matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+            ended += usize::from(!is_open);
+            is_open
+        });
+        ended >= 20
+    }));
+    assert!(clients.len() >= 100, "{}", clients.len());
+    // Whoever's head is not large, or comes whole, is served.
+    assert_eq!(client::get(larder.proxy(), "/", &[]).status, 200);
+    // And when one has come to its end, its room is another's.
+    let mut first = clients.remove(0);
+    first.set_nonblocking(false).unwrap();
+    first.write_all(b"\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    first.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }

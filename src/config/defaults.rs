@@ -81,8 +81,8 @@ impl Default for Cache {
     }
 }
 
-/// A quarter of the memory tier, so that both together are 1.25 times what was asked for; the largest
-/// object at least.
+/// A quarter of the memory tier, which yields to it: enough for fast fetches, and not so much that they empty the
+/// tier; the largest object at least.
 pub(super) fn in_flight(memory: u64) -> u64 {
     (memory / 4).clamp(16 * MIB, 256 * MIB)
 }

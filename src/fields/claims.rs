@@ -139,6 +139,11 @@ pub fn chooses(name: &str) -> bool {
     let Some(first) = name.as_bytes().first() else { return false };
     let name = dashed(name);
     let name = name.as_ref();
+    // Whose data is meant, where one API serves many: as private as what a user may see.
+    let bare = name.strip_prefix("x-").unwrap_or(name);
+    if matches!(bare.as_bytes().first(), Some(b't' | b'a' | b'o' | b'w' | b'c')) && WHOSE.contains(&bare) {
+        return true;
+    }
     let begins = |prefix: &str| name.starts_with(prefix);
     let chooses = match first {
         // Next.js; htmx; Turbo, and what IIS makes of RFC 4918 (Translate); Datastar; JSF; Unpoly; Wicket.
@@ -159,13 +164,8 @@ pub fn chooses(name: &str) -> bool {
             Some(rest) => matches!(rest, "datetime" | "profile" | "version"),
             None => name == "a-im" || name == "amp-cache-transform",
         },
-        // Whose data is meant, where one API serves many: as private as what a user may see.
-        b't' | b'a' | b'o' | b'w' | b'c' if WHOSE.contains(&name) => true,
         b'x' => {
-            name == "x-version"
-                || name.strip_prefix("x-").is_some_and(|rest| WHOSE.contains(&rest))
-                || X_CHOICES.contains(&name)
-                || X_FAMILIES.iter().any(|prefix| begins(prefix))
+            name == "x-version" || X_CHOICES.contains(&name) || X_FAMILIES.iter().any(|prefix| begins(prefix))
         }
         _ => false,
     };

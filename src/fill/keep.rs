@@ -197,7 +197,7 @@ async fn deliver(
         _ => None,
     };
     match keeping {
-        _ if reserved.is_none() => writer.stop_keeping(),
+        _ if reserved.is_none() => writer.stop_keeping(()),
         // What comes is not all that goes out, and not all that is kept.
         Keeping::Rest { .. } => {}
         Keeping::Whole | Keeping::Part { .. } => {
@@ -325,20 +325,24 @@ impl Pump {
         };
         // What holds a chunk counts, too: a body may come a byte at a time.
         self.chunks = self.chunks.saturating_add(1);
-        let total = self.taken.saturating_add(self.chunks.saturating_mul(CHUNK));
+        let lists = if self.writer.is_apart() { 0 } else { self.chunks.saturating_mul(CHUNK) };
+        let total = self.taken.saturating_add(lists);
         if let Some(reserved) = &mut self.reserved {
             let why = if self.taken.saturating_add(held) > max {
                 Some(NotStored::TooLarge)
-            } else if !reserved.grow(total.saturating_sub(reserved.bytes())) {
+            } else if !reserved.grow(total.saturating_sub(reserved.bytes()))
+                // Who is slow would hold it, and others fill the little room there is in a moment.
+                || (reserved.is_scarce() && self.writer.lags())
+            {
                 Some(NotStored::InFlightLimit)
             } else {
                 None
             };
             if let Some(why) = why {
-                self.reserved = None;
+                let room = self.reserved.take().map(|reserved| reserved.leave(self.writer.behind()));
                 self.came = Vec::new();
                 filling.mark(why, 200);
-                self.writer.stop_keeping();
+                self.writer.stop_keeping(room);
             } else if matches!(keeping, Keeping::Rest { .. }) {
                 self.came.push(chunk.clone());
             }

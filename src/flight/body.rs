@@ -71,6 +71,10 @@ pub enum Room {
     NoReaders,
 }
 
+/// Whatever is given back when it is dropped.
+trait Held: Send + Sync + fmt::Debug {}
+impl<T: Send + Sync + fmt::Debug> Held for T {}
+
 #[derive(Debug)]
 struct State {
     /// All that is held, or what follows `passed`; beside `apart` the latest few, for who keeps up.
@@ -80,8 +84,9 @@ struct State {
     plan: Option<(usize, bool)>,
     /// All that has come, in memory of its own.
     apart: Option<Apart>,
-    /// What was in it, once nothing more is written there.
+    /// What was in it, once nothing more is written there, and which byte of the body is the first of it.
     passed: Option<Bytes>,
+    passed_from: usize,
     /// The first bytes are held no longer.
     gone: bool,
     /// Index, counted from the start of the body, of the first chunk that is still here.
@@ -95,6 +100,8 @@ struct State {
     readers: Vec<Option<Place>>,
     reading: usize,
     writer: Option<Waker>,
+    /// What is held for the bytes up to there, while some reader has yet to take them.
+    room: Option<(u64, Box<dyn Held>)>,
 }
 
 #[derive(Debug)]
@@ -122,6 +129,7 @@ pub(super) fn growing(lag: u64, lag_timeout: Duration) -> (Writer, Growing) {
         plan: None,
         apart: None,
         passed: None,
+        passed_from: 0,
         gone: false,
         first: 0,
         held: 0,
@@ -131,6 +139,7 @@ pub(super) fn growing(lag: u64, lag_timeout: Duration) -> (Writer, Growing) {
         readers: Vec::new(),
         reading: 0,
         writer: None,
+        room: None,
     }));
     (Writer { state: Arc::clone(&state), lag, lag_timeout }, Growing(state))
 }
@@ -154,7 +163,11 @@ impl Growing {
 }
 
 /// Bytes that a reader behind the writer is given at a time while the body is written.
-const COPIED: usize = 64 * 1024;
+const COPIED: usize = 16 * 1024;
+/// Bytes that a lone reader of a body that is not kept may lag by, at most.
+const ALONE: u64 = 64 * 1024;
+/// Bytes behind which a reader is a slow one.
+const LAGS: u64 = apart::LARGE as u64;
 /// Chunks that are shared with those who keep up, at most.
 const LATEST: usize = 4;
 
@@ -191,13 +204,32 @@ impl Writer {
         state.wake_readers();
     }
 
-    /// From now on only what some reader has yet to take is held.
-    pub fn stop_keeping(&self) {
+    /// From now on only what some reader has yet to take is held. `room` is what all that has come until now
+    /// has been counted as, and is let go of when every reader has taken that.
+    pub fn stop_keeping(&self, room: impl Send + Sync + fmt::Debug + 'static) {
         let mut state = self.state.lock();
+        state.room = Some((state.written, Box::new(room)));
         state.keeping = false;
         state.plan = None;
         state.leave_apart();
+        state.let_go_of_what_was_read();
         state.trim();
+    }
+
+    /// Whether all is in memory of its own, so that no list grows with it.
+    pub fn is_apart(&self) -> bool {
+        self.state.lock().apart.is_some()
+    }
+
+    /// Bytes that some reader has yet to take.
+    pub fn behind(&self) -> u64 {
+        let state = self.state.lock();
+        state.written.saturating_sub(state.least_taken().unwrap_or(state.written))
+    }
+
+    /// Whether some reader takes it more slowly than it comes, beyond what comes in bursts.
+    pub fn lags(&self) -> bool {
+        self.behind() > LAGS
     }
 
     /// Bytes written so far.
@@ -238,7 +270,8 @@ impl Writer {
         if state.reading == 0 {
             return Poll::Ready(Room::NoReaders);
         }
-        if state.behind() < self.lag {
+        // A lone reader holds up nobody, and gains nothing by more.
+        if state.behind() < if state.reading > 1 { self.lag } else { self.lag.min(ALONE) } {
             return Poll::Ready(Room::Free);
         }
         state.writer = Some(cx.waker().clone());
@@ -307,9 +340,21 @@ impl State {
         }
     }
 
+    /// Where most of it has been read, the rest is held by itself.
+    fn let_go_of_what_was_read(&mut self) {
+        let Some((passed, least)) = self.passed.as_ref().zip(self.least_taken()) else { return };
+        let taken = usize::try_from(least).unwrap_or(usize::MAX).min(passed.len());
+        let rest = passed.get(taken..).unwrap_or_default();
+        if rest.len() < passed.len() / 2 {
+            (self.passed, self.passed_from) = (Some(apart::own(rest)), taken);
+            self.gone = true;
+        }
+    }
+
     /// The next piece of what is or was apart, from the byte `at` on.
     fn piece(&self, at: usize) -> Option<Bytes> {
         if let Some(passed) = &self.passed {
+            let at = at.checked_sub(self.passed_from)?;
             let end = at.saturating_add(COPIED).min(passed.len());
             return (at < end).then(|| passed.slice(at..end));
         }
@@ -370,9 +415,12 @@ impl State {
             return;
         }
         let least = self.least_taken();
-        if self.passed.take_if(|passed| least.is_none_or(|least| least >= passed.len() as u64)).is_some() {
+        let from = self.passed_from;
+        let is_read = |passed: &Bytes, least: u64| least >= from.saturating_add(passed.len()) as u64;
+        if self.passed.take_if(|passed| least.is_none_or(|least| is_read(passed, least))).is_some() {
             self.gone = true;
         }
+        self.room.take_if(|(until, _)| least.is_none_or(|least| least >= *until));
         let slowest = self.slowest().unwrap_or(usize::MAX);
         while self.first < slowest
             && let Some(chunk) = self.chunks.pop_front()
@@ -620,7 +668,7 @@ mod tests {
         before.iter().for_each(|piece| writer.push(piece.clone()));
         let mut kept_up = drain(&mut keen);
         let mut taken = vec![slow.frame().await.unwrap().unwrap().into_data().unwrap()];
-        writer.stop_keeping();
+        writer.stop_keeping(());
         assert!(writer.room().now_or_never().is_none(), "the slow one has yet to take it");
         taken.extend(drain(&mut slow));
         assert_eq!(writer.room().now_or_never(), Some(Room::Free));
@@ -678,7 +726,7 @@ mod tests {
         let mut reader = growing.reader().unwrap();
         writer.push(chunk("0123456789"));
         assert_eq!(writer.room().await, Room::Free);
-        writer.stop_keeping();
+        writer.stop_keeping(());
         assert!(writer.room().now_or_never().is_none(), "the window is full");
         assert!(now(&mut reader).is_some());
         assert_eq!(writer.room().now_or_never(), Some(Room::Free));
@@ -691,7 +739,7 @@ mod tests {
         let (writer, growing) = body();
         let reader = growing.reader().unwrap();
         writer.push(chunk("0123456789"));
-        writer.stop_keeping();
+        writer.stop_keeping(());
         drop(reader);
         assert_eq!(writer.room().now_or_never(), Some(Room::NoReaders));
     }
@@ -701,7 +749,7 @@ mod tests {
         let (writer, growing) = body();
         let mut fast = growing.reader().unwrap();
         let mut slow = growing.reader().unwrap();
-        writer.stop_keeping();
+        writer.stop_keeping(());
         writer.push(chunk("0123456789"));
         assert!(now(&mut fast).is_some());
         assert_eq!(writer.room().await, Room::Free, "after the lag timeout the slow one is cut");
@@ -723,5 +771,66 @@ mod tests {
         writer.complete(None, Some(trailers.clone()));
         let collected = reader.collect().await.unwrap();
         assert_eq!(collected.trailers(), Some(&trailers));
+    }
+    #[tokio::test]
+    async fn what_was_counted_for_a_body_that_is_not_kept_is_held_until_it_has_been_read() {
+        let (room, held) = (Arc::new(()), |room: &Arc<()>| Arc::strong_count(room) > 1);
+        let (writer, growing) = body();
+        let mut reader = growing.reader().unwrap();
+        writer.push(chunk("0123456789"));
+        writer.stop_keeping(Arc::clone(&room));
+        assert!(held(&room) && writer.behind() == 10);
+        assert_eq!(drain(&mut reader).concat(), b"0123456789");
+        assert!(!held(&room) && writer.behind() == 0);
+
+        let (writer, growing) = body();
+        let reader = growing.reader().unwrap();
+        writer.push(chunk("0123456789"));
+        writer.stop_keeping(Arc::clone(&room));
+        drop(reader);
+        assert!(!held(&room), "nobody is to read it");
+    }
+
+    #[tokio::test]
+    async fn of_a_large_body_that_is_not_kept_only_the_rest_is_held() {
+        let pieces = pieces(40);
+        let (writer, growing) = body();
+        writer.keep_apart(1 << 30, false);
+        let mut reader = growing.reader().unwrap();
+        pieces.iter().for_each(|piece| writer.push(piece.clone()));
+        assert!(writer.lags() && writer.is_apart());
+        let mut read = Vec::new();
+        while writer.lags() {
+            read.extend(reader.frame().await.unwrap().unwrap().into_data());
+        }
+        writer.stop_keeping(());
+        assert!(growing.reader().is_none(), "the first bytes are gone");
+        {
+            let state = writer.state.lock();
+            let held = state.passed.as_ref().map_or(0, Bytes::len) as u64;
+            assert!(held <= LAGS && held == state.behind(), "{held}");
+        }
+        writer.push(chunk("the end"));
+        writer.complete(None, None);
+        while let Some(frame) = reader.frame().await {
+            read.extend(frame.unwrap().into_data());
+        }
+        assert_eq!(read.concat(), [pieces.concat(), b"the end".to_vec()].concat());
+    }
+
+    #[tokio::test]
+    async fn a_lone_reader_lags_by_little_however_far_others_may() {
+        let (writer, growing) = Growing::new(1 << 20, Duration::from_secs(5));
+        let reader = growing.reader().unwrap();
+        writer.stop_keeping(());
+        writer.push(Bytes::from(vec![b'x'; ALONE as usize]));
+        assert_eq!(writer.room().now_or_never(), None);
+        drop(reader);
+        assert_eq!(writer.room().now_or_never(), Some(Room::NoReaders));
+        let (writer, growing) = Growing::new(1 << 20, Duration::from_secs(5));
+        let _readers = (growing.reader(), growing.reader());
+        writer.stop_keeping(());
+        writer.push(Bytes::from(vec![b'x'; ALONE as usize]));
+        assert_eq!(writer.room().now_or_never(), Some(Room::Free));
     }
 }

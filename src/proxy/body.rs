@@ -17,6 +17,7 @@ use crate::clock::Mono;
 use crate::fields::range::Span;
 use crate::fields::{hop, list};
 use crate::flight::{Broken, Reader};
+use crate::store::Passing;
 use crate::telemetry::{End, Phase};
 use crate::upstream::OriginBody;
 
@@ -38,6 +39,8 @@ pub struct Delivery {
     /// The fields of a trailer section that the head announces; others go no further.
     trailers: Vec<HeaderName>,
     head_sent: Mono,
+    /// Of a body that is not at hand.
+    _room: Option<Passing>,
 }
 
 /// The kinds of content.
@@ -108,7 +111,9 @@ impl Delivery {
             }
         };
         let head_sent = report.mono();
-        Self { content, report, expected, trailers: announced(headers), head_sent }
+        let at_hand = matches!(content, Content::Empty | Content::Whole(_) | Content::Pieces(_));
+        let room = (!at_hand).then(|| report.passing());
+        Self { content, report, expected, trailers: announced(headers), head_sent, _room: room }
     }
 
     fn ended(&mut self, end: End) {

@@ -188,15 +188,15 @@ impl Pump {
         let mut reserved = self.shared.memory.in_flight().try_reserve(0);
         let mut came = Vec::new();
         if reserved.is_none() {
-            self.writer.stop_keeping();
+            self.writer.stop_keeping(());
         }
         while let Some(frame) = source.frame().await {
             let Some(data) = frame.ok().and_then(|frame| frame.into_data().ok()) else { return };
             let more = data.len() as u64;
             let keep = self.writer.written().saturating_add(more) <= max;
             if reserved.as_mut().is_some_and(|reserved| !keep || !reserved.grow(more.saturating_add(CHUNK))) {
-                (reserved, came) = (None, Vec::new());
-                self.writer.stop_keeping();
+                came = Vec::new();
+                self.writer.stop_keeping(reserved.take().map(|held| held.leave(self.writer.behind())));
             } else if reserved.is_some() {
                 came.push(data.clone());
             }

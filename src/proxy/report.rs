@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::clock::Mono;
+use crate::store::{Passing, STREAMING};
 use crate::stored::CacheKey;
 use crate::telemetry::{self, End, Finished, Outcome, Phase, Setting, Source, Timeline};
 use crate::worker::{Asked, Snapshot, Worker};
@@ -81,6 +82,11 @@ impl Report {
     /// Notes how long a phase took that began at `since`.
     pub fn mark(&mut self, phase: Phase, since: Mono) {
         self.timeline.add(phase, self.worker.mono().since(since));
+    }
+
+    /// What an answer that is not at hand takes of memory, for as long as it is on its way.
+    pub fn passing(&self) -> Passing {
+        self.worker.shared.memory.in_flight().passing(STREAMING)
     }
 
     /// The time for durations.

@@ -29,7 +29,7 @@ use super::client::Client;
 use super::life::{Due, Life, Watch};
 use super::stop::Stop;
 use super::streams::{Held, Streams};
-use super::watched::{Watch as Scan, Watched};
+use super::watched::{Heads, Watch as Scan, Watched};
 use crate::config::Limits;
 use crate::interim::{Answering, Line, Socket};
 use crate::proxy::{self, Host};
@@ -147,7 +147,8 @@ impl Served {
         let teller = Arc::clone(&worker);
         let line = Line::new(&worker.shared.pseudonym, Arc::clone(&worker.shared.interim));
         let scan = Scan::new(limits.head_size);
-        let socket = Socket::new(Watched::new(client, scan.clone()), Arc::clone(&line));
+        let heads = Heads::new(&worker.shared.memory, limits.head_size);
+        let socket = Socket::new(Watched::new(client, scan.clone(), heads), Arc::clone(&line));
         let (all, ends, noted) = (limits.requests, Arc::clone(&life), Arc::clone(&cuts));
         let host = Host::default();
         let (guest, mut deaf) = (host.clone(), stop.clone());

@@ -46,6 +46,9 @@ pub(super) struct Life {
     /// Bytes that have gone out, and that have come.
     written: AtomicU64,
     read: AtomicU64,
+    /// Who waits for bytes to go out.
+    outflow: AtomicWaker,
+    waits: AtomicBool,
     /// When a client that takes nothing is given up; [`NEVER`] while it takes what there is.
     stalled: AtomicU64,
     /// When a client is given up that has been told everything and does not close; [`NEVER`] before.
@@ -79,6 +82,8 @@ impl Life {
             heard: AtomicBool::new(false),
             written: AtomicU64::new(0),
             read: AtomicU64::new(0),
+            outflow: AtomicWaker::new(),
+            waits: AtomicBool::new(false),
             stalled: AtomicU64::new(NEVER),
             parting: AtomicU64::new(NEVER),
             head: AtomicU64::new(NEVER),
@@ -141,6 +146,21 @@ impl Life {
     /// Bytes have gone out.
     pub(super) fn write(&self, bytes: usize) {
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        if self.waits.load(Ordering::Acquire) {
+            self.waits.store(false, Ordering::Relaxed);
+            self.outflow.wake();
+        }
+    }
+
+    /// Bytes that have gone out.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Has the task woken when more bytes have gone out. On HTTP/1, where that is the same task.
+    fn wait_for_outflow(&self, cx: &Context<'_>) {
+        self.outflow.register(cx.waker());
+        self.waits.store(true, Ordering::Release);
     }
 
     /// The client takes nothing, and may do so until then; `None`: it takes again.
@@ -225,6 +245,16 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Bytes that have gone out on the connection.
+    pub(super) fn written(&self) -> u64 {
+        self.life.written()
+    }
+
+    /// See [`Life::wait_for_outflow`].
+    pub(super) fn wait_for_outflow(&self, cx: &Context<'_>) {
+        self.life.wait_for_outflow(cx);
+    }
+
     /// Its answer has broken off.
     pub(super) fn break_off(&self) {
         self.life.break_off();

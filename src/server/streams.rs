@@ -26,6 +26,9 @@ use crate::telemetry::{Cut, Cuts};
 /// Bytes of a body that are handed to a stream at a time: all of a stored body at once would be gone out as far
 /// as can be told, whatever the client's window.
 const PIECE: usize = 64 * 1024;
+/// Bytes of an answer on HTTP/1 that may wait in hyper's buffer before more is asked for. hyper itself takes as
+/// much as the largest head, and a piece more, which for thousands of slow clients is a lot.
+const AHEAD: u64 = 16 * 1024;
 /// No such moment.
 const NEVER: u64 = u64::MAX;
 
@@ -33,6 +36,8 @@ const NEVER: u64 = u64::MAX;
 pub(super) struct Held<B> {
     body: B,
     flow: Option<Outflow>,
+    /// Bytes handed to hyper, and how many had gone out on the connection before the first of them.
+    handed: (u64, u64),
     /// Until it is dropped, the request is being answered.
     running: Running,
 }
@@ -74,13 +79,23 @@ impl Flow {
 impl<B> Held<B> {
     /// An answer on HTTP/1, whose socket sees to its pace.
     pub(super) fn new(body: B, running: Running) -> Self {
-        Self { body, flow: None, running }
+        let handed = (0, running.written());
+        Self { body, flow: None, handed, running }
     }
 
     /// An answer on a stream of its own.
     pub(super) fn on_stream(body: B, running: Running, flow: Arc<Flow>, pace: Pace) -> Self {
         let flow = Outflow { flow, pace, debt: Debt::default(), handed: None, rest: Bytes::new() };
-        Self { body, flow: Some(flow), running }
+        Self { body, flow: Some(flow), handed: (0, 0), running }
+    }
+}
+
+impl<B> Held<B> {
+    /// Whether enough of it waits to go out. The head and what frames the body go out, too, so that it is never
+    /// taken to wait when all has gone.
+    fn is_ahead(&self) -> bool {
+        let (handed, before) = self.handed;
+        handed.saturating_sub(self.running.written().saturating_sub(before)) > AHEAD
     }
 }
 
@@ -115,10 +130,20 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Held<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
         let Some(flow) = &mut this.flow else {
+            if this.is_ahead() {
+                // Asked again after waiting: what goes out later wakes.
+                this.running.wait_for_outflow(cx);
+                return Poll::Pending;
+            }
             let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
-            if matches!(frame, Some(Err(_))) {
+            match &frame {
                 // On HTTP/2 the stream is reset, and the connection goes on.
-                this.running.break_off();
+                Some(Err(_)) => this.running.break_off(),
+                Some(Ok(frame)) => {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len);
+                    this.handed.0 = this.handed.0.saturating_add(bytes as u64);
+                }
+                None => {}
             }
             return Poll::Ready(frame);
         };

@@ -12,6 +12,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use parking_lot::Mutex;
 
 use crate::scratch;
+use crate::store::{InFlight, Memory, Passing, Reserved};
 use crate::wire::{Fault, Requests};
 
 /// Bytes that are read at a time: what a socket has waiting for a busy thread, and no more than hyper
@@ -25,6 +26,34 @@ const BREAK: &[u8] = b"\r\r";
 /// What the scanner has seen of a connection; shared by its socket and its requests.
 #[derive(Clone)]
 pub(super) struct Watch(Arc<Mutex<Requests>>);
+
+/// Bytes of a head that comes in pieces for which nobody has to ask.
+const PLENTY: usize = 8 * 1024;
+/// Bytes that hyper takes at most beside those of a head, whose buffer grows by doubling.
+const BESIDE: usize = 32 * 1024;
+
+/// Room for the heads of all connections that are large and not whole.
+#[derive(Clone)]
+pub(super) struct Heads {
+    /// Of these alone.
+    heads: InFlight,
+    /// Of everything.
+    all: InFlight,
+    limit: usize,
+}
+
+impl Heads {
+    /// Of heads of `limit` bytes at most.
+    pub(super) fn new(memory: &Memory, limit: usize) -> Self {
+        Self { heads: memory.heads().clone(), all: memory.in_flight().clone(), limit }
+    }
+
+    /// For as much as one may become; `None` where there is none.
+    fn room(&self) -> Option<(Reserved, Passing)> {
+        let most = (self.limit + BESIDE) as u64;
+        self.heads.try_reserve(most).map(|reserved| (reserved, self.all.passing(most)))
+    }
+}
 
 impl Watch {
     /// Of a new connection, whose heads may have `limit` bytes.
@@ -48,12 +77,25 @@ impl Watch {
 pub(super) struct Watched<T> {
     io: T,
     watch: Watch,
+    heads: Heads,
+    /// Held while a head is large and not whole.
+    room: Option<(Reserved, Passing)>,
 }
 
 impl<T> Watched<T> {
     /// Over `io`, whose bytes `watch` sees.
-    pub(super) fn new(io: T, watch: Watch) -> Self {
-        Self { io, watch }
+    pub(super) fn new(io: T, watch: Watch, heads: Heads) -> Self {
+        Self { io, watch, heads, room: None }
+    }
+
+    /// So much has come of a head that is not whole.
+    fn hold(&mut self, partial: usize) -> io::Result<()> {
+        if partial <= PLENTY {
+            self.room = None;
+        } else if self.room.is_none() {
+            self.room = Some(self.heads.room().ok_or(io::ErrorKind::OutOfMemory)?);
+        }
+        Ok(())
     }
 }
 
@@ -70,7 +112,11 @@ impl<T: Read + Unpin> Read for Watched<T> {
         scratch::with(room, |mut piece| {
             ready!(Pin::new(&mut self.io).poll_read(cx, piece.unfilled()))?;
             let piece = piece.filled();
-            let good = self.watch.0.lock().watch(piece);
+            let (good, partial) = {
+                let mut requests = self.watch.0.lock();
+                (requests.watch(piece), requests.partial())
+            };
+            self.hold(partial)?;
             buf.put_slice(piece.get(..good).unwrap_or(piece));
             if good < piece.len() && buf.remaining() >= BREAK.len() {
                 buf.put_slice(BREAK);

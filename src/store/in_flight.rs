@@ -1,21 +1,51 @@
-//! The budget of bodies on their way into the cache.
+//! What bodies take of memory beside those that are stored.
 //!
-//! Knows one number that all workers share: bytes that fills hold before the memory tier has them.
-//! The tier's own budget does not cover them, so without this one many large fills at once could
-//! take any amount of memory. A fill that gets no more passes its response through unstored.
+//! Knows a few numbers that all workers share: bytes that fills hold before the memory tier has them, those of
+//! bodies that it has given up and somebody still reads, and what answers on their way hold. All of it is
+//! memory as much as what is stored is, so the tier holds so much less (`memory.rs`, `Yielding`). A fill that
+//! gets no room passes its response through unstored.
 //! Must not know: bodies, or what is done with them.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use crate::apart;
 
 /// A shared budget of bytes; clones share it.
 #[derive(Clone, Debug)]
 pub struct InFlight(Arc<Budget>);
 
-#[derive(Debug)]
 struct Budget {
     limit: u64,
+    /// From where on room is scarce, of what is taken and what lingers; and none, of everything together.
+    scarce: u64,
+    none: u64,
     used: AtomicU64,
+    /// As it was last looked at.
+    lingering: AtomicU64,
+    /// What has been taken, is not to be kept any more, and is yet to be read.
+    left: AtomicU64,
+    /// What answers and heads on their way hold.
+    passing: AtomicU64,
+    /// Told whenever the sum has changed.
+    told: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget").field("limit", &self.limit).field("used", &self.used).finish_non_exhaustive()
+    }
+}
+
+/// A budget that somebody else keeps.
+pub(super) struct Weakly(Weak<Budget>);
+
+impl Weakly {
+    /// See [`InFlight::all`].
+    pub(super) fn all(&self) -> Option<u64> {
+        self.0.upgrade().map(|budget| InFlight(budget).all())
+    }
 }
 
 /// A part of the budget; given back when dropped.
@@ -25,21 +55,67 @@ pub struct Reserved {
     bytes: u64,
 }
 
+/// What is in memory whether or not there is room; counted until it is dropped.
+#[derive(Debug)]
+pub struct Passing {
+    budget: InFlight,
+    bytes: u64,
+    left: bool,
+}
+
+/// Bytes that an answer on its way holds between an origin, or a body that is written, and a slow client: in hyper's
+/// buffers on both sides, ours, and the tasks of the two connections; as measured.
+pub const STREAMING: u64 = 160 * 1024;
+
+/// Bodies up to here are small, bytes.
+const SMALL: u64 = apart::LARGE as u64;
+
 impl InFlight {
     /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Self {
-        Self(Arc::new(Budget { limit, used: AtomicU64::new(0) }))
+        Self::beside(limit, u64::MAX, u64::MAX)
+    }
+
+    /// A budget of `limit` bytes, which is scarce where these and what lingers are more than `scarce`, and gives
+    /// nothing but for small bodies where everything would be more than `none`.
+    pub fn beside(limit: u64, scarce: u64, none: u64) -> Self {
+        Self(Arc::new(Budget {
+            limit,
+            scarce,
+            none,
+            used: AtomicU64::new(0),
+            lingering: AtomicU64::new(0),
+            left: AtomicU64::new(0),
+            passing: AtomicU64::new(0),
+            told: OnceLock::new(),
+        }))
+    }
+
+    /// Has `told` called whenever another sum is taken. Once.
+    pub(super) fn tell(&self, told: impl Fn() + Send + Sync + 'static) {
+        let _once = self.0.told.set(Box::new(told));
+    }
+
+    /// Of the same budget, which it does not keep.
+    pub(super) fn downgrade(&self) -> Weakly {
+        Weakly(Arc::downgrade(&self.0))
     }
 
     /// Takes `bytes` of the budget, or nothing when they are not left.
     pub fn try_reserve(&self, bytes: u64) -> Option<Reserved> {
-        self.take(bytes).then(|| Reserved { budget: self.clone(), bytes })
+        self.take(bytes, bytes).then(|| Reserved { budget: self.clone(), bytes })
     }
 
-    /// The same where `others` of the budget are taken by what it does not count.
-    pub fn try_reserve_beside(&self, bytes: u64, others: u64) -> Option<Reserved> {
-        let is_room = self.used().saturating_add(others).saturating_add(bytes) <= self.0.limit;
-        is_room.then(|| self.try_reserve(bytes)).flatten()
+    /// So much is in memory for what passes through.
+    pub fn passing(&self, bytes: u64) -> Passing {
+        self.0.passing.fetch_add(bytes, Ordering::Relaxed);
+        self.changed();
+        Passing { budget: self.clone(), bytes, left: false }
+    }
+
+    /// So much lingers.
+    pub(super) fn lingers(&self, bytes: u64) {
+        self.0.lingering.store(bytes, Ordering::Relaxed);
     }
 
     /// Bytes taken.
@@ -47,17 +123,43 @@ impl InFlight {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    fn take(&self, bytes: u64) -> bool {
-        let taken = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.0.limit);
+    /// Bytes that are in memory beside what is stored.
+    pub fn all(&self) -> u64 {
+        let others = self.lingering().saturating_add(self.0.passing.load(Ordering::Relaxed));
+        self.used().saturating_add(others)
+    }
+
+    /// Bytes of bodies that are in memory only because somebody has yet to read them.
+    pub fn lingering(&self) -> u64 {
+        self.0.lingering.load(Ordering::Relaxed).saturating_add(self.0.left.load(Ordering::Relaxed))
+    }
+
+    /// `bytes` more for what then has `total`.
+    fn take(&self, bytes: u64, total: u64) -> bool {
+        let others = self.all().saturating_sub(self.used());
+        // Who reads a small body slowly holds no more than if it were not stored.
+        let none = if total <= SMALL { u64::MAX } else { self.0.none };
+        let limit = self.0.limit.min(none.saturating_sub(others));
+        let taken = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit || bytes == 0);
         // The number guards no other memory, so no ordering with other accesses is needed.
-        self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
+        let taken = self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok();
+        if taken && bytes > 0 {
+            self.changed();
+        }
+        taken
+    }
+
+    fn changed(&self) {
+        if let Some(told) = self.0.told.get() {
+            told();
+        }
     }
 }
 
 impl Reserved {
     /// Takes `more` bytes of the budget; `false`, and nothing is taken, when they are not left.
     pub fn grow(&mut self, more: u64) -> bool {
-        let grown = self.budget.take(more);
+        let grown = self.budget.take(more, self.bytes.saturating_add(more));
         if grown {
             self.bytes = self.bytes.saturating_add(more);
         }
@@ -68,11 +170,32 @@ impl Reserved {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    /// Whether so much is in memory for slow clients that what comes is kept only for those who take it as fast.
+    pub fn is_scarce(&self) -> bool {
+        self.budget.used().saturating_add(self.budget.lingering()) > self.budget.0.scarce
+    }
+
+    /// It is not kept, but so much of it is still to be read.
+    pub fn leave(self, bytes: u64) -> Passing {
+        self.budget.0.left.fetch_add(bytes, Ordering::Relaxed);
+        let budget = self.budget.clone();
+        Passing { budget, bytes, left: true }
+    }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
         self.budget.0.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.changed();
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        let of = if self.left { &self.budget.0.left } else { &self.budget.0.passing };
+        of.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.changed();
     }
 }
 
@@ -111,5 +234,28 @@ mod tests {
             }
         });
         assert_eq!(budget.used(), 0);
+    }
+    #[test]
+    fn what_lingers_makes_room_scarce_and_with_what_passes_there_is_an_end_to_it() {
+        const M: u64 = 1 << 20;
+        let budget = InFlight::beside(100 * M, 150 * M, 200 * M);
+        let held = budget.try_reserve(60 * M).unwrap();
+        let passing = budget.passing(50 * M);
+        assert!(!held.is_scarce(), "what passes is read as fast as it comes");
+        budget.lingers(91 * M);
+        assert!(held.is_scarce());
+        budget.lingers(80 * M);
+        assert_eq!((budget.all(), budget.lingering()), (190 * M, 80 * M));
+        assert!(budget.try_reserve(11 * M).is_none());
+        assert!(budget.try_reserve(10 * M).is_some());
+        budget.lingers(200 * M);
+        let mut small = budget.try_reserve(SMALL).unwrap();
+        assert!(!small.grow(1), "small no longer");
+        budget.lingers(0);
+        assert!(budget.try_reserve(41 * M).is_none(), "it has a limit of its own");
+        let left = held.leave(20 * M);
+        assert_eq!((budget.used(), budget.lingering(), budget.all()), (SMALL, 20 * M, 70 * M + SMALL));
+        drop((left, passing, small));
+        assert_eq!(budget.all(), 0);
     }
 }

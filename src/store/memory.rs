@@ -32,13 +32,15 @@ use crate::telemetry::MemoryGauges;
 /// The memory tier, shared by all workers.
 #[derive(Debug)]
 pub struct Memory {
-    cache: Cache<u128, Arc<Resource>, Seed>,
+    cache: Tier,
     budget: u64,
     /// Variants per key.
     variants: usize,
     in_flight: InFlight,
     requests: InFlight,
+    heads: InFlight,
     lingering: Arc<Lingering>,
+    yielding: Arc<Yielding>,
     lookups: Counter,
     hits: Counter,
     inserts: AtomicU64,
@@ -47,8 +49,103 @@ pub struct Memory {
 
 /// The part of the budget from which on a response that is kept is weighed at once.
 const AT_ONCE: u64 = 1024;
+/// Room for large heads at least, however small the tier is.
+const HEADS: u64 = 16 * 1024 * 1024;
 /// Smaller bodies that linger are not worth a note.
 const LINGERS: usize = 64 * 1024;
+
+/// What the tier leaves to the bodies that are in memory beside it: those on their way, those that linger, and
+/// answers on their way to clients.
+///
+/// moka's bound cannot be changed, so an entry without content stands in the tier and weighs as much as there is
+/// beside it, and moka gives up what is asked for least to make room. It is changed in steps, since each
+/// change has moka look at all that it has put off.
+#[derive(Debug)]
+struct Yielding {
+    step: u64,
+    /// Most that the tier yields; what remains serves others whatever slow clients hold.
+    most: u64,
+    /// What the entries weigh.
+    now: Mutex<u64>,
+    /// The same, to be looked at without waiting.
+    seen: AtomicU64,
+}
+
+/// Steps in which the tier yields, of its budget.
+const STEPS: u64 = 128;
+/// Most that one entry can weigh: moka's weigher has 32 bits.
+const HEAVIEST: u64 = u32::MAX as u64;
+/// Changes of the tier after which it is made sure that its own entries are not the ones longest unused.
+const RENEW: u64 = 32;
+
+impl Yielding {
+    fn new(cfg: &config::Cache) -> Self {
+        let most = (cfg.memory / 4 * 3).max(cfg.in_flight).min(cfg.memory);
+        let step = (cfg.memory / STEPS).max(1);
+        Self { step, most, now: Mutex::new(0), seen: AtomicU64::new(0) }
+    }
+
+    /// How much it would be for so many bytes: whole steps.
+    fn wanted(&self, beside: u64) -> u64 {
+        (beside.div_ceil(self.step).saturating_mul(self.step)).min(self.most)
+    }
+
+    /// Whether that is another number than now.
+    fn is_due(&self, beside: u64) -> bool {
+        let (seen, wanted) = (self.seen.load(Ordering::Relaxed), self.wanted(beside));
+        // What falls by a step may rise again at once.
+        wanted > seen || seen.saturating_sub(wanted) > self.step
+    }
+
+    /// Has the tier yield to so many bytes.
+    fn yield_to(&self, cache: &Tier, beside: u64) {
+        let mut now = self.now.lock();
+        let wanted = self.wanted(beside);
+        if wanted == *now {
+            return;
+        }
+        let grows = wanted > *now;
+        self.put(cache, wanted);
+        (*now, _) = (wanted, self.seen.store(wanted, Ordering::Relaxed));
+        drop(now);
+        if grows {
+            cache.run_pending_tasks();
+        }
+    }
+
+    /// Has its entries be the ones used last, so that none is given up.
+    fn renew(&self, cache: &Tier) {
+        let now = self.now.lock();
+        self.put(cache, *now);
+    }
+
+    fn put(&self, cache: &Tier, weight: u64) {
+        let mut left = weight;
+        for number in 0..self.entries() {
+            let weight = left.min(HEAVIEST);
+            left = left.saturating_sub(weight);
+            cache.insert(OWN - number, Arc::new(Resource { weight, ..Resource::empty(&own_key()) }));
+        }
+    }
+
+    /// How many entries it takes to say as much as may be yielded.
+    fn entries(&self) -> u128 {
+        u128::from(self.most / HEAVIEST + 1)
+    }
+}
+
+type Tier = Cache<u128, Arc<Resource>, Seed>;
+
+/// The key of the tier's own entry; further ones go down from it. A request whose key has this hash does not find
+/// it, since the text is compared.
+const OWN: u128 = u128::MAX;
+
+fn own_key() -> Arc<CacheKey> {
+    static KEY: std::sync::LazyLock<Arc<CacheKey>> = std::sync::LazyLock::new(|| {
+        Arc::new(CacheKey::of("", "", "", None, &HeaderMap::new(), &crate::stored::KeyPolicy::default()))
+    });
+    Arc::clone(&KEY)
+}
 
 /// Bodies that the tier has given up and somebody still reads. Bounded by the connections that read them.
 #[derive(Debug, Default)]
@@ -272,12 +369,31 @@ impl Memory {
             })
             .weigher(|_, resource: &Arc<Resource>| u32::try_from(resource.weight).unwrap_or(u32::MAX))
             .build_with_hasher(Seed::new());
+        let yielding = Arc::new(Yielding::new(cfg));
+        // While there is room for everything: later, moka would not take what nobody has asked for.
+        yielding.put(&cache, 0);
+        cache.run_pending_tasks();
+        let in_flight = InFlight::beside(
+            cfg.in_flight,
+            (cfg.memory / 4).max(cfg.in_flight),
+            cfg.memory.max(cfg.in_flight),
+        );
+        let (weak, tier, yields) = (in_flight.downgrade(), cache.clone(), Arc::clone(&yielding));
+        in_flight.tell(move || {
+            if let Some(beside) = weak.all()
+                && yields.is_due(beside)
+            {
+                yields.yield_to(&tier, beside);
+            }
+        });
         Self {
             cache,
             budget: cfg.memory,
             variants: cfg.variants.max(1),
-            in_flight: InFlight::new(cfg.in_flight),
+            in_flight,
+            yielding,
             requests: InFlight::new(cfg.in_flight / 2),
+            heads: InFlight::new((cfg.memory / 4).max(HEADS)),
             lingering,
             lookups: Counter::default(),
             hits: Counter::default(),
@@ -327,7 +443,9 @@ impl Memory {
     pub fn keep(&self, response: Arc<StoredResponse>, class: Class, purges: &Purges) -> bool {
         let alone = Resource { variants: vec![Arc::clone(&response)], ..Resource::empty(&response.key) };
         let weight = alone.weighed().weight;
-        if weight > self.largest() || purges.is_purged(&response) {
+        if weight > self.largest() || purges.is_purged(&response) || !self.admits(&response.key, weight) {
+            // Whoever reads it holds it all the same.
+            response.content.bodies().for_each(|body| self.lingering.note(body));
             return false;
         }
         self.change(&response.key, |resource| {
@@ -346,23 +464,56 @@ impl Memory {
             });
             return false;
         }
-        self.inserts.fetch_add(1, Ordering::Relaxed);
+        let nth = self.inserts.fetch_add(1, Ordering::Relaxed);
+        if nth.is_multiple_of(RENEW) || self.is_large(weight) {
+            self.yielding.renew(&self.cache);
+        }
         self.settle(weight);
         true
+    }
+
+    /// Whether moka takes a large response under this key.
+    ///
+    /// It takes a new entry in place of old ones only if that has been asked for more often than all of them
+    /// together, and counts to 15: what is as large as many small ones would never get in, however often it is
+    /// asked for. So the key comes first, alone, and has to have been asked for more often than what has been
+    /// unused for longest; what it then weighs is found as for any entry that grows.
+    fn admits(&self, key: &Arc<CacheKey>, weight: u64) -> bool {
+        if !self.is_large(weight) || self.cache.contains_key(&key.hash()) {
+            return true;
+        }
+        self.cache.insert(key.hash(), Arc::new(Resource::empty(key).weighed()));
+        self.cache.run_pending_tasks();
+        self.cache.contains_key(&key.hash())
+    }
+
+    fn is_large(&self, weight: u64) -> bool {
+        weight > self.budget / AT_ONCE
     }
 
     /// moka gives up what is too much only every 64 writes or so. Where each is large, that would be as
     /// much again as the tier may hold.
     fn settle(&self, weight: u64) {
-        if weight > self.budget / AT_ONCE {
+        if self.is_large(weight) {
             self.cache.run_pending_tasks();
+            self.look_at_what_lingers();
         }
     }
 
-    /// Room for a body on its way in. What the tier has given up and slow clients still hold takes of the
-    /// same budget, since it is in memory all the same.
+    /// What has been given up and is read makes the tier yield, which may give up more.
+    fn look_at_what_lingers(&self) {
+        self.in_flight.lingers(self.lingering.bytes());
+        if self.yielding.is_due(self.in_flight.all()) {
+            self.yielding.yield_to(&self.cache, self.in_flight.all());
+        }
+    }
+
+    /// Room for a body on its way in. What the tier has given up and slow clients still hold is in memory all
+    /// the same: where it is much, room is scarce, and there is an end to it.
     pub fn room(&self, bytes: u64) -> Option<Reserved> {
-        self.in_flight.try_reserve_beside(bytes, self.lingering.bytes())
+        self.look_at_what_lingers();
+        // None at all is room for nothing: what has no length grows.
+        self.in_flight.try_reserve(bytes.max(1))
     }
 
     /// Keeps a copy of a stored body in another form, beside the body and weighed with it. Not kept
@@ -400,18 +551,25 @@ impl Memory {
         &self.requests
     }
 
+    /// Room for large heads that are on their way: as much as a quarter of the tier.
+    pub fn heads(&self) -> &InFlight {
+        &self.heads
+    }
+
     /// The tier's figures. Works off moka's log of writes first, which nothing else may do for a
     /// while where there is no traffic: figures that lag would be taken for wrong ones.
     pub fn gauges(&self) -> MemoryGauges {
         self.cache.run_pending_tasks();
         // What nobody reads any more is let go of, also where nothing new comes.
-        let lingering = self.lingering.bytes();
+        self.look_at_what_lingers();
+        self.cache.run_pending_tasks();
+        let (own, yielded) = (self.yielding.entries(), self.yielding.seen.load(Ordering::Relaxed));
         MemoryGauges {
-            entries: self.cache.entry_count(),
-            bytes: self.cache.weighted_size(),
+            entries: self.cache.entry_count().saturating_sub(u64::try_from(own).unwrap_or(0)),
+            bytes: self.cache.weighted_size().saturating_sub(yielded),
             budget: self.budget,
             in_flight: self.in_flight.used(),
-            lingering,
+            lingering: self.in_flight.lingering(),
             lookups: self.lookups.sum(),
             hits: self.hits.sum(),
             inserts: self.inserts.load(Ordering::Relaxed),
@@ -515,10 +673,84 @@ mod tests {
         }
         let lingering = memory.gauges().lingering;
         assert!(lingering >= 4 << 20, "{lingering}");
-        assert!(memory.room(1).is_none(), "all of it is taken");
+        assert!(memory.room(1 << 20).is_none(), "all of it is taken");
+        assert!(memory.room(1 << 10).is_some(), "of a small body nobody can hold much");
         readers.clear();
+        // moka lets go of what it has given up a little later.
+        let is_let_go = || {
+            thread::yield_now();
+            memory.gauges().lingering == 0
+        };
+        assert!((0..10_000).any(|_| is_let_go()));
         assert!(memory.room(2 << 20).is_some());
-        assert_eq!(memory.gauges().lingering, 0);
+    }
+
+    #[test]
+    fn the_tier_yields_to_what_is_in_memory_beside_it_and_takes_the_room_back() {
+        const MIB: u64 = 1 << 20;
+        let cfg = config::Cache { memory: 64 * MIB, in_flight: 16 * MIB, ..samples::cache(None) };
+        let (memory, purges) = (Memory::new(&cfg), Purges::new(PURGES));
+        let fill = |memory: &Memory| {
+            for nth in 0..64 {
+                let body = vec![b'x'; 1 << 20];
+                // Asked for more often than whatever is there.
+                (0..3).for_each(|_| drop(memory.find(&key(&format!("/{nth}")))));
+                memory.keep(plain(&format!("/{nth}"), &body, BORN), Class::Plain, &purges);
+            }
+        };
+        fill(&memory);
+        let held = memory.gauges();
+        assert!(held.bytes > 60 * MIB && held.entries > 60, "{held:?}");
+        let room = memory.room(10 * MIB).unwrap();
+        let passing = memory.in_flight().passing(20 * MIB);
+        let held = memory.gauges();
+        assert!(held.bytes <= 34 * MIB && held.bytes > 30 * MIB, "{held:?}");
+        // However much it is, a quarter serves others.
+        let more = memory.in_flight().passing(1000 * MIB);
+        let held = memory.gauges();
+        assert!(held.bytes <= 16 * MIB && held.bytes > 13 * MIB, "{held:?}");
+        drop((room, passing, more));
+        fill(&memory);
+        let held = memory.gauges();
+        assert!(held.bytes > 60 * MIB && held.bytes <= 64 * MIB, "{held:?}");
+    }
+
+    #[test]
+    fn what_lingers_makes_the_tier_yield() {
+        const MIB: u64 = 1 << 20;
+        let cfg = config::Cache { memory: 64 * MIB, in_flight: 16 * MIB, ..samples::cache(None) };
+        let (memory, purges) = (Memory::new(&cfg), Purges::new(PURGES));
+        let mut readers = Vec::new();
+        for nth in 0..200 {
+            let response = plain(&format!("/{}", nth % 20), &vec![b'x'; 1 << 20], BORN);
+            // Half of what is replaced is read for ever.
+            readers.extend(response.content.whole().filter(|_| nth % 4 == 0).cloned());
+            memory.keep(response, Class::Plain, &purges);
+        }
+        let held = memory.gauges();
+        assert!(held.lingering > 40 * MIB, "{held:?}");
+        assert!(held.bytes + held.lingering <= 65 * MIB, "{held:?}");
+    }
+
+    #[test]
+    fn a_large_response_gets_into_a_tier_full_of_small_ones_once_it_is_asked_for_more_often() {
+        let (memory, purges) = memory(4 << 20);
+        let asked = |path: &str, body: &[u8]| {
+            let found = memory.find(&key(path)).is_some_and(|found| !found.variants.is_empty());
+            if !found {
+                memory.keep(plain(path, body, BORN), Class::Plain, &purges);
+            }
+            found
+        };
+        // Each of them a few times, so that together they are asked for more often than moka can count.
+        for _ in 0..4 {
+            for nth in 0..800 {
+                asked(&format!("/{nth}"), &[b'x'; 5_000]);
+            }
+        }
+        let large = vec![b'x'; 1 << 20];
+        let nth = (0..30).position(|_| asked("/large", &large));
+        assert!(nth.is_some_and(|nth| nth > 0), "{nth:?}");
     }
 
     #[test]

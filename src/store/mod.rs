@@ -12,7 +12,7 @@ mod redis;
 mod searches;
 mod seed;
 
-pub use in_flight::{InFlight, Reserved};
+pub use in_flight::{InFlight, Passing, Reserved, STREAMING};
 pub use memory::{Class, Marked, Memory, Resource};
 pub use purge::{PURGES, Purges};
 pub use redis::{Absent, Answer, Generation, Reach, Redis};

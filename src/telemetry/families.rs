@@ -111,7 +111,7 @@ families! {
     MEMORY_IN_FLIGHT: Gauge "larder_memory_in_flight_bytes"
         "Bytes of bodies on their way into the cache.";
     MEMORY_LINGERING: Gauge "larder_memory_lingering_bytes"
-        "Bytes of bodies that the memory tier has given up and slow clients still read; they take of cache.in_flight.";
+        "Bytes of bodies that the memory tier has given up and slow clients still read; the tier holds so much less.";
     MEMORY_INSERTS: Counter "larder_memory_inserts_total"
         "Responses kept in the memory tier.";
     MEMORY_CAPPED: Counter "larder_memory_variants_capped_total"

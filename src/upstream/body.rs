@@ -384,7 +384,11 @@ impl Body for OriginBody {
         let Some(exchange) = &mut this.open else { return Poll::Ready(None) };
         let frame = match exchange.conn.is_cut() {
             true => None,
-            false => ready!(Pin::new(&mut this.incoming).poll_frame(cx)),
+            false => {
+                let polled = Pin::new(&mut this.incoming).poll_frame(cx);
+                exchange.conn.await_more(polled.is_pending());
+                ready!(polled)
+            }
         };
         match frame {
             Some(Ok(mut frame)) => {

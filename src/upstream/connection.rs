@@ -96,6 +96,11 @@ impl Conn {
         }
     }
 
+    /// Somebody waits for more of the answer, or does no longer.
+    pub(super) fn await_more(&self, awaited: bool) {
+        self.watch.await_more(awaited);
+    }
+
     /// We have closed it ourselves, so that a body may seem to have ended that has not.
     pub(super) fn is_cut(&self) -> bool {
         self.due.is_cut()

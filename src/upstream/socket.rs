@@ -30,6 +30,12 @@ use super::watch::Watch;
 use crate::scratch;
 use crate::wire::{Flaw, ResponseScanner};
 
+/// Bytes of one read at most, while somebody waits for them, and while nobody does. One less than hyper's buffer has
+/// by then: hyper doubles it whenever a read has filled it, and what a client does not take waits in several of
+/// them.
+const READ: usize = 32 * 1024 - 1;
+const READ_AHEAD: usize = 16 * 1024 - 1;
+
 /// A TCP connection that gives its slot back when it is dropped.
 ///
 /// An origin that refuses an upload answers and closes while we still send. Writing then fails
@@ -137,7 +143,8 @@ impl Read for Socket {
         if self.scanner.is_beyond() {
             return Poll::Ready(Ok(()));
         }
-        scratch::with(buf.remaining(), |mut read| {
+        let most = if self.watch.is_awaited() { READ } else { READ_AHEAD };
+        scratch::with(buf.remaining().min(most), |mut read| {
             let polled = self.stream().poll_read(cx, read.unfilled());
             if polled.is_pending() && self.scanner.is_idle() {
                 return match self.peek() {

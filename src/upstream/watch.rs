@@ -1,4 +1,4 @@
-//! What those who use a connection tell its socket: which request goes out next.
+//! What those who use a connection tell its socket: which request goes out next, and whether they wait for more.
 //!
 //! Knows that the two are on different tasks, maybe threads. Must not know: bytes, the pool.
 
@@ -22,6 +22,8 @@ pub(super) struct Watch {
     /// Looked at by each write, so that only the first of a request takes the lock.
     waits: AtomicBool,
     next: Mutex<Option<Next>>,
+    /// Whoever reads the answer has taken all that has come. A hint, which may come too late.
+    awaited: AtomicBool,
 }
 
 impl Watch {
@@ -29,6 +31,16 @@ impl Watch {
     pub(super) fn announce(&self, next: Next) {
         *self.next.lock() = Some(next);
         self.waits.store(true, Ordering::Release);
+    }
+
+    /// See [`Watch::is_awaited`].
+    pub(super) fn await_more(&self, awaited: bool) {
+        self.awaited.store(awaited, Ordering::Relaxed);
+    }
+
+    /// Whether somebody waits for what comes next.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed)
     }
 
     /// What has been announced and not been taken.

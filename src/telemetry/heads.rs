@@ -69,10 +69,10 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_names_every_reason() {
-        let readme = include_str!("../../README.md");
+    fn the_documents_name_every_reason() {
+        let document = include_str!("../../docs/responses.md");
         for why in HeadRefused::ALL {
-            assert!(readme.contains(&format!("`{}`", why.as_str())), "{}", why.as_str());
+            assert!(document.contains(&format!("`{}`", why.as_str())), "{}", why.as_str());
         }
     }
 }

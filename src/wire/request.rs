@@ -240,6 +240,10 @@ impl Partial {
                 if self.line()? {
                     return self.framing.judged().map(|framing| Some((framing, bytes.len())));
                 }
+                if self.first {
+                    // An empty line before the first has gone by: the head begins with what is left.
+                    self.seen = bytes.len();
+                }
                 continue;
             }
             let end = memchr::memchr2(b'\r', b'\n', bytes).unwrap_or(bytes.len());
@@ -299,6 +303,17 @@ mod tests {
         let mut requests = Requests::new(1024);
         requests.watch(bytes);
         (requests.fine(), requests.fault())
+    }
+
+    #[test]
+    fn an_empty_line_in_pieces_before_a_head_swallows_nothing_of_it() {
+        let mut requests = Requests::new(1024);
+        for piece in ["\r", "\n\r\nPOST / HTTP/1.1", "\r\nTransfer-Encoding:chunked\r\n\r\n", "0\r\n\r\n"] {
+            requests.watch(piece.as_bytes());
+        }
+        assert_eq!((requests.fine(), requests.fault()), (1, None), "the content is none of the next head");
+        requests.watch(b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!((requests.fine(), requests.fault()), (2, None));
     }
 
     #[test]

@@ -11,12 +11,14 @@ mod purge;
 mod redis;
 mod searches;
 mod seed;
+mod sweep;
 
 pub use in_flight::{InFlight, Reserved};
 pub use memory::{Class, Memory, Resource};
 pub use purge::{PURGES, Purges};
 pub use redis::{Absent, Answer, Generation, Reach, Redis};
 pub use searches::Searches;
+pub use sweep::sweep;
 
 /// A real server, for the tests of this room and of those above it.
 #[cfg(test)]

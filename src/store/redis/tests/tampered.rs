@@ -58,7 +58,7 @@ async fn whatever_was_done_to_a_record_it_is_a_miss_with_a_reason_and_is_removed
         ("longer", [&good[..], b"tail"].concat(), "checksum"),
         ("foreign", b"what is this doing here?".to_vec(), "foreign"),
         ("of an older version", changed(&|r| r[4] = 2), "version"),
-        ("of a newer version", changed(&|r| r[4] = 4), "version"),
+        ("of a newer version", changed(&|r| r[4] = 5), "version"),
         ("another URL's", encode_response(&plain("/other", b"other", local()), 0, "other"), "other-key"),
         ("of this URL, elsewhere", encode_response(&plain("/", b"hello", local()), 0, "other"), "other-key"),
         ("of another URL, here", encode_response(&plain("/b", b"hello", local()), 0, &base), "other-key"),

@@ -6,6 +6,7 @@
 mod access;
 mod api;
 mod gauges;
+mod purge;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -8,6 +8,7 @@ mod doubts;
 mod forget;
 mod landing;
 mod press;
+mod purge;
 mod reload;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -35,6 +36,7 @@ pub use doubts::Doubts;
 pub use forget::Forgotten;
 pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Looked, Own, OwnerLanding};
 pub use press::{Press, worthwhile};
+pub use purge::{NotAUrl, Purged};
 pub use reload::{NotReloaded, Reloaded, Reloads, Reread};
 
 /// One request thread's own.

@@ -74,3 +74,49 @@ fn field(reader: &Reader<'_>, text: &Text) -> Option<HeaderName> {
     reader.refuse(text, message, help);
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{parse, with_rest};
+    use super::*;
+
+    fn with(tags: &str) -> Result<TagPolicy, String> {
+        let text = with_rest("").replacen("[[route]]", &format!("[[route]]\n{tags}"), 1);
+        parse(&text).map(|config| config.routes[0].tags.clone()).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn tags_of_a_route_are_held_as_what_is_stored_names_them() {
+        let plain = with("").unwrap();
+        assert_eq!(plain, TagPolicy { route: plain.route, ..TagPolicy::default() });
+        assert_ne!(plain.route, 0, "its name");
+        let tags =
+            with("tags = { static = [\"b\", \"a\", \"b\"], header = \"X-My-Tags\", expose = true }").unwrap();
+        let mut fixed = [tag_hash(b"a"), tag_hash(b"b")];
+        fixed.sort_unstable();
+        assert_eq!(*tags.fixed, fixed);
+        assert_eq!(
+            (tags.header.unwrap().as_str(), tags.expose, tags.route),
+            ("x-my-tags", true, plain.route)
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_a_tag_or_hold_tags_is_refused() {
+        let long = format!("tags.static = [\"{}\"]", "x".repeat(LONGEST_NAME + 1));
+        for (tags, words) in [
+            ("tags.static = [\"\"]", "a tag has 1 to 8192 bytes"),
+            (&long, "a tag has 1 to 8192 bytes"),
+            ("tags.header = \"Surrogate-Key\"", "read as it is"),
+            ("tags.header = \"cache-groups\"", "read as it is"),
+            ("tags.header = \"ETag\"", "says something else"),
+            ("tags.header = \"Connection\"", "says something else"),
+            ("tags.header = \"X My\"", "not a field name"),
+            ("tags.heder = \"X-My\"", "did you mean `header`"),
+            ("tags = [\"a\"]", "expected a table"),
+        ] {
+            let problems = with(tags).unwrap_err();
+            assert!(problems.contains(words), "{words}: {problems}");
+        }
+    }
+}

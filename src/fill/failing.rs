@@ -34,7 +34,7 @@ impl Filling {
         self.read = shared.purges.position();
         self.fill.seat.visits() != visits
             && Arc::ptr_eq(&shared.snapshot.load(), &self.fill.snapshot)
-            && self.fill.stale.as_ref().is_some_and(|stale| shared.memory.holds(stale))
+            && self.fill.stale.as_ref().is_some_and(|stale| shared.holds(stale))
     }
 
     /// Nothing stands in.

@@ -118,7 +118,7 @@ impl Fill {
             (Born::Here(self.worker.shared.purges.seq()), self.worker.shared.purges.position());
         // Looked up before the seat was taken: a purge in between found no flight, and may have left
         // no word of itself but that memory holds it no more.
-        self.stale = self.stale.filter(|stale| self.worker.shared.memory.holds(stale));
+        self.stale = self.stale.filter(|stale| self.worker.shared.holds(stale));
         let refresh = self.owner.is_none();
         let times = FillTimes::default();
         let looked = Looked::Nothing;

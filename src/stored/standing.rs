@@ -66,12 +66,15 @@ pub struct TagPolicy {
 }
 
 impl TagPolicy {
-    /// Removes the fields that hold tags, unless the route has them shown.
+    /// The fields that clients do not get: those that hold tags, unless the route has them shown.
+    pub fn hidden(&self) -> impl Iterator<Item = &HeaderName> {
+        tags::FIELDS.iter().chain(&self.header).filter(|_| !self.expose)
+    }
+
+    /// Removes them.
     pub fn hide(&self, headers: &mut HeaderMap) {
-        if !self.expose {
-            for name in tags::FIELDS.iter().chain(&self.header) {
-                headers.remove(name);
-            }
+        for name in self.hidden() {
+            headers.remove(name);
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::interim;
 use crate::rate::Table;
 use crate::rules::Methods;
 use crate::store::{Memory, Purges, Reach, Redis, Searches};
-use crate::stored::{CacheKey, KeyPolicy};
+use crate::stored::{CacheKey, KeyPolicy, StoredResponse};
 use crate::telemetry::{AccessLog, Cuts, Metrics, ProxyHeaders, Shard, Tunnels};
 use crate::upstream::Upstream;
 
@@ -123,6 +123,12 @@ struct KeyOfUrl {
 }
 
 impl Shared {
+    /// Whether memory holds this very response, and no purge has made it void: only such a one may be confirmed
+    /// by an origin, whose word on it would else bring back what was purged.
+    pub fn holds(&self, response: &Arc<StoredResponse>) -> bool {
+        self.memory.holds(response) && !self.purges.is_purged(response)
+    }
+
     /// Tasks that have begun and not ended, on all threads.
     pub fn tasks(&self) -> u64 {
         let runtimes = self.runtimes.lock();

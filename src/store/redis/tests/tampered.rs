@@ -82,7 +82,7 @@ async fn whatever_was_done_to_a_record_it_is_a_miss_with_a_reason_and_is_removed
             forged(good.clone(), |r| r[times..times + 8].copy_from_slice(&u64::MAX.to_le_bytes())),
             "future",
         ),
-        ("far too large", vec![b'x'; (1 << 20) + (256 << 10) + 1], "too-large"),
+        ("far too large", vec![b'x'; (1 << 20) + (512 << 10) + 1], "too-large"),
     ];
     let mut expected = BTreeMap::new();
     for (what, value, why) in rows {

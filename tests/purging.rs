@@ -171,6 +171,30 @@ fn all_variants_and_keys_go_and_a_soft_purge_is_of_all_of_them_too() {
 }
 
 #[test]
+fn what_is_the_same_for_several_queries_goes_with_each_of_them() {
+    let origin = Origin::start(|request| {
+        let rule = ("No-Vary-Search", "params=(\"utm\")");
+        let kept = [("Cache-Control", "max-age=600"), ("ETag", "\"v\""), rule];
+        match request.headers.get("if-none-match") {
+            Some(_) => Script::respond(304, &kept, ""),
+            None => Script::ok("x", &kept),
+        }
+    });
+    let larder = Larder::start(&config(&origin, "", ""));
+    let one = |utm: &str| told(&ask(&larder, &format!("/x?id=1&utm={utm}"), &[]));
+    assert_eq!([one("1"), one("2")], [STORED, HIT]);
+    for (body, word) in [
+        (json!({ "url": "http://api.test/x?id=1&utm=3" }), PURGED),
+        (softly(json!({ "url": "http://api.test/x?id=1&utm=3" })), CONFIRMED),
+        (json!({ "prefix": "/x*" }), PURGED),
+        (softly(json!({ "route": "rest" })), CONFIRMED),
+    ] {
+        purge(&larder, &body);
+        assert_eq!([one("4"), one("5")], [word, HIT], "{body}");
+    }
+}
+
+#[test]
 fn tags_come_from_each_field_and_from_the_route() {
     let origin = Origin::start(tagged);
     let tags = "tags = { static = [\"ours\"], header = \"X-My-Tags\" }";

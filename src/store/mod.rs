@@ -7,6 +7,7 @@
 mod counter;
 mod in_flight;
 mod memory;
+mod notes;
 mod purge;
 mod redis;
 mod searches;

@@ -2,7 +2,7 @@
 //!
 //! A purge gets a number and is noted under what it is of: a URL's hash, a group's, a path's, a tag's, a
 //! route's, a prefix, or everything. A stored response carries the number that stood before its fetch began
-//! ([`Born::Here`]). So a lookup knows whether a purge came in between, a fetch under way cannot bring back
+//! ([`Born::Here`](crate::stored::Born::Here)). So a lookup knows whether a purge came in between, a fetch under way cannot bring back
 //! what was purged meanwhile, and nothing has to be sought and deleted: the cost of a purge does not depend
 //! on what is stored, and there is no index of tags. What a hit pays is one comparison, since a response
 //! remembers up to which purge it has been judged ([`Standing::cleared`]); whatever has come since it is asked
@@ -18,32 +18,25 @@
 //! A note whose purge is complete, with nothing left for it to void, is taken back by whoever knows that
 //! ([`Purges::retract`]), so that the URLs of a write-heavy API do not fill the table.
 //! The tables are bounded: when a shard is full, the older half is dropped and everything of that shard born
-//! before what was dropped counts as purged (softly, if that was soft); of prefixes there are [`PREFIXES`],
+//! before what was dropped counts as purged (softly, if that was soft); of prefixes there are 1,024,
 //! and what takes their place counts for everything. That is the safe direction: too much is fetched again,
 //! nothing purged is served.
 //! Must not know: the tiers, or who asks for a purge.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::notes::{Note, Notes, Subject, Table, spread};
 use crate::clock::Timestamp;
 use crate::rules::ResponseFacts;
 use crate::stored::{
-    Born, CacheKey, Group, Position, Prefix, Purge, Scope, Standing, StoredResponse, Verdict, route_hash,
-    tag_hash,
+    CacheKey, Group, Position, Prefix, Purge, Scope, Standing, StoredResponse, Verdict, route_hash, tag_hash,
 };
 
 /// Purged URLs that are remembered one by one, and as many groups, tags and the like, unless said otherwise.
 pub const PURGES: usize = 65_536;
-
-/// Prefixes that are remembered one by one. Each is compared with a response once; a thousand take some 10 µs.
-const PREFIXES: usize = 1_024;
-
-const SHARDS: usize = 16;
 
 /// The purges of this process, shared by all workers.
 #[derive(Debug)]
@@ -62,72 +55,6 @@ pub struct Purges {
     sweep: Notify,
 }
 
-/// All notes of one kind of purge.
-#[derive(Debug)]
-struct Notes {
-    /// By the URL's hash.
-    urls: Table,
-    /// By the group's.
-    groups: Table,
-    /// By that of the path.
-    paths: Table,
-    /// By the tag's.
-    tags: Table,
-    /// By that of the route's name.
-    routes: Table,
-    wide: Wide,
-}
-
-/// Purges that are of more than can be looked up.
-#[derive(Debug, Default)]
-struct Wide {
-    few: RwLock<Few>,
-    latest: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Few {
-    /// The latest of everything, and of the prefixes that were dropped.
-    all: Option<Note>,
-    /// The oldest first.
-    prefixes: Vec<(Prefix, Note)>,
-}
-
-#[derive(Debug)]
-struct Table {
-    shards: [RwLock<Shard>; SHARDS],
-    /// Notes per shard, at least 2.
-    capacity: usize,
-    /// Number of the latest.
-    latest: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    notes: HashMap<u128, Note, BuildHasherDefault<Ready>>,
-    /// The latest of the notes that were dropped.
-    floor: Option<Note>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Note {
-    seq: u64,
-    at: Timestamp,
-    /// Where in the fleet's log it stands.
-    position: Option<Position>,
-    /// When those that it stands for were made that are not in that log.
-    untold: Option<Timestamp>,
-}
-
-/// A response as notes judge it.
-#[derive(Clone, Copy, Debug)]
-struct Subject {
-    born: Born,
-    request_time: Timestamp,
-    /// The latest purge of which it need not be asked.
-    cleared: u64,
-}
-
 impl Purges {
     /// Remembers about `capacity` purged URLs one by one, and as many groups, tags and the like.
     pub fn new(capacity: usize) -> Self {
@@ -142,7 +69,7 @@ impl Purges {
         }
     }
 
-    /// The number of the latest purge. Read it before a fetch begins, for [`Born::Here`].
+    /// The number of the latest purge. Read it before a fetch begins, for [`Born::Here`](crate::stored::Born::Here).
     pub fn seq(&self) -> u64 {
         self.latest.load(Ordering::Acquire)
     }
@@ -261,7 +188,8 @@ impl Purges {
     pub fn judge(&self, key: &CacheKey, facts: &ResponseFacts, standing: &Standing) -> Verdict {
         let (latest, cleared) = (self.seq(), standing.cleared());
         if latest > cleared && standing.verdict() < Verdict::Void {
-            let subject = Subject { born: standing.born(), request_time: facts.request_time, cleared };
+            let (born, met) = (standing.born(), standing.met());
+            let subject = Subject { born, request_time: facts.request_time, met, cleared };
             if self.hard.void(key, facts, standing, subject) {
                 standing.condemn(Verdict::Void);
             } else if !standing.is_soft() && self.soft.void(key, facts, standing, subject) {
@@ -305,221 +233,13 @@ impl Purges {
     }
 }
 
-/// As tables have it: the low bits choose the shard, the high ones the bucket.
-fn spread(hash: u64) -> u128 {
-    u128::from(hash) << 64 | u128::from(hash)
-}
-
-impl Notes {
-    fn new(capacity: usize) -> Self {
-        let table = || Table {
-            shards: Default::default(),
-            capacity: (capacity / SHARDS).max(2),
-            latest: AtomicU64::new(0),
-        };
-        Self {
-            urls: table(),
-            groups: table(),
-            paths: table(),
-            tags: table(),
-            routes: table(),
-            wide: Wide::default(),
-        }
-    }
-
-    /// Whether one is of this response. Of each kind only if there is any that it has not been asked about.
-    fn void(&self, key: &CacheKey, facts: &ResponseFacts, standing: &Standing, subject: Subject) -> bool {
-        let new = |table: &Table| table.latest() > subject.cleared;
-        let group = |group: Group| self.groups.voids(group.hash(), subject);
-        new(&self.urls) && self.urls.voids(key.url_hash(), subject)
-            || new(&self.groups) && !facts.groups.is_empty() && Group::of(key, facts.groups.iter()).any(group)
-            || new(&self.paths)
-                && facts.no_vary_search.is_some()
-                && self.paths.voids(Group::of_path(key).hash(), subject)
-            || new(&self.tags) && standing.tags().iter().any(|tag| self.tags.voids(spread(*tag), subject))
-            || new(&self.routes) && self.routes.voids(spread(standing.route()), subject)
-            || self.wide.voids(key, subject)
-    }
-
-    /// Number of the latest that is of more than a URL or a path.
-    fn latest_of_many(&self) -> u64 {
-        let tables = [&self.groups, &self.tags, &self.routes].map(Table::latest);
-        tables.into_iter().fold(self.wide.latest.load(Ordering::Acquire), u64::max)
-    }
-
-    fn count(&self) -> usize {
-        let tables = [&self.urls, &self.groups, &self.paths, &self.tags, &self.routes];
-        tables.map(Table::notes).iter().sum::<usize>() + self.wide.few.read().prefixes.len()
-    }
-}
-
-impl Wide {
-    fn note(&self, prefix: Option<&Prefix>, note: Note) {
-        let mut few = self.few.write();
-        match prefix {
-            None => {
-                few.all = Some(few.all.map_or(note, |before| before.max(note)));
-                // Whatever these are of is part of everything.
-                few.prefixes.clear();
-            }
-            Some(prefix) => few.add(prefix, note),
-        }
-        self.latest.store(note.seq, Ordering::Release);
-    }
-
-    fn voids(&self, key: &CacheKey, subject: Subject) -> bool {
-        if self.latest.load(Ordering::Acquire) <= subject.cleared {
-            return false;
-        }
-        let few = self.few.read();
-        let new = few.prefixes.iter().rev().take_while(|(_, note)| note.seq > subject.cleared);
-        few.all.is_some_and(|note| note.voids(subject))
-            || new.into_iter().any(|(prefix, note)| note.voids(subject) && prefix.covers(key))
-    }
-}
-
-impl Few {
-    fn add(&mut self, prefix: &Prefix, note: Note) {
-        let known = self.prefixes.iter().position(|(known, _)| known == prefix);
-        let before = known.map(|nth| self.prefixes.remove(nth).1);
-        if self.prefixes.len() >= PREFIXES {
-            let dropped = self.prefixes.drain(..PREFIXES / 2).map(|(_, note)| note);
-            self.all = dropped.chain(self.all).reduce(Note::max);
-        }
-        let note = before.map_or(note, |before| before.max(note));
-        self.prefixes.push((prefix.clone(), note));
-    }
-}
-
-impl Table {
-    /// Gives the number of the latest before it that may have been of the same.
-    fn note(&self, hash: u128, note: Note) -> u64 {
-        let Some(shard) = self.shard(hash) else { return note.seq };
-        let mut shard = shard.write();
-        if shard.notes.len() >= self.capacity && !shard.notes.contains_key(&hash) {
-            shard.drop_older_half();
-        }
-        let before = shard.notes.get(&hash).copied();
-        shard.notes.insert(hash, before.map_or(note, |before| before.max(note)));
-        self.latest.store(note.seq, Ordering::Release);
-        before.into_iter().chain(shard.floor).map(|note| note.seq).max().unwrap_or(0)
-    }
-
-    fn latest(&self) -> u64 {
-        self.latest.load(Ordering::Acquire)
-    }
-
-    fn retract(&self, hash: u128, seq: u64) {
-        let Some(shard) = self.shard(hash) else { return };
-        let mut shard = shard.write();
-        if shard.notes.get(&hash).is_some_and(|note| note.seq == seq) {
-            shard.notes.remove(&hash);
-        }
-    }
-
-    fn notes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().notes.len()).sum()
-    }
-
-    fn voids(&self, hash: u128, subject: Subject) -> bool {
-        let Some(shard) = self.shard(hash) else { return false };
-        let shard = shard.read();
-        let voids = |note: &Note| note.voids(subject);
-        shard.floor.as_ref().is_some_and(voids) || shard.notes.get(&hash).is_some_and(voids)
-    }
-
-    fn shard(&self, hash: u128) -> Option<&RwLock<Shard>> {
-        let nth = usize::try_from(hash % (SHARDS as u128)).unwrap_or(0);
-        self.shards.get(nth)
-    }
-}
-
-impl Shard {
-    fn drop_older_half(&mut self) {
-        let mut numbers: Vec<u64> = self.notes.values().map(|note| note.seq).collect();
-        let middle = numbers.len() / 2;
-        if middle == 0 {
-            return;
-        }
-        let (_, first_kept, _) = numbers.select_nth_unstable(middle);
-        let first_kept = *first_kept;
-        let floor = &mut self.floor;
-        self.notes.retain(|_, note| {
-            let keep = note.seq >= first_kept;
-            if !keep {
-                *floor = Some(floor.map_or(*note, |floor| floor.max(*note)));
-            }
-            keep
-        });
-    }
-}
-
-impl Note {
-    fn new(seq: u64, position: Option<Position>, at: Timestamp) -> Self {
-        let untold = position.is_none().then_some(at);
-        Self { seq, at, position, untold }
-    }
-
-    /// One for both: whatever either voids, it voids.
-    fn max(self, other: Self) -> Self {
-        let (first, last) = if self.seq <= other.seq { (self, other) } else { (other, self) };
-        let (position, other_log) = match (first.position, last.position) {
-            (Some(one), Some(two)) => match two.is_after(one) {
-                Some(true) => (Some(two), None),
-                Some(false) => (Some(one), None),
-                None => (Some(two), Some(first.at)),
-            },
-            (one, two) => (two.or(one), None),
-        };
-        let untold = first.untold.max(last.untold).max(other_log);
-        Self { seq: last.seq, at: first.at.max(last.at), position, untold }
-    }
-
-    fn voids(&self, subject: Subject) -> bool {
-        let Subject { born, request_time, cleared } = subject;
-        if self.seq <= cleared {
-            return false;
-        }
-        match born {
-            Born::Here(seen) => self.seq > seen,
-            // Another node's fetch has no number of ours. At the same millisecond the order is not
-            // known: counted as purged.
-            Born::Elsewhere(position) => {
-                let after = self.position.zip(position).and_then(|(purged, read)| purged.is_after(read));
-                let by_time = if after.is_some() { self.untold } else { Some(self.at) };
-                after == Some(true) || by_time.is_some_and(|at| request_time <= at)
-            }
-        }
-    }
-}
-
-/// The keys are hashes already. Somebody who seeks collisions of them only lengthens one bucket of
-/// a table that few may write to (the admin's purges, and unsafe requests that the origin accepts).
-#[derive(Debug, Default)]
-struct Ready(u64);
-
-impl Hasher for Ready {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u128(&mut self, hash: u128) {
-        // The low bits choose the shard, so the high half is used here.
-        self.0 = (hash >> 64) as u64;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::notes::{PREFIXES, SHARDS};
+    use crate::stored::Born;
     use crate::stored::samples::{key, stored};
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
@@ -529,7 +249,7 @@ mod tests {
         /// Whether a purge of its URL voids what was fetched at `born`, asked for at `request_time`.
         fn covers(&self, url_hash: u128, born: Born, request_time: Timestamp) -> bool {
             let cleared = Standing::plain(born).cleared();
-            self.hard.urls.voids(url_hash, Subject { born, request_time, cleared })
+            self.hard.urls.voids(url_hash, Subject { born, request_time, met: u64::MAX, cleared })
         }
     }
 
@@ -621,6 +341,24 @@ mod tests {
             let found = purges.is_purged(&tagged("/", "a", born));
             assert_eq!(found, void, "{purged:?} at {made:?} of {born:?}");
         }
+    }
+
+    #[test]
+    fn what_was_read_from_redis_before_a_purge_is_older_whatever_its_clock_says() {
+        let purges = Purges::new(PURGES);
+        let early = Timestamp::from_secs(500);
+        let purge = |position| purges.apply(&Purge::hard(Scope::tag("a").unwrap()), position, early);
+        purge(None);
+        // Asked for at NOW, by a clock that is ahead.
+        let [held, by_log] = [BY_TIME, read(1, 9)].map(|born| tagged("/", "a", born));
+        for response in [&held, &by_log] {
+            response.standing.meet(purges.seq());
+            assert!(!purges.is_purged(response), "read after the purge");
+        }
+        purge(at(1, 9));
+        assert!(purges.is_purged(&held) && !purges.is_purged(&by_log), "the log knows better");
+        purge(None);
+        assert!(purges.is_purged(&by_log));
     }
 
     #[test]
@@ -821,34 +559,6 @@ mod tests {
     }
 
     proptest! {
-        /// Notes that stand for several void whatever any of them does, whichever log they are of.
-        #[test]
-        fn a_note_for_two_voids_what_either_does(
-            one in (prop::option::of((1u64..3, 0u64..5)), 900u64..1_100),
-            two in (prop::option::of((1u64..3, 0u64..5)), 900u64..1_100),
-            seen in prop::option::of(0u64..5), asked in 900u64..1_100, swapped: bool,
-        ) {
-            let note = |seq, (position, at): (Option<(u64, u64)>, u64)| {
-                let position = position.map(|(run, n)| Position { run, n });
-                Note::new(seq, position, Timestamp::from_secs(at))
-            };
-            let (one, two) = (note(1, one), note(2, two));
-            let subject = Subject {
-                born: seen.map_or(BY_TIME, |n| read(2, n)),
-                request_time: Timestamp::from_secs(asked),
-                cleared: 0,
-            };
-            let both = if swapped { two.max(one) } else { one.max(two) };
-            // Of a log that another has taken the place of, the time alone is known.
-            let is_forgotten = |note: &Note| both.position != note.position
-                && note.position.is_some_and(|position| Some(position.run) != both.position.map(|of| of.run));
-            for note in [one, two] {
-                let by_time = Note { position: None, ..note };
-                let note = if is_forgotten(&note) { by_time } else { note };
-                prop_assert!(!note.voids(subject) || both.voids(subject), "{note:?} {both:?} {subject:?}");
-            }
-        }
-
         /// Against the plain list of all purges, for responses that are judged again and again as they come.
         #[test]
         fn what_is_judged_in_between_agrees_with_the_list(

@@ -88,6 +88,8 @@ pub struct Standing {
     /// Sorted, each once.
     tags: Box<[u64]>,
     route: u64,
+    /// The latest purge before it was read from Redis; `u64::MAX` where nobody knows.
+    met: AtomicU64,
     /// The latest purge by which it has been judged.
     cleared: AtomicU64,
     /// A [`Verdict`]; it is never taken back.
@@ -123,7 +125,8 @@ impl Standing {
             Born::Here(seen) => seen,
             Born::Elsewhere(_) => 0,
         };
-        Self { born, read, tags, route, cleared: AtomicU64::new(cleared), verdict: AtomicU8::new(0) }
+        let (met, cleared) = (AtomicU64::new(u64::MAX), AtomicU64::new(cleared));
+        Self { born, read, tags, route, met, cleared, verdict: AtomicU8::new(0) }
     }
 
     /// When it was fetched.
@@ -147,6 +150,17 @@ impl Standing {
     /// The hash of the name of the route that has stored it.
     pub const fn route(&self) -> u64 {
         self.route
+    }
+
+    /// The latest purge before it was read from Redis, by its number in this process: of whatever came later it is
+    /// known to be older, whatever the clocks say. `u64::MAX` where that is not known.
+    pub fn met(&self) -> u64 {
+        self.met.load(Ordering::Acquire)
+    }
+
+    /// It was sought in Redis after this purge.
+    pub fn meet(&self, seq: u64) {
+        self.met.store(seq, Ordering::Release);
     }
 
     /// The latest purge, by its number in this process, of which it need not be asked any more.

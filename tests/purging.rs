@@ -15,7 +15,9 @@ use std::thread;
 use serde_json::{Value, json};
 use support::front::{self, HIT, HOST, STORED};
 use support::process::run_to_end;
-use support::{Gate, Larder, Origin, PATIENCE, RedisServer, Request, Response, Script, client, within};
+use support::{
+    Connection, Gate, Larder, Origin, PATIENCE, RedisServer, Request, Response, Script, client, within,
+};
 
 /// What is gone is as what never was; see [`told`].
 const PURGED: &str = STORED;
@@ -228,7 +230,11 @@ fn tags_come_from_each_field_and_from_the_route() {
 
 #[test]
 fn clients_see_no_tags_unless_the_route_shows_them() {
-    let origin = Origin::start(tagged);
+    let hints = [("Link", "</a>; rel=preload"), ("xkey", "x"), ("X-My-Tags", "m")];
+    let origin = Origin::start(move |request| match request.target.as_str() {
+        "/hints" => Script::interim(103, &hints).then(tagged(request)),
+        _ => tagged(request),
+    });
     let fields =
         [("X-Surrogate", "s"), ("X-Xkey", "x"), ("X-Cache-Tag", "c"), ("X-Mine", "m"), ("X-Groups", "\"g\"")];
     for (tags, shown) in [("tags.header = \"X-My-Tags\"", false), ("tags.expose = true", true)] {
@@ -240,6 +246,13 @@ fn clients_see_no_tags_unless_the_route_shows_them() {
                 assert_eq!(response.headers.get(name).is_some(), shown, "{name} {tags}");
             }
             assert_eq!(response.header("cache-groups"), "\"g\"", "of a standard for all caches (RFC 9875)");
+        }
+        let mut connection = Connection::open(larder.proxy());
+        connection.write_head("GET", "/hints", &[("Host", HOST)]);
+        let interim = connection.interim_head();
+        assert_eq!((interim.status, interim.header("link")), (103, "</a>; rel=preload"));
+        for name in ["xkey", "x-my-tags"] {
+            assert_eq!(interim.headers.get(name).is_some(), shown, "{name} {tags}");
         }
         assert_eq!(passed().headers.get("surrogate-key").is_some(), shown, "{tags}");
     }

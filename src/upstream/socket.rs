@@ -31,8 +31,9 @@ use super::pool::Slot;
 use super::watch::Watch;
 use crate::wire::{Flaw, ResponseScanner};
 
-/// Bytes of one read at most; hyper asks for no more than its own buffer holds.
-const READ: usize = 64 * 1024;
+/// Bytes of one read at most; hyper asks for no more than its own buffer holds. It doubles that when a read fills it,
+/// and this one just does not: a body comes through 64 KiB, though a head may be larger.
+const READ: usize = 64 * 1024 - 1;
 
 thread_local! {
     /// What has been read, on its way through the scanner to hyper: of hyper's own buffer nobody may look at

@@ -22,7 +22,7 @@ use larder::clock::Timestamp;
 use larder::config::{Config, SHIPPED};
 use larder::rules::{self, Policy, RequestFacts, ResponseFacts, Reuse, reuse, storing};
 use larder::store::{Class, Memory, PURGES, Purges};
-use larder::stored::{Born, CacheKey, Content, KeyPolicy, Received, StoredResponse};
+use larder::stored::{Born, CacheKey, Content, KeyPolicy, Received, Standing, StoredResponse};
 
 const USAGE: &str = "\
 hit rules TIMES [FIELDS]    select a variant and judge it; FIELDS more are stored with it
@@ -86,7 +86,7 @@ fn stocked(more: u32) -> Memory {
         content: Content::Whole(StoredResponse::compact(&[])),
         selecting: rules::selecting_fields(&facts.vary, &request, Policy::default().normalize),
         key: Arc::new(key()),
-        born: Born::Here(0),
+        standing: Arc::new(Standing::plain(Born::Here(0))),
     };
     let memory = Memory::new(&Config::parse(SHIPPED, "proxy.toml", &|_| None).unwrap().cache);
     assert!(memory.keep(Arc::new(StoredResponse::new(permit, received)), Class::Plain, &Purges::new(PURGES)));

@@ -21,7 +21,9 @@ use larder::clock::Timestamp;
 use larder::config::{Config, SHIPPED};
 use larder::rules::{self, Policy, RequestFacts, ResponseFacts, Reuse, reuse, storing};
 use larder::store::{Class, Memory, PURGES, Purges, Resource};
-use larder::stored::{Born, CacheKey, Content, KeyPolicy, Received, StoredResponse};
+use larder::stored::{
+    Born, CacheKey, Content, KeyPolicy, Prefix, Purge, Received, Scope, Standing, StoredResponse, TagPolicy,
+};
 
 thread_local! {
     static ASKED: Cell<u64> = const { Cell::new(0) };
@@ -88,11 +90,35 @@ fn resource(request: &HeaderMap, answer: &HeaderMap) -> Arc<Resource> {
         content: Content::Whole(StoredResponse::compact(&[])),
         selecting: rules::selecting_fields(&facts.vary, request, Policy::default().normalize),
         key: key(),
-        born: Born::Here(0),
+        standing: Arc::new(Standing::of(Born::Here(0), None, answer, &facts.groups, &TagPolicy::default())),
     };
     let memory = Memory::new(&Config::parse(SHIPPED, "proxy.toml", &|_| None).unwrap().cache);
     assert!(memory.keep(Arc::new(StoredResponse::new(permit, received)), Class::Plain, &Purges::new(PURGES)));
     memory.find(&key()).expect("kept")
+}
+
+#[test]
+fn a_hit_is_judged_by_purges_without_an_allocation_and_its_tags_are_asked_about_once() {
+    let tags: Vec<String> = (0..6_000).map(|nth| format!("tag-{nth}")).collect();
+    let answer = fields(&["cache-control: max-age=60", &format!("surrogate-key: {}", tags.join(" "))]);
+    let resource = resource(&HeaderMap::new(), &answer);
+    let stored = &resource.variants[0];
+    assert_eq!(stored.standing.tags().len(), 6_000);
+    let purges = Purges::new(PURGES);
+    let judged = |what: &str| {
+        let (purged, count) = allocations(|| black_box(&purges).is_purged(black_box(stored)));
+        assert_eq!(count, 0, "{what}");
+        purged
+    };
+    assert!(!judged("nothing purged"));
+    let purge = |scope| purges.apply(&Purge::hard(scope), None, AT);
+    let seq = purge(Scope::tag("another").unwrap());
+    assert!(!judged("asked about") && stored.standing.cleared() == seq);
+    assert!(!judged("not asked again"));
+    purge(Scope::Prefix(Prefix::parse("/b/*").unwrap()));
+    assert!(!judged("a prefix"));
+    purge(Scope::tag("tag-5999").unwrap());
+    assert!(judged("purged"));
 }
 
 #[test]

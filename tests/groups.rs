@@ -199,3 +199,29 @@ fn a_redis_that_does_not_take_it_is_told_again() {
     drop(larder);
     assert_eq!(ask(&start(&origin, &redis), "/a", "\"a\""), STORED);
 }
+
+#[test]
+fn what_stood_in_for_a_failing_origin_when_its_group_went_is_not_confirmed_back() {
+    let front = Front::new("", |request| match (request.method.as_str(), request.header("if-none-match")) {
+        ("POST", _) => grouped(request),
+        (_, "") if request.count == 1 => {
+            let kept = [("Cache-Control", "max-age=0, stale-if-error=600"), ("ETag", "\"old\"")];
+            Script::ok("old", &[kept[0], kept[1], ("Cache-Groups", "\"a\"")])
+        }
+        (_, "") => Script::ok("new", &[("Cache-Control", "max-age=600")]),
+        _ if request.count == 2 => Script::respond(503, &[], "down"),
+        _ => Script::respond(304, &[("Cache-Control", "max-age=600"), ("ETag", "\"old\"")], ""),
+    });
+    assert_eq!(front.told("/x", &[], 1), [STORED]);
+    assert_eq!(front.get("/x", &[]).header("x-cache"), "STALE");
+    write(&front, "\"a\"", &[]);
+    // The fetch that failed may still hold the key's seat; those who come meanwhile are noticed by it.
+    let hit = || {
+        let response = front.get("/x", &[]);
+        assert_eq!(response.text(), "new");
+        told(&response) == HIT
+    };
+    assert!(within(PATIENCE, hit));
+    let conditional = |request: &&Request| !request.header("if-none-match").is_empty();
+    assert_eq!(front.origin.requests().iter().filter(conditional).count(), 1, "before it went");
+}

@@ -347,7 +347,7 @@ fn whatever_was_tampered_with_is_a_miss_for_a_reason_and_is_replaced() {
         let stats = second.stats()["tiers"]["redis"].clone();
         assert_eq!(stats["damaged_by"][why], before + 1, "{nth} {why}: {stats:#}");
         assert!(within(PATIENCE, || figure(&second, "writes") > writes), "{nth} {why}");
-        assert!(value(&redis, key).starts_with(b"LRDR\x03"), "{nth} {why}: replaced");
+        assert!(value(&redis, key).starts_with(b"LRDR\x04"), "{nth} {why}: replaced");
     }
     let damaged = |why: &str| second.metric(&format!("larder_redis_damaged_total{{reason=\"{why}\"}}"));
     assert_eq!(

@@ -7,19 +7,15 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::worker::{Forgotten, NotReloaded, Reloaded, Shared, Worker};
+use crate::worker::{NotReloaded, Reloaded, Shared, Worker};
 
-use super::{access, gauges};
+use super::{access, gauges, purge};
 
-type Answer = Response<Full<Bytes>>;
-
-/// Bytes of a request's body.
-const BODY: usize = 64 * 1024;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 const INDEX: &str = "\
 Larder, admin listener
@@ -28,7 +24,8 @@ Larder, admin listener
   GET  /metrics   the same and more (Prometheus)
   GET  /livez     alive?
   GET  /readyz    ready for requests? (503 while stopping)
-  POST /purge     {\"url\": \"http://host/path\"}: forget it, in memory and in Redis
+  POST /purge     {\"urls\": […], \"tags\": […], \"prefixes\": [\"/products/*\"], \"routes\": […]} or
+                  {\"all\": true}, with \"soft\": true to have it validated and not forgotten
   POST /reload    read the configuration anew; what is wrong changes nothing
 ";
 
@@ -49,7 +46,7 @@ pub(super) async fn answer(worker: &Worker, request: Request<Incoming>) -> Answe
         return error(status, why);
     }
     match path.as_str() {
-        "/purge" if request.method() == Method::POST => purge(worker, request).await,
+        "/purge" if request.method() == Method::POST => purge::purge(worker, request).await,
         "/reload" if request.method() == Method::POST => reload(worker).await,
         "/purge" | "/reload" => not_allowed("POST"),
         "/" | "/stats" | "/metrics" | "/livez" | "/readyz" | "/healthz" if !reads => not_allowed("GET, HEAD"),
@@ -87,52 +84,6 @@ fn ready(worker: &Worker) -> Answer {
     json_answer(StatusCode::OK, &json!({ "status": "ready", "degraded": degraded }))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Purge {
-    url: String,
-}
-
-async fn purge(worker: &Worker, request: Request<Incoming>) -> Answer {
-    let body = match Limited::new(request.into_body(), BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(_) => {
-            return error(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 64 KiB, or broke off");
-        }
-    };
-    let wanted: Purge = match serde_json::from_slice(&body) {
-        Ok(wanted) => wanted,
-        Err(why) => {
-            let text = format!("the body must be {{\"url\": \"http://host/path\"}}: {why}");
-            return error(StatusCode::BAD_REQUEST, &text);
-        }
-    };
-    purge_url(worker, &wanted.url).await
-}
-
-/// Purges a URL, whatever request fields its stored responses are keyed on.
-async fn purge_url(worker: &Worker, url: &str) -> Answer {
-    let snapshot = worker.shared.snapshot.load_full();
-    let Some(forgetting) = worker.forget(&snapshot, url) else {
-        let text = "url must be absolute, with the host as clients ask for it: http://host/path";
-        return error(StatusCode::BAD_REQUEST, text);
-    };
-    let Forgotten { key, redis, .. } = forgetting.await;
-    // Whatever was held under the URL, under any request fields, is void.
-    let memory = "purged";
-    let (status, redis) = match redis {
-        None => (StatusCode::OK, json!("not configured")),
-        Some(Ok(_)) => (StatusCode::OK, json!("purged")),
-        Some(Err(why)) => {
-            let text = format!("unreachable ({}); tried again as soon as it is back", why.as_str());
-            (StatusCode::SERVICE_UNAVAILABLE, json!(text))
-        }
-    };
-    let done = status == StatusCode::OK;
-    tracing::info!(url = key.url(), memory, redis = redis.as_str(), "purge");
-    json_answer(status, &json!({ "url": key.url(), "purged": done, "memory": memory, "redis": redis }))
-}
-
 /// Puts another configuration in force. Reading it may block, which is nothing for this thread.
 async fn reload(worker: &Worker) -> Answer {
     let shared = Arc::clone(&worker.shared);
@@ -163,7 +114,7 @@ fn file_read(shared: &Shared) -> Option<String> {
     shared.reloads.file().map(|file| file.display().to_string())
 }
 
-fn error(status: StatusCode, why: &str) -> Answer {
+pub(super) fn error(status: StatusCode, why: &str) -> Answer {
     let mut answer = json_answer(status, &json!({ "error": why }));
     if status == StatusCode::UNAUTHORIZED {
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -177,7 +128,7 @@ fn not_allowed(methods: &'static str) -> Answer {
     answer
 }
 
-fn json_answer(status: StatusCode, value: &Value) -> Answer {
+pub(super) fn json_answer(status: StatusCode, value: &Value) -> Answer {
     let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
     text.push('\n');
     with_type(status, text, "application/json")

@@ -6,6 +6,7 @@
 mod access;
 mod api;
 mod gauges;
+mod purge;
 mod visitors;
 
 use std::convert::Infallible;

@@ -24,6 +24,7 @@ Examples:
   larder run                                with ./proxy.toml
   larder check /etc/larder/proxy.toml       before a restart
   larder reload                             read ./proxy.toml anew, without one
+  larder purge --tag products               what has this tag is fetched anew
 
 Exit codes:
    0  done, or stopped as asked after requests in flight were finished
@@ -69,6 +70,22 @@ stored stays. Exits with 0 where the file is in force, with 78 where it is wrong
 or takes a restart, with 69 where no Larder answers, and with 1 where the one
 that answers has read another file than this.";
 
+const PURGE_EXAMPLES: &str = "\
+The file says where the running Larder's admin listener is, and the token for
+it. Without -c it is looked for as `larder run` does. Everything that is named
+is purged in one request: 1,024 names at most.
+
+Examples:
+  larder purge --tag products --tag users
+  larder purge --url https://example.org/users/1
+  larder purge --prefix '/products/*'
+  larder purge --prefix 'https://example.org/products/*' --soft
+  larder purge --route users
+  larder purge --all
+
+Exits with 0 where it is purged; with 1 where it is not, or not everywhere, and
+says which; with 2 where nothing is named; with 69 where no Larder answers.";
+
 const DEMO_EXAMPLES: &str = "\
 Starts a small users API, Larder in front of it, and prints what to try.
 A port that is in use is replaced by a free one. No Redis is needed.
@@ -102,6 +119,8 @@ pub enum Command {
     Check(Check),
     /// Have a running Larder read its configuration file anew
     Reload(Reload),
+    /// Have a running Larder purge what it has stored
+    Purge(Purge),
     /// Show it at work: a sample API with Larder in front of it
     Demo(Demo),
 }
@@ -164,6 +183,38 @@ pub struct Reload {
     /// The same, without -c
     #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
     pub file: Option<PathBuf>,
+}
+
+/// `larder purge`
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = PURGE_EXAMPLES)]
+#[command(override_usage = "larder purge [-c FILE] [--soft] [--wait TIME] --tag TAG | --url URL | …")]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
+pub struct Purge {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Whatever has this tag
+    #[arg(long, value_name = "TAG", group = "what")]
+    pub tag: Vec<String>,
+    /// This URL, as clients ask for it
+    #[arg(long, value_name = "URL", group = "what")]
+    pub url: Vec<String>,
+    /// Whatever has a path that begins so; it ends with *
+    #[arg(long, value_name = "PREFIX", group = "what")]
+    pub prefix: Vec<String>,
+    /// Whatever this route has stored
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub route: Vec<String>,
+    /// Everything
+    #[arg(long, group = "what")]
+    pub all: bool,
+    /// Not gone, but to be validated before it is used
+    #[arg(long)]
+    pub soft: bool,
+    /// The longest to wait until everybody has it
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub wait: Option<String>,
 }
 
 /// `larder demo`
@@ -279,6 +330,17 @@ mod tests {
     }
 
     #[test]
+    fn purge_takes_any_number_of_names() {
+        let line =
+            "larder purge -c a.toml --tag a --tag b --url http://a/ --prefix /x/* --route r --soft --wait 1s";
+        let Ok(Command::Purge(purge)) = parse(line) else { panic!() };
+        assert_eq!((purge.tag, purge.url), (vec!["a".to_owned(), "b".into()], vec!["http://a/".to_owned()]));
+        assert_eq!((purge.prefix, purge.route), (vec!["/x/*".to_owned()], vec!["r".to_owned()]));
+        assert_eq!((purge.all, purge.soft, purge.wait.as_deref()), (false, true, Some("1s")));
+        assert!(matches!(parse("larder purge --all"), Ok(Command::Purge(purge)) if purge.all));
+    }
+
+    #[test]
     fn the_demo_has_its_own_addresses() {
         let Ok(Command::Demo(demo)) = parse("larder demo") else { panic!() };
         assert_eq!((demo.listen.to_string().as_str(), demo.admin.to_string().as_str()), (LISTEN, ADMIN));
@@ -305,6 +367,9 @@ mod tests {
             ("larder run --to http://a --ttl 1.5h", "such as 60s"),
             ("larder run --to http://a --listen localhost:80", "such as 127.0.0.1:8080"),
             ("larder run --to http://a --redis 127.0.0.1:6379", "such as redis://"),
+            ("larder purge", "required arguments were not provided"),
+            ("larder purge --soft", "required arguments were not provided"),
+            ("larder purge --all --wait 1", "such as 60s"),
             ("larder demo --listen 8080", "such as 127.0.0.1:8080"),
             ("larder rum", "similar subcommand exists: 'run'"),
         ];
@@ -329,6 +394,7 @@ mod tests {
             "run     Serve, with a configuration file or in front of one API",
             "check   Check a configuration file",
             "reload  Have a running Larder read its configuration file anew",
+            "purge   Have a running Larder purge what it has stored",
             "demo    Show it at work",
             "larder run --to http://127.0.0.1:3000",
             "Exit codes:",
@@ -345,6 +411,7 @@ mod tests {
             ("run", ["larder run --to URL", "--ttl <TIME>", "--print-config", "/etc/larder/proxy.toml"]),
             ("check", ["-c, --config <FILE>", "Every problem is shown at once", "78", "Usage: larder check"]),
             ("reload", ["-c, --config <FILE>", "as on SIGHUP", "78", "Usage: larder reload"]),
+            ("purge", ["--tag <TAG>", "larder purge --route users", "69", "Usage: larder purge"]),
             ("demo", ["[default: 127.0.0.1:8080]", "--redis <URL>", "--print-config", "a free one"]),
         ];
         assert!(help("--help").lines().all(|line| line.chars().count() <= 80));

@@ -4,10 +4,12 @@
 //! Must not know: how any of it is done.
 
 pub mod args;
+mod asking;
 pub mod commands;
 pub mod config_file;
 pub mod exit;
 mod one_line;
+mod purge;
 mod reload;
 mod serve;
 
@@ -26,6 +28,7 @@ pub fn main() -> ExitCode {
         Ok(Task::Serve(source)) => serve::serve(&source),
         Ok(Task::Check(source)) => serve::check(&source),
         Ok(Task::Reload(source)) => reload::reload(&source),
+        Ok(Task::Purge(source, purge)) => purge::purge(&source, &purge),
         Ok(Task::Demo(demo)) => serve::demo(&demo),
         Err(missing) => complain(&missing.to_string(), exit::CONFIG),
     }

@@ -5,27 +5,15 @@
 //! Must not know: how a reload is made.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
 use serde::Deserialize;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use super::config_file::Source;
-use super::{complain, counted, exit, print, variable};
+use super::{asking, complain, counted, exit, print, variable};
 use crate::config::Config;
-
-/// How long the running Larder may take; its own limit is `limits.admin_time`.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Bytes of its answer: problems of a whole file, each with its line.
-const ANSWER: usize = 16 << 20;
 
 /// What the admin listener says of a reload.
 #[derive(Debug, Default, Deserialize)]
@@ -51,7 +39,7 @@ pub(super) fn reload(source: &Source) -> ExitCode {
             ),
         };
     };
-    match (ask(reachable(admin), token.as_deref()), own_look) {
+    match (ask(admin, token.as_deref()), own_look) {
         (Ok((StatusCode::OK, answer)), _) => in_force(source, admin, &answer),
         (Ok((StatusCode::UNPROCESSABLE_ENTITY, answer)), _) => {
             let code = wrong(&answer.error);
@@ -109,53 +97,8 @@ fn wrong(problems: &str) -> ExitCode {
     complain("the configuration in force stays", exit::CONFIG)
 }
 
-/// A listener on all addresses is on this machine's own, too.
-fn reachable(mut admin: SocketAddr) -> SocketAddr {
-    if admin.ip().is_unspecified() {
-        admin.set_ip(match admin.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    admin
-}
-
 fn ask(admin: SocketAddr, token: Option<&str>) -> io::Result<(StatusCode, Answer)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(async { timeout(PATIENCE, exchange(admin, token)).await });
-    answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-async fn exchange(admin: SocketAddr, token: Option<&str>) -> io::Result<(StatusCode, Answer)> {
-    let stream = TcpStream::connect(admin).await?;
-    let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    tokio::spawn(connection);
-    let mut request = Request::builder()
-        .method(Method::POST)
-        .uri("/reload")
-        .header(header::HOST, admin.to_string())
-        .header(header::CONTENT_TYPE, "application/json");
-    if let Some(token) = token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-    }
-    let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
-    let response = send.send_request(request).await.map_err(io::Error::other)?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER).collect().await.map_err(io::Error::other)?;
+    let (status, body) = asking::post(admin, token, "/reload", Vec::new())?;
     // What is no answer of a Larder's has no words of its own.
-    Ok((status, serde_json::from_slice(&body.to_bytes()).unwrap_or_default()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_listener_on_all_addresses_is_asked_on_this_machines_own() {
-        for (admin, asked) in
-            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("192.0.2.7:1", "192.0.2.7:1")]
-        {
-            assert_eq!(reachable(admin.parse().unwrap()), asked.parse().unwrap());
-        }
-    }
+    Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
 }

@@ -26,7 +26,8 @@ pub(super) fn config<'a>(reader: &'a Reader<'a>, file: &'a DeTable<'a>, end: usi
         admin,
         admin_token,
         workers: workers(&mut top),
-        trusted_proxies: trusted_proxies(&mut top),
+        trusted_proxies: networks(&mut top, "trusted_proxies"),
+        purge_from: networks(&mut top, "purge_from"),
         log: top.section("log").map_or_else(Log::default, log),
         cache: top.section("cache").map_or_else(Cache::default, cache),
         timing: top.section("timing").map_or_else(Timing::default, timing),
@@ -137,8 +138,8 @@ fn workers(top: &mut Section<'_>) -> usize {
     top.number(value, 1..=1024).unwrap_or_else(defaults::workers)
 }
 
-fn trusted_proxies(top: &mut Section<'_>) -> Vec<Network> {
-    let texts = top.texts("trusted_proxies").unwrap_or_default();
+fn networks(top: &mut Section<'_>, key: &'static str) -> Vec<Network> {
+    let texts = top.texts(key).unwrap_or_default();
     let network = |text: &Text| {
         let read = network::read(&text.value);
         let network = read.map_err(|mistake| top.reader.refuse(text, mistake.message, mistake.help)).ok()?;

@@ -29,6 +29,7 @@ impl Config {
             limits,
             admin_token: _,
             trusted_proxies: _,
+            purge_from: _,
             timing: _,
             upstreams: _,
             routes: _,
@@ -141,7 +142,7 @@ mod tests {
             ("", &[]),
             ("listen = \"127.0.0.1:1\"\n", &["listen"]),
             ("admin = \"off\"\nworkers = 77\n", &["admin", "workers"]),
-            ("admin_token = \"t\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n", &[]),
+            ("admin_token = \"t\"\ntrusted_proxies = [\"10.0.0.0/8\"]\npurge_from = [\"10.0.0.0/8\"]\n", &[]),
             (
                 "[log]\nlevel = \"warn\"\nformat = \"json\"\naccess = \"json\"\naccess_queue = 7\n",
                 &["log.level", "log.format", "log.access", "log.access_queue"],

@@ -22,6 +22,7 @@ mod route_cache;
 mod route_compress;
 mod route_match;
 mod route_rate;
+mod route_tags;
 mod routes;
 mod secrets;
 mod section;
@@ -39,7 +40,7 @@ use crate::coding::Compress;
 use crate::pace::Pace;
 use crate::rate::Rate;
 use crate::rules::Policy;
-use crate::stored::{KeyPolicy, Secret};
+use crate::stored::{KeyPolicy, Secret, TagPolicy};
 
 pub use address::without_password;
 pub use problems::{Problem, Problems, Severity};
@@ -79,6 +80,14 @@ impl Config {
         (!all.is_empty()).then(|| all.join("\n\n"))
     }
 
+    /// A time as a file has it, such as `500ms`.
+    ///
+    /// # Errors
+    /// What to write instead.
+    pub fn duration(text: &str) -> Result<Duration, String> {
+        units::duration(text, "s").map_err(|mistake| format!("{}: {}", mistake.message, mistake.help))
+    }
+
     /// Where a file has its admin listener, and the token for it, though all else in it be wrong; `None`
     /// where it has none, or is not even TOML.
     pub fn admin_of(
@@ -114,6 +123,8 @@ pub struct Config {
     pub workers: usize,
     /// Peers who are believed about the way of a request: their own `X-Forwarded-*` are kept and added to.
     pub trusted_proxies: Vec<Network>,
+    /// Clients whose PURGE is obeyed on the public listeners.
+    pub purge_from: Vec<Network>,
     /// `[log]`
     pub log: Log,
     /// `[cache]`
@@ -368,6 +379,8 @@ pub struct Route {
     pub request_headers: Edits,
     /// Edits of the delivered response; never stored.
     pub response_headers: Edits,
+    /// `tags`: what its responses can be purged by, beside what the origin says.
+    pub tags: TagPolicy,
     /// `None` where the route says `cache = false`.
     pub cache: Option<RouteCache>,
     /// What is encoded on its way to clients; `None` where the route does not ask for it.

@@ -38,6 +38,11 @@ impl Config {
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|network| network.contains(peer))
     }
+
+    /// Whether a client's PURGE is obeyed.
+    pub fn may_purge(&self, client: IpAddr) -> bool {
+        self.purge_from.iter().any(|network| network.contains(client))
+    }
 }
 
 /// The first `prefix` of `bits` bits.

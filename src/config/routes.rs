@@ -13,7 +13,7 @@ use super::route_match::shadowed_by;
 use super::section::Section;
 use super::upstreams::check_name;
 use super::{HostPattern, Match, PathPattern, Route, Upstream};
-use super::{address, defaults, edits, route_cache, route_compress, route_rate};
+use super::{address, defaults, edits, route_cache, route_compress, route_rate, route_tags};
 
 /// What is known of a route that was read, for what the routes mean for each other.
 struct Seen {
@@ -62,6 +62,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     let request_buffer = section.size_or_none("request_buffer", defaults::REQUEST_BUFFER);
     let request_headers = edits::read(&mut section, "request_headers");
     let response_headers = edits::read(&mut section, "response_headers");
+    let tags = route_tags::read(&mut section);
     let cache = route_cache::read(&mut section);
     let compress = route_compress::read(&mut section);
     let upgrade = section.flag("upgrade", false);
@@ -74,6 +75,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     check_shadow(reader, &this, seen);
     seen.push(this);
     let (matcher, upstream) = (matcher?, upstream?);
+    let tags = route_tags::of_route(tags, &name);
     Some(Route {
         name,
         matcher,
@@ -82,6 +84,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
         request_buffer,
         request_headers,
         response_headers,
+        tags,
         cache,
         compress,
         upgrade,

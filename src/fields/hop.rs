@@ -12,7 +12,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
-use super::{claims, groups, list, no_vary_search, targeted};
+use super::{claims, groups, list, no_vary_search, tags, targeted};
 
 /// Removed from every message, whether `Connection` names them or not.
 const HOP_BY_HOP: [HeaderName; 11] = [
@@ -37,11 +37,14 @@ const HOP_BY_HOP: [HeaderName; 11] = [
 /// corresponding to a field that is intended for all recipients of the content. For example,
 /// Cache-Control is never appropriate". A peer that does so anyway could make a private response
 /// look public, or a request lose its credentials on the way.
-const END_TO_END: [HeaderName; 34] = [
+const END_TO_END: [HeaderName; 37] = [
     // What the cache goes by.
     groups::CACHE_GROUPS,
     groups::CACHE_GROUP_INVALIDATION,
     no_vary_search::NO_VARY_SEARCH,
+    tags::SURROGATE_KEY,
+    tags::XKEY,
+    tags::CACHE_TAG,
     targeted::CDN_CACHE_CONTROL,
     targeted::LARDER_CACHE_CONTROL,
     AGE,

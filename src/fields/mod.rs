@@ -21,6 +21,7 @@ pub mod path;
 pub mod query;
 pub mod range;
 pub mod structured;
+pub mod tags;
 pub mod targeted;
 pub mod trailers;
 pub mod validator;

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Response, header};
 use crate::clock::Timestamp;
 use crate::rules::{self, ResponseFacts, Storable};
 use crate::store::Generation;
-use crate::stored::{Born, StoredResponse};
+use crate::stored::{Born, Position, StoredResponse};
 use crate::upstream::OriginBody;
 
 use super::judge::content_length;
@@ -30,6 +30,8 @@ pub struct Adopted {
     pub permit: Storable,
     /// The latest purge: the POST's own.
     pub born: Born,
+    /// How far the fleet's log had been read when the POST was sent.
+    pub read: Option<Position>,
     /// The shared tier's generation that the POST's own purge has made.
     pub generation: Option<Generation>,
 }
@@ -42,6 +44,8 @@ pub struct Heard<'a> {
     pub facts: &'a ResponseFacts,
     /// The latest purge before the HEAD was sent.
     pub born: Born,
+    /// How far the fleet's log had been read by then.
+    pub read: Option<Position>,
     /// The shared tier's generation from before that.
     pub generation: Option<Generation>,
 }
@@ -59,10 +63,11 @@ impl Fill {
     /// Delivers and keeps an answer as if this fill had fetched it.
     pub async fn adopt(self, adopted: Adopted) {
         let Some(cache) = self.snapshot.cache(self.route).cloned() else { return };
-        let Adopted { response, request_time, response_time, permit, born, generation } = adopted;
+        let Adopted { response, request_time, response_time, permit, born, read, generation } = adopted;
         let answer =
             Answer { response, request_time, response_time, conditional: false, ranged: false, gap: None };
-        keep::storable(Filling::new(self, cache, born, generation), permit, answer).await;
+        let filling = Filling::new(self, cache, (born, read), generation);
+        keep::storable(filling, permit, answer).await;
     }
 
     /// Freshens stored responses by the answer to a HEAD; one that differs from it is stale from now on, so
@@ -70,7 +75,7 @@ impl Fill {
     pub fn hear(self, stored: &[Arc<StoredResponse>], heard: &Heard<'_>) -> Hearing {
         let Some(cache) = self.snapshot.cache(self.route).cloned() else { return Hearing::Heard };
         let declared = content_length(heard.headers);
-        let filling = Filling::new(self, cache, heard.born, heard.generation);
+        let filling = Filling::new(self, cache, (heard.born, heard.read), heard.generation);
         let times = (heard.facts.request_time, heard.facts.response_time);
         let mut hearing = Hearing::Heard;
         // The most recent last, so that it stays so.

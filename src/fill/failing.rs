@@ -31,9 +31,10 @@ impl Filling {
         let shared = &self.fill.worker.shared;
         // What is asked from now on is asked after every purge so far.
         (self.began, self.born) = (None, Born::Here(shared.purges.seq()));
+        self.read = shared.purges.position();
         self.fill.seat.visits() != visits
             && Arc::ptr_eq(&shared.snapshot.load(), &self.fill.snapshot)
-            && self.fill.stale.as_ref().is_some_and(|stale| shared.memory.holds(stale))
+            && self.fill.stale.as_ref().is_some_and(|stale| shared.holds(stale))
     }
 
     /// Nothing stands in.

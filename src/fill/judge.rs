@@ -128,7 +128,7 @@ pub(super) fn standing_in(
     if filling.fill.worker.shared.purges.is_purged(stale) {
         return None;
     }
-    rules::on_error(&filling.fill.asked.facts, &stale.facts, &filling.cache.policy, now, failure)?;
+    stale.on_error(&filling.fill.asked.facts, &filling.cache.policy, now, failure)?;
     stale.cut(&filling.fill.asked.facts, &filling.fill.asked.headers)?;
     Some(Arc::clone(stale))
 }

@@ -18,7 +18,7 @@ use crate::fields::{date, hop};
 use crate::flight::{Growing, Room, Writer};
 use crate::rules::{self, NotStored, RequestFacts, ResponseFacts, SelectingFields, Storable};
 use crate::store::{Generation, Reserved};
-use crate::stored::{Born, CacheKey, Content, Group, Parts, Received, StoredResponse};
+use crate::stored::{Born, CacheKey, Content, Group, Parts, Received, Standing, StoredResponse, TagPolicy};
 use crate::upstream::OriginBody;
 use crate::worker::{Fetched, ForOwner, Forms, Landing, Own, OwnerLanding};
 
@@ -39,7 +39,8 @@ pub(super) async fn confirmed(mut filling: Filling, mut answer: Answer) {
     match may_still_keep(&filling, &filling.fill.asked.facts, &judged, &headers) {
         Ok(permit) => {
             let headers = rules::stored_fields(&headers, &permit);
-            let fresh = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
+            let standing = filling.standing(&headers, &facts);
+            let fresh = Arc::new(stale.freshened(&headers, facts, selecting, standing));
             filling.confirm_others(&stale, &fresh, &answer);
             // Last, so that it is the most recent.
             filling.promote(&fresh);
@@ -47,7 +48,8 @@ pub(super) async fn confirmed(mut filling: Filling, mut answer: Answer) {
             filling.tell_revalidated(fresh, own);
         }
         Err(why) => {
-            let last = Arc::new(stale.freshened(&headers, facts, selecting, filling.born));
+            let standing = filling.standing(&headers, &facts);
+            let last = Arc::new(stale.freshened(&headers, facts, selecting, standing));
             filling.withdraw(last, own, why, for_all).await;
         }
     }
@@ -190,7 +192,8 @@ async fn deliver(
     let (writer, growing) = Growing::new(config.lag, config.lag_timeout);
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
     let own = growing.reader().map(|reader| Own { reader, withheld });
-    let (born, key, forms) = (filling.born, Arc::clone(&filling.fill.key), Forms::default());
+    let standing = filling.standing(&headers, &facts);
+    let (key, forms) = (Arc::clone(&filling.fill.key), Forms::default());
     let displaces = filling.fill.worker.shared.memory.is_crowded(&key, &selecting);
     let part = match filling.fill.want {
         Want::Part(range) if status == StatusCode::PARTIAL_CONTENT => Some(range),
@@ -212,7 +215,7 @@ async fn deliver(
         facts,
         selecting,
         key,
-        born,
+        standing,
         displaces,
         part,
         kept: reserved.is_some(),
@@ -414,6 +417,13 @@ impl Filling {
         rules::selecting_fields(&facts.vary, &self.fill.asked.headers, self.cache.policy.normalize)
     }
 
+    /// By what purges will judge a response with these fields that this fetch has brought or confirmed.
+    fn standing(&self, headers: &HeaderMap, facts: &ResponseFacts) -> Arc<Standing> {
+        let tags = self.fill.snapshot.route(self.fill.route).map(|route| &route.tags);
+        let plain = TagPolicy::default();
+        Arc::new(Standing::of(self.born, self.read, headers, &facts.groups, tags.unwrap_or(&plain)))
+    }
+
     /// §4.3.4: the other responses that this request could have been given, if a strong validator says
     /// that they are what the 304 confirms. There are some where a resource has varied on one field and
     /// then on another.
@@ -468,7 +478,8 @@ pub(super) fn freshened(
     let asked = RequestFacts { method: Method::GET, ..asked.facts.clone() };
     let permit = may_still_keep(filling, &asked, &judged, &headers).ok()?;
     let headers = rules::stored_fields(&headers, &permit);
-    Some(Arc::new(stored.freshened(&headers, facts, selecting, filling.born)))
+    let standing = filling.standing(&headers, &facts);
+    Some(Arc::new(stored.freshened(&headers, facts, selecting, standing)))
 }
 
 fn stored(filling: &Filling, permit: Storable, fetched: &Fetched, content: Content) -> Arc<StoredResponse> {
@@ -492,7 +503,7 @@ fn stored(filling: &Filling, permit: Storable, fetched: &Fetched, content: Conte
         content,
         selecting: fetched.selecting.clone(),
         key: Arc::clone(&filling.fill.key),
-        born: filling.born,
+        standing: Arc::clone(&fetched.standing),
     };
     let copies = Arc::clone(&fetched.forms.copies);
     Arc::new(StoredResponse::new(permit, received).with_copies(copies))

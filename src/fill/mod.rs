@@ -37,9 +37,9 @@ use crate::clock::{Mono, Timestamp};
 use crate::config::RouteCache;
 use crate::flight::Owner;
 use crate::interim::Interim;
-use crate::rules::{self, OriginFailure, Reuse};
+use crate::rules::{OriginFailure, Reuse};
 use crate::store::{Class, Generation};
-use crate::stored::{Born, CacheKey, StoredResponse};
+use crate::stored::{Born, CacheKey, Position, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
 use crate::worker::{Asked, Content, FillTimes, ForOwner, Landing, Looked, Snapshot, Worker};
 
@@ -87,6 +87,8 @@ struct Filling {
     cache: RouteCache,
     /// Purge number, and the shared tier's generation of the URL, from before the fetch.
     born: Born,
+    /// How far the fleet's log had been read then.
+    read: Option<Position>,
     generation: Option<Generation>,
     times: FillTimes,
     /// When the origin was first asked.
@@ -113,14 +115,15 @@ impl Fill {
     /// Runs to the end.
     pub async fn run(mut self) {
         let Some(cache) = self.snapshot.cache(self.route).cloned() else { return };
-        let born = Born::Here(self.worker.shared.purges.seq());
+        let (born, read) =
+            (Born::Here(self.worker.shared.purges.seq()), self.worker.shared.purges.position());
         // Looked up before the seat was taken: a purge in between found no flight, and may have left
         // no word of itself but that memory holds it no more.
-        self.stale = self.stale.filter(|stale| self.worker.shared.memory.holds(stale));
+        self.stale = self.stale.filter(|stale| self.worker.shared.holds(stale));
         #[cfg(test)]
         crate::telemetry::failpoint::at("fill", self.asked.target.path());
         let refresh = self.owner.is_none();
-        let mut filling = Filling { refresh, ..Filling::new(self, cache, born, None) };
+        let mut filling = Filling { refresh, ..Filling::new(self, cache, (born, read), None) };
         if filling.ask_redis().await {
             return;
         }
@@ -130,9 +133,14 @@ impl Fill {
 
 impl Filling {
     /// One that has asked nobody yet, on behalf of somebody who waits.
-    fn new(fill: Fill, cache: RouteCache, born: Born, generation: Option<Generation>) -> Self {
+    fn new(
+        fill: Fill,
+        cache: RouteCache,
+        (born, read): (Born, Option<Position>),
+        generation: Option<Generation>,
+    ) -> Self {
         let (times, looked) = (FillTimes::default(), Looked::Nothing);
-        Self { fill, cache, born, generation, times, began: None, looked, refresh: false }
+        Self { fill, cache, born, read, generation, times, began: None, looked, refresh: false }
     }
 
     /// Asks the shared tier; true when that settled it.
@@ -140,7 +148,7 @@ impl Filling {
         let Some(found) = ask::redis(self).await else { return false };
         let now = self.fill.worker.now();
         let answers = found.cut(&self.fill.asked.facts, &self.fill.asked.headers).is_some();
-        match rules::reuse::judge(&self.fill.asked.facts, &found.facts, &self.cache.policy, now) {
+        match found.reuse(&self.fill.asked.facts, &self.cache.policy, now) {
             Reuse::Fresh(_) if answers => {
                 self.promote(&found);
                 self.tell(Landing::Found(found));

@@ -19,7 +19,7 @@ use crate::fill::{Adopted, Heard, Hearing, Want};
 use crate::flight::{FlightKey, Owner};
 use crate::rules::{self, Cookies, Exchanged, NotStored, ResponseFacts, Storable};
 use crate::store::Generation;
-use crate::stored::{Born, StoredResponse};
+use crate::stored::{Born, Position, StoredResponse};
 use crate::upstream::OriginBody;
 use crate::worker::{ForOwner, Forgotten, Landing, OwnerLanding};
 
@@ -31,11 +31,14 @@ use super::receive::{host_of, means_another, strays};
 pub(super) struct Sent {
     pub at: Timestamp,
     pub seq: u64,
+    /// How far the fleet's log had been read.
+    pub read: Option<Position>,
 }
 
 impl Sent {
     pub fn now(exchange: &Exchange) -> Self {
-        Self { at: exchange.worker.now(), seq: exchange.worker.shared.purges.seq() }
+        let purges = &exchange.worker.shared.purges;
+        Self { at: exchange.worker.now(), seq: purges.seq(), read: purges.position() }
     }
 }
 
@@ -120,14 +123,15 @@ pub(super) async fn adopt(
     let is_own = |forgotten: &&Forgotten| forgotten.key.url_hash() == exchange.key.url_hash();
     // One that came between was a write's that may have been later than this one.
     let alone =
-        |own: &&Forgotten| own.before <= sent.seq && !exchange.worker.shared.purges.groups_since(sent.seq);
+        |own: &&Forgotten| own.before <= sent.seq && !exchange.worker.shared.purges.others_since(sent.seq);
     let Some(own) = forgotten.iter().find(is_own).filter(alone) else { return Err(response) };
     let generation = own.redis.as_ref().and_then(|told| told.as_ref().ok().copied().flatten());
     let born = Born::Here(own.seq);
     let (tell, told) = oneshot::channel();
     let fill = exchange.fill(Want::Whole, None, seat, Some(tell));
     let request_time = sent.at;
-    let adopted = Adopted { response, request_time, response_time, permit, born, generation };
+    let adopted =
+        Adopted { response, request_time, response_time, permit, born, read: sent.read, generation };
     tokio::spawn(fill.adopt(adopted));
     match told.await {
         Ok(ForOwner { landing, .. }) => Ok(landing),
@@ -164,7 +168,8 @@ pub(super) async fn hear(
         })
         .filter(|stored| matches!(stored.facts.status, 200 | 206))
         .collect();
-    let heard = Heard { headers: response.headers(), facts: &facts, born: Born::Here(sent.seq), generation };
+    let (born, read) = (Born::Here(sent.seq), sent.read);
+    let heard = Heard { headers: response.headers(), facts: &facts, born, read, generation };
     let fill = exchange.fill(Want::Whole, None, seat, None);
     if fill.hear(&chosen, &heard) == Hearing::Differs {
         let url = exchange.key.url().to_owned();

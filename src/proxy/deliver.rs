@@ -207,7 +207,7 @@ impl Deliver {
             draft.headers.extend(*own);
         }
         if foreign {
-            head::pass_on(&mut draft.headers, &worker.shared.pseudonym);
+            head::pass_on(&mut draft.headers, &worker.shared.pseudonym, route);
         }
         // RFC 9110 §6.5.1: not "unless the sender knows ... the TE field"; `Trailer` would be hop-by-hop.
         if !asked.is_some_and(|asked| asked.takes_trailers) {

@@ -119,10 +119,12 @@ impl Exchange {
     }
 
     /// Who may be sent the origin's interim responses to this request: its client, without the fields
-    /// that the route removes from responses or writes itself.
+    /// that the route removes from responses or writes itself, its tags among them.
     pub fn interim(&self) -> Option<Interim> {
-        let edits = &self.route()?.response_headers;
-        let edited = edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name)).cloned().collect();
+        let route = self.route()?;
+        let edits = &route.response_headers;
+        let edited = edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name));
+        let edited = edited.chain(route.tags.hidden()).cloned().collect();
         self.interim.clone().map(|interim| interim.without(edited))
     }
 

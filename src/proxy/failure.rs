@@ -56,6 +56,11 @@ impl Failure {
         Self::local(StatusCode::NO_CONTENT, "options", "")
     }
 
+    /// The answer to a PURGE that was obeyed: no failure at all.
+    pub fn purged(message: &str) -> Self {
+        Self::local(StatusCode::OK, "purge", message)
+    }
+
     /// No `[[route]]` takes the request.
     pub fn no_route(asked: &Asked) -> Self {
         let message = format!(
@@ -165,6 +170,11 @@ impl Failure {
     pub fn json(&self) -> String {
         if self.status == StatusCode::NO_CONTENT {
             return String::new();
+        }
+        if self.status.is_success() {
+            let mut text = json!({ "status": "ok", "message": self.message }).to_string();
+            text.push('\n');
+            return text;
         }
         let reason = self.status.canonical_reason().unwrap_or("error");
         let mut text = json!({ "error": reason, "cause": self.cause, "message": self.message }).to_string();

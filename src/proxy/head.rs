@@ -26,12 +26,15 @@ pub(super) fn set_age(headers: &mut HeaderMap, age: Duration) {
 }
 
 /// What a response that came from an origin, now or once, is given on its way through.
-pub(super) fn pass_on(headers: &mut HeaderMap, pseudonym: &str) {
+pub(super) fn pass_on(headers: &mut HeaderMap, pseudonym: &str, route: Option<&Route>) {
     hop::append_via(headers, Version::HTTP_11, pseudonym);
     // It is for this cache, whose purges reach what it keeps; another cache, though it were a Larder,
     // might keep it past them. What is for more than one goes into CDN-Cache-Control, which is passed on
     // for "downstream CDN caches" (RFC 9213 §3).
     headers.remove(LARDER_CACHE_CONTROL);
+    if let Some(route) = route {
+        route.tags.hide(headers);
+    }
 }
 
 /// What every response is given last: where it came from, the route's edits, the time it took.

@@ -12,6 +12,7 @@
 //!            ├ miss, must validate . wait ⇄ fill
 //!            └ hit-for-miss ........ pass → deliver
 //!         unsafe, upgrade, off ..... pass (gather the body, forward) → deliver
+//!         PURGE .................... purge → deliver
 //! ```
 //!
 //! Cancellation: a client that leaves drops the future of [`handle`]. The [`report::Report`] in the
@@ -31,6 +32,7 @@ mod judge;
 mod lookup;
 mod multipart;
 mod pass;
+mod purging;
 mod rate;
 mod receive;
 mod report;
@@ -55,6 +57,7 @@ use content::Read;
 use deliver::Deliver;
 use exchange::Exchange;
 use pass::Pass;
+use purging::Purging;
 use transform::Transform;
 pub use tunnel::Host;
 use wait::Wait;
@@ -71,6 +74,8 @@ enum Step {
     Transform(Box<Transform>),
     /// Forward it alone.
     Pass(Box<Pass>),
+    /// Purge what it names.
+    Purge(Box<Purging>),
     /// Answer.
     Deliver(Box<Deliver>),
 }
@@ -99,6 +104,7 @@ pub async fn handle(worker: Arc<Worker>, client: Client, request: Request<Incomi
             Step::Wait(wait) => wait.run().await,
             Step::Transform(transform) => transform.run().await,
             Step::Pass(pass) => pass.run().await,
+            Step::Purge(purging) => purging.run().await,
             Step::Deliver(deliver) => return deliver.response(),
         };
     }

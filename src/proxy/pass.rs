@@ -159,12 +159,12 @@ impl Pass {
     fn standing_in(&self, failure: OriginFailure) -> Option<(Arc<StoredResponse>, Cut, Reusable)> {
         let (stale, cache) = self.stale.as_ref().zip(self.exchange.cache())?;
         let now = self.exchange.worker.now();
-        let permit = rules::on_error(&self.exchange.asked.facts, &stale.facts, &cache.policy, now, failure)?;
-        let shared = &self.exchange.worker.shared;
         // Who goes alone holds no seat, so a purge may have come and taken back its note: then what this
         // process had fetched is no longer held.
-        let gone = matches!(stale.born, Born::Here(_)) && !shared.memory.holds(stale);
+        let shared = &self.exchange.worker.shared;
+        let gone = matches!(stale.standing.born(), Born::Here(_)) && !shared.memory.holds(stale);
         let purged = gone || shared.purges.is_purged(stale);
+        let permit = stale.on_error(&self.exchange.asked.facts, &cache.policy, now, failure)?;
         let cut = stale.cut(&self.exchange.asked.facts, &self.exchange.asked.headers)?;
         let usable = !purged && transform::can_read(&self.exchange, stale);
         usable.then(|| (Arc::clone(stale), cut, permit))

@@ -27,6 +27,7 @@ use super::failure::Failure;
 use super::judge;
 use super::lookup;
 use super::pass::Pass;
+use super::purging;
 use super::rate;
 use super::report::Report;
 use super::tunnel::Upgrade;
@@ -81,6 +82,10 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     let refused = judged.err().or_else(|| oversized(&snapshot, &asked)).or_else(|| looped(&worker, &asked));
     if let Some(failure) = refused {
         return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
+    }
+    // No method of HTTP: it is for this cache, and no origin ever sees it.
+    if asked.method.as_str() == purging::PURGE {
+        return purging::step(worker, snapshot, asked, report);
     }
     let Some(route) = route else {
         let failure = Failure::no_route(&asked);

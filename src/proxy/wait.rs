@@ -17,7 +17,7 @@ use crate::fill::Want;
 use crate::flight::{Guest, Owner, Seat};
 use crate::rules::{self, NotStored, OriginFailure, RangeFetch, ResponseFacts, Reusable, Reuse};
 use crate::store::{Absent, Class, Generation};
-use crate::stored::{Born, CacheKey, Group, StoredResponse};
+use crate::stored::{CacheKey, Group, Standing, StoredResponse, Verdict};
 use crate::telemetry::{Detail, Miss, Outcome, Phase, Source, Tier};
 use crate::worker::{Fetched, FillTimes, ForOwner, Landing, Looked, Own, OwnerLanding};
 
@@ -138,7 +138,7 @@ impl Wait {
         let Some(stored) = found else { return self.alone_and_listening(why, seat, generation, None) };
         let Some(cache) = self.exchange.cache() else { return self.alone(why) };
         let now = self.exchange.worker.now();
-        match rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now) {
+        match stored.reuse(&self.exchange.asked.facts, &cache.policy, now) {
             Reuse::Fresh(_) | Reuse::Stale { grace: Some(_), .. } => {
                 let shared = &self.exchange.worker.shared;
                 if seat.is_some() {
@@ -255,10 +255,7 @@ impl Wait {
         let new = self.stale.as_ref().is_none_or(|stale| !Arc::ptr_eq(stale, stored));
         new && !shared.purges.is_purged(stored)
             && self.exchange.is_led_to(&stored.key, &stored.facts)
-            && matches!(
-                rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now),
-                Reuse::Fresh(_)
-            )
+            && matches!(stored.reuse(&self.exchange.asked.facts, &cache.policy, now), Reuse::Fresh(_))
     }
 
     fn note(&mut self, times: FillTimes) {
@@ -343,7 +340,7 @@ impl Wait {
         match landing {
             Landing::Fetched(fetched) => {
                 // A purge that came before this request and after the fetch began.
-                if self.is_purged(&fetched.key, fetched.born, &fetched.facts) {
+                if self.judged(&fetched.key, &fetched.facts, &fetched.standing) != Verdict::Stands {
                     return self.alone(Some(Detail::Purged));
                 }
                 let (headers, normalize) = (&self.exchange.asked.headers, self.exchange.normalize());
@@ -368,7 +365,7 @@ impl Wait {
                 }
             }
             Landing::Found(stored) | Landing::Revalidated(stored) | Landing::StaleIfError(stored, _)
-                if self.is_purged(&stored.key, stored.born, &stored.facts) =>
+                if self.judged(&stored.key, &stored.facts, &stored.standing) == Verdict::Void =>
             {
                 self.alone(Some(Detail::Purged))
             }
@@ -397,8 +394,8 @@ impl Wait {
     }
 
     /// By the key of what landed, which may be another than was asked for (`Filling::rekey`).
-    fn is_purged(&self, key: &CacheKey, born: Born, facts: &ResponseFacts) -> bool {
-        self.exchange.worker.shared.purges.voids(key, born, facts)
+    fn judged(&self, key: &CacheKey, facts: &ResponseFacts, standing: &Standing) -> Verdict {
+        self.exchange.worker.shared.purges.judge(key, facts, standing)
     }
 
     fn reusable(&self, facts: &ResponseFacts) -> bool {
@@ -461,7 +458,7 @@ impl Wait {
         if !stored.is_for(&self.exchange.asked.headers, self.exchange.normalize()) {
             return Step::Lookup(Box::new(self.exchange));
         }
-        let verdict = rules::reuse::judge(&self.exchange.asked.facts, &stored.facts, &cache.policy, now);
+        let verdict = stored.reuse(&self.exchange.asked.facts, &cache.policy, now);
         match (verdict, grace) {
             (Reuse::Fresh(reusable), _) => self.serve(stored, reusable, fresh, collapsed),
             (Reuse::Stale { grace: Some(reusable), .. }, Some(grace)) => {
@@ -499,7 +496,7 @@ impl Wait {
         let matches = stored.is_for(&asked.headers, self.exchange.normalize());
         let cut = stored.cut(&asked.facts, &asked.headers);
         let failure = OriginFailure::of(status);
-        match rules::on_error(&asked.facts, &stored.facts, &cache.policy, now, failure).zip(cut) {
+        match stored.on_error(&asked.facts, &cache.policy, now, failure).zip(cut) {
             Some((reusable, cut)) if matches => {
                 let outcome = Outcome {
                     fwd_status: status,

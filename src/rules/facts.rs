@@ -23,7 +23,7 @@ use crate::fields::range::{self, ContentRange, Ranges};
 use crate::fields::targeted::{self, InForce};
 use crate::fields::validator::ETag;
 use crate::fields::vary::Vary;
-use crate::fields::{accept, date, list};
+use crate::fields::{accept, date, list, tags};
 
 /// What the rules need to know of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,12 +193,15 @@ pub fn is_safe(method: &Method) -> bool {
 /// Fields that this cache itself goes by, or that the stored bytes mean nothing without. Left out
 /// of what is stored (§5.2.2.4, §5.2.2.7) their word would be lost, so a directive that names one
 /// is taken to mean the whole response, as "is often handled by caches".
-const RELIED_ON: [HeaderName; 14] = [
+const RELIED_ON: [HeaderName; 17] = [
     header::CACHE_CONTROL,
     targeted::LARDER_CACHE_CONTROL,
     targeted::CDN_CACHE_CONTROL,
     groups::CACHE_GROUPS,
     no_vary_search::NO_VARY_SEARCH,
+    tags::SURROGATE_KEY,
+    tags::XKEY,
+    tags::CACHE_TAG,
     header::VARY,
     header::EXPIRES,
     header::DATE,

@@ -115,6 +115,8 @@ pub enum MustAsk {
     Cookie,
     /// The request carries `Authorization` and the response does not allow sharing (§3.5).
     Authorization,
+    /// It has been purged softly, and not been confirmed since.
+    Purged,
     /// The client does not accept the coding that it is stored in, and a copy without it may or can
     /// not be made (RFC 9110 §12.5.3).
     Coding,
@@ -131,6 +133,7 @@ impl MustAsk {
             Self::RequestMinFresh => "request-min-fresh",
             Self::Cookie => "cookie",
             Self::Authorization => "authorization",
+            Self::Purged => "soft-purged",
             Self::Coding => "coding",
         }
     }

@@ -76,6 +76,15 @@ pub fn judge(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy, now: Tim
     Reuse::Stale { grace, because: MustAsk::Stale }
 }
 
+/// The same of one that has been purged softly: whatever is left of its lifetime, the origin has to confirm it
+/// first, and no window of grace (RFC 5861 §3) takes the place of that.
+pub fn judge_purged(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Reuse {
+    match refusal(req, resp, policy) {
+        Some(refused) => Reuse::Refused(refused),
+        None => Reuse::Stale { grace: None, because: MustAsk::Purged },
+    }
+}
+
 /// Whether the stored response may answer because the origin failed (RFC 5861 §4) in this way.
 ///
 /// "Regardless of other freshness information": the request's `max-age` and `min-fresh` do not
@@ -95,6 +104,19 @@ pub fn on_error(
     // A stale one is held back by §4.2.4 alone, which `error_window` knows.
     let usable = this.is_fresh() || this.staleness() < freshness::error_window(resp, policy, failure);
     usable.then_some(this)
+}
+
+/// The same of one that has been purged softly: as of one whose lifetime has just ended, so that §4.2.4 holds
+/// for it, too.
+pub fn on_error_purged(
+    req: &RequestFacts,
+    resp: &ResponseFacts,
+    policy: &Policy,
+    now: Timestamp,
+    failure: OriginFailure,
+) -> Option<Reusable> {
+    let within = |this: &Reusable| this.staleness() < freshness::error_window(resp, policy, failure);
+    on_error(req, resp, policy, now, failure).filter(within)
 }
 
 /// Whole seconds of freshness that a response to this request has left, rounded down; negative when stale.
@@ -534,6 +556,35 @@ mod tests {
             );
             assert_eq!(found.is_some(), expected, "{clause}: {said} of {fields} after {secs}");
         }
+    }
+
+    #[test]
+    fn what_is_purged_softly_is_confirmed_first_and_stands_in_only_as_stale_ones_do() {
+        let minute = "cache-control: max-age=60";
+        let no_window = Policy { stale_if_disconnected: Some(secs_of(0)), ..plain() };
+        for (clause, said, fields, policy, secs, expected) in [
+            ("4.2.4 fresh", "x: y", minute, with_windows(), 1, true),
+            ("5861 §4 past its lifetime", "x: y", minute, with_windows(), 149, true),
+            ("5861 §4 past the window", "x: y", minute, with_windows(), 150, false),
+            ("5861 §4 no window", "x: y", minute, no_window, 1, false),
+            (
+                "§4.2.4 must-revalidate",
+                "x: y",
+                "cache-control: max-age=60, must-revalidate",
+                with_windows(),
+                1,
+                false,
+            ),
+            ("§4.2.4 s-maxage", "x: y", "cache-control: s-maxage=60", with_windows(), 1, false),
+            ("§5.2.1.4 asked for the origin", "cache-control: no-cache", minute, with_windows(), 1, false),
+        ] {
+            let (req, resp) = (get(&[said]), response(200, &[fields]));
+            assert_eq!(short(judge_purged(&req, &resp, &policy)), Ask(MustAsk::Purged), "{clause}");
+            let standing_in = on_error_purged(&req, &resp, &policy, after(secs), OriginFailure::Error);
+            assert_eq!(standing_in.is_some(), expected, "{clause}: {said} of {fields} after {secs}");
+        }
+        let private = judge_purged(&get(&["authorization: a"]), &response(200, &[minute]), &plain());
+        assert_eq!(short(private), Short::Refused(MustAsk::Authorization), "§3.5");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::admin;
-use crate::store::Redis;
+use crate::store::{Redis, sweep};
 use crate::telemetry::supervise;
 use crate::upstream::Upstream;
 use crate::worker::{Shared, Worker};
@@ -35,7 +35,12 @@ pub(super) fn run(thread: Thread, index: usize, sockets: Vec<StdListener>, ready
         let worker = worker(&thread, index).await;
         let shared = Arc::clone(&thread.shared);
         tokio::spawn(supervise("upstreams", move || maintain(Arc::clone(&shared), index)));
-        let places = thread.shared.snapshot.load().config.listen.clone();
+        let config = &thread.shared.snapshot.load_full().config;
+        // The control thread's, where there is one.
+        if index == 0 && config.admin.is_none() {
+            spawn_sweep(&thread.shared);
+        }
+        let places = config.listen.clone();
         for (socket, place) in sockets.into_iter().zip(places) {
             let door = Door { listener: TcpListener::from_std(socket)?, introduced: place.proxy_protocol };
             // Taken here, not in the task: a drain must not find nobody before the task has begun.
@@ -58,6 +63,7 @@ pub(super) fn run_admin(thread: Thread, socket: StdListener, ready: Ready) {
         let worker = worker(&thread, index).await;
         let listener = TcpListener::from_std(socket)?;
         let serving = Arc::clone(&worker);
+        spawn_sweep(&thread.shared);
         tokio::spawn(async move {
             supervise("admin listener", || admin::serve(Arc::clone(&serving), &listener)).await;
         });
@@ -68,6 +74,16 @@ pub(super) fn run_admin(thread: Thread, socket: StdListener, ready: Ready) {
         }
         Ok(())
     });
+}
+
+/// Frees what is purged, until the runtime ends.
+fn spawn_sweep(shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    let run = move || {
+        let shared = Arc::clone(&shared);
+        async move { sweep(&shared.memory, &shared.purges).await }
+    };
+    tokio::spawn(supervise("sweep", run));
 }
 
 fn run_on_own_runtime(ready: &Ready, body: impl Future<Output = io::Result<()>>) {

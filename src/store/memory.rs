@@ -540,6 +540,21 @@ impl Memory {
         self.cache.invalidate(&key.hash());
     }
 
+    /// All that is stored, in no order, for who has the time: what is stored meanwhile may be missing. Looks up a
+    /// few at a time, and no lookup is counted or remembered for who stays.
+    pub(super) fn all(&self) -> impl Iterator<Item = Arc<Resource>> {
+        self.cache.iter().map(|(_, resource)| resource)
+    }
+
+    /// Drops what of this resource has been purged.
+    pub(super) fn drop_purged(&self, resource: &Resource, purges: &Purges) {
+        if resource.variants.iter().any(|variant| purges.is_purged(variant)) {
+            self.change(&resource.key, |resource| {
+                resource.variants.retain(|variant| !purges.is_purged(variant));
+            });
+        }
+    }
+
     /// The budget of bodies on their way in.
     pub fn in_flight(&self) -> &InFlight {
         &self.in_flight

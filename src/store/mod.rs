@@ -7,16 +7,19 @@
 mod counter;
 mod in_flight;
 mod memory;
+mod notes;
 mod purge;
 mod redis;
 mod searches;
 mod seed;
+mod sweep;
 
 pub use in_flight::{InFlight, Passing, Reserved, STREAMING};
 pub use memory::{Class, Marked, Memory, Resource};
 pub use purge::{PURGES, Purges};
 pub use redis::{Absent, Answer, Generation, Reach, Redis};
 pub use searches::Searches;
+pub use sweep::sweep;
 
 /// A real server, for the tests of this room and of those above it.
 #[cfg(test)]

@@ -8,8 +8,9 @@
 //! Must not know: where the bytes are kept, or for how long.
 //!
 //! ```text
-//! record    magic "LRDR" | version u16 = 3 | kind u8 | xxh3-64 of the place | rest | xxh3-64
+//! record    magic "LRDR" | version u16 = 4 | kind u8 | xxh3-64 of the place | rest | xxh3-64
 //! response  kind 1: generation u64 | url | extras | request time u64 ms | response time u64 ms | status u16
+//!           | position: 0 u8, or 1 u8, run u64, number u64 | route u64 | count u32, of tags, sorted: u64
 //!           | count u16, of selecting fields: name, present u8, value | count u16, of fields: name, value
 //!           | content
 //! content   0 u8 | length u64, bytes: the whole
@@ -26,13 +27,13 @@ use http::header::TRAILER;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Born, CacheKey, Content, Damaged, Parts, StoredResponse};
+use super::{Born, CacheKey, Content, Damaged, Parts, Position, Standing, StoredResponse};
 use crate::clock::Timestamp;
 use crate::fields::hop;
 use crate::rules::SelectingFields;
 
 const MAGIC: &[u8; 4] = b"LRDR";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const RESPONSE: u8 = 1;
 const NAMES: u8 = 2;
 const RULE: u8 = 3;
@@ -52,7 +53,7 @@ pub enum Record {
     Response {
         /// The URL's generation when its fetch began.
         generation: u64,
-        /// The response, [`Born::Elsewhere`].
+        /// The response, [`Born::Elsewhere`](super::Born::Elsewhere).
         response: StoredResponse,
     },
     /// The resource varies: the fields by which, each variant standing under a key of its own.
@@ -78,11 +79,13 @@ pub fn encode_response(response: &StoredResponse, generation: u64, place: &str) 
     let room = content + response.key.heap() + 256;
     let fields: usize =
         response.headers.iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum();
-    let mut out = begin(RESPONSE, place, room + fields);
+    let tags = 8 * response.standing.tags().len();
+    let mut out = begin(RESPONSE, place, room + fields + tags);
     put_key(&mut out, generation, &response.key);
     out.extend_from_slice(&response.facts.request_time.as_millis().to_le_bytes());
     out.extend_from_slice(&response.facts.response_time.as_millis().to_le_bytes());
     out.extend_from_slice(&response.status.as_u16().to_le_bytes());
+    put_standing(&mut out, &response.standing);
     put_count(&mut out, response.selecting.parts().len());
     for (name, value) in response.selecting.parts() {
         put_text(&mut out, name.as_str().as_bytes());
@@ -204,6 +207,21 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
     out.extend_from_slice(&u16::try_from(count).unwrap_or(u16::MAX).to_le_bytes());
 }
 
+/// How far its fetcher had read the fleet's log, its route and its tags.
+fn put_standing(out: &mut Vec<u8>, standing: &Standing) {
+    match standing.position() {
+        None => out.push(0),
+        Some(Position { run, n }) => {
+            out.push(1);
+            out.extend_from_slice(&run.to_le_bytes());
+            out.extend_from_slice(&n.to_le_bytes());
+        }
+    }
+    out.extend_from_slice(&standing.route().to_le_bytes());
+    out.extend_from_slice(&u32::try_from(standing.tags().len()).unwrap_or(u32::MAX).to_le_bytes());
+    standing.tags().iter().for_each(|tag| out.extend_from_slice(&tag.to_le_bytes()));
+}
+
 fn put_text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend_from_slice(text);
@@ -252,6 +270,7 @@ impl Reader {
     fn response(&mut self, key: &Arc<CacheKey>) -> Result<StoredResponse, Damaged> {
         let times = (Timestamp::from_millis(self.u64()?), Timestamp::from_millis(self.u64()?));
         let status = StatusCode::from_u16(self.u16()?).map_err(|_| Damaged::Malformed)?;
+        let standing = self.standing()?;
         let selecting = self.selecting()?;
         let headers = self.fields()?;
         let content = self.content()?;
@@ -265,8 +284,25 @@ impl Reader {
             content,
             selecting,
             Arc::clone(key),
-            Born::Elsewhere,
+            Arc::new(standing),
         ))
+    }
+
+    fn standing(&mut self) -> Result<Standing, Damaged> {
+        let position = match self.u8()? {
+            0 => None,
+            1 => Some(Position { run: self.u64()?, n: self.u64()? }),
+            _ => return Err(Damaged::Malformed),
+        };
+        let route = self.u64()?;
+        let length = self.length()?.checked_mul(8).ok_or(Damaged::Malformed)?;
+        // Taken as a whole: no room is made for what is not there.
+        let (tags, _) = self.take(length)?.as_chunks::<8>();
+        let tags: Box<[u64]> = tags.iter().map(|tag| u64::from_le_bytes(*tag)).collect();
+        if !tags.is_sorted_by(|one, next| one < next) {
+            return Err(Damaged::Malformed);
+        }
+        Ok(Standing::new(Born::Elsewhere(position), None, tags, route))
     }
 
     fn content(&mut self) -> Result<Content, Damaged> {
@@ -410,7 +446,15 @@ mod tests {
             ("vary", "accept, x-tenant"),
             ("link", "</b>; rel=prev"),
         ];
-        stored(&sample_key(), &[("accept", "application/json")], &response, b"{\"id\":1}", Born::Here(7))
+        let request = [("accept", "application/json")];
+        let mut sample = (*stored(&sample_key(), &request, &response, b"{\"id\":1}", Born::Here(7))).clone();
+        sample.standing = Arc::new(standing(Some(Position { run: 5, n: 9 })));
+        Arc::new(sample)
+    }
+
+    /// By a route, with two tags.
+    fn standing(read: Option<Position>) -> Standing {
+        Standing::new(Born::Here(7), read, [1, 2].into(), 3)
     }
 
     fn response(bytes: Vec<u8>, key: &Arc<CacheKey>) -> (u64, StoredResponse) {
@@ -427,7 +471,9 @@ mod tests {
         );
         assert!(read.headers.iter().eq(written.headers.iter()), "order and repeats survive");
         assert_eq!((&read.facts, &read.key), (&written.facts, &written.key));
-        assert_eq!(read.born, Born::Elsewhere);
+        let (read, written) = (&read.standing, &written.standing);
+        assert_eq!(read.born(), Born::Elsewhere(written.position()));
+        assert_eq!((read.tags(), read.route()), (written.tags(), written.route()));
     }
 
     /// Bytes 2 to 4 and 6 of 9.
@@ -438,10 +484,10 @@ mod tests {
         Arc::new(response)
     }
 
-    const GOLDEN_RESPONSE: &[u8] = include_bytes!("../../tests/golden/record-v3-response.bin");
-    const GOLDEN_PARTS: &[u8] = include_bytes!("../../tests/golden/record-v3-parts.bin");
-    const GOLDEN_NAMES: &[u8] = include_bytes!("../../tests/golden/record-v3-names.bin");
-    const GOLDEN_RULE: &[u8] = include_bytes!("../../tests/golden/record-v3-rule.bin");
+    const GOLDEN_RESPONSE: &[u8] = include_bytes!("../../tests/golden/record-v4-response.bin");
+    const GOLDEN_PARTS: &[u8] = include_bytes!("../../tests/golden/record-v4-parts.bin");
+    const GOLDEN_NAMES: &[u8] = include_bytes!("../../tests/golden/record-v4-names.bin");
+    const GOLDEN_RULE: &[u8] = include_bytes!("../../tests/golden/record-v4-rule.bin");
 
     #[test]
     fn earlier_versions_are_other_versions() {
@@ -451,6 +497,10 @@ mod tests {
             include_bytes!("../../tests/golden/record-v2-response.bin"),
             include_bytes!("../../tests/golden/record-v2-parts.bin"),
             include_bytes!("../../tests/golden/record-v2-names.bin"),
+            include_bytes!("../../tests/golden/record-v3-response.bin"),
+            include_bytes!("../../tests/golden/record-v3-parts.bin"),
+            include_bytes!("../../tests/golden/record-v3-names.bin"),
+            include_bytes!("../../tests/golden/record-v3-rule.bin"),
         ] {
             let decoded = decode(Bytes::from_static(record), &sample_key(), PLACE);
             assert_eq!(decoded.err(), Some(Damaged::Version));
@@ -460,7 +510,7 @@ mod tests {
     /// These files are never changed. With a new version they stay, and the test above says that they
     /// are `Damaged::Version`.
     #[test]
-    fn version_3_is_written_and_read_as_ever() {
+    fn version_4_is_written_and_read_as_ever() {
         for (written, golden) in [(sample(), GOLDEN_RESPONSE), (sample_of_parts(), GOLDEN_PARTS)] {
             assert_eq!(encode_response(&written, 42, PLACE), golden);
             let (generation, read) = response(golden.to_vec(), &sample_key());
@@ -541,6 +591,11 @@ mod tests {
         put_key(&mut record, 0, &sample_key());
         record.extend_from_slice(&[0; 16]);
         record.extend_from_slice(&200u16.to_le_bytes());
+        let mut tags = record.clone();
+        tags.extend_from_slice(&[0; 9]);
+        tags.extend_from_slice(&[0xff; 4]);
+        assert_eq!(decode(Bytes::from(finish(tags)), &sample_key(), PLACE).err(), Some(Damaged::Malformed));
+        put_standing(&mut record, &Standing::plain(Born::Here(0)));
         put_count(&mut record, 0);
         put_count(&mut record, usize::MAX);
         assert_eq!(
@@ -583,6 +638,16 @@ mod tests {
                 response.headers.insert(name.clone(), HeaderValue::from_static("chunked"));
             };
             assert_eq!(with(&insert), Some(Damaged::Malformed), "{name}");
+        }
+    }
+
+    #[test]
+    fn tags_stand_in_their_order_and_once_each() {
+        for (tags, fits) in [([1, 2], true), ([2, 1], false), ([1, 1], false)] {
+            let mut response = (*sample()).clone();
+            response.standing = Arc::new(Standing::new(Born::Here(0), None, tags.into(), 0));
+            let read = decode(encode_response(&response, 0, PLACE).into(), &sample_key(), PLACE);
+            assert_eq!(read.is_ok(), fits, "{tags:?}");
         }
     }
 

@@ -13,7 +13,9 @@ mod key;
 mod mark;
 mod parts;
 mod response;
+mod scope;
 mod seal;
+mod standing;
 
 pub use codec::{MOST_NAMES, Record, decode, decode_rule, encode_names, encode_response, encode_rule};
 pub use copies::{Copies, Copy, Form};
@@ -24,8 +26,10 @@ pub use group::Group;
 pub use key::{CacheKey, DotSegments, KeyPolicy, Slashes};
 pub use mark::LONGEST_MARK;
 pub use parts::{Content, MOST_PIECES, Parts};
-pub use response::{Born, Received, StoredResponse};
+pub use response::{Received, StoredResponse};
+pub use scope::{LONGEST_NAME, Position, Prefix, Purge, Scope, Unfit};
 pub use seal::{MOST_SECRETS, Nonce, Seal, Secret};
+pub use standing::{Born, Standing, TagPolicy, Verdict, route_hash, tag_hash};
 
 #[cfg(test)]
 pub(crate) use response::samples;

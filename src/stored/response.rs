@@ -10,10 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{CacheKey, Content, Copies};
+use super::{CacheKey, Content, Copies, Standing};
 use crate::apart;
 use crate::clock::Timestamp;
-use crate::rules::{Normalize, ResponseFacts, SelectingFields, Storable, stored_fields};
+use crate::rules::{
+    self, Normalize, OriginFailure, Policy, RequestFacts, ResponseFacts, Reusable, Reuse, SelectingFields,
+    Storable, stored_fields,
+};
 
 /// A response as it is kept, in either tier.
 #[derive(Clone, Debug)]
@@ -31,21 +34,12 @@ pub struct StoredResponse {
     pub selecting: SelectingFields,
     /// What it is stored under.
     pub key: Arc<CacheKey>,
-    /// By what a purge judges it.
-    pub born: Born,
+    /// By what purges judge it.
+    pub standing: Arc<Standing>,
     /// Other forms of the body, made since.
     pub copies: Arc<Copies>,
     /// Keeps others from making one without a permit.
     _sealed: (),
-}
-
-/// By what a purge judges a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Born {
-    /// Fetched by this process; the number of the latest purge when the fetch began.
-    Here(u64),
-    /// Read from Redis: judged by the time of its request.
-    Elsewhere,
 }
 
 /// A response of the origin whose body has come to its end, about to be stored.
@@ -65,8 +59,8 @@ pub struct Received<'a> {
     pub selecting: SelectingFields,
     /// What it is to be stored under.
     pub key: Arc<CacheKey>,
-    /// By what a purge will judge it.
-    pub born: Born,
+    /// By what purges will judge it.
+    pub standing: Arc<Standing>,
 }
 
 impl StoredResponse {
@@ -74,8 +68,8 @@ impl StoredResponse {
     pub fn new(permit: Storable, received: Received<'_>) -> Self {
         let headers = compact_fields(&stored_fields(received.headers, &permit));
         let times = (received.request_time, received.response_time);
-        let Received { status, content, selecting, key, born, .. } = received;
-        Self::from_record(status, headers, times, content, selecting, key, born)
+        let Received { status, content, selecting, key, standing, .. } = received;
+        Self::from_record(status, headers, times, content, selecting, key, standing)
     }
 
     /// With the other forms of its body that were made while it came.
@@ -83,16 +77,39 @@ impl StoredResponse {
         Self { copies, ..self }
     }
 
-    /// The same content with the fields that a 304 has freshened (§3.2), confirmed by a fetch that
-    /// was `born` so.
+    /// The same content with the fields that a 304 has freshened (§3.2): to purges it is what the fetch was
+    /// that has confirmed it.
     pub fn freshened(
         &self,
         headers: &HeaderMap,
         facts: ResponseFacts,
         selecting: SelectingFields,
-        born: Born,
+        standing: Arc<Standing>,
     ) -> Self {
-        Self { headers: compact_fields(headers), facts, selecting, born, ..self.clone() }
+        Self { headers: compact_fields(headers), facts, selecting, standing, ..self.clone() }
+    }
+
+    /// Whether it answers this request at `now`, if no purge has made it void. One that was purged softly
+    /// has to be confirmed first.
+    pub fn reuse(&self, req: &RequestFacts, policy: &Policy, now: Timestamp) -> Reuse {
+        match self.standing.is_soft() {
+            true => rules::reuse::judge_purged(req, &self.facts, policy),
+            false => rules::reuse::judge(req, &self.facts, policy, now),
+        }
+    }
+
+    /// Whether it may answer because the origin failed (RFC 5861 §4) in this way.
+    pub fn on_error(
+        &self,
+        req: &RequestFacts,
+        policy: &Policy,
+        now: Timestamp,
+        failure: OriginFailure,
+    ) -> Option<Reusable> {
+        match self.standing.is_soft() {
+            true => rules::reuse::on_error_purged(req, &self.facts, policy, now, failure),
+            false => rules::on_error(req, &self.facts, policy, now, failure),
+        }
     }
 
     /// Whether a request with these fields may be given it, by what `Vary` named (§4.1).
@@ -125,6 +142,7 @@ impl StoredResponse {
             selecting,
             self.facts.heap(),
             self.key.heap(),
+            self.standing.weight(),
         ]
         .into_iter()
         .fold(0, usize::saturating_add)
@@ -138,12 +156,12 @@ impl StoredResponse {
         content: Content,
         selecting: SelectingFields,
         key: Arc<CacheKey>,
-        born: Born,
+        standing: Arc<Standing>,
     ) -> Self {
         // Understood from the stored fields, so that it means the same in both tiers.
         let facts = ResponseFacts::of(status.as_u16(), &headers, request_time, response_time);
         let copies = Arc::default();
-        Self { status, headers, facts, content, selecting, key, born, copies, _sealed: () }
+        Self { status, headers, facts, content, selecting, key, standing, copies, _sealed: () }
     }
 }
 
@@ -181,7 +199,7 @@ pub(crate) mod samples {
 
     use super::*;
     use crate::rules::{Policy, RequestFacts, selecting_fields, storing};
-    use crate::stored::KeyPolicy;
+    use crate::stored::{Born, KeyPolicy, TagPolicy};
 
     /// Fields from pairs; repeats are kept.
     pub(crate) fn fields(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -223,9 +241,15 @@ pub(crate) mod samples {
                 content: Content::Whole(StoredResponse::compact(&[Bytes::copy_from_slice(body)])),
                 selecting: selecting_fields(&facts.vary, &request, Normalize::default()),
                 key: Arc::clone(key),
-                born,
+                standing: standing(&headers, &facts, born),
             },
         ))
+    }
+
+    /// That of a response with these fields, by a route that says nothing of tags.
+    pub(crate) fn standing(headers: &HeaderMap, facts: &ResponseFacts, born: Born) -> Arc<Standing> {
+        let policy = TagPolicy { route: crate::stored::route_hash("all"), ..TagPolicy::default() };
+        Arc::new(Standing::of(born, None, headers, &facts.groups, &policy))
     }
 
     /// A plain response that may be stored.
@@ -236,9 +260,9 @@ pub(crate) mod samples {
 
 #[cfg(test)]
 mod tests {
-    use super::samples::{fields, key, plain, stored};
+    use super::samples::{fields, key, plain, standing, stored};
     use super::*;
-    use crate::stored::{Copy, Form};
+    use crate::stored::{Born, Copy, Form};
 
     #[test]
     fn a_body_has_memory_of_its_own() {
@@ -304,8 +328,13 @@ mod tests {
         let old = plain("/", b"body", Born::Here(1));
         let headers = fields(&[("cache-control", "max-age=90"), ("date", "Sun, 06 Nov 1994 08:49:37 GMT")]);
         let facts = ResponseFacts::of(200, &headers, Timestamp::from_secs(5), Timestamp::from_secs(6));
-        let fresh = old.freshened(&headers, facts.clone(), old.selecting.clone(), Born::Here(2));
-        assert_eq!((&fresh.content, fresh.born), (&old.content, Born::Here(2)));
+        let fresh = old.freshened(
+            &headers,
+            facts.clone(),
+            old.selecting.clone(),
+            standing(&headers, &facts, Born::Here(2)),
+        );
+        assert_eq!((&fresh.content, fresh.standing.born()), (&old.content, Born::Here(2)));
         assert!(Arc::ptr_eq(&fresh.copies, &old.copies), "and so its other forms");
         assert_eq!((fresh.headers, fresh.facts), (headers, facts));
     }

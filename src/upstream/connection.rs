@@ -25,8 +25,8 @@ use super::watch::{Next, Watch};
 use crate::wire::{Flaw, Limits, ResponseScanner};
 
 /// Bytes of a response's head and of its trailer section at most, and of the read and write buffers. Twice
-/// what clients may send by default: `Set-Cookie`, `Link` and policies make answers the longer ones.
-const BUFFER: usize = 64 * 1024;
+/// what clients may send by default: an answer may have as much again of tags (`Surrogate-Key` and the like).
+const BUFFER: usize = 128 * 1024;
 /// Fields of a response's head and of its trailer section at most.
 const FIELDS: usize = 256;
 /// Interim responses before a final one at most. Each starts `timeout.first_byte` anew, so there must be an

@@ -14,7 +14,7 @@ use crate::fields::content_coding::Coding;
 use crate::fields::range::RangeSpec;
 use crate::flight::{Growing, Reader};
 use crate::rules::{MustAsk, NotStored, ResponseFacts, SelectingFields};
-use crate::stored::{Born, CacheKey, Copies, StoredResponse};
+use crate::stored::{CacheKey, Copies, Standing, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
 
 /// What a fill came to, for everyone who waits.
@@ -49,8 +49,8 @@ pub struct Fetched {
     pub selecting: SelectingFields,
     /// What it will be stored under.
     pub key: Arc<CacheKey>,
-    /// By what a purge judges it.
-    pub born: Born,
+    /// By what purges judge it.
+    pub standing: Arc<Standing>,
     /// Another variant of its key will be given up for it.
     pub displaces: bool,
     /// The range that it is the answer to, where it is a part.

@@ -8,6 +8,7 @@ mod doubts;
 mod forget;
 mod landing;
 mod press;
+mod purge;
 mod reload;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -26,7 +27,7 @@ use crate::interim;
 use crate::rate::{Holds, Table};
 use crate::rules::Methods;
 use crate::store::{Memory, Purges, Reach, Redis, Searches};
-use crate::stored::{CacheKey, KeyPolicy};
+use crate::stored::{CacheKey, KeyPolicy, StoredResponse};
 use crate::telemetry::{AccessLog, Cuts, Heads, Hints, Metrics, ProxyHeaders, Shard, Tunnels};
 use crate::upstream::Upstream;
 
@@ -35,6 +36,7 @@ pub use doubts::Doubts;
 pub use forget::Forgotten;
 pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Looked, Own, OwnerLanding};
 pub use press::{Press, worthwhile};
+pub use purge::{NotAUrl, Purged};
 pub use reload::{NotReloaded, Reloaded, Reloads, Reread};
 
 /// One request thread's own.
@@ -127,6 +129,12 @@ struct KeyOfUrl {
 }
 
 impl Shared {
+    /// Whether memory holds this very response, and no purge has made it void: only such a one may be confirmed
+    /// by an origin, whose word on it would else bring back what was purged.
+    pub fn holds(&self, response: &Arc<StoredResponse>) -> bool {
+        self.memory.holds(response) && !self.purges.is_purged(response)
+    }
+
     /// Tasks that have begun and not ended, on all threads.
     pub fn tasks(&self) -> u64 {
         let runtimes = self.runtimes.lock();

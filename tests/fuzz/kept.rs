@@ -12,8 +12,8 @@ use larder::rules::{
     RequestFacts, ResponseFacts, Reuse, SetCookie, Ttl, reuse, storing,
 };
 use larder::stored::{
-    self, Born, CacheKey, Content, Damaged, DotSegments, Glob, KeyPolicy, Parts, Received, Record, Seal,
-    Secret, Slashes, StoredResponse,
+    self, Born, CacheKey, Content, Damaged, DotSegments, Glob, KeyPolicy, Parts, Position, Received, Record,
+    Seal, Secret, Slashes, Standing, StoredResponse, TagPolicy,
 };
 
 use super::dice::{Dice, value};
@@ -266,7 +266,12 @@ pub fn codec(dice: &mut Dice) {
     else {
         panic!("a record is not read as it was written");
     };
-    assert_eq!((read_generation, read.status, read.born), (generation, written.status, Born::Elsewhere));
+    assert_eq!((read_generation, read.status), (generation, written.status));
+    assert_eq!(read.standing.born(), Born::Elsewhere(written.standing.position()));
+    assert_eq!(
+        (read.standing.tags(), read.standing.route()),
+        (written.standing.tags(), written.standing.route())
+    );
     assert!(read.headers.iter().eq(written.headers.iter()), "fields keep their order and repeats");
     assert_eq!(
         (&read.content, &read.selecting, &read.facts),
@@ -389,6 +394,8 @@ fn stored_response(
     };
     let facts = ResponseFacts::of(status, &headers, AT, AT);
     let permit = storing::judge(&RequestFacts::of(&Method::GET, &HeaderMap::new()), &facts, policy).ok()?;
+    let (born, tags) = (Born::Here(dice.next()), TagPolicy { route: dice.next(), ..TagPolicy::default() });
+    let read = Some(Position { run: dice.next(), n: dice.next() }).filter(|position| position.n % 2 == 0);
     let received = Received {
         status: StatusCode::from_u16(status).unwrap(),
         headers: &headers,
@@ -397,7 +404,7 @@ fn stored_response(
         content,
         selecting: rules::selecting_fields(&facts.vary, request, policy.normalize),
         key: Arc::clone(key),
-        born: Born::Here(dice.next()),
+        standing: Arc::new(Standing::of(born, read, &headers, &facts.groups, &tags)),
     };
     Some(StoredResponse::new(permit, received))
 }

@@ -11,7 +11,7 @@ use larder::fields::date;
 use larder::rules::{
     self, Normalize, OriginFailure, Policy, RequestFacts, ResponseFacts, Reuse, reuse, storing,
 };
-use larder::stored::{self, Born, CacheKey, Content, KeyPolicy, Received, Record, StoredResponse};
+use larder::stored::{self, Born, CacheKey, Content, KeyPolicy, Received, Record, Standing, StoredResponse};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -177,7 +177,7 @@ fn kept(map: &HeaderMap, status: u16, policy: &Policy) -> Option<StoredResponse>
         content: Content::Whole(StoredResponse::compact(&[])),
         selecting: rules::selecting_fields(&facts.vary, &HeaderMap::new(), policy.normalize),
         key: Arc::new(key),
-        born: Born::Here(0),
+        standing: Arc::new(Standing::plain(Born::Here(0))),
     };
     Some(StoredResponse::new(permit, received))
 }

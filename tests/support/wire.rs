@@ -102,7 +102,7 @@ pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// A line without its CRLF; `None` at the end of the stream before any byte.
 pub fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = Vec::new();
-    reader.take(64 * 1024).read_until(b'\n', &mut line)?;
+    reader.take(128 * 1024).read_until(b'\n', &mut line)?;
     if line.is_empty() {
         return Ok(None);
     }

@@ -2,14 +2,14 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `larder:3:{U}:X` | the response, or the names it varies on |
-//! | `larder:3:{U}:X:S` | a variant, where the response varies; by its language a second time, where a route takes those by meaning |
-//! | `larder:3:{U}:g` | the URL's generation, a mark; absent = 0 |
-//! | `larder:3:{O}:G:N` | when a group, or all at a path, was purged: a mark, in milliseconds |
-//! | `larder:3:{O}:R:N` | the rule for the query of a path (`No-Vary-Search`) |
+//! | `larder:4:{U}:X` | the response, or the names it varies on |
+//! | `larder:4:{U}:X:S` | a variant, where the response varies; by its language a second time, where a route takes those by meaning |
+//! | `larder:4:{U}:g` | the URL's generation, a mark; absent = 0 |
+//! | `larder:4:{O}:G:N` | when a group, or all at a path, was purged: a mark, in milliseconds |
+//! | `larder:4:{O}:R:N` | the rule for the query of a path (`No-Vary-Search`) |
 //!
 //! `U` is the URL's hash in hex (32 digits), `X` is `-` or the hash of the key's extras (32 digits),
-//! `S` is the hash of the selecting fields (16 digits), and `3` is the version of this layout and of
+//! `S` is the hash of the selecting fields (16 digits), and `4` is the version of this layout and of
 //! the record. The braces keep all keys of a URL on one node of a cluster. `O` and `N` are the hashes of
 //! an origin and of a group's name or a path (32 digits each). Records and marks name the key that they
 //! stand under (`stored/codec.rs`, `stored/mark.rs`). Where Redis is written with a secret, each of these
@@ -78,14 +78,14 @@ pub(super) fn base(seal: &Seal, key: &CacheKey) -> String {
         "" => plain(seal, key.url_hash()),
         extras => {
             let (url, extras) = (seal.name(key.url_hash()), seal.name(xxh3_128(extras.as_bytes())));
-            format!("larder:3:{{{url:032x}}}:{extras:032x}")
+            format!("larder:4:{{{url:032x}}}:{extras:032x}")
         }
     }
 }
 
 /// The key of the response to a URL whose route adds nothing to the key.
 pub(super) fn plain(seal: &Seal, url_hash: u128) -> String {
-    format!("larder:3:{{{:032x}}}:-", seal.name(url_hash))
+    format!("larder:4:{{{:032x}}}:-", seal.name(url_hash))
 }
 
 /// The key of one variant.
@@ -97,19 +97,19 @@ pub(super) fn variant(seal: &Seal, base: &str, selecting_hash: u64) -> String {
 
 /// The key of a URL's generation.
 pub(super) fn marker(seal: &Seal, url_hash: u128) -> String {
-    format!("larder:3:{{{:032x}}}:g", seal.name(url_hash))
+    format!("larder:4:{{{:032x}}}:g", seal.name(url_hash))
 }
 
 /// The key of a group's marker.
 pub(super) fn group(seal: &Seal, group: Group) -> String {
     let [origin, name] = [group.origin, group.name].map(|hash| seal.name(hash));
-    format!("larder:3:{{{origin:032x}}}:G:{name:032x}")
+    format!("larder:4:{{{origin:032x}}}:G:{name:032x}")
 }
 
 /// The key of a path's rule.
 pub(super) fn rule(seal: &Seal, path: Group) -> String {
     let [origin, name] = [path.origin, path.name].map(|hash| seal.name(hash));
-    format!("larder:3:{{{origin:032x}}}:R:{name:032x}")
+    format!("larder:4:{{{origin:032x}}}:R:{name:032x}")
 }
 
 /// A generation that never was before: 0 stands for "never purged".
@@ -168,7 +168,7 @@ mod tests {
         let plain_key = CacheKey::from_parts("http://a/".into(), "".into());
         let with_extras = CacheKey::from_parts("http://a/".into(), "h:accept=x;".into());
         let url = plain_key.url_hash();
-        let tag = format!("larder:3:{{{url:032x}}}:");
+        let tag = format!("larder:4:{{{url:032x}}}:");
         let keys = [
             base(&CLEAR, &plain_key),
             base(&CLEAR, &with_extras),

@@ -219,7 +219,7 @@ impl Redis {
         let counters = &self.0.counters;
         counters.gets.fetch_add(1, Ordering::Relaxed);
         // Before the question: what is purged after this moment is seen as purged after the look.
-        let seen_at = self.0.clock.mono();
+        let (seen_at, seq) = (self.0.clock.mono(), self.0.purges.seq());
         let asked = Request {
             seal: &self.0.seal,
             headers,
@@ -232,8 +232,11 @@ impl Redis {
         let looked =
             self.0.reader.with(self.0.deadline, |connection| look(connection, key, asked, &mut notes));
         let found = match looked.await {
-            Ok(Ok(response)) if self.0.purges.is_purged(&response) => Err(Absent::NotFound),
-            Ok(found) => found,
+            Ok(Ok(response)) => {
+                response.standing.meet(seq);
+                if self.0.purges.is_purged(&response) { Err(Absent::NotFound) } else { Ok(response) }
+            }
+            Ok(absent) => absent,
             Err(fault) => Err(Absent::from(fault)),
         };
         counters.count(found.as_ref().err().copied());

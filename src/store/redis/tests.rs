@@ -134,8 +134,8 @@ async fn what_one_node_puts_another_finds() {
 
     let found = two.redis.get(&key("/"), &HeaderMap::new(), PLAIN).await.found.unwrap();
     assert_eq!(
-        (found.status, &found.content, found.born),
-        (written.status, &written.content, Born::Elsewhere)
+        (found.status, &found.content, found.standing.born()),
+        (written.status, &written.content, Born::Elsewhere(None))
     );
     assert!(found.headers.iter().eq(written.headers.iter()));
     assert_eq!(found.facts, written.facts);

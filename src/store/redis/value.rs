@@ -10,8 +10,9 @@ use redis::{Cmd, Value, cmd};
 use super::link::Fault;
 use crate::stored::{Damaged, LONGEST_MARK, Seal};
 
-/// Bytes of a record beside its content: fields, key, and what the request said.
-const HEAD: u64 = 256 * 1024;
+/// Bytes of a record beside its content: fields, key, what the request said, and 8 for each tag, which are twice
+/// what the shortest take in their field.
+const HEAD: u64 = 512 * 1024;
 /// Bytes of a path's rule; longer ones are not remembered either.
 pub(super) const LONGEST_RULE: u64 = 8 * 1024;
 /// Bytes at the end of a damaged value by which it is known again.

@@ -58,7 +58,7 @@ async fn whatever_was_done_to_a_record_it_is_a_miss_with_a_reason_and_is_removed
         ("longer", [&good[..], b"tail"].concat(), "checksum"),
         ("foreign", b"what is this doing here?".to_vec(), "foreign"),
         ("of an older version", changed(&|r| r[4] = 2), "version"),
-        ("of a newer version", changed(&|r| r[4] = 4), "version"),
+        ("of a newer version", changed(&|r| r[4] = 5), "version"),
         ("another URL's", encode_response(&plain("/other", b"other", local()), 0, "other"), "other-key"),
         ("of this URL, elsewhere", encode_response(&plain("/", b"hello", local()), 0, "other"), "other-key"),
         ("of another URL, here", encode_response(&plain("/b", b"hello", local()), 0, &base), "other-key"),
@@ -82,7 +82,7 @@ async fn whatever_was_done_to_a_record_it_is_a_miss_with_a_reason_and_is_removed
             forged(good.clone(), |r| r[times..times + 8].copy_from_slice(&u64::MAX.to_le_bytes())),
             "future",
         ),
-        ("far too large", vec![b'x'; (1 << 20) + (256 << 10) + 1], "too-large"),
+        ("far too large", vec![b'x'; (1 << 20) + (512 << 10) + 1], "too-large"),
     ];
     let mut expected = BTreeMap::new();
     for (what, value, why) in rows {

@@ -1,0 +1,192 @@
+//! `POST /purge`: any number of URLs, tags, prefixes and routes, or everything.
+//!
+//! Knows what may be asked for and what is answered. What is wrong with a request is told before any of it is
+//! done.
+//! Must not know: what a purge does.
+
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::store::Absent;
+use crate::stored::{Prefix, Purge, Scope};
+use crate::worker::{Purged, Snapshot, Worker};
+
+use super::api::{Answer, error, json_answer};
+
+/// Bytes of a request's body: the most names, each of 1 KiB.
+const BODY: usize = 1 << 20;
+/// Names in one request. As many purges may wait for a Redis that is down, and as many prefixes are remembered
+/// one by one.
+const MOST: usize = 1_024;
+
+/// What is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wanted {
+    url: Option<String>,
+    urls: Vec<String>,
+    tag: Option<String>,
+    tags: Vec<String>,
+    prefix: Option<String>,
+    prefixes: Vec<String>,
+    route: Option<String>,
+    routes: Vec<String>,
+    all: bool,
+    soft: bool,
+    wait: Option<String>,
+}
+
+/// The same, checked.
+struct Checked {
+    purges: Vec<Purge>,
+    soft: bool,
+    /// The longest that the answer waits for who has to be told.
+    wait: Option<Duration>,
+}
+
+/// Purges what a request names.
+pub(super) async fn purge(worker: &Worker, request: Request<Incoming>) -> Answer {
+    let body = match Limited::new(request.into_body(), BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) => return error(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB, or broke off"),
+    };
+    let snapshot = worker.shared.snapshot.load_full();
+    let wanted = serde_json::from_slice(&body).map_err(|why| {
+        format!("the body must be such as {{\"tags\": [\"a\"]}} or {{\"url\": \"http://host/path\"}}: {why}")
+    });
+    let checked = wanted.and_then(|wanted| check(wanted, &snapshot.config));
+    match checked {
+        Ok(checked) => carry_out(worker, &snapshot, checked).await,
+        Err(why) => error(StatusCode::BAD_REQUEST, &why),
+    }
+}
+
+/// Everything that is asked for, or what is wrong with it.
+fn check(wanted: Wanted, config: &Config) -> Result<Checked, String> {
+    let Wanted { url, urls, tag, tags, prefix, prefixes, route, routes, all, soft, wait } = wanted;
+    let named = [&urls, &tags, &prefixes, &routes].map(Vec::len).iter().sum::<usize>();
+    if named > MOST {
+        return Err(format!("{named} names in one request; there may be {MOST}: ask several times"));
+    }
+    let wait = wait.as_deref().map(Config::duration).transpose().map_err(|why| format!("wait: {why}"))?;
+    if wait.is_some_and(|wait| wait > config.limits.admin_time) {
+        return Err("wait: at most what limits.admin_time says".to_owned());
+    }
+    let mut scopes = Vec::with_capacity(named.saturating_add(4));
+    for url in url.into_iter().chain(urls) {
+        if url.parse::<http::Uri>().map_or(true, |uri| uri.scheme().is_none() || uri.host().is_none()) {
+            return Err(format!(
+                "url {url:?} must be absolute, with the host as clients ask for it: http://host/path"
+            ));
+        }
+        scopes.push(Scope::Url(url.into()));
+    }
+    for tag in tag.into_iter().chain(tags) {
+        scopes.push(Scope::tag(&tag).map_err(|why| format!("tag: {why}"))?);
+    }
+    for prefix in prefix.into_iter().chain(prefixes) {
+        let read = Prefix::parse(&prefix).map_err(|why| format!("prefix {prefix:?}: {why}"))?;
+        scopes.push(Scope::Prefix(read));
+    }
+    for route in route.into_iter().chain(routes) {
+        if !config.routes.iter().any(|known| known.name == route) {
+            let known: Vec<&str> = config.routes.iter().map(|known| known.name.as_str()).collect();
+            return Err(format!("there is no route {route:?}; there are: {}", known.join(", ")));
+        }
+        scopes.push(Scope::Route(route.into()));
+    }
+    scopes.extend(all.then_some(Scope::All));
+    if scopes.is_empty() {
+        let help = "nothing is named: write \"urls\" (http://host/path), \"tags\", \"prefixes\", \"routes\" or \"all\"";
+        return Err(help.to_owned());
+    }
+    let purges: Vec<Purge> = scopes.into_iter().map(|scope| Purge { scope, soft }).collect();
+    for purge in &purges {
+        purge.encode().map_err(|why| format!("{}: {why}", purge.scope.kind()))?;
+    }
+    Ok(Checked { purges, soft, wait })
+}
+
+/// All of them are made before any of them is waited for.
+async fn carry_out(worker: &Worker, snapshot: &Snapshot, checked: Checked) -> Answer {
+    let Checked { purges, soft, wait } = checked;
+    let begun: Result<Vec<_>, _> = purges.iter().map(|purge| worker.purge(snapshot, purge)).collect();
+    let Ok(begun) = begun else {
+        return error(StatusCode::BAD_REQUEST, "a url names nothing that could be stored: http://host/path");
+    };
+    let mut purged = Vec::with_capacity(begun.len());
+    let telling = async {
+        for purging in begun {
+            purged.push(purging.await);
+        }
+    };
+    let in_time = match wait {
+        // What is left of it goes on in the background.
+        Some(wait) => timeout(wait, telling).await.is_ok(),
+        None => {
+            telling.await;
+            true
+        }
+    };
+    let (status, receipt) = receipt(worker, &purged, in_time);
+    for Purge { scope, .. } in &purges {
+        tracing::info!(scope = scope.kind(), name = name(scope), soft, status = status.as_u16(), "purge");
+    }
+    let mut answer = listed(&purges);
+    answer.insert("purged".to_owned(), json!(status == StatusCode::OK));
+    answer.insert("soft".to_owned(), json!(soft));
+    answer.insert("memory".to_owned(), json!(if soft { "to be validated" } else { "purged" }));
+    answer.extend(receipt);
+    json_answer(status, &answer.into())
+}
+
+/// Whom it has reached beyond this process's memory: the status of the whole, and what of it is told.
+fn receipt(worker: &Worker, purged: &[Purged], in_time: bool) -> (StatusCode, Map<String, Value>) {
+    let redis = purged.iter().filter_map(|purged| purged.redis);
+    let (status, redis) = match redis.reduce(Result::and) {
+        _ if worker.redis.is_none() => (StatusCode::OK, "not configured".to_owned()),
+        _ if !in_time => {
+            let text = "not told within the wait; told in the background".to_owned();
+            (StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        Some(Ok(())) => (StatusCode::OK, "purged".to_owned()),
+        Some(Err(why)) => {
+            let text = format!("unreachable ({}); tried again as soon as it is back", Absent::as_str(why));
+            (StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        // By number alone: what stands there is judged when it is read.
+        None => (StatusCode::OK, "judged when it is read".to_owned()),
+    };
+    (status, Map::from_iter([("redis".to_owned(), json!(redis))]))
+}
+
+/// What was purged, by kind; a single URL by its own name, too.
+fn listed(purges: &[Purge]) -> Map<String, Value> {
+    let mut listed = Map::new();
+    for (kind, list) in [("url", "urls"), ("tag", "tags"), ("prefix", "prefixes"), ("route", "routes")] {
+        let of_kind = purges.iter().filter(|purge| purge.scope.kind() == kind);
+        let names: Vec<String> = of_kind.map(|purge| name(&purge.scope)).collect();
+        if !names.is_empty() {
+            listed.insert(list.to_owned(), json!(names));
+        }
+    }
+    if purges.iter().any(|purge| purge.scope == Scope::All) {
+        listed.insert("all".to_owned(), json!(true));
+    }
+    listed
+}
+
+fn name(scope: &Scope) -> String {
+    match scope {
+        Scope::Url(text) | Scope::Tag(text) | Scope::Route(text) => text.to_string(),
+        Scope::Prefix(prefix) => prefix.to_string(),
+        Scope::Group(_) | Scope::Path(_) | Scope::All => String::new(),
+    }
+}

@@ -1,0 +1,126 @@
+//! `larder purge`: has a running Larder purge what is named, and tells what it answers.
+//!
+//! Knows where the file says that the admin listener is, and its token.
+//! Must not know: what a purge does.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::args::Purge;
+use super::config_file::Source;
+use super::{asking, complain, exit, print, variable};
+use crate::config::Config;
+
+/// What the admin listener says of a purge.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Answer {
+    error: String,
+    redis: String,
+    memory: String,
+}
+
+/// Has the Larder that a file leads to purge what is named.
+pub(super) fn purge(source: &Source, purge: &Purge) -> ExitCode {
+    let Some((admin, token)) = Config::admin_of(&source.text, &variable) else {
+        return match Config::parse(&source.text, &source.name, &variable) {
+            Err(problems) => complain(&format!("{problems}"), exit::CONFIG),
+            Ok(_) => complain(&format!("{} has no admin listener to ask", source.name), exit::CONFIG),
+        };
+    };
+    match ask(admin, token.as_deref(), purge) {
+        Ok((StatusCode::OK, answer)) => print(&format!("{}\n", done(purge, &answer))),
+        Ok((StatusCode::UNAUTHORIZED, _)) => complain(
+            &format!("the Larder at {admin} has another admin_token than {}", source.name),
+            exit::FAILURE,
+        ),
+        Ok((_, answer)) if !answer.error.is_empty() => {
+            complain(&format!("not purged: {}", answer.error), exit::FAILURE)
+        }
+        Ok((_, answer)) if !answer.redis.is_empty() => {
+            complain(&format!("purged in this Larder's memory; Redis: {}", answer.redis), exit::FAILURE)
+        }
+        Ok((status, _)) => complain(&format!("the Larder at {admin} answers {status}"), exit::FAILURE),
+        Err(error) => complain(
+            &format!("no Larder answers at {admin}, the admin address of {}: {error}", source.name),
+            exit::UNAVAILABLE,
+        ),
+    }
+}
+
+/// What has been done, in words.
+fn done(purge: &Purge, answer: &Answer) -> String {
+    let counted = |count: usize, one: &str, many: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        _ => Some(format!("{count} {many}")),
+    };
+    let all = purge.all.then(|| "everything".to_owned());
+    let named = [
+        all,
+        counted(purge.tag.len(), "tag", "tags"),
+        counted(purge.url.len(), "URL", "URLs"),
+        counted(purge.prefix.len(), "prefix", "prefixes"),
+        counted(purge.route.len(), "route", "routes"),
+    ];
+    let named: Vec<String> = named.into_iter().flatten().collect();
+    let softly = if purge.soft { " softly" } else { "" };
+    format!("purged{softly}: {} (memory: {}; redis: {})", named.join(", "), answer.memory, answer.redis)
+}
+
+fn ask(admin: SocketAddr, token: Option<&str>, purge: &Purge) -> io::Result<(StatusCode, Answer)> {
+    let body = serde_json::to_vec(&wanted(purge)).map_err(io::Error::other)?;
+    let (status, body) = asking::post(admin, token, "/purge", body)?;
+    // What is no answer of a Larder's has no words of its own.
+    Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+}
+
+/// What is asked for: nothing that is not named.
+fn wanted(purge: &Purge) -> Value {
+    let lists =
+        [("tags", &purge.tag), ("urls", &purge.url), ("prefixes", &purge.prefix), ("routes", &purge.route)];
+    let mut wanted = Map::new();
+    for (name, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+        wanted.insert(name.to_owned(), json!(list));
+    }
+    for (name, said) in [("all", purge.all), ("soft", purge.soft)] {
+        if said {
+            wanted.insert(name.to_owned(), json!(true));
+        }
+    }
+    wanted.extend(purge.wait.as_ref().map(|wait| ("wait".to_owned(), json!(wait))));
+    wanted.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_is_asked_for_and_told_in_words() {
+        let one = Purge { tag: vec!["a".into()], ..Purge::default() };
+        assert_eq!(wanted(&one), json!({ "tags": ["a"] }));
+        let answer = Answer { memory: "purged".into(), redis: "not configured".into(), ..Answer::default() };
+        assert_eq!(done(&one, &answer), "purged: 1 tag (memory: purged; redis: not configured)");
+        let many = Purge {
+            url: vec!["u".into(), "v".into()],
+            prefix: vec!["/a*".into()],
+            route: vec!["r".into()],
+            all: true,
+            soft: true,
+            wait: Some("1s".into()),
+            ..Purge::default()
+        };
+        let json = json!({
+            "urls": ["u", "v"], "prefixes": ["/a*"], "routes": ["r"], "all": true, "soft": true, "wait": "1s"
+        });
+        assert_eq!(wanted(&many), json);
+        let told = done(&many, &answer);
+        assert!(told.starts_with("purged softly: everything, 2 URLs, 1 prefix, 1 route ("), "{told}");
+    }
+}

@@ -17,6 +17,7 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
         started: shared.started_at,
         memory: shared.memory.gauges(),
         redis,
+        fleet: None,
         coding: shared.press.gauges(),
         upstreams: snapshot.upstreams.iter().flat_map(|upstream| upstream.gauges()).collect(),
         connections: shared.connections.load(Ordering::Relaxed),

@@ -29,7 +29,7 @@ pub use access::{AccessLog, Form};
 pub use cuts::{Cut, Cuts};
 pub use families::{FAMILIES, Family, MetricType};
 pub use finish::{End, Finished, finish};
-pub use gauges::{CodingGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges};
+pub use gauges::{CodingGauges, FleetGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges};
 pub use logs::{Messages, init, slow};
 pub use metrics::{Metrics, Shard};
 pub use outcome::{Bypass, Detail, Kind, Miss, Outcome, Source, Tier};

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::log::Stream;
 use crate::clock::Mono;
 
 /// Tokens by which a purge is known again after the log was set back.
@@ -43,6 +44,8 @@ pub struct Entry {
     pub n: u64,
     /// By what it is known again.
     pub token: u64,
+    /// In which stream it stands.
+    pub stream: Stream,
     /// The purge, as it was written.
     pub payload: Bytes,
 }

@@ -92,11 +92,11 @@ for key, of in pairs({[KEYS[2]] = 'named', [KEYS[3]] = 'marked'}) do
 end
 local found, upto = {}, head
 if known == 1 then
-  for _, key in ipairs({KEYS[2], KEYS[3]}) do
+  for nth, key in ipairs({KEYS[2], KEYS[3]}) do
     local page = redis.call('XRANGE', key, plain(from + 1) .. '-0', '+', 'COUNT', ARGV[8])
     for _, entry in ipairs(page) do
       local n = tonumber(string.match(entry[1], '^(%d+)'))
-      found[#found + 1] = {n, entry[2][2] or '', entry[2][4] or ''}
+      found[#found + 1] = {n, entry[2][2] or '', entry[2][4] or '', nth}
     end
     if #page == tonumber(ARGV[8]) then upto = math.min(upto, found[#found][1]) end
   end
@@ -104,7 +104,7 @@ end
 table.sort(found, function(a, b) return a[1] < b[1] end)
 local out = {table.concat({run, plain(head), plain(named), plain(marked), known, plain(upto), #found}, ' ') .. '\\n'}
 for _, entry in ipairs(found) do
-  out[#out + 1] = plain(entry[1]) .. ' ' .. entry[2] .. ' ' .. #entry[3] .. '\\n' .. entry[3]
+  out[#out + 1] = plain(entry[1]) .. ' ' .. entry[2] .. ' ' .. entry[4] .. ' ' .. #entry[3] .. '\\n' .. entry[3]
 end
 local time = redis.call('TIME')
 redis.call('HSET', KEYS[4], ARGV[6], plain(time[1] * 1000 + math.floor(time[2] / 1000)) .. ' ' .. ARGV[7])
@@ -193,17 +193,18 @@ impl Log {
     /// Adds a purge; `None` where it cannot be sealed. `most` = how many the stream holds.
     pub(super) fn add(
         &self,
-        (stream, token, payload): (Stream, u64, &[u8]),
+        entry: &Entry,
         (offered, most): (u64, u64),
         nonce: impl FnOnce() -> Option<Nonce>,
     ) -> Option<Cmd> {
-        let sealed = self.seal.close(payload.to_vec(), &self.place(token), nonce)?;
+        let Entry { token, stream, payload, .. } = entry;
+        let sealed = self.seal.close(payload.to_vec(), &self.place(*token), nonce)?;
         let (nth, name) = match stream {
             Stream::Named => (2, "named"),
             Stream::Marked => (3, "marked"),
         };
         let mut call = self.eval(ADD, offered);
-        call.arg(nth).arg(name).arg(hex(token)).arg(sealed).arg(most);
+        call.arg(nth).arg(name).arg(hex(*token)).arg(sealed).arg(most);
         Some(call)
     }
 
@@ -248,7 +249,7 @@ impl Log {
     fn opened(&self, mut told: Told) -> Told {
         for entry in &mut told.entries {
             let opened = self.seal.open(entry.payload.to_vec(), &self.place(entry.token));
-            entry.payload = opened.map(Bytes::from).unwrap_or_default();
+            entry.payload = opened.unwrap_or_default();
         }
         told
     }
@@ -307,11 +308,16 @@ fn read_told(bytes: &Bytes) -> Option<Told> {
         let about = line(&mut rest)?;
         let mut words = std::str::from_utf8(&about).ok()?.split(' ');
         let (n, token) = (words.next()?.parse().ok()?, words.next().and_then(from_hex)?);
+        let stream = match words.next()? {
+            "1" => Stream::Named,
+            "2" => Stream::Marked,
+            _ => return None,
+        };
         let length: usize = words.next()?.parse().ok()?;
         if length > rest.len() {
             return None;
         }
-        entries.push(Entry { n, token, payload: rest.split_to(length) });
+        entries.push(Entry { n, token, stream, payload: rest.split_to(length) });
     }
     let ordered = entries.windows(2).all(|pair| matches!(pair, [a, b] if a.n < b.n));
     (run != 0 && ordered && rest.is_empty()).then_some(Told {

@@ -32,7 +32,7 @@ use self::follower::{Dropped, Told};
 use self::follower::{Entry, Follower, Question};
 use self::log::Log;
 use super::Absent;
-use super::link::{AbortOnDrop, Fault, Link, Phase, ask};
+use super::link::{AbortOnDrop, Fault, Link, Phase, ask, ask_all};
 use super::reach::{Member, Reach};
 use crate::clock::{Clock, Mono};
 use crate::config;
@@ -53,11 +53,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 const SILENT: Duration = Duration::from_secs(5);
 /// Purges that may wait for Redis to come back.
 const UNTOLD: usize = 1024;
+/// Of these, told in one question.
+const AT_ONCE: usize = 32;
 
 /// What this node does about the purges of all.
 pub trait Apply: Send + Sync {
-    /// Applies a purge, as it was written. It is number `at` of the log.
-    fn apply(&self, purge: &[u8], at: Position);
+    /// Applies a purge, as it was written. It is number `at` of the log; `stream` says whether it has a marker
+    /// in Redis as well.
+    fn apply(&self, purge: &[u8], stream: Stream, at: Position);
 
     /// Whatever is older than `at` may have been purged by what can no longer be read: it has to be
     /// validated.
@@ -83,7 +86,7 @@ struct Inner {
     /// Held while purges are applied, so that whoever tells of one and whoever hears of it do not both.
     follower: Mutex<Follower>,
     apply: Box<dyn Apply>,
-    untold: Mutex<VecDeque<(Stream, Entry)>>,
+    untold: Mutex<VecDeque<Entry>>,
     /// There is something to be told, or to be heard.
     news: Notify,
     counters: Counters,
@@ -189,19 +192,19 @@ impl Fleet {
     /// Redis is there again.
     ///
     /// The call itself keeps the purge until it is known to be told: if the future is dropped, even one that
-    /// was never polled, it is told in the background.
+    /// was never polled, it is told in the background, at once.
     pub fn tell(
         &self,
         stream: Stream,
         payload: Bytes,
     ) -> impl Future<Output = Result<Position, Absent>> + Send + use<> {
-        let entry = Entry { n: 0, token: by_chance(), payload };
-        let untold = Untold { inner: Arc::clone(&self.inner), stream, entry, told: false };
+        let entry = Entry { n: 0, token: by_chance(), stream, payload };
+        let untold = Untold { inner: Arc::clone(&self.inner), entry, told: false };
         Box::pin(async move {
             let mut untold = untold;
-            let at = untold.inner.add(untold.stream, &untold.entry).await.map_err(Absent::from)?;
+            let added = untold.inner.add(std::slice::from_ref(&untold.entry)).await.map_err(Absent::from)?;
+            let at = added.first().copied().ok_or(Absent::Error)?;
             untold.told = true;
-            untold.inner.apply_own(Entry { n: at.n, ..untold.entry.clone() }, at);
             Ok(at)
         })
     }
@@ -291,7 +294,6 @@ impl Fleet {
 /// A purge that the log may not have.
 struct Untold {
     inner: Arc<Inner>,
-    stream: Stream,
     entry: Entry,
     told: bool,
 }
@@ -299,7 +301,8 @@ struct Untold {
 impl Drop for Untold {
     fn drop(&mut self) {
         if !self.told {
-            self.inner.keep(self.stream, self.entry.clone());
+            self.inner.keep(self.entry.clone());
+            self.inner.news.notify_one();
         }
     }
 }
@@ -367,7 +370,7 @@ impl Inner {
                 self.coherence.heard(asked);
             }
             for entry in heard.again {
-                self.keep(Stream::Named, entry);
+                self.keep(entry);
             }
             (heard.more || !heard.apply.is_empty(), heard.renew)
         };
@@ -393,25 +396,32 @@ impl Inner {
             tracing::error!(target: "larder::fleet", n = at.n, "a purge in the log cannot be read (another secret, or damaged): everything is validated first");
             self.apply.distrust(at);
         } else {
-            self.apply.apply(&entry.payload, at);
+            self.apply.apply(&entry.payload, entry.stream, at);
         }
     }
 
-    async fn add(&self, stream: Stream, entry: &Entry) -> Result<Position, Fault> {
-        let what = (stream, entry.token, &*entry.payload);
-        let call = self.log.add(what, (by_chance(), self.record), super::queue::chance);
-        let call = call.ok_or(Fault::Refused)?;
+    /// Adds purges to the log, in one question, and applies each here; gives where they stand.
+    async fn add(&self, entries: &[Entry]) -> Result<Vec<Position>, Fault> {
+        let call = |entry| self.log.add(entry, (by_chance(), self.record), super::queue::chance);
+        let calls = entries.iter().map(call).collect::<Option<Vec<_>>>().ok_or(Fault::Refused)?;
         let told = self
             .link
-            .with(ASK, |mut connection| async move { log::added(ask(&mut connection, call).await?) });
-        let (run, n) = told.await?;
-        self.counters.told.fetch_add(1, Ordering::Relaxed);
-        Ok(Position { run, n })
+            .with(ASK, |mut connection| async move { ask_all(&mut connection, calls).await })
+            .await?;
+        let added: Vec<Position> = told
+            .into_iter()
+            .map(|answer| log::added(answer).map(|(run, n)| Position { run, n }))
+            .collect::<Result<_, _>>()?;
+        self.counters.told.fetch_add(entries.len() as u64, Ordering::Relaxed);
+        for (entry, at) in entries.iter().zip(&added) {
+            self.apply_own(Entry { n: at.n, ..entry.clone() }, *at);
+        }
+        Ok(added)
     }
 
-    fn keep(&self, stream: Stream, entry: Entry) {
+    fn keep(&self, entry: Entry) {
         let mut untold = self.untold.lock();
-        if untold.iter().any(|(_, known)| known.token == entry.token) {
+        if untold.iter().any(|known| known.token == entry.token) {
             return;
         }
         if untold.len() >= UNTOLD {
@@ -419,20 +429,22 @@ impl Inner {
             self.counters.lost.fetch_add(1, Ordering::Relaxed);
             tracing::error!(target: "larder::fleet", "too many purges wait for Redis; one is given up, and other nodes will not hear of it");
         }
-        untold.push_back((stream, entry));
+        untold.push_back(entry);
     }
 
-    /// Tells one purge that could not be told before; whether there was one, and it was told.
+    /// Tells what could not be told before, or was not waited for; whether there was any, and it was told.
     ///
     /// It is taken out only once it is told: if this is dropped meanwhile, it may be told twice.
     async fn tell_again(&self) -> bool {
-        let Some((stream, entry)) = ({ self.untold.lock().front().cloned() }) else { return false };
-        let told = self.add(stream, &entry).await;
-        if let Ok(at) = told {
-            self.apply_own(Entry { n: at.n, ..entry.clone() }, at);
-            self.untold.lock().retain(|(_, known)| known.token != entry.token);
+        let entries: Vec<Entry> = { self.untold.lock().iter().take(AT_ONCE).cloned().collect() };
+        if entries.is_empty() {
+            return false;
         }
-        told.is_ok()
+        let told = self.add(&entries).await.is_ok();
+        if told {
+            self.untold.lock().retain(|known| !entries.iter().any(|entry| entry.token == known.token));
+        }
+        told
     }
 
     /// In one line: run, number, state, start, version, address.

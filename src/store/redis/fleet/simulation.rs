@@ -65,7 +65,7 @@ impl Redis {
     fn add(&mut self, token: u64, payload: &Bytes, offered: u64) -> u64 {
         self.begin(offered);
         self.n += 1;
-        self.entries.push_back(Entry { n: self.n, token, payload: payload.clone() });
+        self.entries.push_back(Entry { n: self.n, token, stream: Stream::Named, payload: payload.clone() });
         while self.entries.len() > RECORD {
             self.dropped = self.entries.pop_front().map_or(0, |entry| entry.n);
         }
@@ -239,7 +239,7 @@ impl World {
         let (token, offered) = (self.chance.next().max(1), self.chance.next().max(1));
         let payload = Bytes::from(vec![u8::try_from(key).unwrap()]);
         let n = self.redis.add(token, &payload, offered);
-        let entry = Entry { n, token, payload };
+        let entry = Entry { n, token, stream: Stream::Named, payload };
         self.diary.push(format!("{}: {node} purges {key} as {n}, version {}", self.now, self.version[key]));
         let now = self.mono();
         if self.nodes[node].follower.takes(&entry, now) {

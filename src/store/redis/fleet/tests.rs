@@ -24,7 +24,7 @@ struct Did {
 struct Recorder(watch::Sender<Did>);
 
 impl Apply for Recorder {
-    fn apply(&self, purge: &[u8], at: Position) {
+    fn apply(&self, purge: &[u8], _: Stream, at: Position) {
         let purge = String::from_utf8_lossy(purge).into_owned();
         self.0.send_modify(|did| did.applied.push((purge, at.n)));
     }

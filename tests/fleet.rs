@@ -72,7 +72,7 @@ fn fetch(larder: &Larder, path: &str) -> Response {
 }
 
 fn purge(larder: &Larder, what: &Value) -> (u16, Value) {
-    let response = client::send(larder.admin(), "POST", "/purge", &[("Content-Type", "application/json")], what.to_string().as_bytes());
+    let response = client::request(larder.admin(), "POST", "/purge", &[("Content-Type", "application/json")], what.to_string().as_bytes());
     (response.status, response.json())
 }
 
@@ -199,7 +199,7 @@ fn a_write_through_one_node_reaches_the_others() {
     for larder in [&a, &b] {
         assert_eq!(fetch(larder, "/10").text(), "/10 #1");
     }
-    let written = client::send(a.proxy(), "PUT", "/10", &[HOST], b"new");
+    let written = client::request(a.proxy(), "PUT", "/10", &[HOST], b"new");
     assert_eq!(written.status, 200);
     assert_eq!(fetch(&a, "/10").text(), "/10 #3", "the PUT was the second");
     assert!(within(PATIENCE, || fetch(&b, "/10").text() == "/10 #3"), "{}", fetch(&b, "/10").text());

@@ -24,8 +24,8 @@ mod worker;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -113,12 +113,12 @@ pub fn start(
         let (thread, ready) = (thread.clone(), ready.clone());
         threads.push(spawn(format!("larder-{index}"), move || worker::run(thread, index, sockets, ready))?);
     }
-    if admin.is_some() || shared.coherence.is_some() {
+    let address = admin_address.or_else(|| proxy.first().copied());
+    let control = {
         let (thread, ready) = (thread.clone(), ready.clone());
-        let address = admin_address.or_else(|| proxy.first().copied());
-        let run = move || worker::run_control(thread, admin, address, ready);
-        threads.push(spawn("larder-control".to_owned(), run)?);
-    }
+        move || worker::run_control(thread, admin, address, ready)
+    };
+    threads.push(spawn("larder-control".to_owned(), control)?);
     drop(ready);
     for _ in 0..threads.len() {
         match started.blocking_recv() {
@@ -140,7 +140,8 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         Access::Json => Some(Form::Json),
     };
     let access = form.map(|form| AccessLog::stdout(form, config.log.access_queue)).transpose()?;
-    let promise = Promise { bound: config.cache.coherence_bound, when_lost: config.cache.coherence_when_lost };
+    let promise =
+        Promise { bound: config.cache.coherence_bound, when_lost: config.cache.coherence_when_lost };
     let coherence = config.cache.redis.is_some().then(|| Arc::new(Coherence::new(promise, clock.mono())));
     Ok(Arc::new(Shared {
         started: clock.mono(),

@@ -18,7 +18,7 @@ pub use memory::{Class, Memory, Resource};
 pub use purge::{PURGES, Purges};
 pub use redis::{
     Absent, Answer, Apply, Coherence, Fleet, Generation, Node, Peer, Promise, Reach, Receipt, Redis, State,
-    Stream,
+    Stream, Telling,
 };
 pub use searches::Searches;
 pub use sweep::sweep;

@@ -9,8 +9,10 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
-use crate::store::{Absent, Apply, Fleet, Node, Stream};
-use crate::stored::{Position, Purge, Scope};
+use crate::clock::{Mono, Timestamp};
+use crate::rules::{MustAsk, Policy, RequestFacts, Reuse};
+use crate::store::{Apply, Fleet, Node, Stream, Telling};
+use crate::stored::{CacheKey, Group, Position, Purge, Scope, StoredResponse};
 
 use super::Worker;
 
@@ -38,20 +40,27 @@ pub fn join(worker: &Arc<Worker>, address: Option<SocketAddr>) {
 struct Here(Weak<Worker>);
 
 impl Apply for Here {
-    fn apply(&self, purge: &[u8], stream: Stream, at: Position) {
+    fn apply(&self, purge: &[u8], stream: Stream, at: Position, own: bool) {
         let Some(worker) = self.0.upgrade() else { return };
-        match Purge::decode(purge) {
-            Ok(purge) => {
-                let snapshot = worker.shared.snapshot.load_full();
-                match stream {
-                    Stream::Marked => worker.purge_heard(&snapshot, &purge, Some(at), worker.now()),
-                    // Redis may still give what is older.
-                    Stream::Named => worker.purge_noted(&purge, Some(at), worker.now()),
-                };
-            }
+        let purge = match Purge::decode(purge) {
+            Ok(purge) => purge,
             Err(why) => {
                 tracing::error!(target: "larder::fleet", %why, n = at.n, "a purge in the log is of another version, or damaged: everything is validated first");
-                self.distrust(at);
+                return self.distrust(at);
+            }
+        };
+        match (stream, own) {
+            // Done where it was made.
+            (Stream::Marked, true) => {}
+            (Stream::Marked, false) => worker.hear_marked(&purge, at),
+            // Redis may still give what is older: the note stays, and says where it stands in the log.
+            (Stream::Named, _) => {
+                worker.shared.purges.apply(&purge, Some(at), worker.now());
+                if let Scope::Url(url) = &purge.scope
+                    && !purge.soft
+                {
+                    worker.shared.memory.remove(&CacheKey::from_parts(url.clone(), Box::default()));
+                }
             }
         }
     }
@@ -69,31 +78,49 @@ impl Apply for Here {
 }
 
 impl Worker {
-    /// Tells the fleet of purges that were made here; `marked` = Redis has taken those that it keeps a marker
-    /// of. Gives where the last of them stands in the log; `None` where there is no fleet.
-    ///
-    /// Once this was called they are told, whether or not the future is polled.
-    pub fn tell_fleet(
+    /// Whether what is stored answers this request at `now`, by all that this node knows of purges; while it
+    /// cannot hear of them, only what the origin has just confirmed does (`store::Coherence`).
+    pub fn reuse(
         &self,
-        purges: &[Purge],
-        marked: bool,
-    ) -> Option<impl Future<Output = Result<Position, Absent>> + Send + use<>> {
+        stored: &StoredResponse,
+        req: &RequestFacts,
+        policy: &Policy,
+        (now, mono): (Timestamp, Mono),
+    ) -> Reuse {
+        let unheard = self.shared.coherence.as_ref().is_some_and(|coherence| {
+            !coherence.hears(mono) && coherence.doubts(stored.standing.born(), stored.facts.request_time, now)
+        });
+        match unheard {
+            true => stored.reuse_unconfirmed(req, policy, MustAsk::Unheard),
+            false => stored.reuse(req, policy, now),
+        }
+    }
+
+    /// Begins to tell the other nodes of a purge, if there is a fleet. Made before this node's own part of it is
+    /// done, so that no future that is dropped in between can keep it from them.
+    pub(super) fn telling(&self, purge: &Purge) -> Option<Telling> {
         let fleet = self.shared.fleet.get()?;
-        let telling: Vec<_> = purges
-            .iter()
-            .filter_map(|purge| {
-                let has_marker = matches!(purge.scope, Scope::Url(_) | Scope::Group(_) | Scope::Path(_));
-                let stream = if marked && has_marker && !purge.soft { Stream::Marked } else { Stream::Named };
-                // Nothing is longer than it may be here: where purges come in, that is checked.
-                Some(fleet.tell(stream, Bytes::from(purge.encode().ok()?)))
-            })
-            .collect();
-        Some(async move {
-            let mut last = Err(Absent::Error);
-            for told in telling {
-                last = Ok(told.await?);
-            }
-            last
-        })
+        // Where purges come in it is checked that they can be written.
+        Some(fleet.begin(Bytes::from(purge.encode().ok()?)))
+    }
+
+    /// Applies a purge that another node has made and left a marker of in Redis: the notes and memory of this
+    /// process.
+    ///
+    /// As in `forget`, what is purged of a single URL leaves no note where nothing is left for it to void, so
+    /// that the writes of a whole fleet do not fill the table of each of its nodes.
+    fn hear_marked(&self, purge: &Purge, at: Position) {
+        let shared = &self.shared;
+        let seq = shared.purges.apply(purge, Some(at), self.now());
+        let Scope::Url(url) = &purge.scope else { return };
+        let key = CacheKey::from_parts(url.clone(), Box::default());
+        shared.memory.remove(&key);
+        let keys = shared.snapshot.load().keys_of_url(url);
+        let several = keys.iter().any(|of_url| of_url.several || of_url.key != key);
+        let searched = shared.searches.may_have_had(Group::of_path(&key));
+        // What was read in Redis before the marker stood there is in a flight.
+        if !purge.soft && !several && !searched && !shared.flights.any(key.hash()) {
+            shared.purges.retract(key.url_hash(), seq);
+        }
     }
 }

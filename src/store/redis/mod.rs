@@ -27,7 +27,7 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
 
-pub use self::fleet::{Apply, Coherence, Fleet, Node, Peer, Promise, Receipt, State, Stream};
+pub use self::fleet::{Apply, Coherence, Fleet, Node, Peer, Promise, Receipt, State, Stream, Telling};
 use self::link::{AbortOnDrop, Fault, Link, Phase, ask_all};
 use self::queue::{Notice, Queue, Write, Writer};
 use self::reach::Member;

@@ -99,18 +99,72 @@ impl Coherence {
         self.promise
     }
 
-    /// Whether what was fetched at `born`, or last confirmed by the origin at `confirmed`, has to be
-    /// validated before it is served.
-    pub fn doubts(&self, born: Born, confirmed: Timestamp, (now, mono): (Timestamp, Mono)) -> bool {
+    /// Whether the log is heard: then memory is trusted as it is.
+    pub fn hears(&self, now: Mono) -> bool {
         let heard = self.heard.load(Ordering::Acquire);
-        if heard != 0 && mono.since(Mono::from_nanos(heard)) <= self.promise.bound {
-            return false;
-        }
+        heard != 0 && now.since(Mono::from_nanos(heard)) <= self.promise.bound
+    }
+
+    /// Whether, while it is not, what was fetched at `born`, and last confirmed by the origin at `confirmed`,
+    /// has to be validated before it is served.
+    pub fn doubts(&self, born: Born, confirmed: Timestamp, now: Timestamp) -> bool {
         let Some(limit) = self.promise.when_lost else { return false };
         match born {
             // A clock that was set back must not make it trusted for longer.
             Born::Here(_) => confirmed > now || now.saturating_since(confirmed) > limit,
-            Born::Elsewhere => true,
+            Born::Elsewhere(_) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mono(millis: u64) -> Mono {
+        Mono::from_nanos(millis * 1_000_000)
+    }
+
+    fn coherence(when_lost: Option<u64>) -> Coherence {
+        let when_lost = when_lost.map(Duration::from_millis);
+        Coherence::new(Promise { bound: Duration::from_millis(1_000), when_lost }, mono(1))
+    }
+
+    #[test]
+    fn memory_is_trusted_for_the_bound_after_the_last_complete_answer_was_asked_for() {
+        let coherence = coherence(Some(5_000));
+        assert!(!coherence.hears(mono(1)), "never heard");
+        coherence.heard(mono(100));
+        coherence.heard(mono(50));
+        for (at, hears, state) in [
+            (100, true, State::Ok),
+            (1_100, true, State::Ok),
+            (1_101, false, State::Lagging),
+            (5_100, false, State::Lagging),
+            (5_101, false, State::Lost),
+        ] {
+            assert_eq!((coherence.hears(mono(at)), coherence.state(mono(at))), (hears, state), "at {at}");
+        }
+        assert_eq!(coherence.lag(mono(600)), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn what_the_origin_has_just_confirmed_needs_no_second_word() {
+        let at = Timestamp::from_millis;
+        let (here, elsewhere) = (Born::Here(0), Born::Elsewhere(None));
+        for (when_lost, born, confirmed, doubted) in [
+            (Some(5_000), here, 10_000, false),
+            (Some(5_000), here, 5_000, false),
+            (Some(5_000), here, 4_999, true),
+            (Some(5_000), here, 10_001, true),
+            (Some(5_000), elsewhere, 10_000, true),
+            (Some(0), here, 10_000, false),
+            (Some(0), here, 9_999, true),
+            (None, here, 0, false),
+            (None, elsewhere, 0, false),
+        ] {
+            let doubts = coherence(when_lost).doubts(born, at(confirmed), at(10_000));
+            assert_eq!(doubts, doubted, "{when_lost:?} {born:?} {confirmed}");
         }
     }
 }

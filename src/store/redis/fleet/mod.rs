@@ -18,6 +18,7 @@ mod simulation;
 mod tests;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,8 +60,8 @@ const AT_ONCE: usize = 32;
 /// What this node does about the purges of all.
 pub trait Apply: Send + Sync {
     /// Applies a purge, as it was written. It is number `at` of the log; `stream` says whether it has a marker
-    /// in Redis as well.
-    fn apply(&self, purge: &[u8], stream: Stream, at: Position);
+    /// in Redis as well; it may be this node's `own`.
+    fn apply(&self, purge: &[u8], stream: Stream, at: Position, own: bool);
 
     /// Whatever is older than `at` may have been purged by what can no longer be read: it has to be
     /// validated.
@@ -185,28 +186,10 @@ impl Fleet {
         Some(Self { inner, _following: following })
     }
 
-    /// Tells all nodes of a purge, and applies it here once the log has it; gives where it stands there.
-    ///
-    /// # Errors
-    /// Why it could not be told within a second. Then it has been applied here alone, and is told as soon as
-    /// Redis is there again.
-    ///
-    /// The call itself keeps the purge until it is known to be told: if the future is dropped, even one that
-    /// was never polled, it is told in the background, at once.
-    pub fn tell(
-        &self,
-        stream: Stream,
-        payload: Bytes,
-    ) -> impl Future<Output = Result<Position, Absent>> + Send + use<> {
-        let entry = Entry { n: 0, token: by_chance(), stream, payload };
-        let untold = Untold { inner: Arc::clone(&self.inner), entry, told: false };
-        Box::pin(async move {
-            let mut untold = untold;
-            let added = untold.inner.add(std::slice::from_ref(&untold.entry)).await.map_err(Absent::from)?;
-            let at = added.first().copied().ok_or(Absent::Error)?;
-            untold.told = true;
-            Ok(at)
-        })
+    /// Begins to tell all nodes of a purge.
+    pub fn begin(&self, purge: Bytes) -> Telling {
+        let entry = Entry { n: 0, token: by_chance(), stream: Stream::Named, payload: purge };
+        Telling { inner: Arc::clone(&self.inner), entry, told: false }
     }
 
     /// Which nodes have applied what the log has at `at`; waits for them, `wait` at most.
@@ -291,14 +274,40 @@ impl Fleet {
     }
 }
 
-/// A purge that the log may not have.
-struct Untold {
+/// A purge that the log may not have yet. Dropped, it is told in the background, at once, and as often as it
+/// takes.
+#[must_use = "dropped, it is told in the background"]
+pub struct Telling {
     inner: Arc<Inner>,
     entry: Entry,
     told: bool,
 }
 
-impl Drop for Untold {
+impl fmt::Debug for Telling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Telling(…)")
+    }
+}
+
+impl Telling {
+    /// Redis holds a marker of it: nothing older can be read there.
+    pub fn marked(&mut self) {
+        self.entry.stream = Stream::Marked;
+    }
+
+    /// Tells it; gives where it stands in the log. Within a second.
+    ///
+    /// # Errors
+    /// Why it could not be told. It is told as soon as Redis is there again.
+    pub async fn told(mut self) -> Result<Position, Absent> {
+        let added = self.inner.add(std::slice::from_ref(&self.entry)).await.map_err(Absent::from)?;
+        let at = added.first().copied().ok_or(Absent::Error)?;
+        self.told = true;
+        Ok(at)
+    }
+}
+
+impl Drop for Telling {
     fn drop(&mut self) {
         if !self.told {
             self.inner.keep(self.entry.clone());
@@ -361,7 +370,7 @@ impl Inner {
                 self.apply.distrust(Position { run, n });
             }
             for entry in &heard.apply {
-                self.apply_one(entry, Position { run, n: entry.n });
+                self.apply_one(entry, Position { run, n: entry.n }, false);
             }
             if !heard.renew {
                 self.apply.reached(Position { run, n: follower.question().n });
@@ -372,7 +381,8 @@ impl Inner {
             for entry in heard.again {
                 self.keep(entry);
             }
-            (heard.more || !heard.apply.is_empty(), heard.renew)
+            // Whoever has come further says so at once: somebody may wait for that.
+            (heard.more || follower.question() != question, heard.renew)
         };
         if renew {
             let call = self.log.renew(question.run, by_chance());
@@ -386,17 +396,17 @@ impl Inner {
     fn apply_own(&self, entry: Entry, at: Position) {
         let mut follower = self.follower.lock();
         if follower.takes(&entry, self.clock.mono()) {
-            self.apply_one(&entry, at);
+            self.apply_one(&entry, at, true);
         }
     }
 
-    fn apply_one(&self, entry: &Entry, at: Position) {
+    fn apply_one(&self, entry: &Entry, at: Position, own: bool) {
         self.counters.applied.fetch_add(1, Ordering::Relaxed);
         if entry.payload.is_empty() {
             tracing::error!(target: "larder::fleet", n = at.n, "a purge in the log cannot be read (another secret, or damaged): everything is validated first");
             self.apply.distrust(at);
         } else {
-            self.apply.apply(&entry.payload, entry.stream, at);
+            self.apply.apply(&entry.payload, entry.stream, at, own);
         }
     }
 

@@ -254,7 +254,8 @@ impl World {
         let held = this.held[key].filter(|held| {
             held.born >= this.purged[key]
                 && !held.doubted
-                && !this.coherence.doubts(Born::Here(held.born), held.confirmed, (now, mono))
+                && (this.coherence.hears(mono)
+                    || !this.coherence.doubts(Born::Here(held.born), held.confirmed, now))
         });
         self.served += 1;
         match held {

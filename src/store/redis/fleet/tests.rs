@@ -24,7 +24,7 @@ struct Did {
 struct Recorder(watch::Sender<Did>);
 
 impl Apply for Recorder {
-    fn apply(&self, purge: &[u8], _: Stream, at: Position) {
+    fn apply(&self, purge: &[u8], _: Stream, at: Position, _: bool) {
         let purge = String::from_utf8_lossy(purge).into_owned();
         self.0.send_modify(|did| did.applied.push((purge, at.n)));
     }
@@ -88,7 +88,7 @@ impl One {
     }
 
     async fn tell(&self, purge: &str) -> Result<Position, Absent> {
-        self.fleet.tell(Stream::Named, Bytes::from(purge.to_owned())).await
+        self.fleet.begin(Bytes::from(purge.to_owned())).told().await
     }
 }
 
@@ -159,7 +159,9 @@ async fn what_cannot_be_told_fails_and_is_told_when_redis_is_back() {
     a.tell("x").await.unwrap_err();
     // Not even polled.
     drop(a.tell("dropped"));
-    drop(a.fleet.tell(Stream::Marked, Bytes::from_static(b"never polled")));
+    let mut telling = a.fleet.begin(Bytes::from_static(b"never polled"));
+    telling.marked();
+    drop(telling);
     server.restart_on_same_port();
     let did = b.until_heard("never polled").await;
     for purge in ["x", "never polled"] {
@@ -247,7 +249,11 @@ async fn many_purges_come_in_pages_and_in_order_whatever_their_stream() {
     let a = One::start("a", &cfg).up().await;
     for nth in 0..400_u32 {
         let stream = if nth % 3 == 0 { Stream::Named } else { Stream::Marked };
-        a.fleet.tell(stream, Bytes::from(nth.to_string())).await.unwrap();
+        let mut telling = a.fleet.begin(Bytes::from(nth.to_string()));
+        if stream == Stream::Marked {
+            telling.marked();
+        }
+        telling.told().await.unwrap();
     }
     let b = One::start("b", &cfg).up().await;
     let did = b.until_heard("399").await;
@@ -298,7 +304,9 @@ async fn every_key_of_the_log_expires() {
     let cfg = cfg(server.url());
     let a = One::start("a", &cfg).up().await;
     a.tell("x").await.unwrap();
-    a.fleet.tell(Stream::Marked, Bytes::from_static(b"y")).await.unwrap();
+    let mut telling = a.fleet.begin(Bytes::from_static(b"y"));
+    telling.marked();
+    telling.told().await.unwrap();
     a.until_heard("y").await;
     let ttls: HashMap<String, Reply> =
         server.keys().into_iter().map(|key| (key.clone(), server.command(&["PTTL", &key]))).collect();

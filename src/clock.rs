@@ -54,6 +54,11 @@ impl Mono {
         Self(nanos)
     }
 
+    /// Nanoseconds since the clock was made.
+    pub const fn nanos(self) -> u64 {
+        self.0
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::worker::{NotReloaded, Reloaded, Shared, Worker};
 
-use super::{access, gauges, purge};
+use super::{access, fleet, gauges, purge};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -22,6 +22,7 @@ Larder, admin listener
 
   GET  /stats     requests, hit ratios per route and tier (JSON)
   GET  /metrics   the same and more (Prometheus)
+  GET  /fleet     the nodes that share this Redis, and whether each hears of purges (JSON)
   GET  /livez     alive?
   GET  /readyz    ready for requests? (503 while stopping)
   POST /purge     {\"urls\": […], \"tags\": […], \"prefixes\": [\"/products/*\"], \"routes\": […]} or
@@ -49,10 +50,13 @@ pub(super) async fn answer(worker: &Worker, request: Request<Incoming>) -> Answe
         "/purge" if request.method() == Method::POST => purge::purge(worker, request).await,
         "/reload" if request.method() == Method::POST => reload(worker).await,
         "/purge" | "/reload" => not_allowed("POST"),
-        "/" | "/stats" | "/metrics" | "/livez" | "/readyz" | "/healthz" if !reads => not_allowed("GET, HEAD"),
+        "/" | "/stats" | "/metrics" | "/fleet" | "/livez" | "/readyz" | "/healthz" if !reads => {
+            not_allowed("GET, HEAD")
+        }
         "/" => text(INDEX.to_owned()),
         "/stats" => json_answer(StatusCode::OK, &stats(worker)),
         "/metrics" => metrics(worker),
+        "/fleet" => fleet::nodes(worker).await,
         "/livez" => json_answer(StatusCode::OK, &json!({ "status": "alive" })),
         "/readyz" | "/healthz" => ready(worker),
         _ => error(StatusCode::NOT_FOUND, "no such page; GET / lists what there is"),
@@ -78,10 +82,22 @@ fn ready(worker: &Worker) -> Answer {
     if worker.shared.draining.load(Ordering::Acquire) {
         return json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "stopping" }));
     }
-    let redis = gauges::gather(worker).redis;
-    let down = redis.is_some_and(|redis| !redis.up);
-    let degraded: Vec<&str> = if down { vec!["redis is down: memory only"] } else { vec![] };
-    json_answer(StatusCode::OK, &json!({ "status": "ready", "degraded": degraded }))
+    let gauges = gauges::gather(worker);
+    let mut degraded: Vec<String> = Vec::new();
+    if gauges.redis.is_some_and(|redis| !redis.up) {
+        degraded.push("redis is down: memory only".to_owned());
+    }
+    let coherence = gauges.fleet.map(|fleet| {
+        if fleet.state != "ok" {
+            degraded.push(format!(
+                "purges have not been heard for {:.1} s: what the origin has not confirmed within {} is validated first",
+                fleet.lag.as_secs_f64(),
+                fleet.when_lost.map_or("its lifetime".to_owned(), |limit| format!("{limit:?}")),
+            ));
+        }
+        json!({ "state": fleet.state, "lag_s": fleet.lag.as_secs_f64(), "bound_s": fleet.bound.as_secs_f64() })
+    });
+    json_answer(StatusCode::OK, &json!({ "status": "ready", "degraded": degraded, "coherence": coherence }))
 }
 
 /// Puts another configuration in force. Reading it may block, which is nothing for this thread.

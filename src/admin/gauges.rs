@@ -4,6 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::store::Fleet;
 use crate::telemetry::{self, Gauges, RedisGauges};
 use crate::worker::Worker;
 
@@ -17,6 +18,7 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
         started: shared.started_at,
         memory: shared.memory.gauges(),
         redis,
+        fleet: shared.fleet.get().map(Fleet::gauges),
         coding: shared.press.gauges(),
         upstreams: snapshot.upstreams.iter().flat_map(|upstream| upstream.gauges()).collect(),
         connections: shared.connections.load(Ordering::Relaxed),

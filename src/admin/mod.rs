@@ -5,6 +5,7 @@
 
 mod access;
 mod api;
+mod fleet;
 mod gauges;
 mod purge;
 mod visitors;

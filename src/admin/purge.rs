@@ -19,6 +19,7 @@ use crate::stored::{Prefix, Purge, Scope};
 use crate::worker::{Purged, Snapshot, Worker};
 
 use super::api::{Answer, error, json_answer};
+use super::fleet;
 
 /// Bytes of a request's body: the most names, each of 1 KiB.
 const BODY: usize = 1 << 20;
@@ -135,7 +136,13 @@ async fn carry_out(worker: &Worker, snapshot: &Snapshot, checked: Checked) -> An
             true
         }
     };
-    let (status, receipt) = receipt(worker, &purged, in_time);
+    let (mut status, mut receipt) = receipt(worker, &purged, in_time);
+    let telling = purged.into_iter().flat_map(|purged| purged.fleet).collect();
+    let wait = wait.unwrap_or(snapshot.config.cache.coherence_bound);
+    if let Some((of_fleet, shown)) = fleet::tell(worker, telling, wait).await {
+        receipt.insert("fleet".to_owned(), shown);
+        status = if status == StatusCode::OK { of_fleet } else { status };
+    }
     for Purge { scope, .. } in &purges {
         tracing::info!(scope = scope.kind(), name = name(scope), soft, status = status.as_u16(), "purge");
     }

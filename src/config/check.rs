@@ -207,6 +207,7 @@ fn cache(mut section: Section<'_>) -> Cache {
     let redis_queue = s.size("redis_queue", d.redis_queue, "to write nothing to Redis, leave out `redis`");
     let least = "to write nothing to Redis, leave out `redis`";
     let redis_max_object = s.size("redis_max_object", d.redis_max_object.min(redis_queue), least);
+    let coherence = coherence(s, (d.coherence_bound, d.coherence_when_lost));
     let cache = Cache {
         redis: redis(s),
         redis_secret_file: redis_secret_file(s),
@@ -216,6 +217,9 @@ fn cache(mut section: Section<'_>) -> Cache {
             d.redis_deadline,
             Zero::Refused("leave out `redis` instead"),
         ),
+        coherence_bound: coherence.0,
+        coherence_when_lost: coherence.1,
+        purge_record: s.count("purge_record", d.purge_record, 1024..=1_000_000),
         range_fill: s.size("range_fill", d.range_fill, "write range = \"part\" on the routes instead"),
         lag: s.size("lag", d.lag, "write at least \"64KiB\""),
         lag_timeout: s.duration("lag_timeout", d.lag_timeout, Zero::Fine),
@@ -239,6 +243,29 @@ fn cache(mut section: Section<'_>) -> Cache {
     not_beyond(s, ("redis_max_object", redis_max_object), ("redis_queue", redis_queue));
     section.finish();
     cache
+}
+
+/// How soon a purge reaches every node, and for how long one that cannot hear serves on.
+fn coherence(
+    cache: &mut Section<'_>,
+    (bound, when_lost): (Duration, Option<Duration>),
+) -> (Duration, Option<Duration>) {
+    let Some(mut section) = cache.section("coherence") else { return (bound, when_lost) };
+    let s = &mut section;
+    let bound = s.duration("bound", bound, Zero::Refused("write at least \"100ms\""));
+    let when_lost = match s.measure("when_lost") {
+        Some(text) if text.value == "never" => None,
+        Some(text) => s.reader.duration(&text, "\"10s\", or \"never\"", Zero::Fine).or(when_lost),
+        None => when_lost,
+    };
+    if bound < Duration::from_millis(100)
+        && let Some(span) = s.span_of("bound")
+    {
+        let found = Found::new(span, "less than a question and its answer may take");
+        s.reader.report(found.help("write at least \"100ms\""));
+    }
+    section.finish();
+    (bound, when_lost)
 }
 
 /// `"off"`, or a part such as `"1/1000"`.

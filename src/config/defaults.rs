@@ -56,6 +56,12 @@ impl Default for Cache {
             redis_max_object: MIB,
             // A burst of 16 of the largest; further writes are dropped and counted.
             redis_queue: 16 * MIB,
+            // Nobody waits a second for others to see what was written; asking eight times in it costs nothing.
+            coherence_bound: Duration::from_secs(1),
+            // What a Redis takes to restart or to fail over.
+            coherence_when_lost: Some(Duration::from_secs(10)),
+            // A minute of a thousand writes a second; some 10 MiB in Redis.
+            purge_record: 65_536,
             // Larger ones would push out too much else.
             max_object: 16 * MIB,
             // See `in_flight`.

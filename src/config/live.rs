@@ -74,6 +74,9 @@ impl Cache {
             redis_queue,
             redis_secret_file,
             redis_secrets,
+            coherence_bound,
+            coherence_when_lost,
+            purge_record,
             in_flight,
             variants,
             max_object: _,
@@ -88,6 +91,9 @@ impl Cache {
         let (new_memory, new_in_flight, new_variants) = (&new.memory, &new.in_flight, &new.variants);
         let (new_redis, new_deadline) = (&new.redis, &new.redis_deadline);
         let (new_max_object, new_queue) = (&new.redis_max_object, &new.redis_queue);
+        let (coherence, new_coherence) =
+            ((coherence_bound, coherence_when_lost), (&new.coherence_bound, &new.coherence_when_lost));
+        let new_record = &new.purge_record;
         let (new_file, new_secrets) = (&new.redis_secret_file, &new.redis_secrets);
         // What stands in the file counts as much as where it is.
         let (sealed, new_sealed) = ((redis_secret_file, redis_secrets), (new_file, new_secrets));
@@ -98,6 +104,8 @@ impl Cache {
             "cache.redis_max_object" redis_max_object new_max_object;
             "cache.redis_queue" redis_queue new_queue;
             "cache.redis_secret_file" sealed new_sealed;
+            "cache.coherence" coherence new_coherence;
+            "cache.purge_record" purge_record new_record;
             "cache.in_flight" in_flight new_in_flight;
             "cache.variants" variants new_variants;
         );
@@ -149,7 +157,8 @@ mod tests {
             ),
             (
                 "[cache]\nmemory = \"99MiB\"\nredis = \"redis://h\"\nredis_deadline = \"1s\"\n\
-                 redis_max_object = \"1KiB\"\nredis_queue = \"1MiB\"\nredis_secret_file = \"/s\"\nin_flight = \"99MiB\"\nvariants = 3\n",
+                 redis_max_object = \"1KiB\"\nredis_queue = \"1MiB\"\nredis_secret_file = \"/s\"\n\
+                 coherence = { bound = \"2s\" }\npurge_record = 9999\nin_flight = \"99MiB\"\nvariants = 3\n",
                 &[
                     "cache.memory",
                     "cache.redis",
@@ -157,6 +166,8 @@ mod tests {
                     "cache.redis_max_object",
                     "cache.redis_queue",
                     "cache.redis_secret_file",
+                    "cache.coherence",
+                    "cache.purge_record",
                     "cache.in_flight",
                     "cache.variants",
                 ],

@@ -208,6 +208,13 @@ pub struct Cache {
     pub redis_secrets: Vec<Secret>,
     /// Bytes that may wait to be written to Redis before further writes are dropped, per worker.
     pub redis_queue: u64,
+    /// The longest that a response may be served from memory after another node has purged it.
+    pub coherence_bound: Duration,
+    /// The longest that one is served without the origin's word while purges cannot be heard; `None`: for as
+    /// long as it is fresh.
+    pub coherence_when_lost: Option<Duration>,
+    /// Purges that the log of the fleet holds, of each of its two kinds.
+    pub purge_record: u64,
     /// Bodies larger than this are not stored, bytes.
     pub max_object: u64,
     /// Bytes of bodies that may be on their way into the cache at once, and of gathered requests; beyond it responses are

@@ -146,9 +146,10 @@ impl Filling {
     /// Asks the shared tier; true when that settled it.
     async fn ask_redis(&mut self) -> bool {
         let Some(found) = ask::redis(self).await else { return false };
-        let now = self.fill.worker.now();
+        let worker = &self.fill.worker;
+        let now = (worker.now(), worker.mono());
         let answers = found.cut(&self.fill.asked.facts, &self.fill.asked.headers).is_some();
-        match found.reuse(&self.fill.asked.facts, &self.cache.policy, now) {
+        match worker.reuse(&found, &self.fill.asked.facts, &self.cache.policy, now) {
             Reuse::Fresh(_) if answers => {
                 self.promote(&found);
                 self.tell(Landing::Found(found));

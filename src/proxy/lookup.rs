@@ -94,7 +94,7 @@ fn reuse(
 ) -> Step {
     let now = exchange.worker.now();
     let Some(cache) = exchange.cache() else { return absent(exchange, Miss::Uri, resource) };
-    let verdict = stored.reuse(&exchange.asked.facts, &cache.policy, now);
+    let verdict = exchange.worker.reuse(&stored, &exchange.asked.facts, &cache.policy, (now, began));
     exchange.report.mark(Phase::Memory, began);
     let cut = stored.cut(&exchange.asked.facts, &exchange.asked.headers);
     match (verdict, cut) {
@@ -130,7 +130,7 @@ pub(super) fn refused(because: MustAsk) -> Bypass {
 /// What it is called that the origin has to be asked, and the word for why where it is not plain.
 pub(super) fn asked(because: MustAsk) -> (Miss, Option<Detail>) {
     let miss = match because {
-        MustAsk::Stale | MustAsk::NoCache | MustAsk::Purged => Miss::Stale,
+        MustAsk::Stale | MustAsk::NoCache | MustAsk::Purged | MustAsk::Unheard => Miss::Stale,
         _ => Miss::Request,
     };
     (miss, (because != MustAsk::Stale).then_some(Detail::MustAsk(because)))

@@ -67,6 +67,10 @@ async fn purge(worker: &Worker, snapshot: &Snapshot, asked: &Asked) -> Failure {
         // In a box: else each future of a request would be larger by it.
         let purged = Box::pin(purging).await;
         refused = purged.redis.and_then(Result::err).or(refused);
+        for telling in purged.fleet {
+            // The others apply it within the bound; whoever wants their word asks the admin listener.
+            refused = Box::pin(telling.told()).await.err().or(refused);
+        }
     }
     let redis = refused.map_or("told, or not needed", |why| why.as_str());
     tracing::info!(url = target, client = %asked.client, soft, redis, "purge");
@@ -75,7 +79,7 @@ async fn purge(worker: &Worker, snapshot: &Snapshot, asked: &Asked) -> Failure {
         None => Failure::purged("it is gone"),
         Some(why) => {
             let text = format!(
-                "purged on this node; Redis did not take it ({}), and is told as soon as it is back",
+                "purged on this node only; Redis did not take it ({}), and the others hear of it as soon as it is back",
                 why.as_str()
             );
             Failure::local(StatusCode::SERVICE_UNAVAILABLE, "purge", &text)

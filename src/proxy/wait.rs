@@ -137,8 +137,8 @@ impl Wait {
         let (found, generation) = self.ask_redis().await;
         let Some(stored) = found else { return self.alone_and_listening(why, seat, generation, None) };
         let Some(cache) = self.exchange.cache() else { return self.alone(why) };
-        let now = self.exchange.worker.now();
-        match stored.reuse(&self.exchange.asked.facts, &cache.policy, now) {
+        let now = (self.exchange.worker.now(), self.exchange.mono());
+        match self.exchange.worker.reuse(&stored, &self.exchange.asked.facts, &cache.policy, now) {
             Reuse::Fresh(_) | Reuse::Stale { grace: Some(_), .. } => {
                 let shared = &self.exchange.worker.shared;
                 if seat.is_some() {
@@ -253,9 +253,11 @@ impl Wait {
         let Some(stored) = resource.select(&self.exchange.asked.headers, normalize) else { return false };
         let Some(cache) = self.exchange.cache() else { return false };
         let new = self.stale.as_ref().is_none_or(|stale| !Arc::ptr_eq(stale, stored));
-        new && !shared.purges.is_purged(stored)
-            && self.exchange.is_led_to(&stored.key, &stored.facts)
-            && matches!(stored.reuse(&self.exchange.asked.facts, &cache.policy, now), Reuse::Fresh(_))
+        new && !shared.purges.is_purged(stored) && self.exchange.is_led_to(&stored.key, &stored.facts) && {
+            let now = (now, self.exchange.mono());
+            let verdict = self.exchange.worker.reuse(stored, &self.exchange.asked.facts, &cache.policy, now);
+            matches!(verdict, Reuse::Fresh(_))
+        }
     }
 
     fn note(&mut self, times: FillTimes) {
@@ -458,6 +460,7 @@ impl Wait {
         if !stored.is_for(&self.exchange.asked.headers, self.exchange.normalize()) {
             return Step::Lookup(Box::new(self.exchange));
         }
+        // Whoever fetched it has asked whether it may have been purged.
         let verdict = stored.reuse(&self.exchange.asked.facts, &cache.policy, now);
         match (verdict, grace) {
             (Reuse::Fresh(reusable), _) => self.serve(stored, reusable, fresh, collapsed),

@@ -117,6 +117,8 @@ pub enum MustAsk {
     Authorization,
     /// It has been purged softly, and not been confirmed since.
     Purged,
+    /// It may have been purged by a node that cannot be heard.
+    Unheard,
     /// The client does not accept the coding that it is stored in, and a copy without it may or can
     /// not be made (RFC 9110 §12.5.3).
     Coding,
@@ -134,6 +136,7 @@ impl MustAsk {
             Self::Cookie => "cookie",
             Self::Authorization => "authorization",
             Self::Purged => "soft-purged",
+            Self::Unheard => "purges-unheard",
             Self::Coding => "coding",
         }
     }

@@ -76,12 +76,17 @@ pub fn judge(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy, now: Tim
     Reuse::Stale { grace, because: MustAsk::Stale }
 }
 
-/// The same of one that has been purged softly: whatever is left of its lifetime, the origin has to confirm it
-/// first, and no window of grace (RFC 5861 §3) takes the place of that.
-pub fn judge_purged(req: &RequestFacts, resp: &ResponseFacts, policy: &Policy) -> Reuse {
+/// The same of one that has been purged softly, or may have been: whatever is left of its lifetime, the origin
+/// has to confirm it first, and no window of grace (RFC 5861 §3) takes the place of that.
+pub fn judge_unconfirmed(
+    req: &RequestFacts,
+    resp: &ResponseFacts,
+    policy: &Policy,
+    because: MustAsk,
+) -> Reuse {
     match refusal(req, resp, policy) {
         Some(refused) => Reuse::Refused(refused),
-        None => Reuse::Stale { grace: None, because: MustAsk::Purged },
+        None => Reuse::Stale { grace: None, because },
     }
 }
 
@@ -579,11 +584,16 @@ mod tests {
             ("§5.2.1.4 asked for the origin", "cache-control: no-cache", minute, with_windows(), 1, false),
         ] {
             let (req, resp) = (get(&[said]), response(200, &[fields]));
-            assert_eq!(short(judge_purged(&req, &resp, &policy)), Ask(MustAsk::Purged), "{clause}");
+            assert_eq!(
+                short(judge_unconfirmed(&req, &resp, &policy, MustAsk::Purged)),
+                Ask(MustAsk::Purged),
+                "{clause}"
+            );
             let standing_in = on_error_purged(&req, &resp, &policy, after(secs), OriginFailure::Error);
             assert_eq!(standing_in.is_some(), expected, "{clause}: {said} of {fields} after {secs}");
         }
-        let private = judge_purged(&get(&["authorization: a"]), &response(200, &[minute]), &plain());
+        let (req, resp) = (get(&["authorization: a"]), response(200, &[minute]));
+        let private = judge_unconfirmed(&req, &resp, &plain(), MustAsk::Purged);
         assert_eq!(short(private), Short::Refused(MustAsk::Authorization), "§3.5");
     }
 

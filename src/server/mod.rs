@@ -4,7 +4,7 @@
 //! Must not know: what a request means.
 //!
 //! One OS thread for each worker, each with a runtime of its own and its own `SO_REUSEPORT`
-//! listeners; one control thread for the admin listener.
+//! listeners; one control thread for the admin listener and the fleet's purges.
 
 mod answer;
 mod client;
@@ -24,8 +24,8 @@ mod worker;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ use tokio::sync::{mpsc, watch};
 use crate::clock::Clock;
 use crate::config::{Access, Config};
 use crate::flight::Flights;
-use crate::store::{Memory, Purges, Searches};
+use crate::store::{Coherence, Memory, Promise, Purges, Searches};
 use crate::telemetry::{AccessLog, Form, Heads, Hints, ProxyHeaders};
 use crate::worker::{Doubts, NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot};
 
@@ -113,10 +113,12 @@ pub fn start(
         let (thread, ready) = (thread.clone(), ready.clone());
         threads.push(spawn(format!("larder-{index}"), move || worker::run(thread, index, sockets, ready))?);
     }
-    if let Some(listener) = admin {
+    let address = admin_address.or_else(|| proxy.first().copied());
+    let control = {
         let (thread, ready) = (thread.clone(), ready.clone());
-        threads.push(spawn("larder-admin".to_owned(), move || worker::run_admin(thread, listener, ready))?);
-    }
+        move || worker::run_control(thread, admin, address, ready)
+    };
+    threads.push(spawn("larder-control".to_owned(), control)?);
     drop(ready);
     for _ in 0..threads.len() {
         match started.blocking_recv() {
@@ -138,8 +140,13 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         Access::Json => Some(Form::Json),
     };
     let access = form.map(|form| AccessLog::stdout(form, config.log.access_queue)).transpose()?;
+    let promise =
+        Promise { bound: config.cache.coherence_bound, when_lost: config.cache.coherence_when_lost };
+    let coherence = config.cache.redis.is_some().then(|| Arc::new(Coherence::new(promise, clock.mono())));
     Ok(Arc::new(Shared {
         started: clock.mono(),
+        coherence,
+        fleet: OnceLock::new(),
         memory: Memory::new(&config.cache),
         purges: Arc::new(Purges::new(PURGES)),
         flights: Flights::new(),

@@ -5,7 +5,7 @@
 //! Must not know: what a connection carries.
 
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::admin;
 use crate::store::{Redis, sweep};
 use crate::telemetry::supervise;
 use crate::upstream::Upstream;
-use crate::worker::{Shared, Worker};
+use crate::worker::{Shared, Worker, join_fleet};
 
 use super::Thread;
 use super::door::{self, Door};
@@ -36,10 +36,6 @@ pub(super) fn run(thread: Thread, index: usize, sockets: Vec<StdListener>, ready
         let shared = Arc::clone(&thread.shared);
         tokio::spawn(supervise("upstreams", move || maintain(Arc::clone(&shared), index)));
         let config = &thread.shared.snapshot.load_full().config;
-        // The control thread's, where there is one.
-        if index == 0 && config.admin.is_none() {
-            spawn_sweep(&thread.shared);
-        }
         let places = config.listen.clone();
         for (socket, place) in sockets.into_iter().zip(places) {
             let door = Door { listener: TcpListener::from_std(socket)?, introduced: place.proxy_protocol };
@@ -56,19 +52,31 @@ pub(super) fn run(thread: Thread, index: usize, sockets: Vec<StdListener>, ready
     });
 }
 
-/// Runs the control thread to its end: the admin listener stays open until everything is drained.
-pub(super) fn run_admin(thread: Thread, socket: StdListener, ready: Ready) {
+/// Runs the control thread to its end: the admin listener stays open until everything is drained, and until
+/// then the node hears of purges, and frees what they void. `address` is what the fleet is told of where it is.
+pub(super) fn run_control(
+    thread: Thread,
+    admin: Option<StdListener>,
+    address: Option<SocketAddr>,
+    ready: Ready,
+) {
     let index = thread.shared.snapshot.load().config.workers;
     run_on_own_runtime(&ready.clone(), async move {
         let worker = worker(&thread, index).await;
-        let listener = TcpListener::from_std(socket)?;
-        let serving = Arc::clone(&worker);
+        join_fleet(&worker, address);
         spawn_sweep(&thread.shared);
-        tokio::spawn(async move {
-            supervise("admin listener", || admin::serve(Arc::clone(&serving), &listener)).await;
-        });
+        if let Some(socket) = admin {
+            let listener = TcpListener::from_std(socket)?;
+            let serving = Arc::clone(&worker);
+            tokio::spawn(async move {
+                supervise("admin listener", || admin::serve(Arc::clone(&serving), &listener)).await;
+            });
+        }
         let _start_has_given_up = ready.send(Ok(()));
         drained(&thread).await;
+        if let Some(fleet) = worker.shared.fleet.get() {
+            fleet.leave().await;
+        }
         if let Some(redis) = &worker.redis {
             redis.flush(LAST_WRITES).await;
         }

@@ -17,7 +17,10 @@ mod sweep;
 pub use in_flight::{InFlight, Passing, Reserved, STREAMING};
 pub use memory::{Class, Marked, Memory, Resource};
 pub use purge::{PURGES, Purges};
-pub use redis::{Absent, Answer, Generation, Reach, Redis};
+pub use redis::{
+    Absent, Answer, Apply, Coherence, Fleet, Generation, Node, Peer, Promise, Reach, Receipt, Redis, State,
+    Stream, Telling,
+};
 pub use searches::Searches;
 pub use sweep::sweep;
 
@@ -43,6 +46,9 @@ mod samples {
             redis_queue: 8 << 20,
             redis_secret_file: None,
             redis_secrets: Vec::new(),
+            coherence_bound: Duration::from_secs(1),
+            coherence_when_lost: Some(Duration::from_secs(10)),
+            purge_record: 65_536,
             max_object: 16 << 20,
             in_flight: 64 << 20,
             range_fill: 1 << 20,

@@ -14,8 +14,8 @@ use super::{CacheKey, Content, Copies, Standing};
 use crate::apart;
 use crate::clock::Timestamp;
 use crate::rules::{
-    self, Normalize, OriginFailure, Policy, RequestFacts, ResponseFacts, Reusable, Reuse, SelectingFields,
-    Storable, stored_fields,
+    self, MustAsk, Normalize, OriginFailure, Policy, RequestFacts, ResponseFacts, Reusable, Reuse,
+    SelectingFields, Storable, stored_fields,
 };
 
 /// A response as it is kept, in either tier.
@@ -93,9 +93,14 @@ impl StoredResponse {
     /// has to be confirmed first.
     pub fn reuse(&self, req: &RequestFacts, policy: &Policy, now: Timestamp) -> Reuse {
         match self.standing.is_soft() {
-            true => rules::reuse::judge_purged(req, &self.facts, policy),
+            true => self.reuse_unconfirmed(req, policy, MustAsk::Purged),
             false => rules::reuse::judge(req, &self.facts, policy, now),
         }
+    }
+
+    /// Whether it answers this request once the origin has confirmed it, which has to be asked for this reason.
+    pub fn reuse_unconfirmed(&self, req: &RequestFacts, policy: &Policy, because: MustAsk) -> Reuse {
+        rules::reuse::judge_unconfirmed(req, &self.facts, policy, because)
     }
 
     /// Whether it may answer because the origin failed (RFC 5861 §4) in this way.

@@ -53,7 +53,7 @@ pub enum Scope {
 }
 
 /// Where in a fleet's log something stands, or up to where a node has read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Position {
     /// The random id of the log: numbers of one say nothing of another's.
     pub run: u64,

@@ -11,7 +11,8 @@ use std::fmt::{Display, Write};
 use super::cuts::Cut;
 use super::families::{self as f, Family};
 use super::gauges::{
-    BREAKER_STATES, CodingGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged,
+    BREAKER_STATES, CodingGauges, FLEET_STATES, FleetGauges, Gauges, MemoryGauges, RedisGauges,
+    UpstreamGauges, merged,
 };
 use super::heads::HeadRefused;
 use super::histogram::Histogram;
@@ -32,6 +33,9 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> String {
     coding(&mut page, &gauges.coding);
     if let Some(redis) = &gauges.redis {
         self::redis(&mut page, redis);
+    }
+    if let Some(fleet) = &gauges.fleet {
+        self::fleet(&mut page, fleet);
     }
     upstreams(&mut page, &merged(&gauges.upstreams));
     page.one(&f::ACCESS_DROPPED, gauges.access_dropped);
@@ -158,6 +162,22 @@ fn redis(page: &mut Page, redis: &RedisGauges) {
     page.one(&f::REDIS_WRITE_ERRORS, redis.write_errors);
     page.one(&f::REDIS_DROPPED, redis.dropped_writes);
     page.one(&f::REDIS_QUEUE, redis.queue_bytes);
+}
+
+fn fleet(page: &mut Page, fleet: &FleetGauges) {
+    let mut state = page.family(&f::FLEET_STATE);
+    for known in FLEET_STATES {
+        state.put(&[("state", known)], u8::from(known == fleet.state));
+    }
+    page.one(&f::FLEET_LAG, fleet.lag.as_secs_f64());
+    page.one(&f::FLEET_BOUND, fleet.bound.as_secs_f64());
+    page.one(&f::FLEET_POSITION, fleet.position);
+    page.one(&f::FLEET_APPLIED, fleet.applied);
+    page.one(&f::FLEET_TOLD, fleet.told);
+    page.one(&f::FLEET_UNTOLD, fleet.untold);
+    page.one(&f::FLEET_LOST, fleet.lost);
+    page.one(&f::FLEET_RESUMED, fleet.resumed);
+    page.one(&f::FLEET_HORIZONS, fleet.horizons);
 }
 
 fn upstreams(page: &mut Page, upstreams: &[UpstreamGauges]) {
@@ -315,6 +335,7 @@ mod tests {
             uptime: Duration::from_millis(12_500),
             started: Timestamp::from_millis(1_709_210_096_789),
             memory: MemoryGauges { entries: 2, lookups: 10, hits: 4, ..MemoryGauges::default() },
+            fleet: Some(FleetGauges { state: "ok", ..FleetGauges::default() }),
             redis: Some(RedisGauges { up: true, breaker: "closed", gets: 6, ..RedisGauges::default() }),
             upstreams: vec![upstream("http://a:1"), upstream("http://b:1"), upstream("http://a:1")],
             coding: CodingGauges { encoded: 3, ..CodingGauges::default() },

@@ -144,6 +144,26 @@ families! {
         "Writes to Redis that were dropped: for a full queue, or purged since they were fetched.";
     REDIS_QUEUE: Gauge "larder_redis_queue_bytes"
         "Bytes that wait to be written to Redis.";
+    FLEET_STATE: Gauge "larder_fleet_state"
+        "1 for how it stands between this node and the fleet's purges: ok, lagging or lost.";
+    FLEET_LAG: Gauge "larder_fleet_lag_seconds"
+        "How long ago this node's knowledge of purges was complete.";
+    FLEET_BOUND: Gauge "larder_fleet_bound_seconds"
+        "The longest lag at which memory is trusted (cache.coherence).";
+    FLEET_POSITION: Gauge "larder_fleet_position"
+        "The number of the latest purge that this node knows.";
+    FLEET_APPLIED: Counter "larder_fleet_purges_applied_total"
+        "Purges applied, of this node and of others.";
+    FLEET_TOLD: Counter "larder_fleet_purges_told_total"
+        "Purges told to the other nodes.";
+    FLEET_UNTOLD: Gauge "larder_fleet_purges_waiting"
+        "Purges that wait for Redis to be told to the other nodes.";
+    FLEET_LOST: Counter "larder_fleet_purges_lost_total"
+        "Purges that the other nodes will not hear of, since too many waited.";
+    FLEET_RESUMED: Counter "larder_fleet_log_resumed_total"
+        "Times Redis had lost the log of purges, or was set back.";
+    FLEET_HORIZONS: Counter "larder_fleet_horizons_total"
+        "Times this node had missed more purges than the log holds, and trusted nothing older.";
     UPSTREAM_CONNECTIONS: Gauge "larder_upstream_connections"
         "Open connections to a server by state, idle or busy.";
     UPSTREAM_WAITING: Gauge "larder_upstream_waiting_requests"

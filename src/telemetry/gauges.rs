@@ -24,6 +24,8 @@ pub struct Gauges {
     pub memory: MemoryGauges,
     /// The Redis tier; `None` where none is configured.
     pub redis: Option<RedisGauges>,
+    /// This node's part in the fleet, where a Redis is configured.
+    pub fleet: Option<FleetGauges>,
     /// Bodies encoded and decoded.
     pub coding: CodingGauges,
     /// Each server of each upstream.
@@ -135,6 +137,38 @@ pub struct RedisGauges {
     /// Bytes that wait to be written.
     pub queue_bytes: u64,
 }
+
+/// A node's part in the fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FleetGauges {
+    /// The node's name.
+    pub node: String,
+    /// Whether purges are heard: `ok`, `lagging` or `lost`.
+    pub state: &'static str,
+    /// How long ago what is known of purges was complete.
+    pub lag: Duration,
+    /// The longest lag at which memory is trusted.
+    pub bound: Duration,
+    /// Beyond it, how old the origin's word for a response may be; `None`: as old as it likes.
+    pub when_lost: Option<Duration>,
+    /// The number of the latest purge that is known.
+    pub position: u64,
+    /// Purges applied, of this node and of others.
+    pub applied: u64,
+    /// Purges told to the others.
+    pub told: u64,
+    /// Purges that wait to be told.
+    pub untold: u64,
+    /// Purges that will not be told: too many waited.
+    pub lost: u64,
+    /// Times the log was found to be another: Redis had lost it, or was set back.
+    pub resumed: u64,
+    /// Times purges were missed that could no longer be read.
+    pub horizons: u64,
+}
+
+/// The states of a node towards the log of purges, from well to ill.
+pub(super) const FLEET_STATES: [&str; 3] = ["ok", "lagging", "lost"];
 
 impl RedisGauges {
     /// Several workers' tiers as one: up where all are, the breaker of the worst, all else summed.

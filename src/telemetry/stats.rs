@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::gauges::{CodingGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged};
+use super::gauges::{CodingGauges, FleetGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged};
 use super::metrics::{RouteCounts, Snapshot};
 use super::outcome::{Kind, Tier};
 use crate::stored::Damaged;
@@ -55,6 +55,7 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> Value {
         "access_log_dropped": gauges.access_dropped,
         "routes": snapshot.routes.iter().map(|(name, c)| ((*name).to_owned(), route(c))).collect::<Map<_, _>>(),
         "tiers": { "memory": memory(&gauges.memory), "redis": gauges.redis.as_ref().map(redis) },
+        "fleet": gauges.fleet.as_ref().map(fleet),
         "coding": coding(&gauges.coding),
         "upstreams": upstreams(&merged(&gauges.upstreams)),
     })
@@ -114,6 +115,23 @@ fn coding(coding: &CodingGauges) -> Value {
 fn damaged_by(redis: &RedisGauges) -> Value {
     let some = |why: Damaged| redis.damaged.get(why.index()).filter(|count| **count > 0);
     Damaged::ALL.into_iter().filter_map(|why| Some((why.as_str(), *some(why)?))).collect()
+}
+
+fn fleet(fleet: &FleetGauges) -> Value {
+    json!({
+        "node": fleet.node,
+        "coherence": fleet.state,
+        "lag_s": fleet.lag.as_secs_f64(),
+        "bound_s": fleet.bound.as_secs_f64(),
+        "when_lost_s": fleet.when_lost.map(|limit| limit.as_secs_f64()),
+        "position": fleet.position,
+        "purges_applied": fleet.applied,
+        "purges_told": fleet.told,
+        "purges_waiting": fleet.untold,
+        "purges_lost": fleet.lost,
+        "log_resumed": fleet.resumed,
+        "horizons": fleet.horizons,
+    })
 }
 
 fn redis(redis: &RedisGauges) -> Value {

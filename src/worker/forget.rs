@@ -36,8 +36,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::fields::groups::Groups;
-use crate::store::{Absent, Generation};
-use crate::stored::{CacheKey, Group};
+use crate::store::{Absent, Generation, Telling};
+use crate::stored::{CacheKey, Group, Purge, Scope};
 
 use super::{KeyOfUrl, Snapshot, Worker};
 
@@ -53,6 +53,8 @@ pub struct Forgotten {
     pub seq: u64,
     /// The number of the latest purge of the same before it; 0 where none is remembered.
     pub before: u64,
+    /// What the other nodes are to be told: dropped, that happens in the background.
+    pub(super) fleet: Vec<Telling>,
 }
 
 impl Worker {
@@ -60,8 +62,19 @@ impl Worker {
     /// where that is not an absolute `http` URL. Lasts as long as Redis may take for an answer.
     ///
     /// The call itself makes void what memory holds; the future only waits for the rest. If that is
-    /// dropped, even one that was never polled, the note stays and Redis is told in the background.
+    /// dropped, even one that was never polled, the note stays and Redis is told in the background. So are the
+    /// other nodes, for which it does not wait.
     pub fn forget(
+        &self,
+        snapshot: &Snapshot,
+        url: &str,
+    ) -> Option<impl Future<Output = Forgotten> + use<'_>> {
+        let forgetting = self.forget_for_all(snapshot, url)?;
+        Some(async move { Forgotten { fleet: Vec::new(), ..forgetting.await } })
+    }
+
+    /// The same, with what the other nodes are to be told once Redis was.
+    pub(super) fn forget_for_all(
         &self,
         snapshot: &Snapshot,
         url: &str,
@@ -72,7 +85,8 @@ impl Worker {
         Some(async move {
             let mut forgotten = first.await;
             for other in others {
-                let other = other.await;
+                let mut other = other.await;
+                forgotten.fleet.append(&mut other.fleet);
                 if let Some(Err(failed)) = other.redis {
                     forgotten.redis = Some(Err(failed));
                 }
@@ -86,13 +100,17 @@ impl Worker {
     /// The notes stay: who is in a group cannot be told.
     pub fn forget_groups(&self, key: &CacheKey, groups: &Groups) -> impl Future<Output = ()> + use<'_> {
         let (groups, now): (Arc<[Group]>, _) = (Group::of(key, groups.iter()).collect(), self.now());
+        let mut fleet: Vec<Telling> = Vec::new();
         for group in groups.iter() {
+            fleet.extend(self.telling(&Purge { scope: Scope::Group(*group), soft: false }));
             self.shared.purges.purge_group(*group, now);
         }
         let telling = self.redis.as_ref().map(|redis| redis.purge_groups(groups, now));
         async move {
-            if let Some(telling) = telling {
-                let _queued_if_it_failed = telling.await;
+            if let Some(telling) = telling
+                && telling.await.is_ok()
+            {
+                fleet.iter_mut().for_each(Telling::marked);
             }
         }
     }
@@ -101,6 +119,11 @@ impl Worker {
     fn forget_key(&self, of_url: KeyOfUrl) -> impl Future<Output = Forgotten> + use<'_> {
         let KeyOfUrl { key, several, searched } = of_url;
         let (purges, now) = (&self.shared.purges, self.now());
+        let scopes =
+            [searched.then(|| Scope::Path(Group::of_path(&key))), Some(Scope::Url(key.url().into()))];
+        let scopes = scopes.into_iter().flatten();
+        let mut fleet: Vec<Telling> =
+            scopes.filter_map(|scope| self.telling(&Purge { scope, soft: false })).collect();
         // First, so that what is kept as of the URL's own purge need not fear it.
         let path = searched.then(|| Group::of_path(&key)).map(|path| (path, purges.purge_path(path, now)));
         let (seq, before) = purges.purge_after(key.url_hash(), now);
@@ -119,6 +142,9 @@ impl Worker {
             }
             self.shared.memory.remove(&key);
             let told = redis.is_none_or(|told| told.is_ok());
+            if told {
+                fleet.iter_mut().for_each(Telling::marked);
+            }
             let searched = path.is_some_and(|(path, _)| self.shared.searches.may_have_had(path));
             if told && !several && !searched && !self.shared.flights.any(key.hash()) {
                 purges.retract(key.url_hash(), seq);
@@ -128,7 +154,7 @@ impl Worker {
             if let Some((path, seq)) = path.filter(|_| told && !searched) {
                 purges.retract_path(path, seq);
             }
-            Forgotten { key, redis, seq, before }
+            Forgotten { key, redis, seq, before, fleet }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod asked;
 mod doubts;
+mod fleet;
 mod forget;
 mod landing;
 mod press;
@@ -13,8 +14,8 @@ mod reload;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use http::{Method, Uri};
@@ -26,13 +27,14 @@ use crate::flight::Flights;
 use crate::interim;
 use crate::rate::{Holds, Table};
 use crate::rules::Methods;
-use crate::store::{Memory, Purges, Reach, Redis, Searches};
+use crate::store::{Coherence, Fleet, Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy, StoredResponse};
 use crate::telemetry::{AccessLog, Cuts, Heads, Hints, Metrics, ProxyHeaders, Shard, Tunnels};
 use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
 pub use doubts::Doubts;
+pub use fleet::join as join_fleet;
 pub use forget::Forgotten;
 pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Looked, Own, OwnerLanding};
 pub use press::{Press, worthwhile};
@@ -96,6 +98,10 @@ pub struct Shared {
     pub tiers: Mutex<Vec<Redis>>,
     /// Where bodies are encoded and decoded.
     pub press: Press,
+    /// How far memory may be trusted, where nodes share a Redis.
+    pub coherence: Option<Arc<Coherence>>,
+    /// This node's part in the fleet, once it has begun to take it.
+    pub fleet: OnceLock<Fleet>,
     /// What the log was last told of the shared tier.
     pub reach: Arc<Reach>,
     /// Keys that are not trusted for a while.

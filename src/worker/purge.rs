@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::store::Absent;
+use crate::store::{Absent, Telling};
 use crate::stored::{Group, Purge, Scope};
 
 use super::{Forgotten, Snapshot, Worker};
@@ -16,9 +16,9 @@ use super::{Forgotten, Snapshot, Worker};
 /// A purge that has been made here.
 #[derive(Debug)]
 pub struct Purged {
-    /// What a fleet is to be told: of a URL one for each of its keys, and its path where responses may be stored
-    /// under a rule for that.
-    pub told: Vec<Purge>,
+    /// What the other nodes are to be told: of a URL one for each of its keys, and its path where responses may
+    /// be stored under a rule for that. Dropped, they are told in the background; none where there is no fleet.
+    pub fleet: Vec<Telling>,
     /// How Redis took it, where it had to be told; what failed is tried again in the background.
     pub redis: Option<Result<(), Absent>>,
     /// The latest number that it has in this process.
@@ -56,7 +56,8 @@ impl Worker {
                     return Err(NotAUrl);
                 }
                 if !purge.soft {
-                    forgetting = self.forget(snapshot, url).map(|forgetting| Box::pin(forgetting) as _);
+                    forgetting =
+                        self.forget_for_all(snapshot, url).map(|forgetting| Box::pin(forgetting) as _);
                 }
             }
             _ => told.push(purge.clone()),
@@ -68,25 +69,31 @@ impl Worker {
             _ => (None, None),
         };
         let now = self.now();
+        let mut fleet: Vec<Telling> = Vec::new();
         if forgetting.is_none() {
             told.iter().for_each(|purge| {
+                fleet.extend(self.telling(purge));
                 self.shared.purges.apply(purge, None, now);
             });
         }
         let seq = self.shared.purges.seq();
         let groups = redis.zip(groups).map(|(redis, groups)| redis.purge_groups(groups, now));
         let path = redis.zip(path).map(|(redis, path)| redis.purge_path(path, now));
+        let by_url = forgetting.is_some();
         Ok(async move {
-            let mut purged = Purged { told, redis: None, seq };
+            let mut purged = Purged { fleet, redis: None, seq };
             if let Some(forgetting) = forgetting {
-                let Forgotten { redis, seq, .. } = forgetting.await;
-                purged = Purged { redis: redis.map(|told| told.map(drop)), seq, ..purged };
+                let Forgotten { redis, seq, fleet, .. } = forgetting.await;
+                purged = Purged { redis: redis.map(|told| told.map(drop)), seq, fleet };
             }
             if let Some(groups) = groups {
                 purged.redis = Some(groups.await);
             }
             if let Some(path) = path {
                 purged.redis = Some(path.await);
+            }
+            if purged.redis == Some(Ok(())) && !by_url {
+                purged.fleet.iter_mut().for_each(Telling::marked);
             }
             purged
         })

@@ -1,8 +1,8 @@
 //! Forgetting, against real tiers.
 
 use std::pin::pin;
-use std::sync::Barrier;
 use std::sync::atomic::Ordering;
+use std::sync::{Barrier, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
     let (purges, reach) = (Arc::new(Purges::new(crate::store::PURGES)), Arc::default());
     let redis = Redis::start(&config.cache, clock.clone(), Arc::clone(&purges), &reach).await;
     let shared = Shared {
+        coherence: None,
+        fleet: OnceLock::new(),
         memory: Memory::new(&config.cache),
         purges,
         flights: Flights::new(),

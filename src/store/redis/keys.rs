@@ -112,6 +112,11 @@ pub(super) fn rule(seal: &Seal, path: Group) -> String {
     format!("larder:4:{{{origin:032x}}}:R:{name:032x}")
 }
 
+/// What the keys of the log of purges begin with.
+pub(super) fn fleet_prefix() -> String {
+    "larder:3:".to_owned()
+}
+
 /// A generation that never was before: 0 stands for "never purged".
 pub(super) fn new_generation() -> u64 {
     // Each `RandomState` is keyed anew.

@@ -6,6 +6,7 @@
 //! own, with two connections: one for lookups, one for the writes behind.
 //! Must not know: the memory tier, freshness, or what is done with a response.
 
+mod fleet;
 mod keys;
 mod link;
 mod queue;
@@ -26,6 +27,7 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
 
+pub use self::fleet::{Apply, Coherence, Fleet, Node, Peer, Promise, Receipt, State, Stream, Telling};
 use self::link::{AbortOnDrop, Fault, Link, Phase, ask_all};
 use self::queue::{Notice, Queue, Write, Writer};
 use self::reach::Member;

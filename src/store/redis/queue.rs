@@ -378,7 +378,7 @@ impl Writer {
 }
 
 /// 24 bytes that nobody can foresee; `None` where the system has none.
-fn chance() -> Option<Nonce> {
+pub(super) fn chance() -> Option<Nonce> {
     let mut nonce = Nonce::default();
     getrandom::fill(&mut nonce).ok()?;
     Some(nonce)

@@ -1,0 +1,485 @@
+//! The nodes that share one Redis, as one cache: a purge reaches the memory of each.
+//!
+//! Knows how purges are told to the others and heard from them, how far this node may trust its memory
+//! meanwhile, and which nodes there are. The log of purges in Redis (`log`) is the only word between nodes:
+//! each asks it several times in `coherence.bound` on a connection of its own, and one answer is at once the
+//! news, the heartbeat, and its acknowledgement of all before.
+//!
+//! What could not be told is kept and told as soon as Redis is there again, and whoever asked for it is
+//! told so. Nothing here fails a request.
+//! Must not know: what a purge does here (`Apply`), or who asks for one.
+
+mod coherence;
+mod follower;
+mod log;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+#[cfg(test)]
+use self::follower::{Dropped, Told};
+use self::follower::{Entry, Follower, Question};
+use self::log::Log;
+use super::Absent;
+use super::link::{AbortOnDrop, Fault, Link, Phase, ask, ask_all};
+use super::reach::{Member, Reach};
+use crate::clock::{Clock, Mono};
+use crate::config;
+use crate::stored::{Position, Seal};
+use crate::telemetry::{FleetGauges, supervise};
+
+pub use self::coherence::{Coherence, Promise, State};
+pub use self::log::Stream;
+
+/// The longest that one question may take.
+const ASK: Duration = Duration::from_secs(1);
+/// Questions in one `coherence.bound`, and the longest and the shortest between two.
+const IN_BOUND: u32 = 8;
+const BETWEEN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// Between two looks whether all nodes have heard.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+/// A node that has said nothing for so long is not waited for.
+const SILENT: Duration = Duration::from_secs(5);
+/// Purges that may wait for Redis to come back.
+const UNTOLD: usize = 1024;
+/// Of these, told in one question.
+const AT_ONCE: usize = 32;
+
+/// What this node does about the purges of all.
+pub trait Apply: Send + Sync {
+    /// Applies a purge, as it was written. It is number `at` of the log; `stream` says whether it has a marker
+    /// in Redis as well; it may be this node's `own`.
+    fn apply(&self, purge: &[u8], stream: Stream, at: Position, own: bool);
+
+    /// Whatever is older than `at` may have been purged by what can no longer be read: it has to be
+    /// validated.
+    fn distrust(&self, at: Position);
+
+    /// All purges up to `at` are applied.
+    fn reached(&self, at: Position);
+}
+
+/// This node's part in the fleet.
+pub struct Fleet {
+    inner: Arc<Inner>,
+    _following: AbortOnDrop<()>,
+}
+
+struct Inner {
+    link: Link,
+    log: Log,
+    clock: Clock,
+    node: Node,
+    record: u64,
+    coherence: Arc<Coherence>,
+    /// Held while purges are applied, so that whoever tells of one and whoever hears of it do not both.
+    follower: Mutex<Follower>,
+    apply: Box<dyn Apply>,
+    untold: Mutex<VecDeque<Entry>>,
+    /// There is something to be told, or to be heard.
+    news: Notify,
+    counters: Counters,
+}
+
+/// How this node names itself.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Unlike any other's, without spaces.
+    pub name: String,
+    /// Where its admin listener or, without one, its first listener is.
+    pub address: String,
+    /// When it started, in seconds since the Unix epoch.
+    pub started: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    applied: AtomicU64,
+    told: AtomicU64,
+    lost: AtomicU64,
+    resumed: AtomicU64,
+    horizons: AtomicU64,
+}
+
+/// Which nodes have applied a purge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Those that have, and within which time of the question that was found.
+    pub acknowledged: Vec<(Peer, Duration)>,
+    /// Those that have not within the wait.
+    pub missing: Vec<Peer>,
+}
+
+/// A node as the others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Its version.
+    pub version: String,
+    /// When it started, in seconds since the Unix epoch.
+    pub started: u64,
+    /// How long ago it was last heard of.
+    pub silent: Duration,
+    /// How it stands between it and the log, in its own words.
+    pub state: String,
+    /// What it has applied.
+    pub at: Position,
+}
+
+impl Fleet {
+    /// Starts to follow, on the current runtime. `None` where no Redis is configured.
+    ///
+    /// # Errors
+    /// Redis's URL cannot be used at all.
+    pub fn start(
+        cfg: &config::Cache,
+        clock: Clock,
+        node: Node,
+        coherence: Arc<Coherence>,
+        reach: &Arc<Reach>,
+        apply: Box<dyn Apply>,
+    ) -> Option<Self> {
+        let url = cfg.redis.as_deref()?;
+        let member = Member::join(reach);
+        let link = match Link::start("fleet", url, ASK, log::LONGEST, member) {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::error!(target: "larder::fleet", %error, "cache.redis cannot be used: this node hears of no purges");
+                return None;
+            }
+        };
+        let seal = Seal::new(&cfg.redis_secrets);
+        let inner = Arc::new(Inner {
+            link,
+            log: Log::new(&super::keys::fleet_prefix(), seal),
+            clock,
+            node,
+            record: cfg.purge_record,
+            coherence,
+            follower: Mutex::default(),
+            apply,
+            untold: Mutex::default(),
+            news: Notify::new(),
+            counters: Counters::default(),
+        });
+        let followed = Arc::clone(&inner);
+        let run = move || {
+            let inner = Arc::clone(&followed);
+            async move { inner.follow().await }
+        };
+        let following = AbortOnDrop(tokio::spawn(supervise("fleet", run)));
+        Some(Self { inner, _following: following })
+    }
+
+    /// Begins to tell all nodes of a purge.
+    pub fn begin(&self, purge: Bytes) -> Telling {
+        let entry = Entry { n: 0, token: by_chance(), stream: Stream::Named, payload: purge };
+        Telling { inner: Arc::clone(&self.inner), entry, told: false }
+    }
+
+    /// Which nodes have applied what the log has at `at`; waits for them, `wait` at most.
+    ///
+    /// # Errors
+    /// Nobody can say which nodes there are.
+    pub async fn receipt(&self, at: Position, wait: Duration) -> Result<Receipt, Absent> {
+        let began = self.inner.clock.mono();
+        // This node's own word need not wait for its next question.
+        self.inner.news.notify_one();
+        let mut receipt = Receipt::default();
+        loop {
+            let nodes = self.nodes().await?;
+            let waited = self.inner.clock.mono().since(began);
+            receipt.missing.clear();
+            for node in nodes {
+                if receipt.acknowledged.iter().any(|(known, _)| known.name == node.name) {
+                    continue;
+                }
+                if node.at.run == at.run && node.at.n >= at.n {
+                    receipt.acknowledged.push((node, waited));
+                } else {
+                    receipt.missing.push(node);
+                }
+            }
+            let awaited = receipt.missing.iter().any(|node| node.silent <= SILENT);
+            if !awaited || waited >= wait {
+                return Ok(receipt);
+            }
+            tokio::time::sleep(LOOK_AGAIN.min(wait.saturating_sub(waited))).await;
+        }
+    }
+
+    /// All nodes that have been heard of within the last minute, this one among them, by name.
+    ///
+    /// # Errors
+    /// Redis has not said.
+    pub async fn nodes(&self) -> Result<Vec<Peer>, Absent> {
+        let call = self.inner.log.nodes(by_chance());
+        let answer = self
+            .inner
+            .link
+            .with(ASK, |mut connection| async move { log::nodes(ask(&mut connection, call).await?) });
+        let mut nodes: Vec<Peer> =
+            answer.await.map_err(Absent::from)?.into_iter().filter_map(Peer::read).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(nodes)
+    }
+
+    /// This node's name.
+    pub fn name(&self) -> &str {
+        &self.inner.node.name
+    }
+
+    /// Strikes this node off, so that nobody waits for it any more. Within a second.
+    pub async fn leave(&self) {
+        let call = self.inner.log.leave(by_chance(), &self.inner.node.name);
+        let told =
+            self.inner.link.with(ASK, |mut connection| async move { ask(&mut connection, call).await });
+        // Without it, the others strike it off after a minute.
+        let _struck_off = told.await;
+    }
+
+    /// Figures.
+    pub fn gauges(&self) -> FleetGauges {
+        let (inner, count) = (&self.inner, |counter: &AtomicU64| counter.load(Ordering::Relaxed));
+        let (now, promise) = (inner.clock.mono(), inner.coherence.promise());
+        FleetGauges {
+            node: inner.node.name.clone(),
+            state: inner.coherence.state(now).as_str(),
+            lag: inner.coherence.lag(now),
+            bound: promise.bound,
+            when_lost: promise.when_lost,
+            position: inner.follower.lock().question().n,
+            applied: count(&inner.counters.applied),
+            told: count(&inner.counters.told),
+            untold: inner.untold.lock().len() as u64,
+            lost: count(&inner.counters.lost),
+            resumed: count(&inner.counters.resumed),
+            horizons: count(&inner.counters.horizons),
+        }
+    }
+}
+
+/// A purge that the log may not have yet. Dropped, it is told in the background, at once, and as often as it
+/// takes.
+#[must_use = "dropped, it is told in the background"]
+pub struct Telling {
+    inner: Arc<Inner>,
+    entry: Entry,
+    told: bool,
+}
+
+impl fmt::Debug for Telling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Telling(…)")
+    }
+}
+
+impl Telling {
+    /// Redis holds a marker of it: nothing older can be read there.
+    pub fn marked(&mut self) {
+        self.entry.stream = Stream::Marked;
+    }
+
+    /// Tells it; gives where it stands in the log. Within a second.
+    ///
+    /// # Errors
+    /// Why it could not be told. It is told as soon as Redis is there again.
+    pub async fn told(mut self) -> Result<Position, Absent> {
+        let added = self.inner.add(std::slice::from_ref(&self.entry)).await.map_err(Absent::from)?;
+        let at = added.first().copied().ok_or(Absent::Error)?;
+        self.told = true;
+        Ok(at)
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if !self.told {
+            self.inner.keep(self.entry.clone());
+            self.inner.news.notify_one();
+        }
+    }
+}
+
+impl Inner {
+    /// Asks and asks. Dropped at any point: what an answer says is done before anything else is waited for, so
+    /// nothing is known that was not applied.
+    async fn follow(&self) {
+        let between = (self.coherence.promise().bound / IN_BOUND).clamp(BETWEEN.0, BETWEEN.1);
+        let mut phases = self.link.phases();
+        loop {
+            let more = match self.ask().await {
+                Ok(more) => more,
+                Err(fault) => {
+                    self.follower.lock().interrupted();
+                    if fault == Fault::Open {
+                        // Until the link is up there is nothing to ask.
+                        let up = phases.wait_for(|phase| *phase == Phase::Closed);
+                        let ended = matches!(tokio::time::timeout(ASK, up).await, Ok(Err(_)));
+                        if ended {
+                            return;
+                        }
+                        continue;
+                    }
+                    false
+                }
+            };
+            if more || self.tell_again().await {
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(between) => {}
+                () = self.news.notified() => {}
+            }
+        }
+    }
+
+    /// Asks once and does what the answer says; whether there is more to ask at once.
+    async fn ask(&self) -> Result<bool, Fault> {
+        let asked = self.clock.mono();
+        let question = self.follower.lock().question();
+        let call = self.log.follow(question, by_chance(), &self.node.name, &self.says(question, asked));
+        let answer = self.link.with(ASK, |mut connection| async move { ask(&mut connection, call).await });
+        let told = self.log.told(answer.await?)?;
+        let run = told.run;
+        let (more, renew) = {
+            let mut follower = self.follower.lock();
+            let heard = follower.hear(told, self.clock.mono());
+            if run != question.run && question.run != 0 {
+                tracing::warn!(target: "larder::fleet", "the log of purges is another: Redis has lost what it held, or was set back; it is read from its beginning");
+                self.counters.resumed.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Some(n) = heard.horizon {
+                tracing::warn!(target: "larder::fleet", n, "purges have been dropped from the log that this node has not heard of: what is older is validated first");
+                self.counters.horizons.fetch_add(1, Ordering::Relaxed);
+                self.apply.distrust(Position { run, n });
+            }
+            for entry in &heard.apply {
+                self.apply_one(entry, Position { run, n: entry.n }, false);
+            }
+            if !heard.renew {
+                self.apply.reached(Position { run, n: follower.question().n });
+            }
+            if heard.complete {
+                self.coherence.heard(asked);
+            }
+            for entry in heard.again {
+                self.keep(entry);
+            }
+            // Whoever has come further says so at once: somebody may wait for that.
+            (heard.more || follower.question() != question, heard.renew)
+        };
+        if renew {
+            let call = self.log.renew(question.run, by_chance());
+            let told = self.link.with(ASK, |mut connection| async move { ask(&mut connection, call).await });
+            told.await?;
+            return Ok(true);
+        }
+        Ok(more)
+    }
+
+    fn apply_own(&self, entry: Entry, at: Position) {
+        let mut follower = self.follower.lock();
+        if follower.takes(&entry, self.clock.mono()) {
+            self.apply_one(&entry, at, true);
+        }
+    }
+
+    fn apply_one(&self, entry: &Entry, at: Position, own: bool) {
+        self.counters.applied.fetch_add(1, Ordering::Relaxed);
+        if entry.payload.is_empty() {
+            tracing::error!(target: "larder::fleet", n = at.n, "a purge in the log cannot be read (another secret, or damaged): everything is validated first");
+            self.apply.distrust(at);
+        } else {
+            self.apply.apply(&entry.payload, entry.stream, at, own);
+        }
+    }
+
+    /// Adds purges to the log, in one question, and applies each here; gives where they stand.
+    async fn add(&self, entries: &[Entry]) -> Result<Vec<Position>, Fault> {
+        let call = |entry| self.log.add(entry, (by_chance(), self.record), super::queue::chance);
+        let calls = entries.iter().map(call).collect::<Option<Vec<_>>>().ok_or(Fault::Refused)?;
+        let told = self
+            .link
+            .with(ASK, |mut connection| async move { ask_all(&mut connection, calls).await })
+            .await?;
+        let added: Vec<Position> = told
+            .into_iter()
+            .map(|answer| log::added(answer).map(|(run, n)| Position { run, n }))
+            .collect::<Result<_, _>>()?;
+        self.counters.told.fetch_add(entries.len() as u64, Ordering::Relaxed);
+        for (entry, at) in entries.iter().zip(&added) {
+            self.apply_own(Entry { n: at.n, ..entry.clone() }, *at);
+        }
+        Ok(added)
+    }
+
+    fn keep(&self, entry: Entry) {
+        let mut untold = self.untold.lock();
+        if untold.iter().any(|known| known.token == entry.token) {
+            return;
+        }
+        if untold.len() >= UNTOLD {
+            untold.pop_front();
+            self.counters.lost.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(target: "larder::fleet", "too many purges wait for Redis; one is given up, and other nodes will not hear of it");
+        }
+        untold.push_back(entry);
+    }
+
+    /// Tells what could not be told before, or was not waited for; whether there was any, and it was told.
+    ///
+    /// It is taken out only once it is told: if this is dropped meanwhile, it may be told twice.
+    async fn tell_again(&self) -> bool {
+        let entries: Vec<Entry> = { self.untold.lock().iter().take(AT_ONCE).cloned().collect() };
+        if entries.is_empty() {
+            return false;
+        }
+        let told = self.add(&entries).await.is_ok();
+        if told {
+            self.untold.lock().retain(|known| !entries.iter().any(|entry| entry.token == known.token));
+        }
+        told
+    }
+
+    /// In one line: run, number, state, start, version, address.
+    fn says(&self, question: Question, now: Mono) -> String {
+        let Node { address, started, .. } = &self.node;
+        let (state, version) = (self.coherence.state(now).as_str(), env!("CARGO_PKG_VERSION"));
+        format!("{:016x} {} {state} {started} {version} {address}", question.run, question.n)
+    }
+}
+
+impl Peer {
+    fn read(said: log::Said) -> Option<Self> {
+        let mut words = said.says.splitn(6, ' ');
+        let run = u64::from_str_radix(words.next()?, 16).ok()?;
+        let n = words.next()?.parse().ok()?;
+        let state = words.next()?.to_owned();
+        let started = words.next()?.parse().ok()?;
+        let (version, address) = (words.next()?.to_owned(), words.next()?.to_owned());
+        let (silent, at) = (Duration::from_millis(said.silent), Position { run, n });
+        Some(Self { name: said.name, address, version, started, silent, state, at })
+    }
+}
+
+/// Never 0.
+fn by_chance() -> u64 {
+    // Each `RandomState` is keyed anew.
+    RandomState::new().hash_one(0_u8).max(1)
+}

@@ -18,6 +18,7 @@ mod overrides;
 mod problems;
 mod reader;
 mod reference;
+mod redis;
 mod route_cache;
 mod route_compress;
 mod route_match;
@@ -43,6 +44,7 @@ use crate::stored::{KeyPolicy, Secret};
 
 pub use address::without_password;
 pub use problems::{Problem, Problems, Severity};
+pub use redis::{Login, Node, Place, Redis};
 
 /// The shipped `proxy.toml`: the commented reference, and the demo's configuration.
 pub const SHIPPED: &str = include_str!("../../proxy.toml");
@@ -186,7 +188,11 @@ pub struct Cache {
     /// Bytes of the memory tier, all of it weighed.
     pub memory: u64,
     /// The shared tier; `None` = memory only.
-    pub redis: Option<String>,
+    pub redis: Option<Redis>,
+    /// What all keys in Redis begin with.
+    pub namespace: String,
+    /// Contents larger than this are compressed in Redis where it pays; `None` = none.
+    pub redis_compress: Option<u64>,
     /// The longest that a request waits for the Redis tier.
     pub redis_deadline: Duration,
     /// Bodies larger than this stay out of Redis, bytes.

@@ -34,7 +34,9 @@ mod samples {
     pub(super) fn cache(redis: Option<String>) -> Cache {
         Cache {
             memory: 1 << 20,
-            redis,
+            redis: redis.map(|url| crate::config::Redis::from_url(&url).unwrap()),
+            namespace: "larder".to_owned(),
+            redis_compress: None,
             redis_deadline: Duration::from_secs(5),
             redis_max_object: 1 << 20,
             redis_queue: 8 << 20,

@@ -213,11 +213,11 @@ fn a_mistake_at_the_top_is_told_once_where_it_stands() {
         ("[cache]\nredis_deadline = 20", 2, 18, "a duration needs a unit", "write \"20ms\""),
         ("[cache]\nredis_deadline = \"0ms\"", 2, 18, "zero makes no sense here", "leave out `redis` instead"),
         (
-            "[cache]\nredis = \"rediss://db\"",
+            "[cache]\nredis = \"redis://a,b\"",
             2,
             9,
-            "Larder does not yet speak TLS to Redis",
-            "write redis://",
+            "one Redis server is named here",
+            "write redis+cluster:// for the nodes of a cluster, redis+sentinel:// for sentinels",
         ),
         ("[cache]\nvariants = 0", 2, 12, "out of range", "write a number from 1 to 4096"),
         (

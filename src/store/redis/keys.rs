@@ -8,6 +8,7 @@
 //! | `larder:3:{O}:G:N` | when a group, or all at a path, was purged: a mark, in milliseconds |
 //! | `larder:3:{O}:R:N` | the rule for the query of a path (`No-Vary-Search`) |
 //!
+//! `larder` is the namespace (`cache.namespace`): nothing outside of it is ever read or written.
 //! `U` is the URL's hash in hex (32 digits), `X` is `-` or the hash of the key's extras (32 digits),
 //! `S` is the hash of the selecting fields (16 digits), and `3` is the version of this layout and of
 //! the record. The braces keep all keys of a URL on one node of a cluster. `O` and `N` are the hashes of
@@ -77,15 +78,15 @@ pub(super) fn base(seal: &Seal, key: &CacheKey) -> String {
     match key.extras() {
         "" => plain(seal, key.url_hash()),
         extras => {
-            let (url, extras) = (seal.name(key.url_hash()), seal.name(xxh3_128(extras.as_bytes())));
-            format!("larder:3:{{{url:032x}}}:{extras:032x}")
+            let extras = seal.name(xxh3_128(extras.as_bytes()));
+            format!("{}:{extras:032x}", tagged(seal, key.url_hash()))
         }
     }
 }
 
 /// The key of the response to a URL whose route adds nothing to the key.
 pub(super) fn plain(seal: &Seal, url_hash: u128) -> String {
-    format!("larder:3:{{{:032x}}}:-", seal.name(url_hash))
+    format!("{}:-", tagged(seal, url_hash))
 }
 
 /// The key of one variant.
@@ -97,19 +98,22 @@ pub(super) fn variant(seal: &Seal, base: &str, selecting_hash: u64) -> String {
 
 /// The key of a URL's generation.
 pub(super) fn marker(seal: &Seal, url_hash: u128) -> String {
-    format!("larder:3:{{{:032x}}}:g", seal.name(url_hash))
+    format!("{}:g", tagged(seal, url_hash))
 }
 
 /// The key of a group's marker.
 pub(super) fn group(seal: &Seal, group: Group) -> String {
-    let [origin, name] = [group.origin, group.name].map(|hash| seal.name(hash));
-    format!("larder:3:{{{origin:032x}}}:G:{name:032x}")
+    format!("{}:G:{:032x}", tagged(seal, group.origin), seal.name(group.name))
 }
 
 /// The key of a path's rule.
 pub(super) fn rule(seal: &Seal, path: Group) -> String {
-    let [origin, name] = [path.origin, path.name].map(|hash| seal.name(hash));
-    format!("larder:3:{{{origin:032x}}}:R:{name:032x}")
+    format!("{}:R:{:032x}", tagged(seal, path.origin), seal.name(path.name))
+}
+
+/// How all keys begin that have to stand on one node of a cluster.
+fn tagged(seal: &Seal, hash: u128) -> String {
+    format!("{}:3:{{{:032x}}}", seal.namespace(), seal.name(hash))
 }
 
 /// A generation that never was before: 0 stands for "never purged".
@@ -180,6 +184,23 @@ mod tests {
         assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len(), "{keys:?}");
         assert_eq!(keys[0], plain(&CLEAR, url));
         assert_eq!(keys[2], format!("{tag}-:0000000000000007"));
+    }
+
+    #[test]
+    fn every_key_is_within_the_namespace() {
+        let seal = Seal::default().in_namespace("eu-1");
+        let key = CacheKey::from_parts("http://a/".into(), "h:accept=x;".into());
+        let path = Group::of_path(&key);
+        for name in [
+            base(&seal, &key),
+            plain(&seal, 7),
+            variant(&seal, &base(&seal, &key), 7),
+            marker(&seal, 7),
+            group(&seal, path),
+            rule(&seal, path),
+        ] {
+            assert!(name.starts_with("eu-1:3:{"), "{name}");
+        }
     }
 
     #[test]

@@ -19,11 +19,11 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use tokio::sync::Notify;
 
-use super::link::{Fault, Link, Phase, ask};
+use super::link::{Fault, Phase};
+use super::nodes::{Asker, Nodes, ask};
 use super::script::{self, Set};
 use super::value::Bad;
 use super::{Counters, Generation, keys};
@@ -70,11 +70,7 @@ pub(super) enum Notice {
 
 impl Notice {
     /// Tells it; gives the URL's new generation if it is the first for a while.
-    pub(super) async fn told(
-        &self,
-        seal: &Seal,
-        connection: MultiplexedConnection,
-    ) -> Result<Option<u64>, Fault> {
+    pub(super) async fn told(&self, seal: &Seal, connection: Asker) -> Result<Option<u64>, Fault> {
         match self {
             Self::Url(url_hash) => script::purge(seal, connection, *url_hash).await,
             Self::Groups(groups, at) => {
@@ -280,7 +276,7 @@ impl Write {
 /// lookup. Dropped at any point, what waits is lost, as it is when the process ends.
 pub(super) struct Writer {
     pub(super) queue: Arc<Queue>,
-    pub(super) link: Arc<Link>,
+    pub(super) link: Nodes,
     pub(super) purges: Arc<Purges>,
     pub(super) counters: Arc<Counters>,
     pub(super) clock: Clock,
@@ -370,7 +366,7 @@ impl Writer {
             Ok(false) | Err(Fault::Open | Fault::Full) => {
                 counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
             }
-            Err(Fault::Deadline | Fault::Lost | Fault::Nonsense | Fault::Refused) => {
+            Err(Fault::Deadline | Fault::Lost | Fault::Nonsense | Fault::Refused | Fault::NotHere) => {
                 counters.write_errors.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -430,18 +426,11 @@ impl Record {
             .fold(0, u64::saturating_add)
     }
 
-    fn put(
-        &self,
-        seal: &Seal,
-        connection: MultiplexedConnection,
-    ) -> impl Future<Output = Result<bool, Fault>> + use<> {
+    fn put(&self, seal: &Seal, connection: Asker) -> impl Future<Output = Result<bool, Fault>> + use<> {
         script::was_put(connection, script::put(seal, self.url_hash, self.generation, &self.sets))
     }
 
-    fn unlink(
-        &self,
-        mut connection: MultiplexedConnection,
-    ) -> impl Future<Output = Result<(), Fault>> + use<> {
+    fn unlink(&self, mut connection: Asker) -> impl Future<Output = Result<(), Fault>> + use<> {
         let mut command = cmd("UNLINK");
         for set in &self.sets {
             command.arg(&set.key);

@@ -149,7 +149,7 @@ impl Link {
             name,
             target,
             longest,
-            ping: deadline.saturating_mul(2).clamp(PING.0, PING.1),
+            ping: ping_bound(deadline),
             line: Mutex::new(None),
             phase: watch::Sender::new(Phase::Starting),
             outstanding: Semaphore::new(OUTSTANDING),
@@ -453,6 +453,11 @@ async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Fault> {
     ask_all(connection, []).await.map(drop)
 }
 
+/// How long a `PING` may take on a link whose calls usually have this deadline.
+fn ping_bound(deadline: Duration) -> Duration {
+    deadline.saturating_mul(2).clamp(PING.0, PING.1)
+}
+
 /// Pings the standing connection until it is given up; gives its last state of health.
 async fn watch_over(shared: &Shared, chance: &mut Chance) -> Arc<Health> {
     let mut last = Arc::default();
@@ -483,7 +488,7 @@ async fn ping_until_answered(shared: &Shared, line: &Line) {
             return;
         }
         waited = waited.saturating_add(shared.ping);
-        if waited >= PING.1 {
+        if waited.saturating_add(shared.ping) > PING.1 {
             shared.open(line, "no answers");
             return;
         }
@@ -525,5 +530,21 @@ impl<T> Future for AbortOnDrop<T> {
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Self::Output> {
         std::pin::Pin::new(&mut self.0).poll(context).map(Result::ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_swallows_everything_is_found_within_two_seconds() {
+        let mut chance = Chance::new();
+        let longest = (0..1_000).map(|_| chance.around(PING_EVERY)).max().unwrap();
+        for deadline in [1, 20, 60, 100, 166, 249, 250, 333, 500, 5_000].map(Duration::from_millis) {
+            let ping = ping_bound(deadline);
+            let pings = (1..).find(|pings| ping * (*pings + 1) > PING.1 || *pings >= MISSES).unwrap();
+            assert!(longest + ping * pings <= Duration::from_secs(2), "{deadline:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! own, with two connections: one for lookups, one for the writes behind.
 //! Must not know: the memory tier, freshness, or what is done with a response.
 
+mod compression;
 mod dial;
 mod keys;
 mod link;
@@ -182,6 +183,7 @@ impl Redis {
             clock: clock.clone(),
             seal: seal.clone(),
             longest,
+            compress: cfg.redis_compress,
         });
         let run = move || {
             let task = Arc::clone(&task);
@@ -512,7 +514,8 @@ async fn seek(
         Err(why) => return Ok(Err(notes.damaged(why, Mend::Generation(key.url_hash(), why)))),
     };
     notes.generation = Some(now);
-    let wanted = Wanted { seal: asked.seal, key, generation: now, now: asked.now, variant: false };
+    let (seal, longest) = (asked.seal, asked.longest);
+    let wanted = Wanted { seal, key, generation: now, now: asked.now, variant: false, longest };
     let names = match judge(held, base.clone(), &wanted, notes) {
         Ok(Record::Response { response, .. }) => return Ok(matching(response, asked)),
         Ok(Record::Names { names, .. }) => names,
@@ -582,6 +585,8 @@ struct Wanted<'a> {
     now: Timestamp,
     /// A response, not what it varies on.
     variant: bool,
+    /// Bytes of the longest record.
+    longest: u64,
 }
 
 /// Decodes a value that stood at `place`.
@@ -593,7 +598,8 @@ fn judge(held: Held, place: String, wanted: &Wanted<'_>, notes: &mut Notes) -> R
     };
     let was = Bad::new(Damaged::Malformed, &bytes);
     let opened = wanted.seal.open(bytes, &place);
-    let read = opened.and_then(|bytes| decode(bytes, wanted.key, &place)).and_then(|record| match &record {
+    let record = opened.and_then(|bytes| compression::expand(bytes, wanted.longest));
+    let read = record.and_then(|bytes| decode(bytes, wanted.key, &place)).and_then(|record| match &record {
         // Age and purges are judged by what a response says of its time.
         Record::Response { response, .. }
             if response.facts.request_time.max(response.facts.response_time) > keys::believed(wanted.now) =>

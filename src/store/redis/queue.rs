@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use redis::cmd;
 use tokio::sync::Notify;
 
+use super::compression::squeeze;
 use super::link::{Fault, Phase};
 use super::nodes::{Asker, Nodes, ask};
 use super::script::{self, Set};
@@ -283,6 +284,8 @@ pub(super) struct Writer {
     pub(super) seal: Seal,
     /// Bytes of the longest record.
     pub(super) longest: u64,
+    /// Contents larger than this are compressed where it pays.
+    pub(super) compress: Option<u64>,
 }
 
 impl Writer {
@@ -326,7 +329,7 @@ impl Writer {
             self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let Some(record) = Record::of(&self.seal, write) else { return };
+        let Some(record) = Record::of(&self.seal, write, self.compress) else { return };
         if record.sets.iter().any(|set| set.value.len() as u64 > self.longest) {
             self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
             return;
@@ -395,13 +398,14 @@ struct Record {
 
 impl Record {
     /// `None` when it would expire at once, varies on more than can be read again, or cannot be sealed.
-    fn of(seal: &Seal, write: &Write) -> Option<Self> {
+    fn of(seal: &Seal, write: &Write, compress: Option<u64>) -> Option<Self> {
         let (response, generation) = (&write.response, write.generation.number);
         let (url_hash, base) = (response.key.url_hash(), keys::base(seal, &response.key));
         let ttl = keys::record_ttl(write.ttl)?;
         let names: Vec<_> = response.selecting.names().cloned().collect();
         let set = |key: String| {
-            let value = seal.close(encode_response(response, generation, &key), &key, chance)?;
+            let record = squeeze(encode_response(response, generation, &key), response, compress);
+            let value = seal.close(record, &key, chance)?;
             Some(Set { key, value, ttl })
         };
         if names.is_empty() {

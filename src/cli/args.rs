@@ -69,6 +69,15 @@ stored stays. Exits with 0 where the file is in force, with 78 where it is wrong
 or takes a restart, with 69 where no Larder answers, and with 1 where the one
 that answers has read another file than this.";
 
+const AUDIT_EXAMPLES: &str = "\
+Walks through all keys of `cache.namespace`, on every master of a cluster, in
+small steps; nothing else is looked at, and nothing is written. Some records are
+read to tell which route they are of. Without -c the file is looked for as
+`larder run` does.
+
+Exits with 0 where every key expires, with 1 where one does not, with 69 where
+Redis cannot be reached, with 78 where the file is wrong or has no Redis.";
+
 const DEMO_EXAMPLES: &str = "\
 Starts a small users API, Larder in front of it, and prints what to try.
 A port that is in use is replaced by a free one. No Redis is needed.
@@ -102,6 +111,13 @@ pub enum Command {
     Check(Check),
     /// Have a running Larder read its configuration file anew
     Reload(Reload),
+    /// Look into the Redis that a fleet shares
+    #[command(arg_required_else_help = true)]
+    Redis {
+        /// What to do there
+        #[command(subcommand)]
+        of: OfRedis,
+    },
     /// Show it at work: a sample API with Larder in front of it
     Demo(Demo),
 }
@@ -164,6 +180,22 @@ pub struct Reload {
     /// The same, without -c
     #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
     pub file: Option<PathBuf>,
+}
+
+/// `larder redis …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum OfRedis {
+    /// Count keys and bytes, and say whether every key expires
+    Audit(Audit),
+}
+
+/// `larder redis audit`
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = AUDIT_EXAMPLES)]
+pub struct Audit {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// `larder demo`
@@ -306,6 +338,7 @@ mod tests {
             ("larder run --to http://a --listen localhost:80", "such as 127.0.0.1:8080"),
             ("larder run --to http://a --redis 127.0.0.1:6379", "such as redis://"),
             ("larder demo --listen 8080", "such as 127.0.0.1:8080"),
+            ("larder redis audit --to http://a", "unexpected argument"),
             ("larder rum", "similar subcommand exists: 'run'"),
         ];
         for (line, expected) in rows {

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::args::{Args, Command, Demo, Run};
+use super::args::{Args, Command, Demo, OfRedis, Run};
 use super::config_file::{self, Missing, PLACES, Source};
 use super::one_line;
 
@@ -21,6 +21,8 @@ pub enum Task {
     Check(Source),
     /// Have the Larder that this configuration leads to read its own anew.
     Reload(Source),
+    /// Count what stands in the Redis of this configuration.
+    Audit(Source),
     /// Start the demo, or print its configuration where that is asked.
     Demo(Demo),
 }
@@ -35,6 +37,9 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
         Command::Run(run) => run_task(&run, variable),
         Command::Check(check) => find(check.config.or(check.file).as_deref(), variable).map(Task::Check),
         Command::Reload(reload) => find(reload.config.or(reload.file).as_deref(), variable).map(Task::Reload),
+        Command::Redis { of: OfRedis::Audit(audit) } => {
+            find(audit.config.as_deref(), variable).map(Task::Audit)
+        }
         Command::Demo(demo) => Ok(Task::Demo(demo)),
     }
 }
@@ -76,6 +81,9 @@ mod tests {
         );
         assert!(
             matches!(task_of("larder reload", Some(&file)), Ok(Task::Reload(source)) if source.text == "here")
+        );
+        assert!(
+            matches!(task_of("larder redis audit", Some(&file)), Ok(Task::Audit(source)) if source.text == "here")
         );
     }
 

@@ -4,6 +4,7 @@
 //! Must not know: how any of it is done.
 
 pub mod args;
+mod audit;
 pub mod commands;
 pub mod config_file;
 pub mod exit;
@@ -26,6 +27,7 @@ pub fn main() -> ExitCode {
         Ok(Task::Serve(source)) => serve::serve(&source),
         Ok(Task::Check(source)) => serve::check(&source),
         Ok(Task::Reload(source)) => reload::reload(&source),
+        Ok(Task::Audit(source)) => audit::audit(&source),
         Ok(Task::Demo(demo)) => serve::demo(&demo),
         Err(missing) => complain(&missing.to_string(), exit::CONFIG),
     }

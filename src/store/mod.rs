@@ -15,7 +15,7 @@ mod seed;
 pub use in_flight::{InFlight, Passing, Reserved, STREAMING};
 pub use memory::{Class, Marked, Memory, Resource};
 pub use purge::{PURGES, Purges};
-pub use redis::{Absent, Answer, Generation, Reach, Redis};
+pub use redis::{Absent, Answer, Audit, Generation, Reach, Redis, Sum};
 pub use searches::Searches;
 
 /// A real server, for the tests of this room and of those above it.

@@ -15,7 +15,9 @@ mod parts;
 mod response;
 mod seal;
 
-pub use codec::{MOST_NAMES, Record, decode, decode_rule, encode_names, encode_response, encode_rule};
+pub use codec::{
+    MOST_NAMES, Record, decode, decode_rule, decode_url, encode_names, encode_response, encode_rule,
+};
 pub use copies::{Copies, Copy, Form};
 pub use cut::{Cut, is_not_modified, resolve};
 pub use damaged::Damaged;

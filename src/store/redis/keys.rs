@@ -116,6 +116,22 @@ fn tagged(seal: &Seal, hash: u128) -> String {
     format!("{}:3:{{{:032x}}}", seal.namespace(), seal.name(hash))
 }
 
+/// What kind of key a name is, in words; `None` where it is none of this layout.
+pub(super) fn kind(seal: &Seal, name: &str) -> Option<&'static str> {
+    let rest = name.strip_prefix(seal.namespace())?.strip_prefix(":3:{")?;
+    let (_, rest) = rest.split_once("}:")?;
+    let parts: Vec<&str> = rest.split(':').collect();
+    Some(match parts.as_slice() {
+        ["g"] => "purge marks",
+        ["G", _] => "group marks",
+        ["R", _] => "query rules",
+        ["-"] => "records",
+        [extras] if extras.len() == 32 => "records",
+        [_, variant] if variant.len() == 16 => "variants",
+        _ => return None,
+    })
+}
+
 /// A generation that never was before: 0 stands for "never purged".
 pub(super) fn new_generation() -> u64 {
     // Each `RandomState` is keyed anew.
@@ -200,6 +216,26 @@ mod tests {
             rule(&seal, path),
         ] {
             assert!(name.starts_with("eu-1:3:{"), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_of_a_kind() {
+        let key = CacheKey::from_parts("http://a/".into(), "h:accept=x;".into());
+        let path = Group::of_path(&key);
+        for (name, of) in [
+            (base(&CLEAR, &key), Some("records")),
+            (plain(&CLEAR, 7), Some("records")),
+            (variant(&CLEAR, &base(&CLEAR, &key), 7), Some("variants")),
+            (variant(&CLEAR, &plain(&CLEAR, 7), 7), Some("variants")),
+            (marker(&CLEAR, 7), Some("purge marks")),
+            (group(&CLEAR, path), Some("group marks")),
+            (rule(&CLEAR, path), Some("query rules")),
+            ("larder:2:{a}:-".into(), None),
+            ("larder:3:{a}:x:y:z".into(), None),
+            (marker(&Seal::default().in_namespace("other"), 7), None),
+        ] {
+            assert_eq!(kind(&CLEAR, &name), of, "{name}");
         }
     }
 

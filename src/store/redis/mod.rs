@@ -6,6 +6,7 @@
 //! own, with two connections: one for lookups, one for the writes behind.
 //! Must not know: the memory tier, freshness, or what is done with a response.
 
+mod audit;
 mod compression;
 mod dial;
 mod keys;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use redis::Value;
 use tokio::time::timeout;
 
+pub use self::audit::{Audit, Sum};
 use self::link::{AbortOnDrop, Fault, Phase};
 use self::nodes::{Asker, Nodes, ask_all};
 use self::queue::{Notice, Queue, Write, Writer};

@@ -81,6 +81,8 @@ pub(super) enum View {
 pub(super) struct Target {
     servers: Servers,
     to: To,
+    /// Members of an answer that is an array; none: there is no such answer.
+    members: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -137,17 +139,17 @@ impl Servers {
     /// The server that holds this key, or any with the same tag: whichever it is when a connection is made.
     pub(super) fn for_key(&self, key: &str) -> Target {
         let to = if self.is_cluster() { To::Slot(slot_of(key.as_bytes())) } else { To::Only };
-        Target { servers: self.clone(), to }
+        Target { servers: self.clone(), to, members: 0 }
     }
 
     /// The one server, where there is one.
     pub(super) fn only(&self) -> Target {
-        Target { servers: self.clone(), to: To::Only }
+        Target { servers: self.clone(), to: To::Only, members: 0 }
     }
 
     /// One node of a cluster.
     pub(super) fn node(&self, node: &Node) -> Target {
-        Target { servers: self.clone(), to: To::Node(node.clone()) }
+        Target { servers: self.clone(), to: To::Node(node.clone()), members: 0 }
     }
 
     /// What is known of the cluster.
@@ -170,6 +172,11 @@ impl Servers {
 }
 
 impl Target {
+    /// Answers may be arrays, of so many members in all.
+    pub(super) fn with_arrays(self, members: u64) -> Self {
+        Self { members, ..self }
+    }
+
     /// Whether the server that is meant is told to us by others, and may be another at any time.
     pub(super) fn is_found(&self) -> bool {
         self.servers.is_cluster() || self.is_named()
@@ -202,8 +209,8 @@ impl Target {
         let inner = &self.servers.inner;
         // A role has to fit.
         let (longest, members) = match self.is_named() {
-            true => (longest.max(SHORT.0), SHORT.1),
-            false => (longest, 0),
+            true => (longest.max(SHORT.0), self.members.max(SHORT.1)),
+            false => (longest, self.members),
         };
         let said = |error: std::io::Error| error.to_string();
         let (node, socket) = if let (Place::Socket(path), To::Only) = (&inner.place, &self.to) {

@@ -57,6 +57,28 @@ fn a_killed_master_fails_nobody_and_its_slots_are_used_again_after_the_failover(
     tier.found(1, &paths);
 }
 
+/// It is not dead: its connections stand and say nothing. And it comes back, a replica.
+#[test]
+fn a_frozen_master_fails_nobody_and_is_left_for_its_replica() {
+    let cluster = Cluster::start();
+    let tier = tier(&cluster, 2);
+    let paths = tier.fill("old", 20);
+    tier.found(1, &paths);
+    let (frozen, promoted) = (&cluster.masters[1], &cluster.replicas[1]);
+    tier.under_load(|| {
+        frozen.pause();
+        let leads = || redis_fleet::info(promoted, "replication", "role") == "master";
+        assert!(within(FAILOVER, leads), "no failover");
+        tier.until_up();
+        frozen.resume();
+        let follows = || redis_fleet::info(frozen, "replication", "role") == "slave";
+        assert!(within(FAILOVER, follows), "it does not follow");
+    });
+    tier.until_up();
+    let paths = tier.fill("after", 20);
+    tier.found(1, &paths);
+}
+
 #[test]
 fn one_master_that_is_gone_for_good_makes_its_own_keys_absent_and_no_others() {
     let mut cluster = Cluster::start();

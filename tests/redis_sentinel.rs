@@ -81,6 +81,13 @@ fn what_sentinels_name_and_is_no_master_is_not_used() {
     larder.err.wait_for_line(|line| line.contains("what the sentinels name is no master"), PATIENCE);
     assert_eq!(larder.get("/", &[]).status, 200);
     assert_eq!(larder.stats()["tiers"]["redis"]["up"], false);
+    // Beside those that know better it does no harm, though it is asked first.
+    let list: Vec<String> =
+        [&mistaken].into_iter().chain(&redis.sentinels).map(|s| format!("\"{}\"", s.addr())).collect();
+    let tier =
+        Tier::start(1, &format!("redis = {{ sentinels = [{}], master = \"mymaster\" }}", list.join(", ")));
+    tier.fill("a", 3);
+    assert_eq!(redis.master.keys().len(), 3);
 }
 
 /// A Larder that may not get at this Redis.

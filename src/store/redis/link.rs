@@ -436,17 +436,13 @@ async fn connect(target: &Target, longest: u64, bound: Duration) -> Result<(Spok
     }
     if target.is_named() {
         match timeout(bound, ask(&mut connection, cmd("ROLE"))).await {
-            Ok(Ok(Value::Array(role))) if is_master(&role) => {}
+            Ok(Ok(Value::Array(role))) if servers::leads(&role) => {}
             Ok(Ok(_)) => return Err("what the sentinels name is no master".to_owned()),
             Ok(Err(fault)) => return Err(format!("ROLE: {fault:?}")),
             Err(_) => return Err("ROLE: no answer in time".to_owned()),
         }
     }
     Ok(((connection, driver), reached.node))
-}
-
-fn is_master(role: &[Value]) -> bool {
-    matches!(role.first(), Some(Value::BulkString(role)) if role == b"master")
 }
 
 async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Fault> {

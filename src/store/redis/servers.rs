@@ -4,8 +4,9 @@
 //! a link says that something is amiss. Where it cannot be learned, what was learned last stands.
 //! Must not know: what is asked of a server, or when a connection is good.
 //!
-//! A sentinel that is cut off names a master that is none any more. So whoever is connected asks it for its
-//! role, and what all sentinels say is compared with it later ([`Target::is_elsewhere`]). A node that is cut
+//! A sentinel that is cut off names a master that is none any more. So a server that was named is asked for its
+//! role before it is believed to be the one ([`Target::is_elsewhere`]), and where it could not be used another
+//! sentinel is asked next. A node that is cut
 //! off tells a cluster of before: a view with a lower epoch than the one that is known counts only when
 //! nothing else is told for a while.
 
@@ -59,7 +60,7 @@ struct Inner {
     tls: bool,
     /// The sentinel or node that is asked first.
     first: Mutex<usize>,
-    /// The master that sentinels named last.
+    /// The master that sentinels named last, and that says itself that it is one.
     master: Mutex<Option<Node>>,
     view: watch::Sender<View>,
     amiss: Notify,
@@ -167,6 +168,10 @@ impl Servers {
 
     /// Something is not where it was: look again soon.
     pub(super) fn look_again(&self) {
+        if let Place::Sentinel { sentinels, .. } = &self.inner.place {
+            let mut first = self.inner.first.lock();
+            *first = first.wrapping_add(1) % sentinels.len().max(1);
+        }
         self.inner.amiss.notify_one();
     }
 }
@@ -263,9 +268,13 @@ impl Inner {
             None
         };
         let told = timeout(TELL_ALL, asking).await.ok().flatten();
-        let Some(node) = told else { return Err(why) };
-        *self.master.lock() = Some(node.clone());
-        Ok(node)
+        told.ok_or(why)
+    }
+
+    /// Whether a server says that it is a master.
+    async fn is_master(&self, node: &Node) -> bool {
+        let asked = timeout(TELL, self.ask_once(node, &self.settings, SHORT, cmd("ROLE"))).await;
+        matches!(asked, Ok(Ok(Value::Array(role))) if leads(&role))
     }
 
     async fn ask_sentinel(&self, sentinel: &Node, master: &str) -> Result<Node, String> {
@@ -342,7 +351,13 @@ impl Inner {
     /// Looks once; gives whether that told anything.
     async fn look(&self, earlier: &mut u32) -> bool {
         if let Place::Sentinel { .. } = self.place {
-            return self.ask_sentinels().await.is_ok();
+            let Ok(node) = self.ask_sentinels().await else { return false };
+            let is_news = self.master.lock().as_ref() != Some(&node);
+            if is_news && !self.is_master(&node).await {
+                return false;
+            }
+            *self.master.lock() = Some(node);
+            return true;
         }
         let told = match self.ask_nodes().await {
             Ok(told) => told,
@@ -393,6 +408,11 @@ async fn look_for_ever(inner: Arc<Inner>) {
             wait = wait.saturating_mul(2).min(LOOK_AGAIN.1);
         }
     }
+}
+
+/// Whether what was answered to `ROLE` is that of a master.
+pub(super) fn leads(role: &[Value]) -> bool {
+    matches!(role.first(), Some(Value::BulkString(role)) if role == b"master")
 }
 
 fn settings(login: &Login) -> RedisConnectionInfo {

@@ -314,6 +314,14 @@ mod tests {
         }
 
         #[test]
+        fn any_arrays_in_any_pieces_are_judged_alike(
+            words in prop::collection::vec("(\\*[0-9-]{0,2}|\\$[0-9]{1,2}|:1|[+]a|-b|xyz)\r\n", 0..12), pieces in 1usize..20,
+        ) {
+            let bytes = words.concat().into_bytes();
+            prop_assert_eq!(answers_with(20, &bytes, pieces), answers_with(20, &bytes, usize::MAX));
+        }
+
+        #[test]
         fn whatever_is_asked_is_counted(words in prop::collection::vec(any::<Vec<u8>>(), 1..5), piece in 1usize..50) {
             let mut command = format!("*{}\r\n", words.len()).into_bytes();
             for word in &words {

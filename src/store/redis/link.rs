@@ -340,6 +340,7 @@ impl Call<'_> {
             Some(Fault::NotHere) if self.shared.target.is_found() => {
                 // It is another by now, or will be: found anew as if it had gone.
                 health.lost.store(true, Ordering::Relaxed);
+                self.shared.target.look_again();
                 self.shared.open(&self.line, "another server is to be asked");
             }
             None | Some(Fault::Refused | Fault::NotHere) => {
@@ -449,6 +450,11 @@ async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Fault> {
     ask_all(connection, []).await.map(drop)
 }
 
+/// Whether pings have been waited for so long that one more would be too much.
+fn has_waited(waited: Duration, ping: Duration) -> bool {
+    waited.saturating_add(ping) > PING.1
+}
+
 /// How long a `PING` may take on a link whose calls usually have this deadline.
 fn ping_bound(deadline: Duration) -> Duration {
     deadline.saturating_mul(2).clamp(PING.0, PING.1)
@@ -484,7 +490,7 @@ async fn ping_until_answered(shared: &Shared, line: &Line) {
             return;
         }
         waited = waited.saturating_add(shared.ping);
-        if waited.saturating_add(shared.ping) > PING.1 {
+        if has_waited(waited, shared.ping) {
             shared.open(line, "no answers");
             return;
         }
@@ -539,7 +545,7 @@ mod tests {
         let longest = (0..1_000).map(|_| chance.around(PING_EVERY)).max().unwrap();
         for deadline in [1, 20, 60, 100, 166, 249, 250, 333, 500, 5_000].map(Duration::from_millis) {
             let ping = ping_bound(deadline);
-            let pings = (1..).find(|pings| ping * (*pings + 1) > PING.1 || *pings >= MISSES).unwrap();
+            let pings = (1..).find(|pings| has_waited(ping * *pings, ping) || *pings >= MISSES).unwrap();
             assert!(longest + ping * pings <= Duration::from_secs(2), "{deadline:?}");
         }
     }

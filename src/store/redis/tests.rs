@@ -413,6 +413,29 @@ async fn a_link_can_lead_to_whatever_holds_one_key() {
 }
 
 #[tokio::test]
+async fn a_master_that_takes_no_writes_any_more_is_left_and_the_next_that_is_named_is_used() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let monitor = |server: &RedisServer| {
+        ["MONITOR", "mymaster", "127.0.0.1", &server.addr().port().to_string(), "1"].map(str::to_owned)
+    };
+    let sentinel = RedisServer::sentinel(&format!("sentinel {}", monitor(&old).join(" ").to_lowercase()));
+    let node = Node::start(format!("redis+sentinel://{}/mymaster", sentinel.addr())).await;
+    node.put(plain("/", b"old", local()), 0).await;
+    assert_eq!(old.keys().len(), 1);
+    // As in the middle of a failover: connections stand, and writes are refused.
+    old.command(&["REPLICAOF", "127.0.0.1", &new.addr().port().to_string()]);
+    node.offer(plain("/refused", b"x", local()), 0, TTL);
+    let mut phases = node.redis.0.writer.phases();
+    let left = timeout(PATIENCE, phases.wait_for(|phase| *phase == Phase::Open)).await.is_ok();
+    assert!(left, "it is still written to: {:?}", node.redis.gauges());
+    sentinel.command(&["SENTINEL", "REMOVE", "mymaster"]);
+    sentinel.command(&[&["SENTINEL".to_owned()], &monitor(&new)[..]].concat());
+    node.until("closed").await;
+    node.put(plain("/new", b"new", local()), 0).await;
+    assert!(new.keys().contains(&keys::plain(&CLEAR, key("/new").url_hash())), "{:?}", new.keys());
+}
+
+#[tokio::test]
 async fn two_namespaces_of_one_redis_know_nothing_of_each_other() {
     let server = RedisServer::start();
     let of = |name: &str| config::Cache { namespace: name.into(), ..samples::cache(Some(server.url())) };

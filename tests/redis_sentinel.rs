@@ -130,6 +130,21 @@ fn tls_is_spoken_where_it_is_asked_for_with_a_password_from_a_file() {
     }
 }
 
+/// As Redis is by default: whoever connects has to show a certificate of the same authority.
+#[test]
+fn a_server_that_asks_for_a_certificate_is_shown_one() {
+    let certificates = Certificates::make();
+    let (redis, url) = over_tls(&certificates);
+    redis.command(&["CONFIG", "SET", "tls-auth-clients", "yes"]);
+    let [ca, certificate, key] = ["ca.pem", "redis.pem", "redis.key"].map(|name| certificates.path(name));
+    let without = alone(&format!("redis = {{ url = \"{url}\", ca_file = {ca:?} }}"));
+    without.err.wait_for_line(|line| line.contains("redis does not answer"), PATIENCE);
+    let own = format!("cert_file = {certificate:?}\nkey_file = {key:?}");
+    let tier = Tier::start(1, &format!("[cache.redis]\nurl = \"{url}\"\nca_file = {ca:?}\n{own}\n"));
+    tier.fill("a", 3);
+    assert_eq!(redis.keys().len(), 3);
+}
+
 #[test]
 fn a_server_that_nobody_vouches_for_is_not_spoken_to() {
     let (certificates, others) = (Certificates::make(), Certificates::make());

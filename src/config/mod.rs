@@ -44,7 +44,7 @@ use crate::stored::{KeyPolicy, Secret};
 
 pub use address::without_password;
 pub use problems::{Problem, Problems, Severity};
-pub use redis::{Login, Node, Place, Redis};
+pub use redis::{Identity, Login, Node, Place, Redis};
 
 /// The shipped `proxy.toml`: the commented reference, and the demo's configuration.
 pub const SHIPPED: &str = include_str!("../../proxy.toml");

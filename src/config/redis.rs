@@ -31,6 +31,10 @@ pub struct Redis {
     pub ca_file: Option<String>,
     /// What [`Config::read_secrets`](super::Config::read_secrets) has read there, each in DER.
     pub authorities: Vec<Vec<u8>>,
+    /// The files with our own certificate and its key, where servers ask for one.
+    pub identity_files: Option<(String, String)>,
+    /// What was read there.
+    pub identity: Option<Identity>,
     /// Who we are there.
     pub login: Login,
     /// The file with the password.
@@ -91,11 +95,38 @@ impl fmt::Debug for Login {
     }
 }
 
+/// A certificate, and the key that proves it to be ours. The key is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate and those up to its authority, each in DER.
+    pub chain: Vec<Vec<u8>>,
+    /// The key, in PEM.
+    pub key: String,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({} certificates, …)", self.chain.len())
+    }
+}
+
 impl Redis {
     fn at(place: Place, tls: bool) -> Self {
         let (login, sentinel_login) = (Login::default(), Login::default());
         let (ca_file, authorities, password_file, database) = (None, Vec::new(), None, 0);
-        Self { place, tls, ca_file, authorities, login, password_file, sentinel_login, database }
+        let (identity_files, identity) = (None, None);
+        Self {
+            place,
+            tls,
+            ca_file,
+            authorities,
+            identity_files,
+            identity,
+            login,
+            password_file,
+            sentinel_login,
+            database,
+        }
     }
 
     /// Reads a URL.
@@ -209,12 +240,31 @@ fn beside(section: &mut Section<'_>, mut redis: Redis) -> Redis {
         let found = Found::new(span, "without TLS nobody shows a certificate");
         section.reader.report(found.help("write rediss://, or tls = true"));
     }
+    redis.identity_files = identity_files(section, redis.tls);
     if let Some(span) =
         section.span_of("tls").filter(|_| redis.tls && matches!(redis.place, Place::Socket(_)))
     {
         section.reader.report(Found::new(span, "no TLS is spoken over a local socket").help("leave it out"));
     }
     redis
+}
+
+/// Our own certificate and its key.
+fn identity_files(section: &mut Section<'_>, tls: bool) -> Option<(String, String)> {
+    let certificate = whole_path(section, "cert_file", "/etc/larder/redis-client.pem");
+    let key = whole_path(section, "key_file", "/etc/larder/redis-client.key");
+    let (of_certificate, of_key) = (section.span_of("cert_file"), section.span_of("key_file"));
+    let one_alone = of_certificate.is_some() != of_key.is_some();
+    if let Some(span) = of_certificate.or(of_key) {
+        if !tls {
+            let found = Found::new(span, "without TLS nobody asks for a certificate");
+            section.reader.report(found.help("write rediss://, or tls = true"));
+        } else if one_alone {
+            let found = Found::new(span, "a certificate and its key are worth nothing without each other");
+            section.reader.report(found.help("write both `cert_file` and `key_file`"));
+        }
+    }
+    certificate.zip(key)
 }
 
 /// A name or a password: not empty. Its value is never repeated in a message.
@@ -512,6 +562,8 @@ mod tests {
             ("url = \"redis://a\"\npassword = \"\"", "empty, or with a control character in it"),
             ("url = \"redis://a\"\nsentinel_password = \"p\"", "there are no sentinels to say that to"),
             ("url = \"redis://a\"\nca_file = \"/ca\"", "without TLS nobody shows a certificate"),
+            ("url = \"redis://a\"\ncert_file = \"/c\"\nkey_file = \"/k\"", "without TLS nobody asks"),
+            ("url = \"rediss://a\"\nkey_file = \"/k\"", "write both `cert_file` and `key_file`"),
             ("url = \"rediss://a\"\nca_file = \"ca\"", "a file is named by its whole path"),
             ("url = \"unix:///a\"\ntls = true", "no TLS is spoken over a local socket"),
             ("cluster = [\"a\"]\ndatabase = 1", "a cluster has one database"),

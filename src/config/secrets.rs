@@ -9,10 +9,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{Cache, Config, Redis};
+use super::{Cache, Config, Identity, Redis};
 use crate::stored::{MOST_SECRETS, Secret};
 
 /// Bytes of the largest file: far more than its secrets and some comments take.
@@ -38,8 +38,10 @@ impl Config {
 
     /// A sentence where others than its owner may read or change a file with secrets.
     pub fn exposed_secrets(&self) -> Option<String> {
-        let password = self.cache.redis.as_ref().and_then(|redis| redis.password_file.as_deref());
-        [self.cache.redis_secret_file.as_deref(), password].into_iter().flatten().find_map(|file| {
+        let redis = self.cache.redis.as_ref();
+        let password = redis.and_then(|redis| redis.password_file.as_deref());
+        let key = redis.and_then(|redis| redis.identity_files.as_ref()).map(|(_, key)| key.as_str());
+        [self.cache.redis_secret_file.as_deref(), password, key].into_iter().flatten().find_map(|file| {
             let mode = mode(Path::new(file))?;
             (mode & 0o077 != 0)
                 .then(|| format!("others than its owner may open {file} (mode {mode:03o}): chmod 600 {file}"))
@@ -57,6 +59,13 @@ impl Redis {
         if let Some(file) = &self.ca_file {
             let authorities = authorities(Path::new(file));
             self.authorities = authorities.map_err(|why| format!("cache.redis.ca_file, {file}: {why}"))?;
+        }
+        if let Some((certificate, key)) = &self.identity_files {
+            let chain = authorities(Path::new(certificate))
+                .map_err(|why| format!("cache.redis.cert_file, {certificate}: {why}"))?;
+            let key =
+                private_key(Path::new(key)).map_err(|why| format!("cache.redis.key_file, {key}: {why}"))?;
+            self.identity = Some(Identity { chain, key });
         }
         Ok(())
     }
@@ -83,6 +92,15 @@ fn authorities(file: &Path) -> Result<Vec<Vec<u8>>, String> {
         Ok(list) if list.is_empty() => Err("it holds no certificate in PEM".to_owned()),
         Ok(list) => Ok(list.iter().map(|der| der.to_vec()).collect()),
         Err(error) => Err(format!("it is not certificates in PEM: {error}")),
+    }
+}
+
+fn private_key(file: &Path) -> Result<String, String> {
+    let text = text_of(file, LARGEST).map_err(|error| format!("it cannot be read: {error}"))?;
+    // Why not is not told: it could repeat what is secret.
+    match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
+        Ok(_) => Ok(text),
+        Err(_) => Err("it holds no private key in PEM".to_owned()),
     }
 }
 
@@ -257,5 +275,23 @@ mod tests {
         assert!(read("").unwrap_err().contains("it holds no certificate"));
         let cut = read(&pem.replace("-----END", "----END")).unwrap_err();
         assert!(cut.contains("not certificates in PEM"), "{cut}");
+    }
+
+    #[test]
+    fn a_certificate_of_our_own_comes_with_its_key_which_is_never_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["c.pem", "k.pem"].map(|name| folder.path().join(name));
+        let set = format!("cert_file = {certificate:?}\nkey_file = {key:?}");
+        std::fs::write(&certificate, "-----BEGIN CERTIFICATE-----\nAAEC\n-----END CERTIFICATE-----\n")
+            .unwrap();
+        std::fs::write(&key, "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n").unwrap();
+        let mut config = with_table(&set);
+        config.read_secrets().unwrap();
+        let shown = format!("{config:?}");
+        assert!(shown.contains("Identity(1 certificates, …)") && !shown.contains("c2Vj"), "{shown}");
+        assert!(config.exposed_secrets().unwrap().contains("k.pem"));
+        std::fs::write(&key, "c2VjcmV0").unwrap();
+        let told = with_table(&set).read_secrets().unwrap_err();
+        assert!(told.contains("it holds no private key") && !told.contains("c2Vj"), "{told}");
     }
 }

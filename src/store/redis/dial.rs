@@ -1,21 +1,24 @@
 //! A byte stream to one server of Redis: TCP, a local socket, or TLS.
 //!
 //! Knows how a connection is made by the kernel and by rustls, and which authorities are trusted to say who
-//! a server is: those of a file, else those of the system. There is no way to trust anybody.
+//! a server is: those of a file, else those of the system. There is no way to trust anybody. Where a server asks
+//! who we are, a certificate of our own says it.
 //! Must not know: what is said over it, or which server is meant.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::WantsClientCert;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::config::{Node, Redis};
+use crate::config::{Identity, Node, Redis};
 
 /// For name and TCP together.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -55,8 +58,12 @@ impl Dial {
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match &redis.identity {
+            None => config.with_no_client_auth(),
+            Some(identity) => ours(config, identity)
+                .map_err(|why| format!("`cert_file` and `key_file` cannot be used: {why}"))?,
+        };
         Ok(Self(Some(TlsConnector::from(Arc::new(config)))))
     }
 
@@ -72,6 +79,16 @@ impl Dial {
 /// Connects to a local socket.
 pub(super) async fn unix(path: &str) -> io::Result<Socket> {
     Ok(Box::new(UnixStream::connect(path).await?))
+}
+
+fn ours(
+    config: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: &Identity,
+) -> Result<ClientConfig, String> {
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes());
+    let key = key.map_err(|_| "that is no private key".to_owned())?;
+    let chain = identity.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    config.with_client_auth_cert(chain, key).map_err(|error| error.to_string())
 }
 
 fn of_the_system() -> Result<RootCertStore, String> {

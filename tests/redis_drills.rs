@@ -195,6 +195,19 @@ fn slow_by_two_seconds() {
     drill.mends();
 }
 
+/// Nobody asks for anything meanwhile: the links find it by themselves. How long that takes at most is told by
+/// `store/redis/link::a_connection_that_swallows_everything_is_found_within_two_seconds`.
+#[test]
+fn a_black_hole_is_left_for_a_new_connection() {
+    let drill = Drill::begin();
+    let before = drill.relay.accepted();
+    drill.relay.lose_open_connections();
+    // One for lookups and one for writes, of each thread.
+    let links = 2 * WORKERS as usize;
+    assert!(within(PATIENCE, || drill.relay.accepted() >= before + links), "{}", drill.relay.accepted());
+    drill.mends();
+}
+
 #[test]
 fn silent() {
     let mut drill = Drill::begin();

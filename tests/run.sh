@@ -16,6 +16,7 @@ needs=(
     promtool:prometheus
     curl:curl
     python3:python3
+    openssl:openssl
 )
 
 missing_packages() {
@@ -72,7 +73,7 @@ if ((${#packages[@]} > 0)); then
         exit 69
     fi
 else
-    say "redis-server, nginx, promtool, curl and python3 are here"
+    say "redis-server, nginx, promtool, curl, python3 and openssl are here"
 fi
 
 if ! command -v cargo >/dev/null; then

@@ -85,6 +85,14 @@ Examples:
 
 Exits with 0 where it is purged; with 1 where it is not, or not everywhere, and
 says which; with 2 where nothing is named; with 69 where no Larder answers.";
+const AUDIT_EXAMPLES: &str = "\
+Walks through all keys of `cache.namespace`, on every master of a cluster, in
+small steps; nothing else is looked at, and nothing is written. Some records are
+read to tell which route they are of. Without -c the file is looked for as
+`larder run` does.
+
+Exits with 0 where every key expires, with 1 where one does not, with 69 where
+Redis cannot be reached, with 78 where the file is wrong or has no Redis.";
 
 const DEMO_EXAMPLES: &str = "\
 Starts a small users API, Larder in front of it, and prints what to try.
@@ -121,6 +129,13 @@ pub enum Command {
     Reload(Reload),
     /// Have a running Larder purge what it has stored
     Purge(Purge),
+    /// Look into the Redis that a fleet shares
+    #[command(arg_required_else_help = true)]
+    Redis {
+        /// What to do there
+        #[command(subcommand)]
+        of: OfRedis,
+    },
     /// Show it at work: a sample API with Larder in front of it
     Demo(Demo),
 }
@@ -215,6 +230,22 @@ pub struct Purge {
     /// The longest to wait until everybody has it
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub wait: Option<String>,
+}
+
+/// `larder redis …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum OfRedis {
+    /// Count keys and bytes, and say whether every key expires
+    Audit(Audit),
+}
+
+/// `larder redis audit`
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = AUDIT_EXAMPLES)]
+pub struct Audit {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// `larder demo`
@@ -371,6 +402,7 @@ mod tests {
             ("larder purge --soft", "required arguments were not provided"),
             ("larder purge --all --wait 1", "such as 60s"),
             ("larder demo --listen 8080", "such as 127.0.0.1:8080"),
+            ("larder redis audit --to http://a", "unexpected argument"),
             ("larder rum", "similar subcommand exists: 'run'"),
         ];
         for (line, expected) in rows {

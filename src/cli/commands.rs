@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::args::{Args, Command, Demo, Purge, Run};
+use super::args::{Args, Command, Demo, OfRedis, Purge, Run};
 use super::config_file::{self, Missing, PLACES, Source};
 use super::one_line;
 
@@ -23,6 +23,8 @@ pub enum Task {
     Reload(Source),
     /// Have the Larder that this configuration leads to purge this.
     Purge(Source, Purge),
+    /// Count what stands in the Redis of this configuration.
+    Audit(Source),
     /// Start the demo, or print its configuration where that is asked.
     Demo(Demo),
 }
@@ -39,6 +41,9 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
         Command::Reload(reload) => find(reload.config.or(reload.file).as_deref(), variable).map(Task::Reload),
         Command::Purge(purge) => {
             find(purge.config.as_deref(), variable).map(|source| Task::Purge(source, purge))
+        }
+        Command::Redis { of: OfRedis::Audit(audit) } => {
+            find(audit.config.as_deref(), variable).map(Task::Audit)
         }
         Command::Demo(demo) => Ok(Task::Demo(demo)),
     }
@@ -81,6 +86,9 @@ mod tests {
         );
         assert!(
             matches!(task_of("larder reload", Some(&file)), Ok(Task::Reload(source)) if source.text == "here")
+        );
+        assert!(
+            matches!(task_of("larder redis audit", Some(&file)), Ok(Task::Audit(source)) if source.text == "here")
         );
     }
 

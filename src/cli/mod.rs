@@ -5,6 +5,7 @@
 
 pub mod args;
 mod asking;
+mod audit;
 pub mod commands;
 pub mod config_file;
 pub mod exit;
@@ -29,6 +30,7 @@ pub fn main() -> ExitCode {
         Ok(Task::Check(source)) => serve::check(&source),
         Ok(Task::Reload(source)) => reload::reload(&source),
         Ok(Task::Purge(source, purge)) => purge::purge(&source, &purge),
+        Ok(Task::Audit(source)) => audit::audit(&source),
         Ok(Task::Demo(demo)) => serve::demo(&demo),
         Err(missing) => complain(&missing.to_string(), exit::CONFIG),
     }

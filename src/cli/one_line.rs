@@ -94,16 +94,16 @@ mod tests {
     fn what_is_written_is_a_good_configuration() {
         let config = read("larder run --to http://h:3000 --ttl 60s --redis redis://db").unwrap();
         assert_eq!(
-            (config.upstreams[0].servers[0].port, config.cache.redis.as_deref()),
-            (3000, Some("redis://db"))
+            (config.upstreams[0].servers[0].port, config.cache.redis),
+            (3000, crate::config::Redis::from_url("redis://db").ok())
         );
         assert!(config.routes[0].cache.as_ref().unwrap().policy.ttl.default.is_some());
     }
 
     #[test]
     fn a_wrong_argument_is_a_located_problem() {
-        let shown = read("larder run --to http://a --redis rediss://db").unwrap_err();
-        assert!(shown.contains("--> --to:6:9") && shown.contains("redis = \"rediss://db\""), "{shown}");
+        let shown = read("larder run --to http://a --redis redis://db/x").unwrap_err();
+        assert!(shown.contains("--> --to:6:9") && shown.contains("redis = \"redis://db/x\""), "{shown}");
     }
 
     #[test]

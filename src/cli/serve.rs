@@ -101,7 +101,8 @@ pub(super) fn demo(args: &Demo) -> ExitCode {
     }
 }
 
-fn parse(text: &str, name: &str) -> Result<Config, ExitCode> {
+/// The configuration, or the exit code after its problems were shown.
+pub(super) fn parse(text: &str, name: &str) -> Result<Config, ExitCode> {
     read(text, name).map_err(|problems| {
         eprintln!("{problems}");
         exit::CONFIG.into()

@@ -1,7 +1,7 @@
-//! Addresses as they are written: listeners, servers, Redis.
+//! Addresses as they are written: listeners and servers.
 //!
-//! Knows the shapes of `ip:port`, `http://host[:port]` and `redis://…`, and says of any
-//! other shape what to write. Resolves nothing.
+//! Knows the shapes of `ip:port` and `http://host[:port]`, and says of any other shape what to write.
+//! Resolves nothing.
 //! Must not know: where the text stands, or the clients that will use it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -85,7 +85,7 @@ fn authority(rest: &str) -> Result<&str, Mistake> {
 }
 
 /// A host in lower case without brackets, and a port.
-fn host_and_port(authority: &str) -> Result<(String, Option<u16>), Mistake> {
+pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), Mistake> {
     let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((v6, after)) => match v6.parse::<Ipv6Addr>() {
             Ok(ip) => (ip.to_string(), after),
@@ -128,88 +128,6 @@ pub(super) fn is_host_name(name: &str) -> bool {
     // A name whose last label is a number is a mistyped address (as browsers see it).
     let last = name.strip_suffix('.').unwrap_or(name).rsplit('.').next().unwrap_or_default();
     host::is_name(name) && !last.bytes().all(|b| b.is_ascii_digit())
-}
-
-/// Checks `redis://[user:password@]host[:port][/database]` or `unix:///path`. Says nothing of the
-/// value itself: it may hold a password.
-pub(super) fn redis(text: &str) -> Result<(), Mistake> {
-    let example = "write such as \"redis://127.0.0.1:6379\"";
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return mistake("Redis is given as a URL", example);
-    };
-    match scheme {
-        "redis" | "valkey" => redis_tcp(rest),
-        "unix" | "redis+unix" | "valkey+unix" if rest.starts_with('/') && rest.len() > 1 => {
-            if rest.contains(['?', '#']) {
-                mistake("only a path stands here", "leave out ? and #")
-            } else {
-                Ok(())
-            }
-        }
-        "unix" | "redis+unix" | "valkey+unix" => {
-            mistake("a socket is given by its whole path", "write such as \"unix:///run/redis/redis.sock\"")
-        }
-        "rediss" | "valkeys" => mistake("Larder does not yet speak TLS to Redis", "write redis://"),
-        s if s.contains("sentinel") => {
-            mistake("Redis Sentinel is not supported yet", "write the primary's redis://")
-        }
-        s if s.contains("cluster") => {
-            mistake("Redis Cluster is not supported yet", "write one server's redis://")
-        }
-        _ => mistake("not a scheme of Redis", example),
-    }
-}
-
-fn redis_tcp(rest: &str) -> Result<(), Mistake> {
-    if rest.contains(['?', '#']) {
-        return mistake(
-            "a Redis URL ends with its database",
-            "leave out ? and #; in a password write %3F and %23",
-        );
-    }
-    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user, address) = authority.rsplit_once('@').unwrap_or(("", authority));
-    if address.contains(',') {
-        return mistake("only one Redis server can be named", "Redis Cluster is not supported yet");
-    }
-    if user.contains('@') || !percent_decodes(user) {
-        return mistake(
-            "the password cannot be read",
-            "percent-encode it: @ is %40, / is %2F, : is %3A, % is %25",
-        );
-    }
-    // With a stray / or @ in it, a password can end up where the host should be: not repeated.
-    let unshown = |m: Mistake| Mistake { message: "not a Redis server's host and port".into(), ..m };
-    let (host, _) = host_and_port(address).map_err(unshown)?;
-    if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
-        return mistake(
-            "nothing can connect to a wildcard address",
-            "write the server's own, such as 127.0.0.1",
-        );
-    }
-    let digits = database.len() <= 9 && database.bytes().all(|b| b.is_ascii_digit());
-    if digits {
-        Ok(())
-    } else {
-        mistake("a Redis database is a number", "write such as /0 at the end, or nothing")
-    }
-}
-
-/// Whether text without stray `%` or control characters remains UTF-8 once decoded.
-fn percent_decodes(text: &str) -> bool {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit =
-            || bytes.next().and_then(|b| char::from(b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
-        let (Some(high), Some(low)) = (digit(), digit()) else { return false };
-        decoded.push(high * 16 + low);
-    }
-    !text.contains(char::is_control) && std::str::from_utf8(&decoded).is_ok()
 }
 
 /// A Redis URL as it may be shown: without its password.
@@ -313,41 +231,6 @@ mod tests {
     }
 
     #[test]
-    fn redis_urls_are_checked_and_never_repeated() {
-        let good = [
-            "redis://127.0.0.1:6379",
-            "redis://db",
-            "redis://:p%40ss@db/3",
-            "redis://user:pass@[::1]:6379/",
-            "valkey://db:1",
-            "unix:///run/redis.sock",
-        ];
-        for text in good {
-            assert_eq!(redis(text), Ok(()), "{text}");
-        }
-        let bad = [
-            ("127.0.0.1:6379", "Redis is given as a URL"),
-            ("rediss://db", "Larder does not yet speak TLS to Redis"),
-            ("redis+sentinel://db", "Redis Sentinel is not supported yet"),
-            ("redis-cluster://db", "Redis Cluster is not supported yet"),
-            ("redis://a:1,b:1", "only one Redis server can be named"),
-            ("http://db", "not a scheme of Redis"),
-            ("redis://db/x", "a Redis database is a number"),
-            ("redis://db/0?protocol=resp3", "a Redis URL ends with its database"),
-            ("redis://:p@ss@db", "the password cannot be read"),
-            ("redis://:100%@db", "the password cannot be read"),
-            ("redis://:%ff@db", "the password cannot be read"),
-            ("redis://0.0.0.0", "nothing can connect to a wildcard address"),
-            ("redis://", "not a Redis server's host and port"),
-            ("redis://pass!word/@db", "not a Redis server's host and port"),
-            ("unix://run/redis.sock", "a socket is given by its whole path"),
-        ];
-        for (text, want) in bad {
-            assert_eq!(redis(text).unwrap_err().message, want, "{text}");
-        }
-    }
-
-    #[test]
     fn a_password_is_not_shown() {
         assert_eq!(without_password("redis://u:secret@db:1/2"), "redis://…@db:1/2");
         assert_eq!(without_password("redis://db:1"), "redis://db:1");
@@ -355,8 +238,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "(http|redis|unix)?(://)?[\\[\\]@:/%a-f0-9.,]{0,16}|.{0,24}") {
-            let _ = (socket(&text, 1), server(&text), redis(&text), without_password(&text));
+        fn any_text_is_read_or_refused(text in "(http|redis)?(://)?[\\[\\]@:/%a-f0-9.,]{0,16}|.{0,24}") {
+            let _ = (socket(&text, 1), server(&text), without_password(&text));
         }
 
         #[test]

@@ -12,7 +12,7 @@ use super::problems::{Found, Problems};
 use super::reader::{Reader, Span, Text, Zero, one_of};
 use super::section::{Section, with_article};
 use super::{Access, Cache, Config, Limits, Listen, Log, LogFormat, Network, Sample, Timing};
-use super::{address, defaults, listen, network, routes, upstreams};
+use super::{address, defaults, listen, network, redis, routes, upstreams};
 use crate::pace::Pace;
 
 /// Reads the whole file. What is wrong is noted in `reader`, and only where nothing was is the
@@ -209,8 +209,10 @@ fn cache(mut section: Section<'_>) -> Cache {
     let redis_max_object = s.size("redis_max_object", d.redis_max_object.min(redis_queue), least);
     let coherence = coherence(s, (d.coherence_bound, d.coherence_when_lost));
     let cache = Cache {
-        redis: redis(s),
-        redis_secret_file: redis_secret_file(s),
+        redis: redis::read(s),
+        namespace: redis::namespace(s, d.namespace),
+        redis_compress: redis_compress(s, d.redis_compress),
+        redis_secret_file: redis::whole_path(s, "redis_secret_file", "/etc/larder/redis.secret"),
         redis_secrets: Vec::new(),
         redis_deadline: s.duration(
             "redis_deadline",
@@ -299,26 +301,18 @@ pub(super) fn not_beyond<N: PartialOrd>(
     });
 }
 
-/// Its value may hold a password and is never repeated in a message.
-fn redis(section: &mut Section<'_>) -> Option<String> {
-    let text = section.text("redis")?;
-    if let Err(mistake) = address::redis(&text.value) {
-        section.reader.report(Found::new(text.span, mistake.message).help(mistake.help));
-        return None;
+/// A size, or `false`.
+fn redis_compress(section: &mut Section<'_>, default: Option<u64>) -> Option<u64> {
+    let value = section.value("redis_compress");
+    match value.map(|value| value.get_ref().as_bool()) {
+        None => default,
+        Some(Some(false)) => None,
+        // As one that was not written, but for its place.
+        Some(Some(true)) => default,
+        Some(None) => {
+            Some(section.size("redis_compress", default.unwrap_or(0), "write false to compress nothing"))
+        }
     }
-    Some(text.value)
-}
-
-/// Only its form: the file is read where the configuration is put into force.
-fn redis_secret_file(section: &mut Section<'_>) -> Option<String> {
-    let text = section.text("redis_secret_file")?;
-    if !text.value.starts_with('/') {
-        let help = "write it from the root on, such as \"/etc/larder/redis.secret\"";
-        // Not by `refuse`: where the secret itself stands in the environment, it would be repeated.
-        section.reader.report(Found::new(text.span, "a file is named by its whole path").help(help));
-        return None;
-    }
-    Some(text.value)
 }
 
 fn timing(mut section: Section<'_>) -> Timing {

@@ -47,6 +47,10 @@ impl Default for Cache {
             memory: 256 * MIB,
             // The shared tier needs a server, so it is asked for by name.
             redis: None,
+            // One fleet to a Redis is the usual.
+            namespace: "larder".to_owned(),
+            // A packet's worth: less is not sent any sooner for being smaller.
+            redis_compress: Some(1024),
             // In the clear: a secret has to be made, and kept, by somebody.
             redis_secret_file: None,
             redis_secrets: Vec::new(),

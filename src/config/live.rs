@@ -69,6 +69,8 @@ impl Cache {
         let Self {
             memory,
             redis,
+            namespace,
+            redis_compress,
             redis_deadline,
             redis_max_object,
             redis_queue,
@@ -89,6 +91,7 @@ impl Cache {
             quarantine: _,
         } = self;
         let (new_memory, new_in_flight, new_variants) = (&new.memory, &new.in_flight, &new.variants);
+        let (new_namespace, new_compress) = (&new.namespace, &new.redis_compress);
         let (new_redis, new_deadline) = (&new.redis, &new.redis_deadline);
         let (new_max_object, new_queue) = (&new.redis_max_object, &new.redis_queue);
         let (coherence, new_coherence) =
@@ -100,6 +103,8 @@ impl Cache {
         differing!(names:
             "cache.memory" memory new_memory;
             "cache.redis" redis new_redis;
+            "cache.namespace" namespace new_namespace;
+            "cache.redis_compress" redis_compress new_compress;
             "cache.redis_deadline" redis_deadline new_deadline;
             "cache.redis_max_object" redis_max_object new_max_object;
             "cache.redis_queue" redis_queue new_queue;
@@ -156,12 +161,14 @@ mod tests {
                 &["log.level", "log.format", "log.access", "log.access_queue"],
             ),
             (
-                "[cache]\nmemory = \"99MiB\"\nredis = \"redis://h\"\nredis_deadline = \"1s\"\n\
+                "[cache]\nmemory = \"99MiB\"\nredis = \"redis://h\"\nnamespace = \"n\"\nredis_compress = false\nredis_deadline = \"1s\"\n\
                  redis_max_object = \"1KiB\"\nredis_queue = \"1MiB\"\nredis_secret_file = \"/s\"\n\
                  coherence = { bound = \"2s\" }\npurge_record = 9999\nin_flight = \"99MiB\"\nvariants = 3\n",
                 &[
                     "cache.memory",
                     "cache.redis",
+                    "cache.namespace",
+                    "cache.redis_compress",
                     "cache.redis_deadline",
                     "cache.redis_max_object",
                     "cache.redis_queue",

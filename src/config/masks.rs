@@ -56,8 +56,13 @@ fn user_parts(line: &str) -> impl Iterator<Item = Range<usize>> {
         }
         let scheme = before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '+').next()?;
         let address = url.split('/').next()?;
-        let (_, port) = address.split_once(':').filter(|_| !address.starts_with('['))?;
-        let odd = !port.bytes().all(|b| b.is_ascii_digit() || b == b',');
+        if address.starts_with('[') {
+            return None;
+        }
+        let is_odd = |one: &str| {
+            one.split_once(':').is_some_and(|(_, port)| !port.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let odd = address.split(',').any(is_odd);
         ((scheme.contains("redis") || scheme.contains("valkey")) && odd).then(|| start..start + url.len())
     })
 }

@@ -17,6 +17,7 @@ mod network;
 mod overrides;
 mod problems;
 mod reader;
+mod redis;
 mod reference;
 mod route_cache;
 mod route_compress;
@@ -44,6 +45,7 @@ use crate::stored::{KeyPolicy, Secret, TagPolicy};
 
 pub use address::without_password;
 pub use problems::{Problem, Problems, Severity};
+pub use redis::{Identity, Login, Node, Place, Redis};
 
 /// The shipped `proxy.toml`: the commented reference, and the demo's configuration.
 pub const SHIPPED: &str = include_str!("../../proxy.toml");
@@ -197,7 +199,11 @@ pub struct Cache {
     /// Bytes of the memory tier, all of it weighed.
     pub memory: u64,
     /// The shared tier; `None` = memory only.
-    pub redis: Option<String>,
+    pub redis: Option<Redis>,
+    /// What all keys in Redis begin with.
+    pub namespace: String,
+    /// Contents larger than this are compressed in Redis where it pays; `None` = none.
+    pub redis_compress: Option<u64>,
     /// The longest that a request waits for the Redis tier.
     pub redis_deadline: Duration,
     /// Bodies larger than this stay out of Redis, bytes.

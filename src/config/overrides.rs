@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Access, Config, Server, address, check};
+use super::{Access, Config, Redis, Server, check};
 
 impl Config {
     /// Listens at this one address instead.
@@ -35,10 +35,7 @@ impl Config {
     /// # Errors
     /// A plain sentence where it is not a Redis URL.
     pub fn with_redis(mut self, redis: Option<&str>) -> Result<Self, String> {
-        if let Some(Err(mistake)) = redis.map(address::redis) {
-            return Err(format!("{}: {}", mistake.message, mistake.help));
-        }
-        self.cache.redis = redis.map(str::to_owned);
+        self.cache.redis = redis.map(Redis::from_url).transpose()?;
         Ok(self)
     }
 

@@ -19,7 +19,8 @@ pub(super) struct Setting {
 }
 
 /// What the shipped file shows in words alone, or shows empty.
-const FURTHER: [(&str, &str); 5] = [
+const FURTHER: [(&str, &str); 6] = [
+    ("purge_from", "[\"10.0.0.0/8\"]"),
     ("trusted_proxies", "[\"10.0.0.0/8\"]"),
     ("route.compress", "true"),
     ("listen.address", "\"0.0.0.0:8081\""),
@@ -28,7 +29,8 @@ const FURTHER: [(&str, &str); 5] = [
 ];
 
 /// How a setting is turned off where that is not `false`; nothing where it is left out.
-const OFF: [(&str, &str); 21] = [
+const OFF: [(&str, &str); 22] = [
+    ("purge_from", "[]"),
     ("admin", "\"off\""),
     ("admin_token", ""),
     ("trusted_proxies", "[]"),

@@ -1,40 +1,117 @@
-//! The file with the secrets that Redis is written with.
+//! The files beside the configuration: the secrets that Redis is written with, its password, and the
+//! authorities that are trusted to say who it is.
 //!
-//! Knows its form (a secret on each line, `#` before a comment), and what makes a file unfit. Nothing of
-//! what it holds is ever repeated in a message.
+//! Knows their forms (a secret on each line, `#` before a comment; a password on the first line;
+//! certificates in PEM), and what makes a file unfit. Nothing of a secret is ever repeated in a message.
 //! Must not know: what the secrets are used for.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::{Cache, Config};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::{Cache, Config, Identity, Redis};
 use crate::stored::{MOST_SECRETS, Secret};
 
 /// Bytes of the largest file: far more than its secrets and some comments take.
 const LARGEST: u64 = 16 * 1024;
+/// Bytes of the largest file of certificates: more than those of a whole system.
+const LARGEST_BUNDLE: u64 = 4 << 20;
 
 /// What to do, wherever there is no usable secret.
 const MAKE_ONE: &str = "make one with `openssl rand -hex 32`";
 
 impl Config {
-    /// Reads the file that `cache.redis_secret_file` names, if it names one. A sentence where that
-    /// cannot be used.
+    /// Reads the files that `[cache]` names, if it names any. A sentence where one cannot be used.
     pub fn read_secrets(&mut self) -> Result<(), String> {
-        let Cache { redis_secret_file, redis_secrets, .. } = &mut self.cache;
+        let Cache { redis, redis_secret_file, redis_secrets, .. } = &mut self.cache;
+        if let Some(redis) = redis {
+            redis.read_files()?;
+        }
         let Some(file) = redis_secret_file else { return Ok(()) };
         *redis_secrets =
             read(Path::new(file)).map_err(|why| format!("cache.redis_secret_file, {file}: {why}"))?;
         Ok(())
     }
 
-    /// A sentence where others than its owner may read or change the file with the secrets.
+    /// A sentence where others than its owner may read or change a file with secrets.
     pub fn exposed_secrets(&self) -> Option<String> {
-        let file = self.cache.redis_secret_file.as_deref()?;
-        let mode = mode(Path::new(file))?;
-        (mode & 0o077 != 0)
-            .then(|| format!("others than its owner may open {file} (mode {mode:03o}): chmod 600 {file}"))
+        let redis = self.cache.redis.as_ref();
+        let password = redis.and_then(|redis| redis.password_file.as_deref());
+        let key = redis.and_then(|redis| redis.identity_files.as_ref()).map(|(_, key)| key.as_str());
+        [self.cache.redis_secret_file.as_deref(), password, key].into_iter().flatten().find_map(|file| {
+            let mode = mode(Path::new(file))?;
+            (mode & 0o077 != 0)
+                .then(|| format!("others than its owner may open {file} (mode {mode:03o}): chmod 600 {file}"))
+        })
     }
+}
+
+impl Redis {
+    fn read_files(&mut self) -> Result<(), String> {
+        if let Some(file) = &self.password_file {
+            let password = password(Path::new(file));
+            self.login.password =
+                Some(password.map_err(|why| format!("cache.redis.password_file, {file}: {why}"))?);
+        }
+        if let Some(file) = &self.ca_file {
+            let authorities = authorities(Path::new(file));
+            self.authorities = authorities.map_err(|why| format!("cache.redis.ca_file, {file}: {why}"))?;
+        }
+        if let Some((certificate, key)) = &self.identity_files {
+            let chain = authorities(Path::new(certificate))
+                .map_err(|why| format!("cache.redis.cert_file, {certificate}: {why}"))?;
+            let key =
+                private_key(Path::new(key)).map_err(|why| format!("cache.redis.key_file, {key}: {why}"))?;
+            self.identity = Some(Identity { chain, key });
+        }
+        Ok(())
+    }
+}
+
+/// The first line.
+fn password(file: &Path) -> Result<String, String> {
+    let text = text_of(file, LARGEST).map_err(|error| format!("it cannot be read: {error}"))?;
+    let mut lines = text.lines();
+    let password = lines.next().unwrap_or_default();
+    if password.is_empty() || password.contains(char::is_control) {
+        return Err("its first line is not a password".to_owned());
+    }
+    if lines.any(|line| !line.trim().is_empty()) {
+        return Err("it holds more than the password, on one line".to_owned());
+    }
+    Ok(password.to_owned())
+}
+
+fn authorities(file: &Path) -> Result<Vec<Vec<u8>>, String> {
+    let text = text_of(file, LARGEST_BUNDLE).map_err(|error| format!("it cannot be read: {error}"))?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    match read {
+        Ok(list) if list.is_empty() => Err("it holds no certificate in PEM".to_owned()),
+        Ok(list) => Ok(list.iter().map(|der| der.to_vec()).collect()),
+        Err(error) => Err(format!("it is not certificates in PEM: {error}")),
+    }
+}
+
+fn private_key(file: &Path) -> Result<String, String> {
+    let text = text_of(file, LARGEST).map_err(|error| format!("it cannot be read: {error}"))?;
+    // Why not is not told: it could repeat what is secret.
+    match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
+        Ok(_) => Ok(text),
+        Err(_) => Err("it holds no private key in PEM".to_owned()),
+    }
+}
+
+/// A text file of so many bytes at most.
+fn text_of(file: &Path, largest: u64) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?.take(largest + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > largest {
+        return Err(std::io::Error::other(format!("it has more than {largest} bytes")));
+    }
+    Ok(text)
 }
 
 #[cfg(unix)]
@@ -49,12 +126,9 @@ fn mode(_: &Path) -> Option<u32> {
 }
 
 fn read(file: &Path) -> Result<Vec<Secret>, String> {
-    let mut text = String::new();
-    let opened = File::open(file).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text));
-    opened.map_err(|error| format!("it cannot be read: {error}; {MAKE_ONE} > FILE, and chmod 600 FILE"))?;
-    if text.len() as u64 > LARGEST {
-        return Err(format!("it has more than {LARGEST} bytes; {MAKE_ONE}"));
-    }
+    let text = text_of(file, LARGEST);
+    let text =
+        text.map_err(|error| format!("it cannot be read: {error}; {MAKE_ONE} > FILE, and chmod 600 FILE"))?;
     parse(&text)
 }
 
@@ -154,5 +228,70 @@ mod tests {
         assert!(config.read_secrets().unwrap_err().contains("cannot be read"));
         let mut none = parse_config(&with_rest("")).unwrap();
         assert_eq!((none.read_secrets(), none.exposed_secrets()), (Ok(()), None));
+    }
+
+    fn with_table(rest: &str) -> Config {
+        parse_config(&with_rest(&format!("[cache.redis]\nurl = \"rediss://db\"\n{rest}\n"))).unwrap()
+    }
+
+    #[test]
+    fn a_password_is_the_one_line_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        let read = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let mut config = with_table(&format!("password_file = {:?}", file.to_str().unwrap()));
+            config.read_secrets().map(|()| config)
+        };
+        let config = read("hunter 2\n\n").unwrap();
+        assert_eq!(config.cache.redis.as_ref().unwrap().login.password.as_deref(), Some("hunter 2"));
+        assert!(!format!("{config:?}").contains("hunter"), "it is never shown");
+        assert!(config.exposed_secrets().unwrap().contains("chmod 600"));
+        for (text, why) in [
+            ("", "its first line is not a password"),
+            ("\nhunter2", "its first line is not a password"),
+            ("hunter2\nhunter3", "it holds more than the password"),
+        ] {
+            let told = read(text).unwrap_err();
+            assert!(told.starts_with("cache.redis.password_file, /") && told.contains(why), "{told}");
+            assert!(!told.contains("hunter"), "{told}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        let mut gone = with_table(&format!("password_file = {:?}", file.to_str().unwrap()));
+        assert!(gone.read_secrets().unwrap_err().contains("cannot be read"));
+    }
+
+    #[test]
+    fn authorities_are_certificates_in_pem() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let read = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let mut config = with_table(&format!("ca_file = {:?}", file.to_str().unwrap()));
+            config.read_secrets().map(|()| config.cache.redis.unwrap().authorities)
+        };
+        let pem = "-----BEGIN CERTIFICATE-----\nAAEC\n-----END CERTIFICATE-----\n";
+        assert_eq!(read(&pem.repeat(2)).unwrap(), [[0, 1, 2], [0, 1, 2]]);
+        assert!(read("").unwrap_err().contains("it holds no certificate"));
+        let cut = read(&pem.replace("-----END", "----END")).unwrap_err();
+        assert!(cut.contains("not certificates in PEM"), "{cut}");
+    }
+
+    #[test]
+    fn a_certificate_of_our_own_comes_with_its_key_which_is_never_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["c.pem", "k.pem"].map(|name| folder.path().join(name));
+        let set = format!("cert_file = {certificate:?}\nkey_file = {key:?}");
+        std::fs::write(&certificate, "-----BEGIN CERTIFICATE-----\nAAEC\n-----END CERTIFICATE-----\n")
+            .unwrap();
+        std::fs::write(&key, "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n").unwrap();
+        let mut config = with_table(&set);
+        config.read_secrets().unwrap();
+        let shown = format!("{config:?}");
+        assert!(shown.contains("Identity(1 certificates, …)") && !shown.contains("c2Vj"), "{shown}");
+        assert!(config.exposed_secrets().unwrap().contains("k.pem"));
+        std::fs::write(&key, "c2VjcmV0").unwrap();
+        let told = with_table(&set).read_secrets().unwrap_err();
+        assert!(told.contains("it holds no private key") && !told.contains("c2Vj"), "{told}");
     }
 }

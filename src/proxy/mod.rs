@@ -104,7 +104,8 @@ pub async fn handle(worker: Arc<Worker>, client: Client, request: Request<Incomi
             Step::Wait(wait) => wait.run().await,
             Step::Transform(transform) => transform.run().await,
             Step::Pass(pass) => pass.run().await,
-            Step::Purge(purging) => purging.run().await,
+            // Rare, and large.
+            Step::Purge(purging) => Box::pin(purging.run()).await,
             Step::Deliver(deliver) => return deliver.response(),
         };
     }

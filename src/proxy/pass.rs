@@ -91,10 +91,11 @@ impl Pass {
                     return self.stand_in(standing_in, Some(status));
                 }
                 if let Some(listening) = self.listening.take() {
-                    adopting::hear(&self.exchange, listening, &response, sent).await;
+                    // In a box, as all that few requests come to and that is large.
+                    Box::pin(adopting::hear(&self.exchange, listening, &response, sent)).await;
                 }
                 let adoptable = adopting::adoptable(&self.exchange, &response, sent, seat);
-                let forgotten = self.invalidate(&response).await;
+                let forgotten = Box::pin(self.invalidate(&response)).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return self.switch(response);
                 }

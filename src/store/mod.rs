@@ -18,8 +18,8 @@ pub use in_flight::{InFlight, Passing, Reserved, STREAMING};
 pub use memory::{Class, Marked, Memory, Resource};
 pub use purge::{PURGES, Purges};
 pub use redis::{
-    Absent, Answer, Apply, Coherence, Fleet, Generation, Node, Peer, Promise, Reach, Receipt, Redis, State,
-    Stream, Telling,
+    Absent, Answer, Apply, Audit, Coherence, Fleet, Generation, Node, Peer, Promise, Reach, Receipt, Redis,
+    State, Stream, Sum, Telling,
 };
 pub use searches::Searches;
 pub use sweep::sweep;
@@ -40,7 +40,9 @@ mod samples {
     pub(super) fn cache(redis: Option<String>) -> Cache {
         Cache {
             memory: 1 << 20,
-            redis,
+            redis: redis.map(|url| crate::config::Redis::from_url(&url).unwrap()),
+            namespace: "larder".to_owned(),
+            redis_compress: None,
             redis_deadline: Duration::from_secs(5),
             redis_max_object: 1 << 20,
             redis_queue: 8 << 20,

@@ -135,6 +135,16 @@ pub fn decode(bytes: Bytes, key: &Arc<CacheKey>, place: &str) -> Result<Record, 
     reader.end().map(|()| record)
 }
 
+/// Reads no more of a record that was found under `place` than its URL.
+pub fn decode_url(bytes: Bytes, place: &str) -> Result<String, Damaged> {
+    let (kind, mut reader) = open(bytes, place)?;
+    if kind != RESPONSE && kind != NAMES {
+        return Err(Damaged::Malformed);
+    }
+    let _generation = reader.u64()?;
+    String::from_utf8(reader.text()?.to_vec()).map_err(|_| Damaged::Malformed)
+}
+
 /// Reads a rule that was found under `place`: the text of its field.
 pub fn decode_rule(bytes: Bytes, place: &str) -> Result<Bytes, Damaged> {
     let (kind, mut reader) = open(bytes, place)?;
@@ -527,6 +537,15 @@ mod tests {
         let rule = &b"params=(\"a\")"[..];
         assert_eq!(encode_rule(rule, PLACE), GOLDEN_RULE);
         assert_eq!(decode_rule(Bytes::from_static(GOLDEN_RULE), PLACE).unwrap(), rule);
+    }
+
+    #[test]
+    fn the_url_of_a_record_can_be_read_alone() {
+        let of = |record: &'static [u8]| decode_url(Bytes::from_static(record), PLACE);
+        for record in [GOLDEN_RESPONSE, GOLDEN_PARTS, GOLDEN_NAMES] {
+            assert_eq!(of(record).unwrap(), sample_key().url());
+        }
+        assert_eq!(of(GOLDEN_RULE), Err(Damaged::Malformed));
     }
 
     #[test]

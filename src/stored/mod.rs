@@ -17,7 +17,9 @@ mod scope;
 mod seal;
 mod standing;
 
-pub use codec::{MOST_NAMES, Record, decode, decode_rule, encode_names, encode_response, encode_rule};
+pub use codec::{
+    MOST_NAMES, Record, decode, decode_rule, decode_url, encode_names, encode_response, encode_rule,
+};
 pub use copies::{Copies, Copy, Form};
 pub use cut::{Cut, is_not_modified, resolve};
 pub use damaged::Damaged;

@@ -72,7 +72,20 @@ impl Secret {
 
 /// How the shared tier is written and read.
 #[derive(Clone, Debug, Default)]
-pub struct Seal(Option<Arc<Keys>>);
+pub struct Seal {
+    keys: Option<Arc<Keys>>,
+    namespace: Namespace,
+}
+
+/// What the names of all keys begin with.
+#[derive(Clone, Debug)]
+struct Namespace(Arc<str>);
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self("larder".into())
+    }
+}
 
 struct Keys {
     first: Key,
@@ -107,19 +120,30 @@ impl Seal {
     /// With these secrets; none of them: in the clear.
     pub fn new(secrets: &[Secret]) -> Self {
         let (Some((first, others)), Some(last)) = (secrets.split_first(), secrets.last()) else {
-            return Self(None);
+            return Self::default();
         };
-        Self(Some(Arc::new(Keys {
+        let keys = Keys {
             first: Key::of(first),
             others: others.iter().map(Key::of).collect(),
             names: last.derive("names"),
-        })))
+        };
+        Self { keys: Some(Arc::new(keys)), ..Self::default() }
+    }
+
+    /// The same for keys that begin with this.
+    pub fn in_namespace(self, namespace: &str) -> Self {
+        Self { namespace: Namespace(namespace.into()), ..self }
+    }
+
+    /// What the names of all keys begin with.
+    pub fn namespace(&self) -> &str {
+        &self.namespace.0
     }
 
     /// A hash as it stands in the name of a key. Under a secret nobody can tell what it is the hash of,
     /// also not by trying.
     pub fn name(&self, hash: u128) -> u128 {
-        let Some(keys) = &self.0 else { return hash };
+        let Some(keys) = &self.keys else { return hash };
         let [name @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] =
             hmac(&keys.names, &[&hash.to_le_bytes()]);
         u128::from_le_bytes(name)
@@ -133,7 +157,7 @@ impl Seal {
         place: &str,
         nonce: impl FnOnce() -> Option<Nonce>,
     ) -> Option<Vec<u8>> {
-        let Some(keys) = &self.0 else { return Some(record) };
+        let Some(keys) = &self.keys else { return Some(record) };
         let nonce = nonce()?;
         let mut out = Vec::with_capacity(record.len().saturating_add(SEALED));
         out.extend_from_slice(MAGIC);
@@ -157,7 +181,7 @@ impl Seal {
     /// the codec to say.
     pub fn open(&self, mut bytes: Vec<u8>, place: &str) -> Result<Bytes, Damaged> {
         let sealed = bytes.starts_with(MAGIC);
-        let Some(keys) = &self.0 else {
+        let Some(keys) = &self.keys else {
             return if sealed { Err(Damaged::Sealed) } else { Ok(Bytes::from(bytes)) };
         };
         if !sealed {
@@ -181,7 +205,7 @@ impl Seal {
 
     /// The text of a number that is kept under `place`.
     pub fn encode_mark(&self, number: u64, place: &str) -> String {
-        match &self.0 {
+        match &self.keys {
             None => mark::encode(number, place),
             Some(keys) => mark::text(number, &hex(&keys.first.mark(number, place))),
         }
@@ -190,7 +214,7 @@ impl Seal {
     /// The number of what was found under `place`.
     pub fn decode_mark(&self, bytes: &[u8], place: &str) -> Result<u64, Damaged> {
         let (number, checksum) = mark::split(bytes)?;
-        match (&self.0, checksum.len()) {
+        match (&self.keys, checksum.len()) {
             (None, mark::CHECKSUM) => mark::decode(bytes, place),
             (None, MARK) => Err(Damaged::Sealed),
             (Some(_), mark::CHECKSUM) => Err(Damaged::Unsealed),

@@ -20,6 +20,8 @@ pub mod gate;
 pub mod origin;
 pub mod process;
 pub mod redis;
+pub mod redis_fleet;
+pub mod tier;
 pub mod wire;
 
 pub use client::{Connection, Response, get, send};
@@ -27,6 +29,8 @@ pub use gate::Gate;
 pub use origin::{Origin, Request, Script};
 pub use process::{Larder, Process};
 pub use redis::{Mode, RedisServer, Relay, Reply};
+pub use redis_fleet::{Certificates, Cluster, Sentinels};
+pub use tier::Tier;
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};

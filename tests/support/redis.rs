@@ -26,14 +26,32 @@ pub struct RedisServer {
     port: u16,
     dir: tempfile::TempDir,
     child: Option<Child>,
+    /// Arguments beside the usual ones; a sentinel has none of these.
+    args: Vec<String>,
+    is_sentinel: bool,
 }
 
 impl RedisServer {
     /// Starts one on a free port and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with(Vec::new)
+    }
+
+    /// The same with further arguments, which are asked for anew for each attempt: they may name ports.
+    pub fn start_with(args: impl Fn() -> Vec<String>) -> Self {
+        Self::begin(args, false)
+    }
+
+    /// Starts a sentinel; `lines` is its configuration, beside its port.
+    pub fn sentinel(lines: &str) -> Self {
+        Self::begin(|| vec![lines.to_owned()], true)
+    }
+
+    fn begin(args: impl Fn() -> Vec<String>, is_sentinel: bool) -> Self {
         // Another process may take the port between our look and the server's bind: try anew.
         for _ in 0..5 {
-            let mut server = Self { port: free_port(), dir: tempfile::tempdir().unwrap(), child: None };
+            let (port, dir, args) = (free_port(), tempfile::tempdir().unwrap(), args());
+            let mut server = Self { port, dir, child: None, args, is_sentinel };
             if server.launch() {
                 return server;
             }
@@ -43,7 +61,8 @@ impl RedisServer {
 
     /// None that runs: it stands in while the real one is lent to another thread.
     pub fn none() -> Self {
-        Self { port: 0, dir: tempfile::tempdir().unwrap(), child: None }
+        let (dir, args) = (tempfile::tempdir().unwrap(), Vec::new());
+        Self { port: 0, dir, child: None, args, is_sentinel: false }
     }
 
     /// `redis://127.0.0.1:PORT`
@@ -95,16 +114,20 @@ impl RedisServer {
     }
 
     fn launch(&mut self) -> bool {
-        let mut child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
-            .arg(self.port.to_string())
-            .arg("--dir")
-            .arg(self.dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect(
+        let mut command = Command::new("redis-server");
+        if self.is_sentinel {
+            // It writes its own file, where it notes what it has learned.
+            let (file, lines) = (self.dir.path().join("sentinel.conf"), self.args.join("\n"));
+            let dir = self.dir.path().display();
+            std::fs::write(&file, format!("bind 127.0.0.1\nport {}\ndir {dir}\n{lines}\n", self.port))
+                .unwrap();
+            command.arg(file).arg("--sentinel");
+        } else {
+            command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]);
+            command.arg(self.port.to_string()).arg("--dir").arg(self.dir.path()).args(&self.args);
+        }
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect(
                 "the tests need redis-server: install it, for example with `apt-get install redis-server`",
             );
         // Another process starting up gives no event to wait for: ask until it answers.
@@ -165,14 +188,20 @@ impl Reply {
     }
 }
 
-fn free_port() -> u16 {
+/// A port on which nobody listens.
+pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn answers(addr: SocketAddr) -> bool {
     let Ok(socket) = TcpStream::connect_timeout(&addr, Duration::from_secs(1)) else { return false };
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    ask(&mut BufReader::new(socket), &["PING"]).is_ok_and(|reply| reply == Reply::Simple("PONG".into()))
+    // One that wants a password says so.
+    let up = |reply: Reply| {
+        reply == Reply::Simple("PONG".into())
+            || matches!(&reply, Reply::Error(why) if why.starts_with("NOAUTH"))
+    };
+    ask(&mut BufReader::new(socket), &["PING"]).is_ok_and(up)
 }
 
 fn ask<A: AsRef<[u8]>>(socket: &mut BufReader<TcpStream>, words: &[A]) -> std::io::Result<Reply> {
@@ -243,6 +272,8 @@ struct Shared {
     changed: Condvar,
     sockets: Mutex<Vec<TcpStream>>,
     accepted: AtomicUsize,
+    /// Connections with a lower number are black holes: all that comes on them is lost.
+    lost_below: AtomicUsize,
     stopped: AtomicBool,
 }
 
@@ -257,6 +288,7 @@ impl Relay {
             changed: Condvar::new(),
             sockets: Mutex::new(Vec::new()),
             accepted: AtomicUsize::new(0),
+            lost_below: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -277,6 +309,11 @@ impl Relay {
     /// Connections accepted so far.
     pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::Acquire)
+    }
+
+    /// From now on drops silently whatever comes on the connections that are open; new ones are as ever.
+    pub fn lose_open_connections(&self) {
+        self.shared.lost_below.store(self.accepted(), Ordering::Release);
     }
 
     /// Changes what it does, for open connections too.
@@ -318,13 +355,13 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
             return;
         }
         let Ok(client) = client else { continue };
-        shared.accepted.fetch_add(1, Ordering::AcqRel);
+        let number = shared.accepted.fetch_add(1, Ordering::AcqRel);
         let shared = Arc::clone(shared);
-        thread::spawn(move || serve(&shared, &client));
+        thread::spawn(move || serve(&shared, &client, number));
     }
 }
 
-fn serve(shared: &Arc<Shared>, client: &TcpStream) {
+fn serve(shared: &Arc<Shared>, client: &TcpStream, number: usize) {
     client.set_nodelay(true).ok();
     let server = TcpStream::connect(shared.target).ok();
     {
@@ -339,8 +376,8 @@ fn serve(shared: &Arc<Shared>, client: &TcpStream) {
     let Some(server) = server else { return pump_without_server(shared, client) };
     server.set_nodelay(true).ok();
     let (back, from, to) = (Arc::clone(shared), server.try_clone().unwrap(), client.try_clone().unwrap());
-    let backward = thread::spawn(move || pump(&back, &from, &to, false));
-    pump(shared, client, &server, true);
+    let backward = thread::spawn(move || pump(&back, &from, &to, number, false));
+    pump(shared, client, &server, number, true);
     backward.join().ok();
 }
 
@@ -357,10 +394,11 @@ fn pump_without_server(shared: &Shared, client: &TcpStream) {
     client.shutdown(Shutdown::Both).ok();
 }
 
-fn pump(shared: &Shared, from: &TcpStream, to: &TcpStream, from_client: bool) {
+fn pump(shared: &Shared, from: &TcpStream, to: &TcpStream, number: usize, from_client: bool) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(read @ 1..) = (&mut &*from).read(&mut buffer) {
         let done = match shared.mode() {
+            _ if number < shared.lost_below.load(Ordering::Acquire) => Ok(()),
             Mode::Garbage(bytes) if from_client => (&mut &*from).write_all(bytes),
             Mode::Garbage(_) => Ok(()),
             Mode::Cut => break,

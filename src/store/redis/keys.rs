@@ -8,6 +8,7 @@
 //! | `larder:4:{O}:G:N` | when a group, or all at a path, was purged: a mark, in milliseconds |
 //! | `larder:4:{O}:R:N` | the rule for the query of a path (`No-Vary-Search`) |
 //!
+//! `larder` is the namespace (`cache.namespace`): nothing outside of it is ever read or written.
 //! `U` is the URL's hash in hex (32 digits), `X` is `-` or the hash of the key's extras (32 digits),
 //! `S` is the hash of the selecting fields (16 digits), and `4` is the version of this layout and of
 //! the record. The braces keep all keys of a URL on one node of a cluster. `O` and `N` are the hashes of
@@ -54,6 +55,9 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::clock::Timestamp;
 use crate::stored::{CacheKey, Group, Seal};
 
+/// The version of this layout, and of the record.
+const LAYOUT: u32 = 4;
+
 /// The longest that a record lives.
 pub(super) const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -77,15 +81,15 @@ pub(super) fn base(seal: &Seal, key: &CacheKey) -> String {
     match key.extras() {
         "" => plain(seal, key.url_hash()),
         extras => {
-            let (url, extras) = (seal.name(key.url_hash()), seal.name(xxh3_128(extras.as_bytes())));
-            format!("larder:4:{{{url:032x}}}:{extras:032x}")
+            let extras = seal.name(xxh3_128(extras.as_bytes()));
+            format!("{}:{extras:032x}", tagged(seal, key.url_hash()))
         }
     }
 }
 
 /// The key of the response to a URL whose route adds nothing to the key.
 pub(super) fn plain(seal: &Seal, url_hash: u128) -> String {
-    format!("larder:4:{{{:032x}}}:-", seal.name(url_hash))
+    format!("{}:-", tagged(seal, url_hash))
 }
 
 /// The key of one variant.
@@ -97,24 +101,44 @@ pub(super) fn variant(seal: &Seal, base: &str, selecting_hash: u64) -> String {
 
 /// The key of a URL's generation.
 pub(super) fn marker(seal: &Seal, url_hash: u128) -> String {
-    format!("larder:4:{{{:032x}}}:g", seal.name(url_hash))
+    format!("{}:g", tagged(seal, url_hash))
 }
 
 /// The key of a group's marker.
 pub(super) fn group(seal: &Seal, group: Group) -> String {
-    let [origin, name] = [group.origin, group.name].map(|hash| seal.name(hash));
-    format!("larder:4:{{{origin:032x}}}:G:{name:032x}")
+    format!("{}:G:{:032x}", tagged(seal, group.origin), seal.name(group.name))
 }
 
 /// The key of a path's rule.
 pub(super) fn rule(seal: &Seal, path: Group) -> String {
-    let [origin, name] = [path.origin, path.name].map(|hash| seal.name(hash));
-    format!("larder:4:{{{origin:032x}}}:R:{name:032x}")
+    format!("{}:R:{:032x}", tagged(seal, path.origin), seal.name(path.name))
 }
 
 /// What the keys of the log of purges begin with.
-pub(super) fn fleet_prefix() -> String {
-    "larder:3:".to_owned()
+pub(super) fn fleet_prefix(seal: &Seal) -> String {
+    format!("{}:{LAYOUT}:", seal.namespace())
+}
+
+/// How all keys begin that have to stand on one node of a cluster.
+fn tagged(seal: &Seal, hash: u128) -> String {
+    format!("{}:{LAYOUT}:{{{:032x}}}", seal.namespace(), seal.name(hash))
+}
+
+/// What kind of key a name is, in words; `None` where it is none of this layout.
+pub(super) fn kind(seal: &Seal, name: &str) -> Option<&'static str> {
+    let rest = name.strip_prefix(&fleet_prefix(seal))?.strip_prefix("{")?;
+    let (tag, rest) = rest.split_once("}:")?;
+    let parts: Vec<&str> = rest.split(':').collect();
+    Some(match parts.as_slice() {
+        ["head" | "named" | "marked" | "nodes"] if tag == "fleet" => "the log of purges",
+        ["g"] => "purge marks",
+        ["G", _] => "group marks",
+        ["R", _] => "query rules",
+        ["-"] => "records",
+        [extras] if extras.len() == 32 => "records",
+        [_, variant] if variant.len() == 16 => "variants",
+        _ => return None,
+    })
 }
 
 /// A generation that never was before: 0 stands for "never purged".
@@ -185,6 +209,43 @@ mod tests {
         assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len(), "{keys:?}");
         assert_eq!(keys[0], plain(&CLEAR, url));
         assert_eq!(keys[2], format!("{tag}-:0000000000000007"));
+    }
+
+    #[test]
+    fn every_key_is_within_the_namespace() {
+        let seal = Seal::default().in_namespace("eu-1");
+        let key = CacheKey::from_parts("http://a/".into(), "h:accept=x;".into());
+        let path = Group::of_path(&key);
+        for name in [
+            base(&seal, &key),
+            plain(&seal, 7),
+            variant(&seal, &base(&seal, &key), 7),
+            marker(&seal, 7),
+            group(&seal, path),
+            rule(&seal, path),
+        ] {
+            assert!(name.starts_with("eu-1:4:{"), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_of_a_kind() {
+        let key = CacheKey::from_parts("http://a/".into(), "h:accept=x;".into());
+        let path = Group::of_path(&key);
+        for (name, of) in [
+            (base(&CLEAR, &key), Some("records")),
+            (plain(&CLEAR, 7), Some("records")),
+            (variant(&CLEAR, &base(&CLEAR, &key), 7), Some("variants")),
+            (variant(&CLEAR, &plain(&CLEAR, 7), 7), Some("variants")),
+            (marker(&CLEAR, 7), Some("purge marks")),
+            (group(&CLEAR, path), Some("group marks")),
+            (rule(&CLEAR, path), Some("query rules")),
+            ("larder:2:{a}:-".into(), None),
+            ("larder:4:{a}:x:y:z".into(), None),
+            (marker(&Seal::default().in_namespace("other"), 7), None),
+        ] {
+            assert_eq!(kind(&CLEAR, &name), of, "{name}");
+        }
     }
 
     #[test]

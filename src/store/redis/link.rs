@@ -23,17 +23,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, Value,
-};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use redis::{Cmd, Pipeline, RedisError, Value, cmd};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::reach::Member;
-use super::watch::Watched;
+use super::servers::{self, Target};
+use crate::config::Node;
 use crate::telemetry::supervise;
 
 /// Deadlines missed in a row that open the breaker.
@@ -43,14 +40,13 @@ const OUTSTANDING: usize = 256;
 /// Calls given up by their callers with no answer since, after which the connection is dropped: the
 /// client keeps a place for each answer still to come, and their number has to be bounded.
 const ABANDONED: u32 = 64;
-/// For name, TCP and handshake together.
-const CONNECT: Duration = Duration::from_secs(1);
-/// The client's own bound on an answer; ours are shorter, this one only backs them.
-const RESPONSE: Duration = Duration::from_secs(5);
-/// The kernel gives a connection up when sent bytes are not acknowledged for so long.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(2);
+/// For saying who we are, once connected.
+const INTRODUCE: Duration = Duration::from_secs(1);
 /// Between two pings of a standing connection.
-const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_EVERY: Duration = Duration::from_millis(750);
+/// Bounds of a ping, and how long none may be answered until the connection is given up. With the time
+/// between two, a connection that swallows everything is found within 2 s.
+const PING: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Between two attempts to connect: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
@@ -69,6 +65,8 @@ pub(super) enum Fault {
     Nonsense,
     /// Redis answered with an error.
     Refused,
+    /// The server says that it is not, or not yet, the one to ask.
+    NotHere,
 }
 
 /// Where the breaker stands.
@@ -105,7 +103,7 @@ pub(super) struct Link {
 struct Shared {
     /// For log lines.
     name: &'static str,
-    server: ConnectionInfo,
+    target: Target,
     /// Bytes of the longest string that an answer may hold.
     longest: u64,
     /// How long a `PING` may take.
@@ -121,6 +119,8 @@ struct Shared {
 #[derive(Clone, Debug)]
 struct Line {
     connection: MultiplexedConnection,
+    /// Which server it is; `None` for a local socket.
+    node: Option<Node>,
     health: Arc<Health>,
     /// Moves the bytes; ends with the last who holds the line.
     _driver: Arc<AbortOnDrop<()>>,
@@ -136,21 +136,20 @@ struct Health {
 }
 
 impl Link {
-    /// Begins to connect to `url` in the background. `deadline` is the usual bound of a call, from
+    /// Begins to connect to `target` in the background. `deadline` is the usual bound of a call, from
     /// which the bound of a `PING` is taken; no answer may hold a string longer than `longest`, bytes.
-    /// Errs only when the URL cannot be used at all.
     pub(super) fn start(
         name: &'static str,
-        url: &str,
+        target: Target,
         deadline: Duration,
         longest: u64,
         member: Member,
-    ) -> Result<Self, RedisError> {
+    ) -> Self {
         let shared = Arc::new(Shared {
             name,
-            server: url.into_connection_info()?,
+            target,
             longest,
-            ping: deadline.saturating_mul(2).clamp(Duration::from_millis(100), CONNECT),
+            ping: ping_bound(deadline),
             line: Mutex::new(None),
             phase: watch::Sender::new(Phase::Starting),
             outstanding: Semaphore::new(OUTSTANDING),
@@ -159,9 +158,10 @@ impl Link {
         });
         let kept = Arc::clone(&shared);
         let keeper = AbortOnDrop(tokio::spawn(supervise("redis link", move || keep(Arc::clone(&kept)))));
-        Ok(Self { shared, _keeper: keeper })
+        Self { shared, _keeper: keeper }
     }
 
+    #[cfg_attr(not(test), expect(dead_code, reason = "for links to one key: the record of purges"))]
     /// Runs `calls` on the connection, all of it within `bound`, and judges the connection by how
     /// that went.
     ///
@@ -176,6 +176,28 @@ impl Link {
         self.shared.with(bound, calls).await
     }
 
+    /// Sends a question until `until`, and gives all that is answered to it, errors among them.
+    pub(super) async fn send(&self, until: Instant, question: &Pipeline) -> Result<Vec<Value>, Fault> {
+        let sent =
+            |mut connection: MultiplexedConnection| async move { send(&mut connection, question).await };
+        self.shared.with(until.saturating_duration_since(Instant::now()), sent).await
+    }
+
+    /// The same, where an error that says that another server is to be asked is a fault.
+    pub(super) async fn ask(&self, until: Instant, question: &Pipeline) -> Result<Vec<Value>, Fault> {
+        let asked = |mut connection: MultiplexedConnection| async move {
+            send(&mut connection, question).await.and_then(here)
+        };
+        self.shared.with(until.saturating_duration_since(Instant::now()), asked).await
+    }
+
+    /// Waits for the first attempt to connect to be over, until `until` at most.
+    pub(super) async fn tried(&self, until: Instant) {
+        let mut phases = self.phases();
+        let _ = timeout_at(until, phases.wait_for(|phase| *phase != Phase::Starting)).await;
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "for links to one key: the record of purges"))]
     /// Where the breaker stands now.
     pub(super) fn phase(&self) -> Phase {
         *self.shared.phase.borrow()
@@ -190,27 +212,53 @@ impl Link {
 /// Distinguishes each question of this process from all others.
 static QUESTIONS: AtomicU64 = AtomicU64::new(1);
 
-/// Sends commands in one piece and gives their answers in order, errors of Redis among them. The `PING`
-/// behind them shows that they are the answers to these commands.
+/// Commands as they are sent in one piece. The `PING` behind them shows that what is answered answers
+/// these commands.
+pub(super) fn question(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
+    let mut question = Pipeline::new();
+    for command in commands {
+        question.add_command(command);
+    }
+    question.cmd("PING").arg(QUESTIONS.fetch_add(1, Ordering::Relaxed));
+    question
+}
+
+/// Sends a [`question`], and gives the answers to its commands in order, errors of Redis among them.
+async fn send(connection: &mut MultiplexedConnection, question: &Pipeline) -> Result<Vec<Value>, Fault> {
+    let count = question.len();
+    let mut answers =
+        connection.send_packed_commands(question, 0, count).await.map_err(|error| fault(&error))?;
+    let number = question.cmd_iter().last().and_then(|ping| match ping.args_iter().nth(1) {
+        Some(redis::Arg::Simple(number)) => Some(number.to_vec()),
+        _ => None,
+    });
+    match answers.pop() {
+        Some(Value::BulkString(echo)) if Some(&echo) == number.as_ref() => Ok(answers),
+        Some(Value::ServerError(error)) if is_not_here(error.code()) => Err(Fault::NotHere),
+        // A Redis that wants a password says so to everything.
+        Some(Value::ServerError(_)) => Err(Fault::Refused),
+        _ => Err(Fault::Nonsense),
+    }
+}
+
+/// Sends commands in one piece and gives their answers in order, errors of Redis among them.
 pub(super) async fn ask_all(
     connection: &mut MultiplexedConnection,
     commands: impl IntoIterator<Item = Cmd>,
 ) -> Result<Vec<Value>, Fault> {
-    let number = QUESTIONS.fetch_add(1, Ordering::Relaxed);
-    let mut question = redis::Pipeline::new();
-    for command in commands {
-        question.add_command(command);
-    }
-    question.cmd("PING").arg(number);
-    let count = question.len();
-    let mut answers =
-        connection.send_packed_commands(&question, 0, count).await.map_err(|error| fault(&error))?;
-    match answers.pop() {
-        Some(Value::BulkString(echo)) if echo == number.to_string().as_bytes() => Ok(answers),
-        // A Redis that wants a password, or loads its data, says so to everything.
-        Some(Value::ServerError(_)) => Err(Fault::Refused),
-        _ => Err(Fault::Nonsense),
-    }
+    send(connection, &question(commands)).await.and_then(here)
+}
+
+/// Answers of the server that was to be asked.
+fn here(answers: Vec<Value>) -> Result<Vec<Value>, Fault> {
+    let elsewhere = |answer: &Value| matches!(answer, Value::ServerError(error) if is_not_here(error.code()));
+    if answers.iter().any(elsewhere) { Err(Fault::NotHere) } else { Ok(answers) }
+}
+
+/// Errors by which a server says that it cannot be asked, whatever it is asked: it is a replica, has not read
+/// its data yet, or other slots.
+fn is_not_here(code: &str) -> bool {
+    ["READONLY", "LOADING", "MASTERDOWN", "MOVED", "ASK"].contains(&code)
 }
 
 /// Sends one command and gives its answer; an error that Redis answers is a [`Fault::Refused`].
@@ -255,20 +303,25 @@ impl Shared {
             if same { current.take() } else { None }
         };
         if dropped.is_some() {
-            self.phase.send_replace(Phase::Open);
+            self.turn(Phase::Open);
             self.opened.notify_one();
             tracing::debug!(target: "larder::redis", link = self.name, why, "breaker open");
             self.member.down(why);
         }
     }
 
-    fn close(&self, connection: MultiplexedConnection, driver: AbortOnDrop<()>) {
+    fn turn(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+        self.member.turn(phase);
+    }
+
+    fn close(&self, (connection, driver): Spoken, node: Option<Node>) {
         tracing::debug!(target: "larder::redis", link = self.name, "connected");
         // Before anybody can find it open again: up and down are told in their order.
         self.member.up();
-        let line = Line { connection, health: Arc::default(), _driver: Arc::new(driver) };
+        let line = Line { connection, node, health: Arc::default(), _driver: Arc::new(driver) };
         *self.line.lock() = Some(line);
-        self.phase.send_replace(Phase::Closed);
+        self.turn(Phase::Closed);
     }
 }
 
@@ -284,7 +337,13 @@ impl Call<'_> {
         self.over = true;
         let health = &self.line.health;
         match fault {
-            None | Some(Fault::Refused) => {
+            Some(Fault::NotHere) if self.shared.target.is_found() => {
+                // It is another by now, or will be: found anew as if it had gone.
+                health.lost.store(true, Ordering::Relaxed);
+                self.shared.target.look_again();
+                self.shared.open(&self.line, "another server is to be asked");
+            }
+            None | Some(Fault::Refused | Fault::NotHere) => {
                 // Answers come in order, so this one proves that none is owed from before.
                 health.misses.store(0, Ordering::Relaxed);
                 health.abandoned.store(0, Ordering::Relaxed);
@@ -341,101 +400,64 @@ async fn keep(shared: Arc<Shared>) {
 /// Tries once to connect, and closes the breaker if that went well.
 async fn attempt(shared: &Arc<Shared>) -> bool {
     if *shared.phase.borrow() == Phase::Open {
-        shared.phase.send_replace(Phase::HalfOpen);
+        shared.turn(Phase::HalfOpen);
     }
-    let (server, longest, bound) = (shared.server.clone(), shared.longest, shared.ping);
+    let (target, longest, bound) = (shared.target.clone(), shared.longest, shared.ping);
     // In a task of its own: should the client panic over what a stranger answers, the attempt has
     // failed and the keeper lives on.
-    let connected = AbortOnDrop(tokio::spawn(async move { connect(&server, longest, bound).await })).await;
+    let connected = AbortOnDrop(tokio::spawn(async move { connect(&target, longest, bound).await })).await;
     match connected {
-        Some(Ok((connection, driver))) => {
-            shared.close(connection, driver);
+        Some(Ok((spoken, node))) => {
+            shared.close(spoken, node);
             true
         }
         failed => {
             let why = failed.and_then(Result::err).unwrap_or_else(|| "the attempt was cut short".to_owned());
             tracing::debug!(target: "larder::redis", link = shared.name, why, "no connection");
+            shared.target.look_again();
             shared.member.down(&why);
-            shared.phase.send_replace(Phase::Open);
+            shared.turn(Phase::Open);
             false
         }
     }
 }
 
-/// A connection that has answered a `PING`, and the task that moves its bytes.
-async fn connect(
-    server: &ConnectionInfo,
-    longest: u64,
-    bound: Duration,
-) -> Result<(MultiplexedConnection, AbortOnDrop<()>), String> {
-    let connected = timeout(CONNECT, shake_hands(server, longest)).await;
-    let (mut connection, driver) = connected.map_err(|_| "no connection in time".to_owned())??;
+/// A client, and the task that moves its bytes.
+type Spoken = (MultiplexedConnection, AbortOnDrop<()>);
+
+/// A connection that has answered a `PING`, by a master where sentinels have named it so.
+async fn connect(target: &Target, longest: u64, bound: Duration) -> Result<(Spoken, Option<Node>), String> {
+    let reached = target.reach(longest).await?;
+    let introduced = timeout(INTRODUCE, servers::speak(&reached.settings, reached.socket, OUTSTANDING)).await;
+    let (mut connection, driver) = introduced.map_err(|_| "no connection in time".to_owned())??;
     match timeout(bound, ping(&mut connection)).await {
-        Ok(Ok(())) => Ok((connection, driver)),
-        Ok(Err(fault)) => Err(format!("PING: {fault:?}")),
-        Err(_) => Err("PING: no answer in time".to_owned()),
+        Ok(Ok(())) => {}
+        Ok(Err(fault)) => return Err(format!("PING: {fault:?}")),
+        Err(_) => return Err("PING: no answer in time".to_owned()),
     }
-}
-
-async fn shake_hands(
-    server: &ConnectionInfo,
-    longest: u64,
-) -> Result<(MultiplexedConnection, AbortOnDrop<()>), String> {
-    let said = |error: std::io::Error| error.to_string();
-    match server.addr() {
-        ConnectionAddr::Tcp(host, port) => {
-            let socket = tcp(host, *port).await.map_err(said)?;
-            speak(server, Watched::new(socket, longest)).await
-        }
-        ConnectionAddr::Unix(path) => {
-            let socket = tokio::net::UnixStream::connect(path).await.map_err(said)?;
-            speak(server, Watched::new(socket, longest)).await
-        }
-        _ => Err("not an address that Larder can connect to".to_owned()),
-    }
-}
-
-async fn speak<S>(
-    server: &ConnectionInfo,
-    socket: S,
-) -> Result<(MultiplexedConnection, AbortOnDrop<()>), String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let config = AsyncConnectionConfig::new()
-        .set_response_timeout(Some(RESPONSE))
-        .set_pipeline_buffer_size(OUTSTANDING);
-    let made = MultiplexedConnection::new_with_config(server.redis_settings(), socket, config).await;
-    let (connection, driver) = made.map_err(|error| error.to_string())?;
-    Ok((connection, AbortOnDrop(tokio::spawn(driver))))
-}
-
-/// The kernel's part: addresses one after the other, each with its share of the time.
-async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
-    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
-    let each = CONNECT / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-    let mut failed = std::io::Error::new(std::io::ErrorKind::NotFound, "the host has no address");
-    for address in addresses {
-        match timeout(each, TcpStream::connect(address)).await {
-            Ok(Ok(socket)) => return Ok(with_settings(socket)),
-            Ok(Err(error)) => failed = error,
-            Err(_) => failed = std::io::ErrorKind::TimedOut.into(),
+    if target.is_named() {
+        match timeout(bound, ask(&mut connection, cmd("ROLE"))).await {
+            Ok(Ok(Value::Array(role))) if servers::leads(&role) => {}
+            Ok(Ok(_)) => return Err("what the sentinels name is no master".to_owned()),
+            Ok(Err(fault)) => return Err(format!("ROLE: {fault:?}")),
+            Err(_) => return Err("ROLE: no answer in time".to_owned()),
         }
     }
-    Err(failed)
-}
-
-/// What the kernel refuses of these it refuses: the connection works without.
-fn with_settings(socket: TcpStream) -> TcpStream {
-    // Nagle's algorithm holds up small commands.
-    let _ = socket.set_nodelay(true);
-    #[cfg(target_os = "linux")]
-    let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-    socket
+    Ok(((connection, driver), reached.node))
 }
 
 async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Fault> {
     ask_all(connection, []).await.map(drop)
+}
+
+/// Whether pings have been waited for so long that one more would be too much.
+fn has_waited(waited: Duration, ping: Duration) -> bool {
+    waited.saturating_add(ping) > PING.1
+}
+
+/// How long a `PING` may take on a link whose calls usually have this deadline.
+fn ping_bound(deadline: Duration) -> Duration {
+    deadline.saturating_mul(2).clamp(PING.0, PING.1)
 }
 
 /// Pings the standing connection until it is given up; gives its last state of health.
@@ -444,15 +466,33 @@ async fn watch_over(shared: &Shared, chance: &mut Chance) -> Arc<Health> {
     let mut alarms = shared.member.alarms();
     loop {
         let Some(line) = shared.line.lock().clone() else { return last };
-        last = line.health;
+        last = Arc::clone(&line.health);
         let stands = tokio::select! {
             () = shared.opened.notified() => false,
             _ = alarms.changed() => true,
             () = tokio::time::sleep(chance.around(PING_EVERY)) => true,
         };
-        if stands {
-            let ping = |mut connection| async move { ping(&mut connection).await };
-            let _judged = shared.with(shared.ping, ping).await;
+        if stands && line.node.as_ref().is_some_and(|node| shared.target.is_elsewhere(node)) {
+            line.health.lost.store(true, Ordering::Relaxed);
+            shared.open(&line, "another server is to be asked");
+        } else if stands {
+            ping_until_answered(shared, &line).await;
+        }
+    }
+}
+
+/// Pings again at once while none is answered, until the connection is given up.
+async fn ping_until_answered(shared: &Shared, line: &Line) {
+    let mut waited = Duration::ZERO;
+    loop {
+        let ping = |mut connection| async move { ping(&mut connection).await };
+        if shared.with(shared.ping, ping).await != Err(Fault::Deadline) {
+            return;
+        }
+        waited = waited.saturating_add(shared.ping);
+        if has_waited(waited, shared.ping) {
+            shared.open(line, "no answers");
+            return;
         }
     }
 }
@@ -492,5 +532,21 @@ impl<T> Future for AbortOnDrop<T> {
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Self::Output> {
         std::pin::Pin::new(&mut self.0).poll(context).map(Result::ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_swallows_everything_is_found_within_two_seconds() {
+        let mut chance = Chance::new();
+        let longest = (0..1_000).map(|_| chance.around(PING_EVERY)).max().unwrap();
+        for deadline in [1, 20, 60, 100, 166, 249, 250, 333, 500, 5_000].map(Duration::from_millis) {
+            let ping = ping_bound(deadline);
+            let pings = (1..).find(|pings| has_waited(ping * *pings, ping) || *pings >= MISSES).unwrap();
+            assert!(longest + ping * pings <= Duration::from_secs(2), "{deadline:?}");
+        }
     }
 }

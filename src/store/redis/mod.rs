@@ -6,14 +6,20 @@
 //! own, with two connections: one for lookups, one for the writes behind.
 //! Must not know: the memory tier, freshness, or what is done with a response.
 
+mod audit;
+mod compression;
+mod dial;
 mod fleet;
 mod keys;
 mod link;
+mod nodes;
 mod queue;
 mod reach;
 mod script;
+mod servers;
 #[cfg(test)]
 mod tests;
+mod topology;
 mod value;
 mod watch;
 
@@ -24,14 +30,15 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
 
+pub use self::audit::{Audit, Sum};
 pub use self::fleet::{Apply, Coherence, Fleet, Node, Peer, Promise, Receipt, State, Stream, Telling};
-use self::link::{AbortOnDrop, Fault, Link, Phase, ask_all};
+use self::link::{AbortOnDrop, Fault, Phase};
+use self::nodes::{Asker, Nodes, ask_all};
 use self::queue::{Notice, Queue, Write, Writer};
-use self::reach::Member;
 pub use self::reach::Reach;
+use self::servers::Servers;
 use self::value::{Bad, Held};
 use super::Purges;
 use crate::clock::{Clock, Mono, Timestamp};
@@ -56,8 +63,8 @@ pub struct Redis(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    reader: Link,
-    writer: Arc<Link>,
+    reader: Nodes,
+    writer: Nodes,
     queue: Arc<Queue>,
     purges: Arc<Purges>,
     counters: Arc<Counters>,
@@ -127,7 +134,7 @@ impl From<Fault> for Absent {
             Fault::Open => Self::Open,
             Fault::Full => Self::Full,
             Fault::Deadline => Self::Deadline,
-            Fault::Lost | Fault::Nonsense | Fault::Refused => Self::Error,
+            Fault::Lost | Fault::Nonsense | Fault::Refused | Fault::NotHere => Self::Error,
         }
     }
 }
@@ -150,29 +157,18 @@ impl Redis {
         purges: Arc<Purges>,
         reach: &Arc<Reach>,
     ) -> Option<Self> {
-        let url = cfg.redis.as_deref()?;
+        let redis = cfg.redis.as_ref()?;
         let longest = value::longest_record(cfg.redis_max_object);
-        let links = (|| {
-            // One byte more than a record may have shows that it has.
-            Ok((
-                Link::start(
-                    "lookup",
-                    url,
-                    cfg.redis_deadline,
-                    longest.saturating_add(1),
-                    Member::join(reach),
-                )?,
-                Link::start("write", url, WRITE_PING, WRITE_ANSWER, Member::join(reach))?,
-            ))
-        })();
-        let (reader, writer) = match links {
-            Ok((reader, writer)) => (reader, Arc::new(writer)),
+        let servers = match Servers::start(redis) {
+            Ok(servers) => servers,
             Err(error) => {
-                let error: redis::RedisError = error;
-                tracing::error!(target: "larder::redis", %error, "cache.redis cannot be used: going on without Redis");
+                tracing::error!(target: "larder::redis", error, "cache.redis cannot be used: going on without Redis");
                 return None;
             }
         };
+        // One byte more than a record may have shows that it has.
+        let reader = Nodes::start("lookup", &servers, cfg.redis_deadline, longest.saturating_add(1), reach);
+        let writer = Nodes::start("write", &servers, WRITE_PING, WRITE_ANSWER, reach);
         // Both: what comes before the writing link is connected would not be written. How it ended
         // says nothing more than the breakers do.
         let _ = timeout(FIRST_CONNECT, async {
@@ -181,16 +177,17 @@ impl Redis {
             }
         })
         .await;
-        let seal = Seal::new(&cfg.redis_secrets);
+        let seal = Seal::new(&cfg.redis_secrets).in_namespace(&cfg.namespace);
         let (queue, counters) = (Arc::new(Queue::new(cfg.redis_queue)), Arc::new(Counters::default()));
         let task = Arc::new(Writer {
             queue: Arc::clone(&queue),
-            link: Arc::clone(&writer),
+            link: writer.clone(),
             purges: Arc::clone(&purges),
             counters: Arc::clone(&counters),
             clock: clock.clone(),
             seal: seal.clone(),
             longest,
+            compress: cfg.redis_compress,
         });
         let run = move || {
             let task = Arc::clone(&task);
@@ -404,7 +401,7 @@ impl Redis {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.0.counters;
         RedisGauges {
-            up: phase == Phase::Closed && self.0.writer.phase() == Phase::Closed,
+            up: self.0.reader.is_whole() && self.0.writer.is_whole(),
             breaker: phase.as_str(),
             gets: count(&counters.gets),
             hits: count(&counters.hits),
@@ -422,7 +419,7 @@ impl Redis {
     }
 }
 
-/// The usual bound of a write's `PING`, from which the link takes its own.
+/// The usual bound of a write's `PING`, from which the link takes its own: a value may be before it.
 const WRITE_PING: Duration = Duration::from_millis(500);
 
 /// Bytes of a string that answers a write: an echo.
@@ -472,7 +469,7 @@ impl Notes {
 /// What [`seek`] finds, unless it is in a group that has been purged: one more round trip where it is in
 /// any.
 async fn look(
-    mut connection: MultiplexedConnection,
+    mut connection: Asker,
     key: &Arc<CacheKey>,
     asked: Request<'_>,
     notes: &mut Notes,
@@ -507,7 +504,7 @@ async fn look(
 /// One round trip for the record and the URL's generation; one more where the record only names
 /// what the response varies on.
 async fn seek(
-    mut connection: MultiplexedConnection,
+    mut connection: Asker,
     key: &Arc<CacheKey>,
     asked: Request<'_>,
     notes: &mut Notes,
@@ -524,7 +521,8 @@ async fn seek(
         Err(why) => return Ok(Err(notes.damaged(why, Mend::Generation(key.url_hash(), why)))),
     };
     notes.generation = Some(now);
-    let wanted = Wanted { seal: asked.seal, key, generation: now, now: asked.now, variant: false };
+    let (seal, longest) = (asked.seal, asked.longest);
+    let wanted = Wanted { seal, key, generation: now, now: asked.now, variant: false, longest };
     let names = match judge(held, base.clone(), &wanted, notes) {
         Ok(Record::Response { response, .. }) => return Ok(matching(response, asked)),
         Ok(Record::Names { names, .. }) => names,
@@ -547,7 +545,7 @@ async fn seek(
 /// What stands where a response for this request would be: under its selecting fields, and under the
 /// language it prefers where languages are taken by meaning.
 async fn variants(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Asker,
     base: &str,
     names: Vec<HeaderName>,
     asked: Request<'_>,
@@ -594,6 +592,8 @@ struct Wanted<'a> {
     now: Timestamp,
     /// A response, not what it varies on.
     variant: bool,
+    /// Bytes of the longest record.
+    longest: u64,
 }
 
 /// Decodes a value that stood at `place`.
@@ -605,7 +605,8 @@ fn judge(held: Held, place: String, wanted: &Wanted<'_>, notes: &mut Notes) -> R
     };
     let was = Bad::new(Damaged::Malformed, &bytes);
     let opened = wanted.seal.open(bytes, &place);
-    let read = opened.and_then(|bytes| decode(bytes, wanted.key, &place)).and_then(|record| match &record {
+    let record = opened.and_then(|bytes| compression::expand(bytes, wanted.longest));
+    let read = record.and_then(|bytes| decode(bytes, wanted.key, &place)).and_then(|record| match &record {
         // Age and purges are judged by what a response says of its time.
         Record::Response { response, .. }
             if response.facts.request_time.max(response.facts.response_time) > keys::believed(wanted.now) =>

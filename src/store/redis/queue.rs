@@ -19,11 +19,12 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use tokio::sync::Notify;
 
-use super::link::{Fault, Link, Phase, ask};
+use super::compression::squeeze;
+use super::link::{Fault, Phase};
+use super::nodes::{Asker, Nodes, ask};
 use super::script::{self, Set};
 use super::value::Bad;
 use super::{Counters, Generation, keys};
@@ -70,11 +71,7 @@ pub(super) enum Notice {
 
 impl Notice {
     /// Tells it; gives the URL's new generation if it is the first for a while.
-    pub(super) async fn told(
-        &self,
-        seal: &Seal,
-        connection: MultiplexedConnection,
-    ) -> Result<Option<u64>, Fault> {
+    pub(super) async fn told(&self, seal: &Seal, connection: Asker) -> Result<Option<u64>, Fault> {
         match self {
             Self::Url(url_hash) => script::purge(seal, connection, *url_hash).await,
             Self::Groups(groups, at) => {
@@ -280,13 +277,15 @@ impl Write {
 /// lookup. Dropped at any point, what waits is lost, as it is when the process ends.
 pub(super) struct Writer {
     pub(super) queue: Arc<Queue>,
-    pub(super) link: Arc<Link>,
+    pub(super) link: Nodes,
     pub(super) purges: Arc<Purges>,
     pub(super) counters: Arc<Counters>,
     pub(super) clock: Clock,
     pub(super) seal: Seal,
     /// Bytes of the longest record.
     pub(super) longest: u64,
+    /// Contents larger than this are compressed where it pays.
+    pub(super) compress: Option<u64>,
 }
 
 impl Writer {
@@ -330,7 +329,7 @@ impl Writer {
             self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let Some(record) = Record::of(&self.seal, write) else { return };
+        let Some(record) = Record::of(&self.seal, write, self.compress) else { return };
         if record.sets.iter().any(|set| set.value.len() as u64 > self.longest) {
             self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
             return;
@@ -370,7 +369,7 @@ impl Writer {
             Ok(false) | Err(Fault::Open | Fault::Full) => {
                 counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
             }
-            Err(Fault::Deadline | Fault::Lost | Fault::Nonsense | Fault::Refused) => {
+            Err(Fault::Deadline | Fault::Lost | Fault::Nonsense | Fault::Refused | Fault::NotHere) => {
                 counters.write_errors.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -399,13 +398,14 @@ struct Record {
 
 impl Record {
     /// `None` when it would expire at once, varies on more than can be read again, or cannot be sealed.
-    fn of(seal: &Seal, write: &Write) -> Option<Self> {
+    fn of(seal: &Seal, write: &Write, compress: Option<u64>) -> Option<Self> {
         let (response, generation) = (&write.response, write.generation.number);
         let (url_hash, base) = (response.key.url_hash(), keys::base(seal, &response.key));
         let ttl = keys::record_ttl(write.ttl)?;
         let names: Vec<_> = response.selecting.names().cloned().collect();
         let set = |key: String| {
-            let value = seal.close(encode_response(response, generation, &key), &key, chance)?;
+            let record = squeeze(encode_response(response, generation, &key), response, compress);
+            let value = seal.close(record, &key, chance)?;
             Some(Set { key, value, ttl })
         };
         if names.is_empty() {
@@ -430,18 +430,11 @@ impl Record {
             .fold(0, u64::saturating_add)
     }
 
-    fn put(
-        &self,
-        seal: &Seal,
-        connection: MultiplexedConnection,
-    ) -> impl Future<Output = Result<bool, Fault>> + use<> {
+    fn put(&self, seal: &Seal, connection: Asker) -> impl Future<Output = Result<bool, Fault>> + use<> {
         script::was_put(connection, script::put(seal, self.url_hash, self.generation, &self.sets))
     }
 
-    fn unlink(
-        &self,
-        mut connection: MultiplexedConnection,
-    ) -> impl Future<Output = Result<(), Fault>> + use<> {
+    fn unlink(&self, mut connection: Asker) -> impl Future<Output = Result<(), Fault>> + use<> {
         let mut command = cmd("UNLINK");
         for set in &self.sets {
             command.arg(&set.key);

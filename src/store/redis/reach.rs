@@ -4,13 +4,16 @@
 //! down, and when the last of them is back. The first raises an alarm, so that the others look at
 //! their own connections at once: one that found out a second later, when the first is back already,
 //! would make two changes of one.
+//! Also what the breakers of several links to one tier make together (a [`Panel`]).
 //! Must not know: how a link is made, or what goes over it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+
+use super::link::Phase;
 
 /// The state of all links of a process; shared by its workers.
 #[derive(Debug, Default)]
@@ -40,6 +43,51 @@ enum Said {
 pub(super) struct Member {
     reach: Arc<Reach>,
     number: u64,
+    /// Where its breaker shows, and which of several servers it stands for.
+    shown: Option<(Arc<Panel>, String)>,
+}
+
+/// The breakers of the links to all nodes, as one: a tier is there while any of them is.
+#[derive(Debug)]
+pub(super) struct Panel {
+    each: Mutex<BTreeMap<u64, Phase>>,
+    all: watch::Sender<Phase>,
+}
+
+impl Panel {
+    /// Nothing has been tried yet.
+    pub(super) fn new() -> Self {
+        Self { each: Mutex::default(), all: watch::Sender::new(Phase::Starting) }
+    }
+
+    /// Tells of every change.
+    pub(super) fn phases(&self) -> watch::Receiver<Phase> {
+        self.all.subscribe()
+    }
+
+    /// Where they stand now, together.
+    pub(super) fn phase(&self) -> Phase {
+        *self.all.borrow()
+    }
+
+    /// Whether all of them are closed.
+    pub(super) fn is_whole(&self) -> bool {
+        let each = self.each.lock();
+        !each.is_empty() && each.values().all(|phase| *phase == Phase::Closed)
+    }
+
+    fn turn(&self, link: u64, phase: Option<Phase>) {
+        // Told under the lock: in the order of the changes.
+        let mut each = self.each.lock();
+        match phase {
+            Some(phase) => each.insert(link, phase),
+            None => each.remove(&link),
+        };
+        let has = |phase: Phase| each.values().any(|each| *each == phase);
+        let order = [Phase::Closed, Phase::Starting, Phase::HalfOpen, Phase::Open];
+        let all = order.into_iter().find(|phase| has(*phase)).unwrap_or(Phase::Open);
+        self.all.send_if_modified(|told| std::mem::replace(told, all) != all);
+    }
 }
 
 impl Member {
@@ -47,7 +95,21 @@ impl Member {
     pub(super) fn join(reach: &Arc<Reach>) -> Self {
         let mut state = reach.state.lock();
         state.next = state.next.saturating_add(1);
-        Self { reach: Arc::clone(reach), number: state.next }
+        Self { reach: Arc::clone(reach), number: state.next, shown: None }
+    }
+
+    /// Its breaker shows on this panel, as that of a node, or of the one server (no name).
+    pub(super) fn shown_on(mut self, panel: &Arc<Panel>, node: String) -> Self {
+        panel.turn(self.number, Some(Phase::Starting));
+        self.shown = Some((Arc::clone(panel), node));
+        self
+    }
+
+    /// The link's breaker has changed.
+    pub(super) fn turn(&self, phase: Phase) {
+        if let Some((panel, _)) = &self.shown {
+            panel.turn(self.number, Some(phase));
+        }
     }
 
     /// Tells when some link has gone down and the others should look.
@@ -67,13 +129,23 @@ impl Member {
         let news = self.reach.state.lock().down(self.number);
         if news {
             self.reach.alarm.send_replace(());
-            tracing::warn!(target: "larder::redis", "redis does not answer: memory tier only ({why})");
+            match &self.shown {
+                Some((_, node)) if !node.is_empty() => {
+                    tracing::warn!(target: "larder::redis", node, "a node of redis does not answer: memory tier only for its keys ({why})");
+                }
+                _ => {
+                    tracing::warn!(target: "larder::redis", "redis does not answer: memory tier only ({why})");
+                }
+            }
         }
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
+        if let Some((panel, _)) = &self.shown {
+            panel.turn(self.number, None);
+        }
         self.reach.state.lock().down.remove(&self.number);
     }
 }
@@ -126,5 +198,27 @@ mod tests {
         drop(goes);
         stays.up();
         assert_eq!(reach.state.lock().said, Some(Said::Up));
+    }
+
+    #[test]
+    fn a_panel_shows_the_best_of_its_links() {
+        let (reach, panel) = (Arc::default(), Arc::new(Panel::new()));
+        let join = || Member::join(&reach).shown_on(&panel, String::new());
+        assert_eq!((panel.phase(), panel.is_whole()), (Phase::Starting, false));
+        let (one, two) = (join(), join());
+        for (of_one, of_two, all, whole) in [
+            (Phase::Open, Phase::Starting, Phase::Starting, false),
+            (Phase::Open, Phase::HalfOpen, Phase::HalfOpen, false),
+            (Phase::Open, Phase::Open, Phase::Open, false),
+            (Phase::Open, Phase::Closed, Phase::Closed, false),
+            (Phase::Closed, Phase::Closed, Phase::Closed, true),
+        ] {
+            one.turn(of_one);
+            two.turn(of_two);
+            assert_eq!((panel.phase(), panel.is_whole()), (all, whole), "{of_one:?} {of_two:?}");
+        }
+        one.turn(Phase::Open);
+        drop(two);
+        assert_eq!(panel.phase(), Phase::Open, "whoever is gone counts no more");
     }
 }

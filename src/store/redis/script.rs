@@ -8,11 +8,11 @@
 //! that none is there, and writes over it. So no value can keep a purge from being taken.
 //! Must not know: who calls, or what a record holds.
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value, cmd};
 
 use super::keys;
-use super::link::{Fault, ask, ask_all};
+use super::link::Fault;
+use super::nodes::{Asker, ask, ask_all};
 use super::value::{self, Bad};
 use crate::clock::Timestamp;
 use crate::stored::{Damaged, Group, Seal};
@@ -119,11 +119,7 @@ pub(super) struct Set {
 /// Gives the URL a new generation, which voids everything recorded under any earlier one, and
 /// deletes the plain record, which mostly is all there is. Gives that generation if it is the first
 /// for a while.
-pub(super) async fn purge(
-    seal: &Seal,
-    mut connection: MultiplexedConnection,
-    url_hash: u128,
-) -> Result<Option<u64>, Fault> {
+pub(super) async fn purge(seal: &Seal, mut connection: Asker, url_hash: u128) -> Result<Option<u64>, Fault> {
     let (generation, marker) = (keys::new_generation(), keys::marker(seal, url_hash));
     let mut call = eval(PURGE, &[&marker, &keys::plain(seal, url_hash)]);
     call.arg(seal.encode_mark(generation, &marker)).arg(keys::purged_ttl());
@@ -134,7 +130,7 @@ pub(super) async fn purge(
 /// the latest that is `believed`.
 pub(super) async fn purge_groups(
     seal: &Seal,
-    mut connection: MultiplexedConnection,
+    mut connection: Asker,
     groups: &[Group],
     (at, believed): (Timestamp, Timestamp),
 ) -> Result<(), Fault> {
@@ -150,7 +146,7 @@ pub(super) async fn purge_groups(
 /// Notes when all at a path was purged.
 pub(super) async fn purge_path(
     seal: &Seal,
-    mut connection: MultiplexedConnection,
+    mut connection: Asker,
     path: Group,
     at: Timestamp,
 ) -> Result<(), Fault> {
@@ -168,7 +164,7 @@ pub(super) async fn purge_path(
 /// leaves a marker that outlives what is put now.
 pub(super) async fn learn_rule(
     seal: &Seal,
-    mut connection: MultiplexedConnection,
+    mut connection: Asker,
     path: Group,
     rule: Option<Vec<u8>>,
 ) -> Result<Result<Timestamp, Damaged>, Fault> {
@@ -188,7 +184,7 @@ pub(super) async fn learn_rule(
 }
 
 /// Removes what was found damaged, unless something else stands there by now.
-pub(super) async fn remove(mut connection: MultiplexedConnection, key: &str, bad: &Bad) -> Result<(), Fault> {
+pub(super) async fn remove(mut connection: Asker, key: &str, bad: &Bad) -> Result<(), Fault> {
     let mut call = eval(REMOVE, &[key]);
     call.arg(bad.longest).arg(bad.length).arg(&bad.last);
     said_yes(ask(&mut connection, call).await?).map(drop)
@@ -208,7 +204,7 @@ pub(super) fn put(seal: &Seal, url_hash: u128, seen: u64, sets: &[Set]) -> Cmd {
 }
 
 /// Sends what [`put`] made; gives whether Redis took it, or had been purged meanwhile.
-pub(super) async fn was_put(mut connection: MultiplexedConnection, call: Cmd) -> Result<bool, Fault> {
+pub(super) async fn was_put(mut connection: Asker, call: Cmd) -> Result<bool, Fault> {
     said_yes(ask(&mut connection, call).await?)
 }
 

@@ -96,7 +96,7 @@ impl Node {
 
     /// Waits for the breakers of both links; fails when that takes too long.
     async fn until(&self, state: &'static str) {
-        for link in [&self.redis.0.reader, &*self.redis.0.writer] {
+        for link in [&self.redis.0.reader, &self.redis.0.writer] {
             let mut phases = link.phases();
             let reached = timeout(PATIENCE, phases.wait_for(|phase| phase.as_str() == state)).await;
             assert!(reached.is_ok(), "the breaker does not get {state}: {:?}", self.redis.gauges());
@@ -388,12 +388,68 @@ async fn it_is_up_when_both_links_are() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
     assert!(node.redis.gauges().up);
-    let broken = node.redis.0.writer.with(TTL, |_| async { Err::<(), _>(Fault::Lost) }).await;
+    let broken = node.redis.0.writer.only().unwrap().with(TTL, |_| async { Err::<(), _>(Fault::Lost) }).await;
     assert_eq!(broken, Err(Fault::Lost));
     let gauges = node.redis.gauges();
     assert_eq!((gauges.up, gauges.breaker), (false, "closed"), "lookups go on");
     node.until("closed").await;
     assert!(node.redis.gauges().up);
+}
+
+#[tokio::test]
+async fn a_link_can_lead_to_whatever_holds_one_key() {
+    let server = RedisServer::start();
+    let servers = Servers::start(&config::Redis::from_url(&server.url()).unwrap()).unwrap();
+    let (member, target) = (reach::Member::join(&Arc::default()), servers.for_key("larder:4:{fleet}:log"));
+    let link = link::Link::start("log", target, TTL, 100, member);
+    let mut phases = link.phases();
+    timeout(PATIENCE, phases.wait_for(|phase| *phase == Phase::Closed)).await.unwrap().unwrap();
+    assert_eq!(link.phase(), Phase::Closed);
+    let mut set = redis::cmd("SET");
+    set.arg("larder:4:{fleet}:log").arg("a");
+    let asked = link.with(TTL, |mut connection| async move { link::ask(&mut connection, set).await });
+    assert_eq!(asked.await, Ok(Value::Okay));
+    assert_eq!(server.keys(), ["larder:4:{fleet}:log"]);
+}
+
+#[tokio::test]
+async fn a_master_that_takes_no_writes_any_more_is_left_and_the_next_that_is_named_is_used() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let monitor = |server: &RedisServer| {
+        ["MONITOR", "mymaster", "127.0.0.1", &server.addr().port().to_string(), "1"].map(str::to_owned)
+    };
+    let sentinel = RedisServer::sentinel(&format!("sentinel {}", monitor(&old).join(" ").to_lowercase()));
+    let node = Node::start(format!("redis+sentinel://{}/mymaster", sentinel.addr())).await;
+    node.put(plain("/", b"old", local()), 0).await;
+    assert_eq!(old.keys().len(), 1);
+    // As in the middle of a failover: connections stand, and writes are refused.
+    old.command(&["REPLICAOF", "127.0.0.1", &new.addr().port().to_string()]);
+    node.offer(plain("/refused", b"x", local()), 0, TTL);
+    let mut phases = node.redis.0.writer.phases();
+    let left = timeout(PATIENCE, phases.wait_for(|phase| *phase == Phase::Open)).await.is_ok();
+    assert!(left, "it is still written to: {:?}", node.redis.gauges());
+    sentinel.command(&["SENTINEL", "REMOVE", "mymaster"]);
+    sentinel.command(&[&["SENTINEL".to_owned()], &monitor(&new)[..]].concat());
+    node.until("closed").await;
+    node.put(plain("/new", b"new", local()), 0).await;
+    assert!(new.keys().contains(&keys::plain(&CLEAR, key("/new").url_hash())), "{:?}", new.keys());
+}
+
+#[tokio::test]
+async fn two_namespaces_of_one_redis_know_nothing_of_each_other() {
+    let server = RedisServer::start();
+    let of = |name: &str| config::Cache { namespace: name.into(), ..samples::cache(Some(server.url())) };
+    let (one, two) = (Node::with(of("one")).await, Node::with(of("two")).await);
+    one.put(plain("/", b"of one", local()), 0).await;
+    assert_eq!(two.get("/", &[]).await, Err(Absent::NotFound));
+    two.redis.purge(key("/").url_hash()).await.unwrap();
+    assert_eq!(one.get("/", &[]).await.unwrap(), "of one");
+    // Nor is what was copied from the one into the other believed.
+    let [theirs, ..] = &server.keys()[..] else { panic!() };
+    let copy = theirs.replacen("one:", "two:", 1);
+    server.command(&["COPY", theirs, &copy]);
+    server.command(&["DEL", &keys::marker(&CLEAR.clone().in_namespace("two"), key("/").url_hash())]);
+    assert_eq!(two.get("/", &[]).await, Err(Absent::Damaged(Damaged::OtherKey)));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The bytes of a connection to Redis, watched on their way.
 //!
 //! Knows the frame of each answer, and what one to our questions can be: a line, or a string of bounded
-//! length; and how many questions went out. The client under it keeps all of an answer in memory until it
+//! length, or where that is expected an array with so many members in all; and how many questions went out. The client under it keeps all of an answer in memory until it
 //! has come to its end, so one that is too long, of a kind that nobody asked for, or that answers no
 //! question breaks the connection when its first bytes come. Costs a few steps for each answer and each
 //! read, whatever their length.
@@ -28,8 +28,15 @@ impl<S> Watched<S> {
     /// Strings in answers may have `longest` bytes.
     pub(super) fn new(inner: S, longest: u64) -> Self {
         // What goes out is our own, and is only counted.
-        let (questions, answers) = (Frames::new(u64::MAX, true), Frames::new(longest, false));
+        let (questions, answers) = (Frames::new(u64::MAX, u64::MAX), Frames::new(longest, 0));
         Self { inner, questions, answers }
+    }
+
+    /// Answers may be arrays, of so many members in all; their strings have no more bytes together than one
+    /// may have.
+    pub(super) fn with_arrays(mut self, members: u64) -> Self {
+        self.answers.arrays = members;
+        self
     }
 }
 
@@ -73,11 +80,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 #[derive(Debug)]
 struct Frames {
     longest: u64,
-    /// Questions are arrays of strings; no answer to one of ours is an array.
-    arrays: bool,
+    /// Members that a frame may have in all; none: it is no array.
+    arrays: u64,
     at: At,
-    /// Members of an array that are still to come.
+    /// Values that are still to come until this frame ends.
+    due: u64,
+    /// Members of this frame so far.
     members: u64,
+    /// Bytes of the strings in this frame so far.
+    bytes: u64,
     /// Frames that have come to their end.
     ended: u64,
 }
@@ -124,8 +135,8 @@ impl Number {
 }
 
 impl Frames {
-    const fn new(longest: u64, arrays: bool) -> Self {
-        Self { longest, arrays, at: At::Start, members: 0, ended: 0 }
+    const fn new(longest: u64, arrays: u64) -> Self {
+        Self { longest, arrays, at: At::Start, due: 0, members: 0, bytes: 0, ended: 0 }
     }
 
     fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -162,7 +173,7 @@ impl Frames {
     }
 
     fn begin(&mut self, kind: u8) -> io::Result<()> {
-        let known = matches!(kind, b'+' | b'-' | b':' | b'$') || (kind == b'*' && self.arrays);
+        let known = matches!(kind, b'+' | b'-' | b':' | b'$') || (kind == b'*' && self.arrays > 0);
         if !known {
             return Err(no_answer("an answer of a kind that nobody asked for"));
         }
@@ -172,27 +183,32 @@ impl Frames {
 
     fn line(&mut self, kind: u8, number: Number) -> io::Result<()> {
         match (kind, number) {
-            (b'$', Number::Is(length)) if length <= self.longest => {
+            (b'$', Number::Is(length)) if length <= self.longest.saturating_sub(self.bytes) => {
+                self.bytes = self.bytes.saturating_add(length);
                 self.at = At::String { left: length.saturating_add(2) };
             }
             // Nothing is there.
-            (b'$', Number::Below) => self.end(),
+            (b'$' | b'*', Number::Below) => self.end(),
             (b'$', _) => return Err(no_answer("a string that is too long")),
-            (b'*', Number::Is(members @ 1..)) => {
-                self.members = members;
-                self.at = At::Start;
+            (b'*', Number::Is(members)) if members <= self.arrays.saturating_sub(self.members) => {
+                self.members = self.members.saturating_add(members);
+                // The array itself was one of those that were due.
+                self.due = self.due.max(1).saturating_add(members);
+                self.end();
             }
-            (b'*', _) => return Err(no_answer("an array of nothing")),
+            (b'*', _) => return Err(no_answer("an array that is too long")),
             _ => self.end(),
         }
         Ok(())
     }
 
+    /// A value has ended.
     fn end(&mut self) {
         self.at = At::Start;
-        self.members = self.members.saturating_sub(1);
-        if self.members == 0 {
+        self.due = self.due.saturating_sub(1);
+        if self.due == 0 {
             self.ended = self.ended.saturating_add(1);
+            (self.members, self.bytes) = (0, 0);
         }
     }
 }
@@ -209,7 +225,11 @@ mod tests {
     use super::*;
 
     fn answers(bytes: &[u8], piece: usize) -> Result<u64, String> {
-        let mut frames = Frames::new(100, false);
+        answers_with(0, bytes, piece)
+    }
+
+    fn answers_with(arrays: u64, bytes: &[u8], piece: usize) -> Result<u64, String> {
+        let mut frames = Frames::new(100, arrays);
         for piece in bytes.chunks(piece) {
             frames.take(piece).map_err(|error| error.to_string())?;
         }
@@ -251,6 +271,28 @@ mod tests {
         assert!(answers(&endless, 1000).unwrap_err().contains("without an end"));
     }
 
+    #[test]
+    fn arrays_are_counted_with_all_that_is_in_them() {
+        let all = b"*3\r\n$1\r\na\r\n:1\r\n*2\r\n+x\r\n*0\r\n*-1\r\n*0\r\n*1\r\n*1\r\n$-1\r\n+OK\r\n";
+        for piece in 1..=all.len() {
+            assert_eq!(answers_with(5, all, piece), Ok(5), "in pieces of {piece}");
+        }
+        for (bytes, why) in [
+            (&b"*6\r\n"[..], "array that is too long"),
+            (b"*3\r\n*3\r\n", "array that is too long"),
+            (b"*x\r\n", "array that is too long"),
+            (
+                b"*2\r\n$51\r\n012345678901234567890123456789012345678901234567890\r\n$50\r\n",
+                "string that is too long",
+            ),
+        ] {
+            let bytes = bytes.to_vec();
+            let said = answers_with(5, &bytes, 1).unwrap_err();
+            assert!(said.contains(why), "{}: {said}", bytes.escape_ascii());
+        }
+        assert_eq!(answers_with(5, b"*5\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n*5\r\n", 3), Ok(1), "anew for each");
+    }
+
     #[tokio::test]
     async fn more_answers_than_questions_break_the_connection() {
         let (near, mut far) = tokio::io::duplex(1024);
@@ -272,6 +314,14 @@ mod tests {
         }
 
         #[test]
+        fn any_arrays_in_any_pieces_are_judged_alike(
+            words in prop::collection::vec("(\\*[0-9-]{0,2}|\\$[0-9]{1,2}|:1|[+]a|-b|xyz)\r\n", 0..12), pieces in 1usize..20,
+        ) {
+            let bytes = words.concat().into_bytes();
+            prop_assert_eq!(answers_with(20, &bytes, pieces), answers_with(20, &bytes, usize::MAX));
+        }
+
+        #[test]
         fn whatever_is_asked_is_counted(words in prop::collection::vec(any::<Vec<u8>>(), 1..5), piece in 1usize..50) {
             let mut command = format!("*{}\r\n", words.len()).into_bytes();
             for word in &words {
@@ -279,7 +329,7 @@ mod tests {
                 command.extend(word);
                 command.extend(b"\r\n");
             }
-            let mut frames = Frames::new(u64::MAX, true);
+            let mut frames = Frames::new(u64::MAX, u64::MAX);
             let twice = command.repeat(2);
             for piece in twice.chunks(piece) {
                 frames.take(piece).unwrap();

@@ -33,8 +33,10 @@ use self::follower::{Dropped, Told};
 use self::follower::{Entry, Follower, Question};
 use self::log::Log;
 use super::Absent;
-use super::link::{AbortOnDrop, Fault, Link, Phase, ask, ask_all};
-use super::reach::{Member, Reach};
+use super::link::{AbortOnDrop, Fault, Phase};
+use super::nodes::{Nodes, ask, ask_all};
+use super::reach::Reach;
+use super::servers::Servers;
 use crate::clock::{Clock, Mono};
 use crate::config;
 use crate::stored::{Position, Seal};
@@ -78,7 +80,7 @@ pub struct Fleet {
 }
 
 struct Inner {
-    link: Link,
+    link: Nodes,
     log: Log,
     clock: Clock,
     node: Node,
@@ -143,9 +145,6 @@ pub struct Peer {
 
 impl Fleet {
     /// Starts to follow, on the current runtime. `None` where no Redis is configured.
-    ///
-    /// # Errors
-    /// Redis's URL cannot be used at all.
     pub fn start(
         cfg: &config::Cache,
         clock: Clock,
@@ -154,19 +153,19 @@ impl Fleet {
         reach: &Arc<Reach>,
         apply: Box<dyn Apply>,
     ) -> Option<Self> {
-        let url = cfg.redis.as_deref()?;
-        let member = Member::join(reach);
-        let link = match Link::start("fleet", url, ASK, log::LONGEST, member) {
-            Ok(link) => link,
+        let servers = match Servers::start(cfg.redis.as_ref()?) {
+            Ok(servers) => servers,
             Err(error) => {
-                tracing::error!(target: "larder::fleet", %error, "cache.redis cannot be used: this node hears of no purges");
+                tracing::error!(target: "larder::fleet", error, "cache.redis cannot be used: this node hears of no purges");
                 return None;
             }
         };
-        let seal = Seal::new(&cfg.redis_secrets);
+        let link = Nodes::start("fleet", &servers, ASK, log::LONGEST, reach);
+        let seal = Seal::new(&cfg.redis_secrets).in_namespace(&cfg.namespace);
+        let prefix = super::keys::fleet_prefix(&seal);
         let inner = Arc::new(Inner {
             link,
-            log: Log::new(&super::keys::fleet_prefix(), seal),
+            log: Log::new(&prefix, seal),
             clock,
             node,
             record: cfg.purge_record,

@@ -10,6 +10,8 @@ use crate::store::redis_server::{Mode, RedisServer, Relay, Reply};
 use crate::store::samples;
 use crate::stored::Secret;
 
+/// Of the keys of the log.
+const PREFIX: &str = "larder:4:";
 /// Far longer than anything here takes: reached only when a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -202,7 +204,7 @@ async fn a_log_that_was_set_back_gets_another_run() {
     }
     b.until_heard("y").await;
     let run = b.did.borrow().reached.run;
-    let key = |name: &str| format!("{}{{fleet}}:{name}", super::super::keys::fleet_prefix());
+    let key = |name: &str| format!("{PREFIX}{{fleet}}:{name}");
     // As a replica that lacks the last purge.
     let script = format!(
         "redis.call('XDEL', '{}', '2-0') return redis.call('HSET', '{}', 'n', 1)",
@@ -267,7 +269,7 @@ async fn whatever_stands_under_the_keys_a_purge_gets_through() {
     let cfg = cfg(server.url());
     let (a, b) = (One::start("a", &cfg).up().await, One::start("b", &cfg).up().await);
     for (nth, name) in ["head", "named", "marked", "nodes"].into_iter().enumerate() {
-        let key = format!("{}{{fleet}}:{name}", super::super::keys::fleet_prefix());
+        let key = format!("{PREFIX}{{fleet}}:{name}");
         for (kind, spoil) in [
             ("text", vec!["SET", key.as_str(), "x"]),
             ("list", vec!["LPUSH", &key, "x"]),
@@ -324,7 +326,7 @@ async fn a_purge_under_another_secret_makes_everything_doubtful() {
     a.tell("http://private/url").await.unwrap();
     b.until_heard("http://private/url").await;
     other.until("doubt", |did| did.distrusted == [1]).await;
-    let Reply::Array(entries) = server.command(&["XRANGE", "larder:3:{fleet}:named", "-", "+"]) else {
+    let Reply::Array(entries) = server.command(&["XRANGE", "larder:4:{fleet}:named", "-", "+"]) else {
         panic!()
     };
     assert!(!format!("{entries:?}").contains("private"));

@@ -165,3 +165,25 @@ async fn a_secret_is_replaced_while_all_go_on() {
     after.put(plain("/new", b"newer", local()), 0).await;
     assert_eq!(after.get("/new", &[]).await.unwrap(), "newer");
 }
+
+#[tokio::test]
+async fn what_is_compressed_comes_back_and_takes_less_sealed_or_not() {
+    let body = "{\"id\":1,\"name\":\"somebody\"},".repeat(1_000);
+    let server = RedisServer::start();
+    for secrets in [vec![], vec![Secret::from_hex(&"0f".repeat(32)).unwrap()]] {
+        let cfg = config::Cache {
+            redis_secrets: secrets.clone(),
+            redis_compress: Some(1024),
+            ..samples::cache(Some(server.url()))
+        };
+        let node = Node::with(cfg.clone()).await;
+        node.put(plain("/", body.as_bytes(), local()), 0).await;
+        assert_eq!(node.get("/", &[]).await.unwrap(), body);
+        let place = keys::plain(&Seal::new(&secrets), key("/").url_hash());
+        let held = server.command(&["STRLEN", &place]).int();
+        assert!((1..3_000).contains(&held), "{held} of {}", body.len());
+        // One that compresses nothing reads it all the same.
+        let other = Node::with(config::Cache { redis_compress: None, ..cfg }).await;
+        assert_eq!(other.get("/", &[]).await.unwrap(), body);
+    }
+}

@@ -1,0 +1,469 @@
+//! Which server is meant: one by its address, the master that sentinels name, or a node of a cluster.
+//!
+//! Knows how sentinels and nodes are asked, each within a bound, and looks again every so often and whenever
+//! a link says that something is amiss. Where it cannot be learned, what was learned last stands.
+//! Must not know: what is asked of a server, or when a connection is good.
+//!
+//! A sentinel that is cut off names a master that is none any more. So a server that was named is asked for its
+//! role before it is believed to be the one ([`Target::is_elsewhere`]), and where it could not be used another
+//! sentinel is asked next. A node that is cut
+//! off tells a cluster of before: a view with a lower epoch than the one that is known counts only when
+//! nothing else is told for a while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, Value, cmd};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::dial::{self, Dial, Socket};
+use super::link::{AbortOnDrop, ask};
+use super::topology::{Topology, slot_of};
+use super::watch::Watched;
+use crate::config::{Login, Node, Place, Redis};
+use crate::telemetry::supervise;
+
+/// For one sentinel or node to tell what it knows, connecting included.
+const TELL: Duration = Duration::from_millis(300);
+/// For all that are asked in one go.
+const TELL_ALL: Duration = Duration::from_secs(1);
+/// For name, TCP and TLS, once it is known where to.
+const CONNECT: Duration = Duration::from_secs(1);
+/// Between two looks, where nothing is amiss.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks, where something is: at first, and at most.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// Bytes of what a node may tell of its cluster: some 150 for each node.
+const LONGEST_VIEW: u64 = 512 * 1024;
+/// Bytes and members of what a sentinel tells, or a server of its role.
+pub(super) const SHORT: (u64, u64) = (64 * 1024, 1024);
+/// Views of an earlier epoch in a row after which one is believed: somebody has made the cluster anew.
+const EARLIER: u32 = 8;
+
+/// Where Redis is, for all links of a worker. Looks for it on the runtime that started it, until the last
+/// clone and the last [`Target`] are gone.
+#[derive(Clone, Debug)]
+pub(super) struct Servers {
+    inner: Arc<Inner>,
+    _looking: Option<Arc<AbortOnDrop<()>>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    place: Place,
+    dial: Dial,
+    settings: RedisConnectionInfo,
+    sentinel_settings: RedisConnectionInfo,
+    tls: bool,
+    /// The sentinel or node that is asked first.
+    first: Mutex<usize>,
+    /// The master that sentinels named last, and that says itself that it is one.
+    master: Mutex<Option<Node>>,
+    view: watch::Sender<View>,
+    amiss: Notify,
+}
+
+/// What is known of a cluster.
+#[derive(Clone, Debug)]
+pub(super) enum View {
+    /// No node has been asked yet.
+    Unasked,
+    /// No node tells: why.
+    Unknown(String),
+    /// This.
+    Known(Arc<Topology>),
+}
+
+/// What a connection leads to.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    servers: Servers,
+    to: To,
+    /// Members of an answer that is an array; none: there is no such answer.
+    members: u64,
+}
+
+#[derive(Clone, Debug)]
+enum To {
+    /// The one server, or the master that sentinels name.
+    Only,
+    /// The node that holds a slot.
+    Slot(u16),
+    /// One node of a cluster.
+    Node(Node),
+}
+
+/// A connection to a target, on which nothing has been said yet.
+pub(super) struct Reached {
+    /// Its bytes, watched.
+    pub(super) socket: Watched<Socket>,
+    /// What is said first: who we are, and the database.
+    pub(super) settings: RedisConnectionInfo,
+    /// Which server it is; `None` for a local socket.
+    pub(super) node: Option<Node>,
+}
+
+impl Servers {
+    /// Begins to look, on the current runtime. A sentence where it cannot be used at all.
+    pub(super) fn start(redis: &Redis) -> Result<Self, String> {
+        let inner = Arc::new(Inner {
+            place: redis.place.clone(),
+            dial: Dial::new(redis)?,
+            settings: settings(&redis.login).set_db(redis.database.into()),
+            sentinel_settings: settings(&redis.sentinel_login),
+            tls: redis.tls,
+            first: Mutex::new(0),
+            master: Mutex::new(None),
+            view: watch::Sender::new(View::Unasked),
+            amiss: Notify::new(),
+        });
+        let kept = Arc::clone(&inner);
+        let looking = match &inner.place {
+            Place::Server(_) | Place::Socket(_) => None,
+            Place::Sentinel { .. } | Place::Cluster(_) => {
+                let look = move || look_for_ever(Arc::clone(&kept));
+                Some(Arc::new(AbortOnDrop(tokio::spawn(supervise("redis servers", look)))))
+            }
+        };
+        Ok(Self { inner, _looking: looking })
+    }
+
+    /// Whether keys are spread over nodes.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.inner.place, Place::Cluster(_))
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "for what stands under one key: the record of purges"))]
+    /// The server that holds this key, or any with the same tag: whichever it is when a connection is made.
+    pub(super) fn for_key(&self, key: &str) -> Target {
+        let to = if self.is_cluster() { To::Slot(slot_of(key.as_bytes())) } else { To::Only };
+        Target { servers: self.clone(), to, members: 0 }
+    }
+
+    /// The one server, where there is one.
+    pub(super) fn only(&self) -> Target {
+        Target { servers: self.clone(), to: To::Only, members: 0 }
+    }
+
+    /// One node of a cluster.
+    pub(super) fn node(&self, node: &Node) -> Target {
+        Target { servers: self.clone(), to: To::Node(node.clone()), members: 0 }
+    }
+
+    /// What is known of the cluster.
+    pub(super) fn views(&self) -> watch::Receiver<View> {
+        self.inner.view.subscribe()
+    }
+
+    /// What is known of the cluster now.
+    pub(super) fn topology(&self) -> Option<Arc<Topology>> {
+        match &*self.inner.view.borrow() {
+            View::Known(topology) => Some(Arc::clone(topology)),
+            View::Unasked | View::Unknown(_) => None,
+        }
+    }
+
+    /// Something is not where it was: look again soon.
+    pub(super) fn look_again(&self) {
+        if let Place::Sentinel { sentinels, .. } = &self.inner.place {
+            let mut first = self.inner.first.lock();
+            *first = first.wrapping_add(1) % sentinels.len().max(1);
+        }
+        self.inner.amiss.notify_one();
+    }
+}
+
+impl Target {
+    /// Answers may be arrays, of so many members in all.
+    pub(super) fn with_arrays(self, members: u64) -> Self {
+        Self { members, ..self }
+    }
+
+    /// Whether the server that is meant is told to us by others, and may be another at any time.
+    pub(super) fn is_found(&self) -> bool {
+        self.servers.is_cluster() || self.is_named()
+    }
+
+    /// Whether sentinels name the server.
+    pub(super) fn is_named(&self) -> bool {
+        matches!(self.servers.inner.place, Place::Sentinel { .. })
+    }
+
+    /// Whether by now it is known to be another than this.
+    pub(super) fn is_elsewhere(&self, node: &Node) -> bool {
+        match &self.to {
+            To::Only => self.servers.inner.master.lock().as_ref().is_some_and(|master| master != node),
+            To::Slot(slot) => {
+                let topology = self.servers.topology();
+                topology.is_some_and(|topology| topology.owner(*slot).is_some_and(|owner| owner != node))
+            }
+            To::Node(_) => false,
+        }
+    }
+
+    /// The server could not be used: it may be another by now.
+    pub(super) fn look_again(&self) {
+        self.servers.look_again();
+    }
+
+    /// Connects, in 2 s at most; no answer may hold a string longer than `longest`.
+    pub(super) async fn reach(&self, longest: u64) -> Result<Reached, String> {
+        let inner = &self.servers.inner;
+        // A role has to fit.
+        let (longest, members) = match self.is_named() {
+            true => (longest.max(SHORT.0), self.members.max(SHORT.1)),
+            false => (longest, self.members),
+        };
+        let said = |error: std::io::Error| error.to_string();
+        let (node, socket) = if let (Place::Socket(path), To::Only) = (&inner.place, &self.to) {
+            (None, timeout(CONNECT, dial::unix(path)).await)
+        } else {
+            let node = self.find().await?;
+            let socket = timeout(CONNECT, inner.dial.tcp(&node)).await;
+            (Some(node), socket)
+        };
+        let socket = socket.map_err(|_| "no connection in time".to_owned())?.map_err(said)?;
+        let socket = Watched::new(socket, longest).with_arrays(members);
+        Ok(Reached { socket, settings: inner.settings.clone(), node })
+    }
+
+    async fn find(&self) -> Result<Node, String> {
+        let inner = &self.servers.inner;
+        match (&self.to, &inner.place) {
+            (To::Node(node), _) | (To::Only, Place::Server(node)) => Ok(node.clone()),
+            (To::Only, Place::Sentinel { .. }) => inner.ask_sentinels().await,
+            (To::Slot(slot), _) => {
+                let topology = self.servers.topology().ok_or("no node of the cluster tells who is in it")?;
+                topology.owner(*slot).cloned().ok_or_else(|| format!("no node holds slot {slot}"))
+            }
+            (To::Only, Place::Cluster(_) | Place::Socket(_)) => Err("no one server is meant".to_owned()),
+        }
+    }
+}
+
+impl Inner {
+    /// The master, from the first sentinel that names one: in turn, beginning with the one that did last.
+    async fn ask_sentinels(&self) -> Result<Node, String> {
+        let Place::Sentinel { sentinels, master } = &self.place else {
+            return Err("there are no sentinels".to_owned());
+        };
+        let first = *self.first.lock();
+        let mut why = "no sentinel answers in time".to_owned();
+        let asking = async {
+            for turn in 0..sentinels.len() {
+                let index = (first + turn) % sentinels.len();
+                let Some(sentinel) = sentinels.get(index) else { continue };
+                // Should the time for all be over meanwhile, the next look begins here.
+                *self.first.lock() = index;
+                match timeout(TELL, self.ask_sentinel(sentinel, master)).await {
+                    Ok(Ok(node)) => return Some(node),
+                    Ok(Err(error)) => why = format!("sentinel {sentinel}: {error}"),
+                    Err(_) => why = format!("sentinel {sentinel} does not answer in time"),
+                }
+                *self.first.lock() = (index + 1) % sentinels.len();
+            }
+            None
+        };
+        let told = timeout(TELL_ALL, asking).await.ok().flatten();
+        told.ok_or(why)
+    }
+
+    /// Whether a server says that it is a master.
+    async fn is_master(&self, node: &Node) -> bool {
+        let asked = timeout(TELL, self.ask_once(node, &self.settings, SHORT, cmd("ROLE"))).await;
+        matches!(asked, Ok(Ok(Value::Array(role))) if leads(&role))
+    }
+
+    async fn ask_sentinel(&self, sentinel: &Node, master: &str) -> Result<Node, String> {
+        let mut question = cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+        match self.ask_once(sentinel, &self.sentinel_settings, SHORT, question).await? {
+            Value::Array(parts) => match parts.as_slice() {
+                [Value::BulkString(host), Value::BulkString(port)] => address(host, port),
+                _ => None,
+            }
+            .ok_or_else(|| "that is no address".to_owned()),
+            Value::Nil => Err(format!("it knows no master `{master}`")),
+            _ => Err("that is no address".to_owned()),
+        }
+    }
+
+    /// One question over a connection of its own.
+    async fn ask_once(
+        &self,
+        node: &Node,
+        settings: &RedisConnectionInfo,
+        (longest, members): (u64, u64),
+        question: redis::Cmd,
+    ) -> Result<Value, String> {
+        let socket = self.dial.tcp(node).await.map_err(|error| error.to_string())?;
+        let socket = Watched::new(socket, longest).with_arrays(members);
+        let (mut connection, _driver) = speak(settings, socket, 8).await?;
+        ask(&mut connection, question).await.map_err(|fault| format!("{fault:?}"))
+    }
+
+    /// What a node of the cluster tells: some that are known and that were configured are asked in turn.
+    async fn ask_nodes(&self) -> Result<Topology, String> {
+        let Place::Cluster(seeds) = &self.place else { return Err("there is no cluster".to_owned()) };
+        let known = match &*self.view.borrow() {
+            View::Known(topology) => topology.nodes().cloned().collect(),
+            View::Unasked | View::Unknown(_) => Vec::new(),
+        };
+        let mut nodes: Vec<Node> = known;
+        nodes.extend(seeds.iter().cloned());
+        let mut why = "no node answers in time".to_owned();
+        let asking = async {
+            for _ in 0..nodes.len() {
+                // Another one each time, whether or not it tells: one that is cut off must not be all we hear.
+                let turn = {
+                    let mut first = self.first.lock();
+                    *first = first.wrapping_add(1);
+                    *first % nodes.len().max(1)
+                };
+                let Some(node) = nodes.get(turn) else { continue };
+                match timeout(TELL, self.ask_node(node)).await {
+                    Ok(Ok(topology)) => return Some(topology),
+                    Ok(Err(error)) => why = format!("{node}: {error}"),
+                    Err(_) => why = format!("{node} does not answer in time"),
+                }
+            }
+            None
+        };
+        let told = timeout(TELL_ALL, asking).await.ok().flatten();
+        told.ok_or(why)
+    }
+
+    async fn ask_node(&self, node: &Node) -> Result<Topology, String> {
+        let mut question = cmd("CLUSTER");
+        question.arg("NODES");
+        match self.ask_once(node, &self.settings, (LONGEST_VIEW, 0), question).await? {
+            Value::BulkString(text) => std::str::from_utf8(&text)
+                .ok()
+                .and_then(|text| Topology::read(text, node, self.tls))
+                .ok_or_else(|| "it tells no nodes that hold slots".to_owned()),
+            _ => Err("it is no node of a cluster".to_owned()),
+        }
+    }
+
+    /// Looks once; gives whether that told anything.
+    async fn look(&self, earlier: &mut u32) -> bool {
+        if let Place::Sentinel { .. } = self.place {
+            let Ok(node) = self.ask_sentinels().await else { return false };
+            let is_news = self.master.lock().as_ref() != Some(&node);
+            if is_news && !self.is_master(&node).await {
+                return false;
+            }
+            *self.master.lock() = Some(node);
+            return true;
+        }
+        let told = match self.ask_nodes().await {
+            Ok(told) => told,
+            Err(why) => {
+                self.view.send_if_modified(|view| {
+                    let unknown = !matches!(view, View::Known(_));
+                    if unknown {
+                        *view = View::Unknown(why);
+                    }
+                    unknown
+                });
+                return false;
+            }
+        };
+        let known = match &*self.view.borrow() {
+            View::Known(topology) => Some(Arc::clone(topology)),
+            View::Unasked | View::Unknown(_) => None,
+        };
+        if known.as_ref().is_some_and(|known| known.epoch > told.epoch) {
+            *earlier = earlier.saturating_add(1);
+            if *earlier < EARLIER {
+                return false;
+            }
+        }
+        *earlier = 0;
+        if known.as_deref() != Some(&told) {
+            tracing::debug!(target: "larder::redis", nodes = told.nodes().count(), "the cluster has changed");
+            self.view.send_replace(View::Known(Arc::new(told)));
+        }
+        true
+    }
+}
+
+/// Looks for ever: every so often, and soon where something is amiss. Dropped at any point, what was learned
+/// stands.
+async fn look_for_ever(inner: Arc<Inner>) {
+    let (mut wait, mut earlier) = (LOOK_AGAIN.0, 0);
+    loop {
+        let begun = Instant::now();
+        if inner.look(&mut earlier).await {
+            wait = LOOK_AGAIN.0;
+            tokio::select! {
+                () = sleep(LOOK_EVERY) => {}
+                () = inner.amiss.notified() => sleep_until(begun + LOOK_AGAIN.0).await,
+            }
+        } else {
+            sleep(wait).await;
+            wait = wait.saturating_mul(2).min(LOOK_AGAIN.1);
+        }
+    }
+}
+
+/// Whether what was answered to `ROLE` is that of a master.
+pub(super) fn leads(role: &[Value]) -> bool {
+    matches!(role.first(), Some(Value::BulkString(role)) if role == b"master")
+}
+
+fn settings(login: &Login) -> RedisConnectionInfo {
+    let settings = RedisConnectionInfo::default();
+    let settings = match &login.user {
+        Some(user) => settings.set_username(user),
+        None => settings,
+    };
+    match &login.password {
+        Some(password) => settings.set_password(password),
+        None => settings,
+    }
+}
+
+fn address(host: &[u8], port: &[u8]) -> Option<Node> {
+    let host = std::str::from_utf8(host).ok()?.trim_matches(['[', ']']);
+    let port = std::str::from_utf8(port).ok()?.parse().ok().filter(|port| *port > 0)?;
+    let plausible = (1..=253).contains(&host.len()) && host.bytes().all(|b| b.is_ascii_graphic());
+    plausible.then(|| Node { host: host.to_ascii_lowercase(), port })
+}
+
+/// The client's own bound on an answer; ours are shorter, this one only backs them.
+const RESPONSE: Duration = Duration::from_secs(5);
+
+/// Says who we are, and gives the client and the task that moves its bytes; with so many calls under way at
+/// most.
+pub(super) async fn speak(
+    settings: &RedisConnectionInfo,
+    socket: Watched<Socket>,
+    calls: usize,
+) -> Result<(MultiplexedConnection, AbortOnDrop<()>), String> {
+    let config =
+        AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE)).set_pipeline_buffer_size(calls);
+    let made = MultiplexedConnection::new_with_config(settings, socket, config).await;
+    let (connection, driver) = made.map_err(|error| error.to_string())?;
+    Ok((connection, AbortOnDrop(tokio::spawn(driver))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sentinels_name_is_an_address_or_nothing() {
+        let node = |host: &str, port| Some(Node { host: host.into(), port });
+        assert_eq!(address(b"127.0.0.1", b"6379"), node("127.0.0.1", 6379));
+        assert_eq!(address(b"::1", b"1"), node("::1", 1));
+        assert_eq!(address(b"DB.example", b"1"), node("db.example", 1));
+        for (host, port) in [("", "1"), ("a b", "1"), ("a", "0"), ("a", "x"), ("a", "65536"), ("\u{e9}", "1")]
+        {
+            assert_eq!(address(host.as_bytes(), port.as_bytes()), None, "{host} {port}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `larder redis audit`, against real servers: what it counts, and what it never looks at.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise here is a failed test"
+)]
+
+mod support;
+
+use std::path::Path;
+
+use support::process::{Finished, run_to_end};
+use support::{RedisServer, Tier};
+
+fn audit(file: &Path) -> Finished {
+    run_to_end(&["redis", "audit", "-c", file.to_str().unwrap()], file.parent().unwrap())
+}
+
+/// The figures of a row: keys and bytes.
+fn row(text: &str, name: &str) -> Option<(u64, u64)> {
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("  ")?.strip_prefix(name)?.strip_prefix("  "))?;
+    let mut words = line.split_whitespace().map(|word| word.parse().unwrap());
+    Some((words.next()?, words.next()?))
+}
+
+#[test]
+fn it_counts_all_of_its_namespace_and_finds_what_never_expires() {
+    let redis = RedisServer::start();
+    let tier = Tier::start(1, &format!("redis = \"{}\"\nnamespace = \"mine\"", redis.url()));
+    tier.fill("a", 700);
+    let file = tier.larders[0].directory().join("proxy.toml");
+    // Another's, which never expires.
+    redis.command(&["SET", "theirs:4:{a}:-", "x"]);
+    redis.command(&["SET", "mine", "x"]);
+
+    let good = audit(&file);
+    assert_eq!(good.code, Some(0), "{good:?}");
+    let (keys, bytes) = row(&good.out, "records").unwrap();
+    assert_eq!((keys, row(&good.out, "all")), (700, Some((keys, bytes))), "{}", good.out);
+    assert!(bytes > 700 * 100 && bytes < 700 * 2_000, "{}", good.out);
+    assert_eq!(row(&good.out, "others"), None, "{}", good.out);
+    let by_route = good.out.split_once("by route").unwrap().1;
+    assert_eq!(row(by_route, "all").unwrap().0, 700, "every one is read of so few: {}", good.out);
+    assert!(good.out.contains("every key expires"), "{}", good.out);
+
+    redis.command(&["PERSIST", &redis.keys().into_iter().find(|key| key.ends_with(":-")).unwrap()]);
+    redis.command(&["LPUSH", "mine:odd", "x"]);
+    let bad = audit(&file);
+    assert_eq!(bad.code, Some(1), "{bad:?}");
+    assert!(bad.err.contains("2 keys never expire") && bad.err.contains("mine:odd"), "{bad:?}");
+    assert_eq!(row(&bad.out, "others").map(|(keys, _)| keys), Some(1), "{bad:?}");
+    assert!(!bad.err.contains("theirs"), "{bad:?}");
+}
+
+#[test]
+fn what_cannot_be_audited_is_told() {
+    let mut redis = RedisServer::start();
+    let tier = Tier::start(1, &format!("redis = \"{}\"", redis.url()));
+    let file = tier.larders[0].directory().join("proxy.toml");
+    redis.stop();
+    let gone = audit(&file);
+    assert_eq!(gone.code, Some(69), "{gone:?}");
+    assert!(gone.err.contains("redis cannot be audited"), "{gone:?}");
+    let text = std::fs::read_to_string(&file).unwrap().replace("redis = ", "# redis = ");
+    std::fs::write(&file, text).unwrap();
+    let none = audit(&file);
+    assert_eq!(none.code, Some(78), "{none:?}");
+    assert!(none.err.contains("has no cache.redis"), "{none:?}");
+}

@@ -160,7 +160,7 @@ fn check_takes_a_file_without_its_option_and_shows_warnings_without_failing() {
 #[test]
 fn no_secret_of_a_file_reaches_the_terminal() {
     let text = good("http://127.0.0.1:3000")
-        .replace("[upstream.api]", "[cache]\nredis = \"rediss://me:hunter2@db\"\n[upstream.api]");
+        .replace("[upstream.api]", "[cache]\nredis = \"rediss://me:hunter2@db/x\"\n[upstream.api]");
     for text in [text.clone(), format!("admin_token = \"hunter2\nredis = 1\n{text}")] {
         for command in ["check", "run"] {
             let folder = in_folder_with("proxy.toml", &text);

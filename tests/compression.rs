@@ -486,7 +486,7 @@ fn copies_are_weighed() {
 fn redis_holds_what_the_origin_sent_and_a_restart_encodes_anew() {
     let redis = RedisServer::start();
     let origin = Origin::ok(json(40), &[MINUTE, JSON, TAG]);
-    let cache = format!("redis = \"{}\"\nredis_deadline = \"2s\"", redis.url());
+    let cache = format!("redis = \"{}\"\nredis_deadline = \"2s\"\nredis_compress = false", redis.url());
     let up = |larder: &Larder| within(PATIENCE, || larder.stats()["tiers"]["redis"]["up"] == true);
     let bytes = {
         let larder = counted(&origin, &cache);

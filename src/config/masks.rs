@@ -56,13 +56,10 @@ fn user_parts(line: &str) -> impl Iterator<Item = Range<usize>> {
         }
         let scheme = before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '+').next()?;
         let address = url.split('/').next()?;
-        if address.starts_with('[') {
-            return None;
-        }
-        let is_odd = |one: &str| {
-            one.split_once(':').is_some_and(|(_, port)| !port.bytes().all(|byte| byte.is_ascii_digit()))
-        };
-        let odd = address.split(',').any(is_odd);
+        let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
+        let is_host =
+            |host: &str| host.starts_with('[') || host.split_once(':').is_none_or(|(_, port)| is_port(port));
+        let odd = !address.split(',').all(is_host);
         ((scheme.contains("redis") || scheme.contains("valkey")) && odd).then(|| start..start + url.len())
     })
 }
@@ -166,7 +163,7 @@ impl Key {
         let name = name.to_ascii_lowercase();
         let plain = name.replace('-', "_");
         match plain.as_str() {
-            "redis_secret_file" => return Some(Self::Path),
+            "redis_secret_file" | "password_file" => return Some(Self::Path),
             // A word of `authorization`.
             "per_credential" => return None,
             _ => {}
@@ -235,6 +232,10 @@ mod tests {
             ("redis_password = \"hunter2\"", "redis_password = \"…\""),
             ("redis_secret = \"hunter2\"", "redis_secret = \"…\""),
             ("redis_secret_file = \"0123456789abcdef\"", "redis_secret_file = \"…\""),
+            ("password_file = \"hunter2\"", "password_file = \"…\""),
+            ("password_file = \"/etc/secret\"", "password_file = \"/etc/secret\""),
+            ("redis = \"redis://hunter2:a,b:1\"", "redis = \"redis://…\""),
+            ("redis = \"redis+sentinel://a:1,b:2/m\"", "redis = \"redis+sentinel://a:1,b:2/m\""),
             ("redis_secret_file = \"/etc/secret\"", "redis_secret_file = \"/etc/secret\""),
             // What the environment holds is not in the file.
             ("admin_token = \"${LARDER_TOKEN}\"", "admin_token = \"${LARDER_TOKEN}\""),

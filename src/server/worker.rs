@@ -27,6 +27,9 @@ use super::door::{self, Door};
 /// How long the write-behind queue may take to empty itself at the end.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
+/// How long a start waits for the first word of the fleet's log.
+const FIRST_HEARD: Duration = Duration::from_millis(500);
+
 type Ready = mpsc::UnboundedSender<io::Result<()>>;
 
 /// Runs a request thread to its end.
@@ -64,6 +67,9 @@ pub(super) fn run_control(
     run_on_own_runtime(&ready.clone(), async move {
         let worker = worker(&thread, index).await;
         join_fleet(&worker, address);
+        if let Some(fleet) = worker.shared.fleet.get() {
+            fleet.heard(FIRST_HEARD).await;
+        }
         spawn_sweep(&thread.shared);
         if let Some(socket) = admin {
             let listener = TcpListener::from_std(socket)?;

@@ -88,7 +88,7 @@ impl Worker {
         (now, mono): (Timestamp, Mono),
     ) -> Reuse {
         let unheard = self.shared.coherence.as_ref().is_some_and(|coherence| {
-            !coherence.hears(mono) && coherence.doubts(stored.standing.born(), stored.facts.request_time, now)
+            !coherence.hears(mono) && coherence.doubts(stored.facts.request_time, now)
         });
         match unheard {
             true => stored.reuse_unconfirmed(req, policy, MustAsk::Unheard),

@@ -11,15 +11,14 @@
 //!   is asked first. So what is purged meanwhile is served for `when_lost` at most, and the origin gets at
 //!   most one request per key in `when_lost`, which no node sends twice (requests for a key are collapsed).
 //!
-//! Whatever came from another node by way of Redis has nobody's word that this node's clock could measure:
-//! while the log is not heard it is validated first.
+//! What another node has fetched came with the moment at which it did, by that node's clock: clocks that differ
+//! by a second shorten or lengthen `when_lost` by that. A moment that is yet to come is not believed.
 //! Must not know: how the log is kept, or what is asked of the origin.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::{Mono, Timestamp};
-use crate::stored::Born;
 
 /// What a node promises of its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,15 +104,12 @@ impl Coherence {
         heard != 0 && now.since(Mono::from_nanos(heard)) <= self.promise.bound
     }
 
-    /// Whether, while it is not, what was fetched at `born`, and last confirmed by the origin at `confirmed`,
+    /// Whether, while it is not, what the origin has last confirmed at `confirmed`
     /// has to be validated before it is served.
-    pub fn doubts(&self, born: Born, confirmed: Timestamp, now: Timestamp) -> bool {
+    pub fn doubts(&self, confirmed: Timestamp, now: Timestamp) -> bool {
         let Some(limit) = self.promise.when_lost else { return false };
-        match born {
-            // A clock that was set back must not make it trusted for longer.
-            Born::Here(_) => confirmed > now || now.saturating_since(confirmed) > limit,
-            Born::Elsewhere(_) => true,
-        }
+        // A clock that was set back must not make it trusted for longer.
+        confirmed > now || now.saturating_since(confirmed) > limit
     }
 }
 
@@ -151,20 +147,17 @@ mod tests {
     #[test]
     fn what_the_origin_has_just_confirmed_needs_no_second_word() {
         let at = Timestamp::from_millis;
-        let (here, elsewhere) = (Born::Here(0), Born::Elsewhere(None));
-        for (when_lost, born, confirmed, doubted) in [
-            (Some(5_000), here, 10_000, false),
-            (Some(5_000), here, 5_000, false),
-            (Some(5_000), here, 4_999, true),
-            (Some(5_000), here, 10_001, true),
-            (Some(5_000), elsewhere, 10_000, true),
-            (Some(0), here, 10_000, false),
-            (Some(0), here, 9_999, true),
-            (None, here, 0, false),
-            (None, elsewhere, 0, false),
+        for (when_lost, confirmed, doubted) in [
+            (Some(5_000), 10_000, false),
+            (Some(5_000), 5_000, false),
+            (Some(5_000), 4_999, true),
+            (Some(5_000), 10_001, true),
+            (Some(0), 10_000, false),
+            (Some(0), 9_999, true),
+            (None, 0, false),
         ] {
-            let doubts = coherence(when_lost).doubts(born, at(confirmed), at(10_000));
-            assert_eq!(doubts, doubted, "{when_lost:?} {born:?} {confirmed}");
+            let doubts = coherence(when_lost).doubts(at(confirmed), at(10_000));
+            assert_eq!(doubts, doubted, "{when_lost:?} {confirmed}");
         }
     }
 }

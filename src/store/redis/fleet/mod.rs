@@ -92,6 +92,8 @@ struct Inner {
     untold: Mutex<VecDeque<Entry>>,
     /// There is something to be told, or to be heard.
     news: Notify,
+    /// The log has been heard.
+    complete: Notify,
     counters: Counters,
 }
 
@@ -174,6 +176,7 @@ impl Fleet {
             apply,
             untold: Mutex::default(),
             news: Notify::new(),
+            complete: Notify::new(),
             counters: Counters::default(),
         });
         let followed = Arc::clone(&inner);
@@ -183,6 +186,18 @@ impl Fleet {
         };
         let following = AbortOnDrop(tokio::spawn(supervise("fleet", run)));
         Some(Self { inner, _following: following })
+    }
+
+    /// Waits until the log has been heard, `within` at most: a node that has just begun knows nothing of purges
+    /// until then.
+    pub async fn heard(&self, within: Duration) {
+        let looking = async {
+            while !self.inner.coherence.hears(self.inner.clock.mono()) {
+                self.inner.complete.notified().await;
+            }
+        };
+        // Without it the node serves, and validates what it reads in Redis.
+        let _in_time = tokio::time::timeout(within, looking).await;
     }
 
     /// Begins to tell all nodes of a purge.
@@ -376,6 +391,8 @@ impl Inner {
             }
             if heard.complete {
                 self.coherence.heard(asked);
+                // Whoever comes to wait after this finds it heard.
+                self.complete.notify_one();
             }
             for entry in heard.again {
                 self.keep(entry);

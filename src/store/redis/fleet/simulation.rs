@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::stored::Born;
 
 const TICK: Duration = Duration::from_millis(25);
 const TICKS: u64 = 1_600;
@@ -254,8 +253,7 @@ impl World {
         let held = this.held[key].filter(|held| {
             held.born >= this.purged[key]
                 && !held.doubted
-                && (this.coherence.hears(mono)
-                    || !this.coherence.doubts(Born::Here(held.born), held.confirmed, now))
+                && (this.coherence.hears(mono) || !this.coherence.doubts(held.confirmed, now))
         });
         self.served += 1;
         match held {

@@ -275,12 +275,11 @@ fn a_response_may_have_64_kib_of_tags_at_default_settings() {
     wait_until_written(&larder, 1);
     let second = with_redis(&origin, &redis);
     assert_eq!([told(&ask(&second, "/x", &[])), told(&ask(&second, "/x", &[]))], [FROM_REDIS, HIT]);
-    for larder in [&larder, &second] {
-        purge(larder, &json!({ "tags": ["tag-6600", "tag-"] }));
-        assert_eq!(told(&ask(larder, "/x", &[])), HIT);
-        purge(larder, &json!({ "tags": ["tag-06599"] }));
-        assert_eq!(told(&ask(larder, "/x", &[])), PURGED);
-    }
+    purge(&larder, &json!({ "tags": ["tag-6600", "tag-"] }));
+    assert_eq!([told(&ask(&larder, "/x", &[])), told(&ask(&second, "/x", &[]))], [HIT, HIT]);
+    purge(&larder, &json!({ "tags": ["tag-06599"] }));
+    assert_eq!(told(&ask(&larder, "/x", &[])), PURGED);
+    assert!(within(PATIENCE, || ask(&second, "/x", &[]).text() != "#1"), "the other node hears of it");
     let shown = Larder::start(&config(&origin, "", "tags.expose = true"));
     assert_eq!(ask(&shown, "/x", &[]).header("surrogate-key"), line);
 }

@@ -240,7 +240,7 @@ fn with_a_secret_all_works_and_redis_holds_nothing_that_can_be_read() {
     assert_eq!(fill(&first, "/telling").text(), "telling /telling #1");
     first.err.wait_for_line(|line| line.contains("chmod 600"), PATIENCE);
     first.kill9();
-    for key in redis.keys() {
+    for key in redis.keys_without("{fleet}") {
         let Reply::Bulk(Some(value)) = redis.command(&["GET", &key]) else { panic!("{key} is gone") };
         let seen = |part: &[u8]| value.windows(part.len()).any(|window| window == part);
         assert!(!seen(b"telling") && !seen(b"api.test"), "{key}: {}", value.escape_ascii());
@@ -359,10 +359,10 @@ fn a_purge_while_redis_is_away_reaches_it_when_it_is_back() {
     assert_eq!(fetch(&one, "/a").text(), "/a #2", "memory has forgotten it all the same");
     relay.set(Mode::Pass);
     let gone = within(PATIENCE, || {
-        let marked = redis.keys().iter().any(|key| key.ends_with(":g"));
-        marked && !redis.keys().iter().any(|key| key.ends_with(":-"))
+        let marked = redis.keys_without("{fleet}").iter().any(|key| key.ends_with(":g"));
+        marked && !redis.keys_without("{fleet}").iter().any(|key| key.ends_with(":-"))
     });
-    assert!(gone, "{:?}", redis.keys());
+    assert!(gone, "{:?}", redis.keys_without("{fleet}"));
     assert_eq!(fetch(&start(&config), "/a").text(), "/a #3");
 }
 
@@ -394,7 +394,7 @@ fn writes_to_urls_that_nobody_caches_cost_redis_minutes_and_the_cache_nothing() 
         assert_eq!(posted.status, 200);
     }
     assert_memory_hit(&fetch(&larder, "/kept"), "/kept #1");
-    let keys = redis.keys();
+    let keys = redis.keys_without("{fleet}");
     let markers: Vec<_> = keys.iter().filter(|key| is_marker(key)).collect();
     assert_eq!((keys.len(), markers.len()), (401, 400), "markers of each URL and path, and what is kept");
     for key in markers {
@@ -421,7 +421,11 @@ fn a_fetch_that_began_before_a_purge_elsewhere_does_not_reach_redis() {
         assert_eq!(fetching.join().unwrap().text(), "old");
     });
     assert!(within(PATIENCE, || redis_figure(&slow, "dropped_writes") == 1), "{:#}", slow.stats()["tiers"]);
-    assert!(redis.keys().iter().all(|key| is_marker(key)), "{:?}", redis.keys());
+    assert!(
+        redis.keys_without("{fleet}").iter().all(|key| is_marker(key)),
+        "{:?}",
+        redis.keys_without("{fleet}")
+    );
     assert_miss(&fill(&purging, "/a"), "new");
     assert_redis_hit(&fetch(&start(&config), "/a"), "new");
 }
@@ -514,11 +518,17 @@ fn the_commands_that_the_security_document_names_are_all_that_it_needs() {
     let url = redis.url().replace("redis://", "redis://larder:pass@");
     let larder = start(&config(&origin, &url));
     fill(&larder, "/a");
-    assert_eq!(purge(&larder, "http://api.test/a").json()["redis"], "purged");
+    let receipt = purge(&larder, "http://api.test/a").json();
+    assert_eq!(
+        (&receipt["redis"], receipt["fleet"]["error"].as_str()),
+        (&"purged".into(), None),
+        "{receipt:#}"
+    );
+    assert!(receipt["fleet"]["sequence"].as_u64() > Some(0), "{receipt:#}");
     let posted = client::request(larder.proxy(), "POST", "/a", &[HOST], b"{}");
     assert_eq!(posted.status, 200);
     fill(&larder, "/b");
-    let key = redis.keys().into_iter().find(|key| key.ends_with(":-")).unwrap();
+    let key = redis.keys_without("{fleet}").into_iter().find(|key| key.ends_with(":-")).unwrap();
     redis.command(&["SET", &key, "damaged"]);
     let second = start(&config(&origin, &url));
     assert_miss(&fill(&second, "/b"), "/b #2");
@@ -541,14 +551,15 @@ fn every_key_expires() {
     }
     assert_eq!(purge(&larder, "http://api.test/purged").status, 200);
     client::request(larder.proxy(), "DELETE", "/purged?again", &[HOST], b"");
-    let keys = redis.keys();
+    let keys = redis.keys_without("{fleet}");
     // Five responses, one of them with the names it varies on and a marker; two purged, with a marker
     // each, and one for the path that both have.
     assert_eq!(keys.len(), 8, "{keys:?}");
-    let seven_days = 7 * 24 * 3600 * 1000;
-    for key in keys {
+    let eight_days = 8 * 24 * 3600 * 1000;
+    // Those of the fleet's log as well.
+    for key in redis.keys() {
         let left = redis.command(&["PTTL", &key]).int();
-        assert!((1..=seven_days).contains(&left), "{key}: {left}");
+        assert!((1..=eight_days).contains(&left), "{key}: {left}");
     }
 }
 
@@ -666,7 +677,7 @@ fn a_damaged_value_is_a_miss_and_is_replaced() {
     }
     drop(first);
     // Which key is which path's is not known here: all damages are applied in turn.
-    let keys = redis.keys();
+    let keys = redis.keys_without("{fleet}");
     assert_eq!(keys.len(), damages.len());
     for (key, damage) in keys.iter().zip(damages) {
         let Reply::Bulk(Some(good)) = redis.command(&["GET", key]) else { panic!("{key} is gone") };
@@ -689,10 +700,10 @@ fn a_value_under_another_urls_key_is_not_served() {
     let config = config(&origin, &redis.url());
     let first = start(&config);
     fill(&first, "/a");
-    let keys_of_a = redis.keys();
+    let keys_of_a = redis.keys_without("{fleet}");
     fill(&first, "/b");
     let a = &keys_of_a[0];
-    let b = redis.keys().into_iter().find(|key| key != a).unwrap();
+    let b = redis.keys_without("{fleet}").into_iter().find(|key| key != a).unwrap();
     redis.command(&["COPY", a, &b, "REPLACE"]);
     assert_miss(&fetch(&start(&config), "/b"), "/b #2");
 }
@@ -723,13 +734,13 @@ fn writes_that_redis_has_not_taken_yet_are_waited_for_at_the_end() {
     for i in 0..40 {
         fetch(&larder, &format!("/{i}"));
     }
-    assert_eq!(redis.keys().len(), 0);
+    assert_eq!(redis.keys_without("{fleet}").len(), 0);
     larder.terminate();
     larder.err.wait_for_line(|line| line.contains("stopping"), PATIENCE);
     redis.command(&["CLIENT", "UNPAUSE"]);
     assert_eq!(larder.wait_exit(PATIENCE), Some(0));
     // A write is tried for one second: on a machine that stands still for so long, some are lost.
-    assert!(redis.keys().len() >= 30, "{:?}", redis.keys());
+    assert!(redis.keys_without("{fleet}").len() >= 30, "{:?}", redis.keys_without("{fleet}"));
 }
 
 #[test]
@@ -832,7 +843,7 @@ fn a_body_above_the_limit_for_redis_stays_in_memory_alone() {
     assert_eq!(fetch(&larder, "/a").header("x-cache"), "MISS");
     assert_eq!(fetch(&larder, "/a").header("x-cache"), "HIT");
     assert_eq!(redis_figure(&larder, "dropped_writes"), 1);
-    assert!(redis.keys().is_empty());
+    assert!(redis.keys_without("{fleet}").is_empty());
 }
 
 #[test]
@@ -854,7 +865,7 @@ fn what_may_not_be_shared_never_reaches_redis() {
     for i in 0..8 {
         fill(&larder, &format!("/public/{i}"));
     }
-    let keys = redis.keys();
+    let keys = redis.keys_without("{fleet}");
     assert_eq!(keys.len(), 8, "{keys:?}");
     assert!(within(Duration::ZERO, || redis_figure(&larder, "writes") == 8));
 }

@@ -113,6 +113,11 @@ impl RedisServer {
         keys
     }
 
+    /// Every key whose name does not hold `part`, sorted.
+    pub fn keys_without(&self, part: &str) -> Vec<String> {
+        self.keys().into_iter().filter(|key| !key.contains(part)).collect()
+    }
+
     fn launch(&mut self) -> bool {
         let mut command = Command::new("redis-server");
         if self.is_sentinel {

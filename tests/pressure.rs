@@ -45,7 +45,7 @@ fn many_large_objects_and_slow_readers_stay_within_the_budget() {
     });
     let larder = Larder::start(&format!(
         "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = 2\n[cache]\nmemory = \"16MiB\"\n\
-         [limits]\nlame_duck = \"0s\"\n[upstream.o]\nservers = [\"{}\"]\n[[route]]\nname = \"all\"\n\
+         [limits]\nlame_duck = \"0s\"\nheader_time = \"60s\"\n[upstream.o]\nservers = [\"{}\"]\n[[route]]\nname = \"all\"\n\
          match = {{ path = \"/*\" }}\nupstream = \"o\"\n",
         origin.url()
     ));
@@ -187,4 +187,34 @@ fn large_heads_that_do_not_end_have_a_room_of_their_own() {
     let mut answer = String::new();
     first.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn a_large_head_that_is_refused_already_takes_of_the_same_room() {
+    let origin = Origin::start(|_| Script::ok("x", &[]));
+    let larder = with_memory(&origin, 1);
+    // A lone LF; hyper goes on reading for its end.
+    let head = [b"GET / HTTP/1.1\r\nHost: a.test\nX: ".as_slice(), &[b'a'; 60_000]].concat();
+    let mut clients: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = TcpStream::connect(larder.proxy()).unwrap();
+            let _closed_meanwhile = stream.write_all(&head);
+            stream.set_nonblocking(true).unwrap();
+            stream
+        })
+        .collect();
+    assert!(within(PATIENCE, || {
+        clients.retain_mut(
+            |stream| matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock),
+        );
+        clients.len() <= 180
+    }));
+    assert!(clients.len() >= 100, "{}", clients.len());
+    // Whoever comes to the end hears why.
+    let mut first = clients.remove(0);
+    first.set_nonblocking(false).unwrap();
+    first.write_all(b"\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    first.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 }

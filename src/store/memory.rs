@@ -10,7 +10,7 @@
 
 use std::mem::size_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
@@ -69,6 +69,8 @@ struct Yielding {
     now: Mutex<u64>,
     /// The same, to be looked at without waiting.
     seen: AtomicU64,
+    /// moka has given one of the entries up, or not taken it.
+    lost: Arc<AtomicBool>,
 }
 
 /// Steps in which the tier yields, of its budget.
@@ -82,7 +84,7 @@ impl Yielding {
     fn new(cfg: &config::Cache) -> Self {
         let most = (cfg.memory / 4 * 3).max(cfg.in_flight).min(cfg.memory);
         let step = (cfg.memory / STEPS).max(1);
-        Self { step, most, now: Mutex::new(0), seen: AtomicU64::new(0) }
+        Self { step, most, now: Mutex::new(0), seen: AtomicU64::new(0), lost: Arc::default() }
     }
 
     /// How much it would be for so many bytes: whole steps.
@@ -90,8 +92,11 @@ impl Yielding {
         (beside.div_ceil(self.step).saturating_mul(self.step)).min(self.most)
     }
 
-    /// Whether that is another number than now.
+    /// Whether that is another number than now, or moka does not hold to it.
     fn is_due(&self, beside: u64) -> bool {
+        if self.lost.load(Ordering::Relaxed) {
+            return true;
+        }
         let (seen, wanted) = (self.seen.load(Ordering::Relaxed), self.wanted(beside));
         // What falls by a step may rise again at once.
         wanted > seen || seen.saturating_sub(wanted) > self.step
@@ -101,16 +106,28 @@ impl Yielding {
     fn yield_to(&self, cache: &Tier, beside: u64) {
         let mut now = self.now.lock();
         let wanted = self.wanted(beside);
-        if wanted == *now {
+        let lost = self.lost.swap(false, Ordering::Relaxed);
+        if wanted == *now && !lost {
             return;
         }
-        let grows = wanted > *now;
+        let grows = wanted > *now || lost;
+        if lost {
+            self.come_back(cache);
+        }
         self.put(cache, wanted);
         (*now, _) = (wanted, self.seen.store(wanted, Ordering::Relaxed));
         drop(now);
         if grows {
             cache.run_pending_tasks();
         }
+    }
+
+    /// Has its entries be there again. Of a new one that weighs nothing moka does not ask how often it was asked
+    /// for, as long as it holds no more than it may; one that is there may weigh more by and by.
+    fn come_back(&self, cache: &Tier) {
+        cache.run_pending_tasks();
+        self.put(cache, 0);
+        cache.run_pending_tasks();
     }
 
     /// Has its entries be the ones used last, so that none is given up.
@@ -354,13 +371,17 @@ fn weight(response: &StoredResponse) -> u64 {
 impl Memory {
     /// An empty tier of `cfg.memory` bytes.
     pub fn new(cfg: &config::Cache) -> Self {
-        let lingering = Arc::new(Lingering::default());
-        let noting = Arc::clone(&lingering);
+        let (lingering, yielding) = (Arc::new(Lingering::default()), Arc::new(Yielding::new(cfg)));
+        let (noting, lost) = (Arc::clone(&lingering), Arc::clone(&yielding.lost));
         let cache = Cache::builder()
             .name("larder")
             .max_capacity(cfg.memory)
             // What is left out of a resource that is replaced has been noted where it was changed.
             .eviction_listener(move |_, resource: Arc<Resource>, cause| {
+                // What everybody has asked for since is used later than the tier's own entries.
+                if cause == RemovalCause::Size && *resource.key == *own_key() {
+                    lost.store(true, Ordering::Relaxed);
+                }
                 if cause != RemovalCause::Replaced {
                     resource.variants.iter().flat_map(|left| left.content.bodies()).for_each(|body| {
                         noting.note(body);
@@ -369,7 +390,6 @@ impl Memory {
             })
             .weigher(|_, resource: &Arc<Resource>| u32::try_from(resource.weight).unwrap_or(u32::MAX))
             .build_with_hasher(Seed::new());
-        let yielding = Arc::new(Yielding::new(cfg));
         // While there is room for everything: later, moka would not take what nobody has asked for.
         yielding.put(&cache, 0);
         cache.run_pending_tasks();
@@ -469,6 +489,7 @@ impl Memory {
             self.yielding.renew(&self.cache);
         }
         self.settle(weight);
+        self.hold_to_what_is_yielded();
         true
     }
 
@@ -497,6 +518,13 @@ impl Memory {
         if self.is_large(weight) {
             self.cache.run_pending_tasks();
             self.look_at_what_lingers();
+        }
+    }
+
+    /// Where moka has given up the tier's own entries for others.
+    fn hold_to_what_is_yielded(&self) {
+        if self.yielding.lost.load(Ordering::Relaxed) {
+            self.yielding.yield_to(&self.cache, self.in_flight.all());
         }
     }
 
@@ -733,6 +761,31 @@ mod tests {
         fill(&memory);
         let held = memory.gauges();
         assert!(held.bytes > 60 * MIB && held.bytes <= 64 * MIB, "{held:?}");
+    }
+
+    #[test]
+    fn the_tier_yields_also_where_all_else_in_it_has_been_asked_for_since() {
+        const MIB: u64 = 1 << 20;
+        let cfg = config::Cache { memory: 16 * MIB, in_flight: 4 * MIB, ..samples::cache(None) };
+        let (memory, purges) = (Memory::new(&cfg), Purges::new(PURGES));
+        let ask = |nth: usize| {
+            memory.find(&key(&format!("/{nth}"))).is_some_and(|found| !found.variants.is_empty())
+        };
+        let keep = |nth: usize| {
+            memory.keep(plain(&format!("/{nth}"), &[b'x'; 10_000], BORN), Class::Plain, &purges);
+            memory.cache.run_pending_tasks();
+        };
+        let _passing = memory.in_flight().passing(10 * MIB);
+        for nth in 0..1_000_usize {
+            for other in 0..nth.min(700) {
+                ask(nth.saturating_sub(other));
+            }
+            (0..3).for_each(|_| assert!(!ask(nth)));
+            keep(nth);
+            let held: u64 =
+                memory.cache.iter().filter(|(key, _)| **key != OWN).map(|(_, held)| held.weight).sum();
+            assert!(held <= 7 * MIB, "{nth}: {held}");
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub struct Requests {
     at: At,
     /// What has come of a head that does not come in one piece.
     head: Partial,
+    /// What has come of a head that may not be served, and after it; `None` where it is no head that comes.
+    refused: Option<usize>,
     /// Bytes of a head at most.
     limit: usize,
     fine: u64,
@@ -32,7 +34,7 @@ enum At {
 impl Requests {
     /// Of a new connection; a longer head than `limit` bytes is not followed to its end.
     pub const fn new(limit: usize) -> Self {
-        Self { at: At::Head, head: Partial::new(), limit, fine: 0 }
+        Self { at: At::Head, head: Partial::new(), refused: None, limit, fine: 0 }
     }
 
     /// How many heads have gone by that may be served.
@@ -45,14 +47,16 @@ impl Requests {
         if let At::Over(fault) = self.at { Some(fault) } else { None }
     }
 
-    /// How much has come of a head that is not whole.
-    pub const fn partial(&self) -> usize {
-        self.head.seen
+    /// How much has come of a head that is not whole, as far as can be told: of one that may not be served nobody
+    /// looks for the end here, and hyper holds all that comes until it has found it.
+    pub fn partial(&self) -> usize {
+        self.refused.unwrap_or(self.head.seen)
     }
 
     /// Watches no longer: what follows is not HTTP.
     pub fn stop(&mut self) {
         self.end(Fault::Lost);
+        self.refused = None;
     }
 
     /// Watches further bytes. Returns how many of them, from the first, hyper may have: all, but where a
@@ -81,7 +85,12 @@ impl Requests {
                         return all.len().saturating_sub(not.left);
                     }
                 },
-                At::Over(_) => break,
+                At::Over(_) => {
+                    if let Some(refused) = &mut self.refused {
+                        *refused = refused.saturating_add(bytes.len());
+                    }
+                    break;
+                }
             };
         }
         all.len()
@@ -139,7 +148,7 @@ impl Requests {
     }
 
     fn end(&mut self, fault: Fault) {
-        self.at = At::Over(fault);
+        (self.at, self.refused) = (At::Over(fault), Some(self.head.seen));
         self.head = Partial::new();
     }
 }

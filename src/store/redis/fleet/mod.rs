@@ -76,7 +76,7 @@ pub trait Apply: Send + Sync {
 /// This node's part in the fleet.
 pub struct Fleet {
     inner: Arc<Inner>,
-    _following: AbortOnDrop<()>,
+    following: AbortOnDrop<()>,
 }
 
 struct Inner {
@@ -185,7 +185,7 @@ impl Fleet {
             async move { inner.follow().await }
         };
         let following = AbortOnDrop(tokio::spawn(supervise("fleet", run)));
-        Some(Self { inner, _following: following })
+        Some(Self { inner, following })
     }
 
     /// Waits until the log has been heard, `within` at most: a node that has just begun knows nothing of purges
@@ -258,8 +258,10 @@ impl Fleet {
         &self.inner.node.name
     }
 
-    /// Strikes this node off, so that nobody waits for it any more. Within a second.
+    /// Strikes this node off, so that nobody waits for it any more, and asks the log no more. Within a second.
     pub async fn leave(&self) {
+        // Its next question would put the node on the list again. One that is out goes before what follows.
+        self.following.0.abort();
         let call = self.inner.log.leave(by_chance(), &self.inner.node.name);
         let told =
             self.inner.link.with(ASK, |mut connection| async move { ask(&mut connection, call).await });

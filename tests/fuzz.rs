@@ -24,6 +24,8 @@ mod fields;
 mod frames;
 #[path = "fuzz/kept.rs"]
 mod kept;
+#[path = "fuzz/pipelines.rs"]
+mod pipelines;
 #[path = "fuzz/responses.rs"]
 mod responses;
 #[path = "fuzz/wire.rs"]
@@ -55,6 +57,7 @@ const TARGETS: &[Target] = &[
     ("response-ends", responses::ends),
     ("responses", responses::damaged),
     ("requests", wire::requests),
+    ("pipelines", pipelines::pipelines),
     ("frames", frames::heads),
 ];
 
@@ -112,6 +115,7 @@ targets! {
     "response-ends" => responses_end_where_they_end, a_million_of_response_ends;
     "responses" => responses_are_read_whatever_comes, a_million_of_responses;
     "requests" => requests_are_told_apart_whatever_comes, a_million_of_requests;
+    "pipelines" => pipelined_requests_are_taken_as_the_scanner_does, a_million_of_pipelines;
     "frames" => heads_of_http2_are_found_whatever_comes, a_million_of_frames;
 }
 

@@ -113,11 +113,11 @@ pub fn is_end_to_end(name: &HeaderName) -> bool {
     END_TO_END.contains(name) || claims::claim(name.as_str()).is_some()
 }
 
-/// Whether a name is written with `_` in place of `-` and would be taken for that of a field that means something
-/// here, by servers that tell no `_` from a `-`: `Transfer_Encoding`, `Content_Length`.
+/// Whether a name is written with `_` or `.` in place of `-` and would be taken for that of a field that means
+/// something here, by servers that tell these no more from a `-`: `Transfer_Encoding`, `Content.Length`.
 pub fn is_disguised(name: &HeaderName) -> bool {
     let name = name.as_str();
-    name.contains('_')
+    name.contains(['_', '.'])
         && HeaderName::from_bytes(claims::dashed(name).as_bytes())
             .is_ok_and(|name| HOP_BY_HOP.contains(&name) || END_TO_END.contains(&name))
 }
@@ -299,6 +299,21 @@ mod tests {
             append_via(&mut map, Version::HTTP_11, "larder");
             remove_hop_by_hop(&mut map);
             prop_assert!(!map.contains_key(CONNECTION) && map.contains_key(VIA));
+        }
+    }
+
+    #[test]
+    fn a_name_in_other_signs_is_a_disguise_of_what_means_something_here() {
+        for (name, disguised) in [
+            ("transfer_encoding", true),
+            ("transfer.encoding", true),
+            ("content_length", true),
+            ("content.length", true),
+            ("transfer-encoding", false),
+            ("x_own", false),
+            ("x.own", false),
+        ] {
+            assert_eq!(is_disguised(&HeaderName::from_static(name)), disguised, "{name}");
         }
     }
 }

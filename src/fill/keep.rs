@@ -83,7 +83,9 @@ fn news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> News 
         }
     }
     let (headers, facts) = merged(stale, answer.response.headers(), times);
-    News { headers, facts, own, for_all: brought != Err(NotStored::Unvaried) }
+    // Whatever else it brought: a request with a cookie may choose, too.
+    let for_all = rules::storing::unvaried(asked, &facts).next().is_none();
+    News { headers, facts, own, for_all }
 }
 
 /// The fields of a stored response with those that news of it brought (§3.2), and what they say.

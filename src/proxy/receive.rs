@@ -227,7 +227,7 @@ impl Names<'_> {
         let Some(claim) = claims::claim(name.as_str()) else { return false };
         let counts = self.cached.is_none_or(|cache| cache.key.headers.contains(name));
         match claim {
-            Claim::Client => !self.trusted || name.as_str().contains('_'),
+            Claim::Client => !self.trusted || name.as_str().contains(['_', '.']),
             Claim::Way => !self.trusted || !counts,
             Claim::Hint | Claim::Method => !counts,
         }

@@ -240,3 +240,26 @@ fn the_nodes_of_a_fleet_are_listed_until_they_leave() {
     b.wait_exit(PATIENCE);
     assert!(within(PATIENCE, || nodes(&a).as_array().map(Vec::len) == Some(1)), "{:#}", nodes(&a));
 }
+
+/// A purge of as many as one request may name is told in few questions: the link takes 256 at a time, and the
+/// node's own question must get through beside them.
+#[test]
+fn a_purge_of_a_thousand_names_at_once_is_told_to_all() {
+    let (redis, origin) = (RedisServer::start(), tagging());
+    let (a, b) = (node(&origin, &redis.url()), node(&origin, &redis.url()));
+    warm(&[&a, &b], &["/1".to_owned()]);
+    let tags: Vec<String> = (0..1_023).map(|number| format!("t{number}")).chain(["all".to_owned()]).collect();
+    let urls: Vec<String> = (0..1_024).map(|number| format!("http://api.test/{number}")).collect();
+    for names in [json!({ "tags": tags, "wait": "5s" }), json!({ "urls": urls, "wait": "5s" })] {
+        let (status, receipt) = purge(&a, &names);
+        assert_eq!(status, 200, "{:#} {:#}", receipt["redis"], receipt["fleet"]);
+        assert_eq!(
+            receipt["fleet"]["acknowledged"].as_array().map(Vec::len),
+            Some(2),
+            "{:#}",
+            receipt["fleet"]
+        );
+        assert_eq!(coherence(&a), "ok");
+    }
+    assert_eq!(fetch(&b, "/1").text(), "/1 #2");
+}

@@ -4,11 +4,10 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::store::{Absent, Fleet, Peer, Receipt, Telling};
+use crate::store::{Fleet, Peer, Receipt, Telling};
 use crate::worker::Worker;
 
 use super::api::{Answer, error, json_answer};
@@ -53,9 +52,7 @@ pub(super) async fn tell(
     if telling.is_empty() {
         return None;
     }
-    let told = join_all(telling.into_iter().map(Telling::told)).await;
-    let told: Result<Vec<_>, Absent> = told.into_iter().collect();
-    let last = match told.map(|told| told.into_iter().max_by_key(|at| at.n)) {
+    let last = match fleet.tell(telling).await {
         Ok(Some(last)) => last,
         Ok(None) => return None,
         Err(why) => {

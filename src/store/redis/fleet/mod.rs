@@ -54,8 +54,9 @@ const BETWEEN: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// A node that has said nothing for so long is not waited for.
 const SILENT: Duration = Duration::from_secs(5);
-/// Purges that may wait for Redis to come back.
-const UNTOLD: usize = 1024;
+/// Purges that may wait for Redis to come back: what two requests of the most names may come to, each URL with
+/// its path.
+const UNTOLD: usize = 4_096;
 /// Of these, told in one question.
 const AT_ONCE: usize = 32;
 
@@ -204,6 +205,23 @@ impl Fleet {
     pub fn begin(&self, purge: Bytes) -> Telling {
         let entry = Entry { n: 0, token: by_chance(), stream: Stream::Named, payload: purge };
         Telling { inner: Arc::clone(&self.inner), entry, told: false }
+    }
+
+    /// Tells of several, in order, some in one question: however many there are, they take one of the calls that
+    /// the link has under way at a time, and this node's own question gets through beside them. Gives where the
+    /// last one stands. Dropped, or after a failure, what is left is told in the background.
+    ///
+    /// # Errors
+    /// Why some could not be told.
+    pub async fn tell(&self, mut telling: Vec<Telling>) -> Result<Option<Position>, Absent> {
+        let mut last = None;
+        for some in telling.chunks_mut(AT_ONCE) {
+            let entries: Vec<Entry> = some.iter().map(|one| one.entry.clone()).collect();
+            let added = self.inner.add(&entries).await.map_err(Absent::from)?;
+            some.iter_mut().for_each(|one| one.told = true);
+            last = added.last().copied();
+        }
+        Ok(last)
     }
 
     /// Which nodes have applied what the log has at `at`; waits for them, `wait` at most.

@@ -2,7 +2,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `…:{fleet}:head` | a hash: `run`, `n` (the latest number), `named` and `marked` (the latest dropped of each) |
+//! | `…:{fleet}:head` | a hash: `run`, `n` (the latest number), `named` and `marked` (the latest dropped of each), `last named` and `last marked` (the latest added) |
 //! | `…:{fleet}:named` | a stream of purges that the log alone knows: of tags, prefixes, routes, everything |
 //! | `…:{fleet}:marked` | one of those that have a marker of their own as well: of URLs, groups, paths |
 //! | `…:{fleet}:nodes` | a hash: what each node last said of itself, and when by Redis's clock |
@@ -33,7 +33,8 @@ const TTL: u64 = 8 * 24 * 3600 * 1000;
 /// Milliseconds after which a node that says nothing is struck off.
 const FORGET: u64 = 60_000;
 
-/// Before each script: a head that is none is made anew, and with it everything.
+/// Before each script: a head that is none is made anew, and with it everything. A stream that lacks what was
+/// last added to it has been evicted: whatever stood in it is lost, and whoever did not hear of it is told so.
 ///
 /// The first command is one that writes and needs no memory: after it, a Redis whose memory is full refuses
 /// none of the others.
@@ -56,6 +57,15 @@ if not run or not head then
 end
 local function dropped(of) return tonumber(redis.call('HGET', KEYS[1], of) or 0) or 0 end
 local function plain(number) return string.format('%.0f', number) end
+for key, of in pairs({[KEYS[2]] = 'named', [KEYS[3]] = 'marked'}) do
+  local last = dropped('last ' .. of)
+  if last > dropped(of) and last <= head then
+    local held = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+    if not held or tonumber(string.match(held[1], '^(%d+)')) < last then
+      redis.call('HSET', KEYS[1], of, plain(head))
+    end
+  end
+end
 ",
             $script,
             "
@@ -125,6 +135,7 @@ if type(added) == 'table' and added.err then
   redis.call('HSET', KEYS[1], ARGV[4], plain(n - 1))
   redis.call('XADD', stream, id, 't', ARGV[5], 'p', ARGV[6])
 end
+redis.call('HSET', KEYS[1], 'last ' .. ARGV[4], plain(n))
 while redis.call('XLEN', stream) > tonumber(ARGV[7]) do
   local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1]
   redis.call('XDEL', stream, oldest)

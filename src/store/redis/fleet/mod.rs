@@ -359,6 +359,8 @@ impl Inner {
         loop {
             let more = match self.ask().await {
                 Ok(more) => more,
+                // Nothing was asked.
+                Err(Fault::Full) => false,
                 Err(fault) => {
                     self.follower.lock().interrupted();
                     if fault == Fault::Open {

@@ -342,3 +342,26 @@ async fn a_receipt_that_is_given_up_loses_nothing() {
     drop(telling);
     a.until_heard("x").await;
 }
+
+#[tokio::test]
+async fn a_stream_that_redis_has_evicted_is_noticed_by_who_has_not_heard_of_it() {
+    let server = RedisServer::start();
+    let relay = Relay::start(server.addr());
+    let a = One::start("a", &cfg(server.url())).up().await;
+    let c = One::start("c", &cfg(relay.url())).up().await;
+    let marked = async |purge: &'static str| {
+        let mut telling = a.fleet.begin(Bytes::from_static(purge.as_bytes()));
+        telling.marked();
+        telling.told().await.unwrap();
+    };
+    marked("first").await;
+    c.until_heard("first").await;
+    relay.set(Mode::Stall);
+    a.tell("tag").await.unwrap();
+    marked("last").await;
+    server.command(&["UNLINK", &format!("{PREFIX}{{fleet}}:named")]);
+    relay.set(Mode::Pass);
+    let did = c.until_heard("last").await;
+    let knows = did.applied.iter().any(|(applied, _)| applied == "tag");
+    assert!(knows || !did.distrusted.is_empty(), "{did:?}");
+}

@@ -121,7 +121,7 @@ struct Heads {
 
 impl Heads {
     /// Time is read only where a head does not come at once.
-    fn watch(&mut self, bytes: &[u8], life: &Life) {
+    fn watch(&mut self, bytes: &mut [u8], life: &Life) {
         self.frames.watch(bytes);
         let open = self.frames.head();
         if open != self.open {
@@ -161,7 +161,7 @@ impl<P: Unpin> AsyncRead for Client<P> {
                 self.life.hear(bytes);
                 let this = &mut *self;
                 if let Some(heads) = &mut this.heads {
-                    heads.watch(buf.filled().get(before..).unwrap_or_default(), &this.life);
+                    heads.watch(buf.filled_mut().get_mut(before..).unwrap_or_default(), &this.life);
                 }
             }
         }

@@ -1,9 +1,11 @@
 //! The frames of a client's HTTP/2 connection, as far as they tell where a request's head begins and ends.
 //!
-//! Knows the nine bytes before each frame (RFC 9113 §4.1), and looks at nothing that a frame holds. A head is a HEADERS
-//! frame and the CONTINUATIONs behind it, and nothing else may come between (§4.3): while one is on its way the whole
-//! connection waits for it.
+//! Knows the nine bytes before each frame (RFC 9113 §4.1), and which bytes of a payload are a head's packed fields:
+//! those are looked at by who can read them. A head is a HEADERS frame and the CONTINUATIONs behind it, and nothing
+//! else may come between (§4.3): while one is on its way the whole connection waits for it.
 //! Must not know: time, what a head says, or whether the frames make sense: that is for who reads them.
+
+use super::hpack::Fields;
 
 /// Bytes before the first frame (§3.4).
 const PREFACE: u32 = 24;
@@ -13,6 +15,11 @@ const HEAD: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+/// What stands before the fields of a HEADERS frame: a byte that says how much padding is behind them, and five on
+/// what goes before what (§6.2).
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
+const PRIORITY_BYTES: u32 = 5;
 
 /// What has been seen of a connection.
 #[derive(Debug)]
@@ -27,32 +34,83 @@ pub struct Frames {
     open: bool,
     /// The payload that is on its way is the last of a head.
     last: bool,
+    /// Of that payload: how it is told how much padding there is, what is to come before the fields, and of them.
+    padded: bool,
+    before: u32,
+    fields_left: u32,
+    fields: Fields,
 }
 
 impl Default for Frames {
     /// Of a connection of which nothing has been seen.
     fn default() -> Self {
-        Self { head: [0; HEAD], have: 0, left: PREFACE, begun: 0, open: false, last: false }
+        Self {
+            head: [0; HEAD],
+            have: 0,
+            left: PREFACE,
+            begun: 0,
+            open: false,
+            last: false,
+            padded: false,
+            before: 0,
+            fields_left: 0,
+            fields: Fields::default(),
+        }
     }
 }
 
 impl Frames {
-    /// Looks at what has come.
-    pub fn watch(&mut self, mut bytes: &[u8]) {
+    /// Looks at what has come. A `:path` that is none is altered so that it is refused.
+    pub fn watch(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             let taken = match self.left {
                 0 => self.take_head(bytes),
                 left => bytes.len().min(left as usize),
             };
             if self.left > 0 && self.have == 0 {
+                let (payload, _) = bytes.split_at_mut(taken);
+                self.look_inside(payload);
                 self.left = self.left.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX));
             } else if self.have == HEAD {
                 (self.have, self.left) = (0, self.length());
+                self.begin_payload();
             }
             if self.left == 0 && self.have == 0 && self.last {
                 (self.open, self.last) = (false, false);
+                self.fields.end();
             }
-            bytes = bytes.get(taken..).unwrap_or_default();
+            bytes = bytes.get_mut(taken..).unwrap_or_default();
+        }
+    }
+
+    /// §6.2, §6.10: where the fields of the frame whose head is whole begin and end.
+    fn begin_payload(&mut self) {
+        let [_, _, _, kind, flags, ..] = self.head;
+        let first = kind == HEADERS;
+        self.padded = first && flags & PADDED != 0;
+        self.before = u32::from(self.padded);
+        if first && flags & PRIORITY != 0 {
+            self.before += PRIORITY_BYTES;
+        }
+        self.fields_left = match kind {
+            HEADERS | CONTINUATION => self.left.saturating_sub(self.before),
+            _ => 0,
+        };
+    }
+
+    /// A piece of a frame's payload.
+    fn look_inside(&mut self, payload: &mut [u8]) {
+        let before = payload.len().min(self.before as usize);
+        if let Some(padding) = payload.first()
+            && std::mem::take(&mut self.padded)
+        {
+            self.fields_left = self.fields_left.saturating_sub(u32::from(*padding));
+        }
+        self.before = self.before.saturating_sub(u32::try_from(before).unwrap_or(u32::MAX));
+        let here = (payload.len() - before).min(self.fields_left as usize);
+        if let Some(fields) = payload.get_mut(before..before + here) {
+            self.fields.watch(fields);
+            self.fields_left = self.fields_left.saturating_sub(u32::try_from(here).unwrap_or(u32::MAX));
         }
     }
 
@@ -119,9 +177,9 @@ mod tests {
         for row in rows {
             for piece in [1, 2, 5, 9, 4096, usize::MAX] {
                 let mut frames = Frames::default();
-                frames.watch(&[0xff; PREFACE as usize]);
+                frames.watch(&mut [0xff; PREFACE as usize]);
                 for (number, (bytes, want)) in row.iter().enumerate() {
-                    bytes.chunks(piece.min(bytes.len())).for_each(|piece| frames.watch(piece));
+                    bytes.clone().chunks_mut(piece.min(bytes.len())).for_each(|piece| frames.watch(piece));
                     assert_eq!(frames.head(), *want, "{number} of {row:?}, {piece} at a time");
                 }
             }
@@ -130,12 +188,12 @@ mod tests {
 
     #[test]
     fn a_head_has_begun_with_its_type_and_has_not_ended_before_its_last_byte() {
-        let (mut frames, head) = (Frames::default(), frame(HEADERS, END_HEADERS, 3));
-        frames.watch(&[0xff; PREFACE as usize]);
+        let (mut frames, mut head) = (Frames::default(), frame(HEADERS, END_HEADERS, 3));
+        frames.watch(&mut [0xff; PREFACE as usize]);
         let open: Vec<_> = head
-            .iter()
+            .iter_mut()
             .map(|byte| {
-                frames.watch(std::slice::from_ref(byte));
+                frames.watch(std::slice::from_mut(byte));
                 frames.head().is_some()
             })
             .collect();

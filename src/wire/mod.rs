@@ -4,12 +4,13 @@
 //! without a word (a fragment in a target, a lone LF, a Content-Length beside a Transfer-Encoding), and
 //! it must agree with hyper about where each head begins. Where it loses the thread it says so, and
 //! nothing more is served: it can refuse a message, never let one in.
-//! Knows framing (RFC 9112 §2.2, §6, §7.1), and where a head of HTTP/2 begins and ends. Must not know: sockets, what a message asks for, policy.
+//! Knows framing (RFC 9112 §2.2, §6, §7.1), where a head of HTTP/2 begins and ends, and what its `:path` may not hold. Must not know: sockets, what a message asks for, policy.
 
 mod chunks;
 mod flaw;
 mod frames;
 mod head;
+mod hpack;
 mod request;
 mod response;
 

@@ -33,13 +33,14 @@ pub fn heads(dice: &mut Dice) {
     }
     bytes.truncate(bytes.len() - dice.below(20).min(bytes.len()));
     let mut frames = Frames::default();
-    let mut rest = &bytes[..];
+    let came = bytes.clone();
+    let mut rest = &mut bytes[..];
     let mut seen = 0;
     while !rest.is_empty() {
-        let (piece, behind) = rest.split_at((1 + dice.below(30)).min(rest.len()));
+        let (piece, behind) = rest.split_at_mut((1 + dice.below(30)).min(rest.len()));
         frames.watch(piece);
         seen += piece.len();
-        assert_eq!(frames.head(), plainly(&bytes[..seen]), "{:?}", &bytes[..seen]);
+        assert_eq!(frames.head(), plainly(&came[..seen]), "{:?}", &came[..seen]);
         rest = behind;
     }
 }

@@ -624,12 +624,14 @@ async fn a_stream_of_news_is_asked_for_at_a_pace() {
     let server = RedisServer::start();
     let cfg = cfg(server.url());
     let (a, b) = (One::start("a", &cfg).up().await, One::start("b", &cfg).up().await);
-    let (began, before) = (b.clock.mono(), b.asked());
-    for nth in 0..300 {
-        a.tell(&nth.to_string()).await.unwrap();
-    }
-    b.until_heard("299").await;
-    let (asked, took) = (b.asked() - before, b.clock.mono().since(began));
-    let most = took.as_millis() / BETWEEN.0.as_millis() + 2;
-    assert!(u128::from(asked) <= most, "{asked} questions in {took:?}");
+    // Its questions are put by hand from here on.
+    b.fleet.following.0.abort();
+    let ask = async || b.fleet.inner.ask().await.unwrap();
+    assert_eq!(ask().await, Next::InTurn);
+    a.tell("news").await.unwrap();
+    assert_eq!(ask().await, Next::Soon, "however often there are any");
+    assert_eq!(ask().await, Next::InTurn);
+    let many = (0..200).map(|nth: u32| a.fleet.begin(Bytes::from(nth.to_string()))).collect();
+    a.fleet.tell(many, PATIENCE).await.unwrap();
+    assert_eq!([ask().await, ask().await], [Next::AtOnce, Next::Soon], "a page was full");
 }

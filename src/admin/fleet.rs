@@ -12,6 +12,9 @@ use crate::worker::Worker;
 
 use super::api::{Answer, error, json_answer};
 
+/// The longest that telling may take in all: of the most names it is some 64 questions.
+const TELL: Duration = Duration::from_secs(5);
+
 /// `GET /fleet`: who is there, and how it stands between each and the log of purges.
 pub(super) async fn nodes(worker: &Worker) -> Answer {
     let Some(fleet) = worker.shared.fleet.get() else {
@@ -52,7 +55,7 @@ pub(super) async fn tell(
     if telling.is_empty() {
         return None;
     }
-    let last = match fleet.tell(telling).await {
+    let last = match fleet.tell(telling, TELL).await {
         Ok(Some(last)) => last,
         Ok(None) => return None,
         Err(why) => {

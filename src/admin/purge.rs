@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -15,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::store::Absent;
-use crate::stored::{Prefix, Purge, Scope};
+use crate::stored::{LONGEST_NAME, Prefix, Purge, Scope};
 use crate::worker::{Purged, Snapshot, Worker};
 
 use super::api::{Answer, error, json_answer};
@@ -23,9 +24,13 @@ use super::fleet;
 
 /// Bytes of a request's body: the most names, each of 1 KiB.
 const BODY: usize = 1 << 20;
-/// Names in one request. As many purges may wait for a Redis that is down, and as many prefixes are remembered
-/// one by one.
+/// Names in one request. For a Redis that is down eight times as many may wait: a URL has a key for each of four
+/// methods, and each its path. As many prefixes are remembered one by one.
 const MOST: usize = 1_024;
+/// URLs that Redis is told of at a time.
+const AT_ONCE: usize = 16;
+/// Names that a line in the log shows, and characters of each.
+const SHOWN: (usize, usize) = (3, 200);
 
 /// What is asked for.
 #[derive(Debug, Default, Deserialize)]
@@ -72,7 +77,8 @@ pub(super) async fn purge(worker: &Worker, request: Request<Incoming>) -> Answer
 /// Everything that is asked for, or what is wrong with it.
 fn check(wanted: Wanted, config: &Config) -> Result<Checked, String> {
     let Wanted { url, urls, tag, tags, prefix, prefixes, route, routes, all, soft, wait } = wanted;
-    let named = [&urls, &tags, &prefixes, &routes].map(Vec::len).iter().sum::<usize>();
+    let single = [&url, &tag, &prefix, &route].iter().filter(|one| one.is_some()).count();
+    let named = single + [&urls, &tags, &prefixes, &routes].map(Vec::len).iter().sum::<usize>();
     if named > MOST {
         return Err(format!("{named} names in one request; there may be {MOST}: ask several times"));
     }
@@ -80,12 +86,15 @@ fn check(wanted: Wanted, config: &Config) -> Result<Checked, String> {
     if wait.is_some_and(|wait| wait > config.limits.admin_time) {
         return Err("wait: at most what limits.admin_time says".to_owned());
     }
-    let mut scopes = Vec::with_capacity(named.saturating_add(4));
+    let mut scopes = Vec::with_capacity(named.saturating_add(1));
     for url in url.into_iter().chain(urls) {
         if url.parse::<http::Uri>().map_or(true, |uri| uri.scheme().is_none() || uri.host().is_none()) {
             return Err(format!(
                 "url {url:?} must be absolute, with the host as clients ask for it: http://host/path"
             ));
+        }
+        if url.len() > LONGEST_NAME {
+            return Err(format!("url: a name has at most {LONGEST_NAME} bytes"));
         }
         scopes.push(Scope::Url(url.into()));
     }
@@ -124,8 +133,13 @@ async fn carry_out(worker: &Worker, snapshot: &Snapshot, checked: Checked) -> An
     };
     let mut purged = Vec::with_capacity(begun.len());
     let telling = async {
-        for purging in begun {
-            purged.push(purging.await);
+        let mut begun = begun.into_iter();
+        loop {
+            let some: Vec<_> = begun.by_ref().take(AT_ONCE).collect();
+            if some.is_empty() {
+                break;
+            }
+            purged.extend(join_all(some).await);
         }
     };
     let in_time = match wait {
@@ -143,9 +157,8 @@ async fn carry_out(worker: &Worker, snapshot: &Snapshot, checked: Checked) -> An
         receipt.insert("fleet".to_owned(), shown);
         status = if status == StatusCode::OK { of_fleet } else { status };
     }
-    for Purge { scope, .. } in &purges {
-        tracing::info!(scope = scope.kind(), name = name(scope), soft, status = status.as_u16(), "purge");
-    }
+    let (of, first) = (counted(&purges), shown(&purges));
+    tracing::info!(of, first, soft, status = status.as_u16(), "purge");
     let mut answer = listed(&purges);
     answer.insert("purged".to_owned(), json!(status == StatusCode::OK));
     answer.insert("soft".to_owned(), json!(soft));
@@ -190,10 +203,43 @@ fn listed(purges: &[Purge]) -> Map<String, Value> {
     listed
 }
 
+/// How many of each kind, for the log.
+fn counted(purges: &[Purge]) -> String {
+    let kinds = ["url", "tag", "prefix", "route", "all"].map(|kind| {
+        let count = purges.iter().filter(|purge| purge.scope.kind() == kind).count();
+        (count > 0).then(|| format!("{kind} {count}"))
+    });
+    kinds.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// The first of them, for the log: one line, however many there are.
+fn shown(purges: &[Purge]) -> String {
+    let names = purges.iter().map(|purge| name(&purge.scope)).filter(|name| !name.is_empty());
+    let short = |name: String| name.chars().take(SHOWN.1).collect::<String>();
+    names.take(SHOWN.0).map(short).collect::<Vec<_>>().join(", ")
+}
+
 fn name(scope: &Scope) -> String {
     match scope {
         Scope::Url(text) | Scope::Tag(text) | Scope::Route(text) => text.to_string(),
         Scope::Prefix(prefix) => prefix.to_string(),
         Scope::Group(_) | Scope::Path(_) | Scope::All => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_many_names_is_one_short_line_in_the_log() {
+        let url = |nth: u32| Purge::hard(Scope::Url(format!("http://a/{nth}/{}", "x".repeat(8_000)).into()));
+        let mut purges: Vec<Purge> = (0..1_000).map(url).collect();
+        purges.extend([Purge::hard(Scope::tag("a").unwrap()), Purge::hard(Scope::All)]);
+        assert_eq!(counted(&purges), "url 1000, tag 1, all 1");
+        let line = shown(&purges);
+        assert!(line.starts_with("http://a/0/x") && line.contains(", http://a/2/x"), "{line}");
+        assert!(line.len() < 700, "{}", line.len());
+        assert_eq!(shown(&[Purge::hard(Scope::All)]), "");
     }
 }

@@ -7,6 +7,7 @@
 //! Redis is told leaves the telling to a queue.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
@@ -20,6 +21,8 @@ use super::report::Report;
 
 /// The method: of no standard, and understood by most caches.
 pub(super) const PURGE: &str = "PURGE";
+/// The longest that telling the fleet may take, of all keys of the URL together.
+const TELL: Duration = Duration::from_secs(1);
 /// Fastly's word for a soft one.
 const SOFT_PURGE: &str = "fastly-soft-purge";
 
@@ -62,15 +65,16 @@ async fn purge(worker: &Worker, snapshot: &Snapshot, asked: &Asked) -> Failure {
         let text = "the request names no URL that could be stored: it needs a Host";
         return Failure::local(StatusCode::BAD_REQUEST, "purge", text);
     };
-    let mut refused = None;
+    let (mut refused, mut telling) = (None, Vec::new());
     for purging in begun {
         // In a box: else each future of a request would be larger by it.
         let purged = Box::pin(purging).await;
         refused = purged.redis.and_then(Result::err).or(refused);
-        for telling in purged.fleet {
-            // The others apply it within the bound; whoever wants their word asks the admin listener.
-            refused = Box::pin(telling.told()).await.err().or(refused);
-        }
+        telling.extend(purged.fleet);
+    }
+    if let Some(fleet) = worker.shared.fleet.get() {
+        // The others apply it within the bound; whoever wants their word asks the admin listener.
+        refused = Box::pin(fleet.tell(telling, TELL)).await.err().or(refused);
     }
     let redis = refused.map_or("told, or not needed", |why| why.as_str());
     tracing::info!(url = target, client = %asked.client, soft, redis, "purge");

@@ -24,8 +24,8 @@ mod worker;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ use crate::config::{Access, Config};
 use crate::flight::Flights;
 use crate::store::{Coherence, Memory, Promise, Purges, Searches};
 use crate::telemetry::{AccessLog, Form, Heads, Hints, ProxyHeaders};
-use crate::worker::{Doubts, NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot};
+use crate::worker::{Doubts, Membership, NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot};
 
 pub use listen::StartError;
 
@@ -146,7 +146,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
     Ok(Arc::new(Shared {
         started: clock.mono(),
         coherence,
-        fleet: OnceLock::new(),
+        fleet: Membership::default(),
         memory: Memory::new(&config.cache),
         purges: Arc::new(Purges::new(PURGES)),
         flights: Flights::new(),

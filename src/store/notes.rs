@@ -79,6 +79,8 @@ pub(super) struct Note {
     pub(super) position: Option<Position>,
     /// The latest of those that it stands for that are not in that log.
     untold: Option<Moment>,
+    /// It stands for several purges.
+    joined: bool,
 }
 
 /// A time and a number; of several, the latest of each.
@@ -204,10 +206,11 @@ impl Table {
         self.latest.load(Ordering::Acquire)
     }
 
-    pub(super) fn retract(&self, hash: u128, seq: u64) {
+    /// Takes back note `seq`, unless a later one has taken its place; `alone`: unless it stands for any other, too.
+    pub(super) fn retract(&self, hash: u128, seq: u64, alone: bool) {
         let Some(shard) = self.shard(hash) else { return };
         let mut shard = shard.write();
-        if shard.notes.get(&hash).is_some_and(|note| note.seq == seq) {
+        if shard.notes.get(&hash).is_some_and(|note| note.seq == seq && !(alone && note.joined)) {
             shard.notes.remove(&hash);
         }
     }
@@ -258,7 +261,7 @@ impl Moment {
 impl Note {
     pub(super) fn new(seq: u64, position: Option<Position>, at: Timestamp) -> Self {
         let untold = position.is_none().then_some(Moment { seq, at });
-        Self { seq, at, position, untold }
+        Self { seq, at, position, untold, joined: false }
     }
 
     /// One for both: whatever either voids, it voids.
@@ -273,7 +276,7 @@ impl Note {
             (one, two) => (two.or(one), None),
         };
         let untold = [first.untold, last.untold, other_log].into_iter().flatten().reduce(Moment::max);
-        Self { seq: last.seq, at: first.at.max(last.at), position, untold }
+        Self { seq: last.seq, at: first.at.max(last.at), position, untold, joined: true }
     }
 
     fn moment(&self) -> Moment {

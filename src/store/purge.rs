@@ -162,14 +162,25 @@ impl Purges {
 
     /// As [`retract`](Self::retract), for a path.
     pub fn retract_path(&self, path: Group, seq: u64) {
-        self.hard.paths.retract(path.hash(), seq);
+        self.hard.paths.retract(path.hash(), seq, false);
+    }
+
+    /// As [`retract_heard`](Self::retract_heard), for a path.
+    pub fn retract_heard_path(&self, path: Group, seq: u64) {
+        self.hard.paths.retract(path.hash(), seq, true);
     }
 
     /// Takes back the note of purge `seq`: its URL has been purged wherever it is stored, and nothing
     /// is under way any more that began before. The note of a later purge of this URL stays (and stood
     /// for this one, too, so it was the later one's to take back).
     pub fn retract(&self, url_hash: u128, seq: u64) {
-        self.hard.urls.retract(url_hash, seq);
+        self.hard.urls.retract(url_hash, seq, false);
+    }
+
+    /// The same of a purge that another node has made: the note stays where it stands for an earlier one as well.
+    /// That one may have been made here after the other's, and Redis not have taken it yet.
+    pub fn retract_heard(&self, url_hash: u128, seq: u64) {
+        self.hard.urls.retract(url_hash, seq, true);
     }
 
     /// What is remembered one by one now.
@@ -483,6 +494,23 @@ mod tests {
         purges.retract(1, second);
         assert_eq!((purges.notes(), purges.seq()), (0, second));
         assert!(!purges.covers(1, before, NOW));
+    }
+
+    #[test]
+    fn what_is_heard_of_another_node_takes_back_no_note_that_stands_for_more() {
+        let purges = Purges::new(PURGES);
+        let before = Born::Here(purges.seq());
+        let heard = || purges.purge(1, NOW);
+        purges.retract_heard(1, heard());
+        assert_eq!(purges.notes(), 0, "it stood for nothing else");
+        let own = purges.purge(1, NOW);
+        purges.retract_heard(1, heard());
+        assert!(purges.covers(1, before, NOW), "its own may not be in Redis yet");
+        purges.retract_heard(1, heard());
+        purges.retract(1, own);
+        assert!(purges.covers(1, before, NOW), "a later one has taken its place");
+        purges.retract(1, purges.purge(1, NOW));
+        assert_eq!(purges.notes(), 0, "what Redis has taken of this node stands for all before it");
     }
 
     #[test]

@@ -29,8 +29,8 @@ pub use key::{CacheKey, DotSegments, KeyPolicy, Slashes};
 pub use mark::LONGEST_MARK;
 pub use parts::{Content, MOST_PIECES, Parts};
 pub use response::{Received, StoredResponse};
-pub use scope::{LONGEST_NAME, Position, Prefix, Purge, Scope, Unfit};
-pub use seal::{MOST_SECRETS, Nonce, Seal, Secret};
+pub use scope::{LONGEST_NAME, LONGEST_URL, Position, Prefix, Purge, Scope, Unfit};
+pub use seal::{MOST_SECRETS, Nonce, Seal, Secret, from_hex};
 pub use standing::{Born, Standing, TagPolicy, Verdict, route_hash, tag_hash};
 
 #[cfg(test)]

@@ -20,6 +20,10 @@ use crate::fields::path;
 /// The longest name that a purge may have, in bytes: as long as a target may be that Larder takes.
 pub const LONGEST_NAME: usize = 8 * 1024;
 
+/// Bytes of the longest URL that clients can write to, and a purge be of: what `limits.target` may say at most, and
+/// its origin.
+pub const LONGEST_URL: usize = 72 * 1024;
+
 const VERSION: u8 = 1;
 const SOFT: u8 = 1;
 
@@ -205,10 +209,11 @@ impl Purge {
     /// Its bytes.
     ///
     /// # Errors
-    /// A name is empty, or longer than [`LONGEST_NAME`].
+    /// A name is empty, or longer than [`LONGEST_NAME`]; a URL longer than [`LONGEST_URL`].
     pub fn encode(&self) -> Result<Vec<u8>, Unfit> {
         let (kind, prefix);
         let text = match &self.scope {
+            Scope::Url(text) if text.len() > LONGEST_NAME => return self.of_long_url(text),
             Scope::Url(text) => {
                 kind = 1;
                 text
@@ -267,6 +272,7 @@ impl Purge {
                 Scope::Prefix(prefix)
             }
             6 => Scope::Route(text(rest)?.into()),
+            8 => Scope::Url(long_url(rest)?.into()),
             7 if rest.is_empty() => Scope::All,
             7 => return Err(Unfit::new(3, "bytes behind the end")),
             _ => return Err(Unfit::new(2, "an unknown kind")),
@@ -280,12 +286,30 @@ impl Purge {
         out
     }
 
+    fn of_long_url(&self, url: &str) -> Result<Vec<u8>, Unfit> {
+        if url.len() > LONGEST_URL {
+            return Err(Unfit::new(LONGEST_URL, "a URL has at most 73728 bytes"));
+        }
+        let mut out = self.head(8, url.len());
+        out.extend_from_slice(url.as_bytes());
+        Ok(out)
+    }
+
     fn of_group(&self, kind: u8, group: Group) -> Vec<u8> {
         let mut out = self.head(kind, 32);
         out.extend_from_slice(&group.origin.to_le_bytes());
         out.extend_from_slice(&group.name.to_le_bytes());
         out
     }
+}
+
+/// To the end of the record.
+fn long_url(rest: &[u8]) -> Result<&str, Unfit> {
+    if !(LONGEST_NAME + 1..=LONGEST_URL).contains(&rest.len()) {
+        return Err(Unfit::new(3, "a long URL has more than 8192 bytes, and at most 73728"));
+    }
+    std::str::from_utf8(rest)
+        .map_err(|error| Unfit::new(3usize.saturating_add(error.valid_up_to()), "not UTF-8"))
 }
 
 fn text(rest: &[u8]) -> Result<&str, Unfit> {
@@ -397,10 +421,8 @@ mod tests {
             assert!(scope.is_err());
         }
         for (name, fits) in [(&long, true), (&longer, false), (&String::new(), false)] {
-            for scope in [Scope::Url(name.as_str().into()), Scope::Route(name.as_str().into())] {
-                let bytes = Purge::hard(scope).encode();
-                assert_eq!(bytes.is_ok(), fits, "{} bytes", name.len());
-            }
+            let bytes = Purge::hard(Scope::Route(name.as_str().into())).encode();
+            assert_eq!(bytes.is_ok(), fits, "{} bytes", name.len());
         }
         let prefix = Prefix::parse(&format!("/{}*", "x".repeat(LONGEST_NAME - 1))).unwrap();
         let purge = Purge::soft(Scope::Prefix(prefix));
@@ -411,6 +433,32 @@ mod tests {
         record.extend_from_slice(&8193u16.to_le_bytes());
         record.extend_from_slice(longer.as_bytes());
         assert_eq!(Purge::decode(&record).unwrap_err().at, 3);
+    }
+
+    #[test]
+    fn a_url_is_as_long_as_a_request_can_be() {
+        for (length, fits) in [
+            (0, false),
+            (1, true),
+            (LONGEST_NAME, true),
+            (LONGEST_NAME + 1, true),
+            (LONGEST_URL, true),
+            (LONGEST_URL + 1, false),
+        ] {
+            let purge = Purge::soft(Scope::Url("x".repeat(length).into()));
+            let bytes = purge.encode();
+            assert_eq!(bytes.is_ok(), fits, "{length} bytes");
+            if let Ok(bytes) = bytes {
+                assert_eq!(Purge::decode(&bytes), Ok(purge), "{length} bytes");
+            }
+        }
+        // One writing of each.
+        let short = [&[1, 0, 8][..], &[b'x'; LONGEST_NAME]].concat();
+        let long = [&[1, 0, 8][..], &[b'x'; LONGEST_URL + 1]].concat();
+        let damaged = [&[1, 0, 8][..], &[b'x'; LONGEST_NAME], &[0xff]].concat();
+        for (bytes, at) in [(short, 3), (long, 3), (damaged, 3 + LONGEST_NAME)] {
+            assert_eq!(Purge::decode(&bytes).unwrap_err().at, at);
+        }
     }
 
     #[test]
@@ -431,7 +479,8 @@ mod tests {
             (&[2, 0, 7], 0),
             (&[1, 2, 7], 1),
             (&[1, 0, 0], 2),
-            (&[1, 0, 8], 2),
+            (&[1, 0, 8], 3),
+            (&[1, 0, 9], 2),
             (&[1, 0, 7, 0], 3),
             (&[1, 0, 4], 3),
             (&[1, 0, 4, 0, 0], 3),

@@ -159,7 +159,7 @@ families! {
     FLEET_UNTOLD: Gauge "larder_fleet_purges_waiting"
         "Purges that wait for Redis to be told to the other nodes.";
     FLEET_LOST: Counter "larder_fleet_purges_lost_total"
-        "Purges that the other nodes will not hear of, since too many waited.";
+        "Purges given up since too many waited: in their place, all nodes validate whatever they hold.";
     FLEET_RESUMED: Counter "larder_fleet_log_resumed_total"
         "Times Redis had lost the log of purges, or was set back.";
     FLEET_HORIZONS: Counter "larder_fleet_horizons_total"

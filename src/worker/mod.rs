@@ -14,8 +14,8 @@ mod reload;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use http::{Method, Uri};
@@ -27,14 +27,14 @@ use crate::flight::Flights;
 use crate::interim;
 use crate::rate::{Holds, Table};
 use crate::rules::Methods;
-use crate::store::{Coherence, Fleet, Memory, Purges, Reach, Redis, Searches};
+use crate::store::{Coherence, Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy, StoredResponse};
 use crate::telemetry::{AccessLog, Cuts, Heads, Hints, Metrics, ProxyHeaders, Shard, Tunnels};
 use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
 pub use doubts::Doubts;
-pub use fleet::join as join_fleet;
+pub use fleet::{Membership, join as join_fleet};
 pub use forget::Forgotten;
 pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Looked, Own, OwnerLanding};
 pub use press::{Press, worthwhile};
@@ -101,7 +101,7 @@ pub struct Shared {
     /// How far memory may be trusted, where nodes share a Redis.
     pub coherence: Option<Arc<Coherence>>,
     /// This node's part in the fleet, once it has begun to take it.
-    pub fleet: OnceLock<Fleet>,
+    pub fleet: Membership,
     /// What the log was last told of the shared tier.
     pub reach: Arc<Reach>,
     /// Keys that are not trusted for a while.

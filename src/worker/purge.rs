@@ -1,8 +1,8 @@
 //! Purges here what is to be purged: the notes, memory, Redis.
 //!
-//! Knows which purges are more than a note: a hard one of a URL, a group or a path also takes what stands in
-//! Redis with it (`forget`). All others are notes alone: what they are of is judged when it is read, in memory
-//! and from Redis alike, and a sweep frees it.
+//! Knows which purges are more than a note: a hard one of a URL also takes what stands in Redis with it
+//! (`forget`, as a write through this node does). All others are notes alone: what they are of is judged when it
+//! is read, in memory and from Redis alike, and a sweep frees it.
 //! Must not know: who asks, or the fleet; what it is to be told is handed back.
 
 use std::future::Future;
@@ -21,8 +21,6 @@ pub struct Purged {
     pub fleet: Vec<Telling>,
     /// How Redis took it, where it had to be told; what failed is tried again in the background.
     pub redis: Option<Result<(), Absent>>,
-    /// The latest number that it has in this process.
-    pub seq: u64,
 }
 
 /// It is no absolute `http` or `https` URL.
@@ -42,60 +40,38 @@ impl Worker {
         snapshot: &Snapshot,
         purge: &Purge,
     ) -> Result<impl Future<Output = Purged> + use<'a>, NotAUrl> {
-        let mut told = Vec::new();
+        let mut noted: Vec<Purge> = Vec::new();
         let mut forgetting: Option<Pin<Box<dyn Future<Output = Forgotten> + Send + 'a>>> = None;
         match &purge.scope {
-            Scope::Url(url) => {
+            Scope::Url(url) if purge.soft => {
                 for of_url in snapshot.keys_of_url(url) {
-                    let soft = purge.soft;
                     let path = of_url.searched.then(|| Scope::Path(Group::of_path(&of_url.key)));
-                    told.extend(path.map(|scope| Purge { scope, soft }));
-                    told.push(Purge { scope: Scope::Url(of_url.key.url().into()), soft });
+                    noted.extend(path.map(Purge::soft));
+                    noted.push(Purge::soft(Scope::Url(of_url.key.url().into())));
                 }
-                if told.is_empty() {
+                if noted.is_empty() {
                     return Err(NotAUrl);
                 }
-                if !purge.soft {
-                    forgetting =
-                        self.forget_for_all(snapshot, url).map(|forgetting| Box::pin(forgetting) as _);
-                }
             }
-            _ => told.push(purge.clone()),
+            Scope::Url(url) => {
+                forgetting = Some(Box::pin(self.forget_for_all(snapshot, url).ok_or(NotAUrl)?));
+            }
+            _ => noted.push(purge.clone()),
         }
-        let redis = (!purge.soft).then_some(self.redis.as_ref()).flatten();
-        let (groups, path) = match &purge.scope {
-            Scope::Group(group) => (Some([*group].into()), None),
-            Scope::Path(path) => (None, Some(*path)),
-            _ => (None, None),
-        };
         let now = self.now();
         let mut fleet: Vec<Telling> = Vec::new();
-        if forgetting.is_none() {
-            told.iter().for_each(|purge| {
-                fleet.extend(self.telling(purge));
-                self.shared.purges.apply(purge, None, now);
-            });
+        for purge in &noted {
+            fleet.extend(self.telling(purge));
+            self.shared.purges.apply(purge, None, now);
         }
-        let seq = self.shared.purges.seq();
-        let groups = redis.zip(groups).map(|(redis, groups)| redis.purge_groups(groups, now));
-        let path = redis.zip(path).map(|(redis, path)| redis.purge_path(path, now));
-        let by_url = forgetting.is_some();
         Ok(async move {
-            let mut purged = Purged { fleet, redis: None, seq };
-            if let Some(forgetting) = forgetting {
-                let Forgotten { redis, seq, fleet, .. } = forgetting.await;
-                purged = Purged { redis: redis.map(|told| told.map(drop)), seq, fleet };
+            match forgetting {
+                Some(forgetting) => {
+                    let Forgotten { redis, fleet, .. } = forgetting.await;
+                    Purged { redis: redis.map(|told| told.map(drop)), fleet }
+                }
+                None => Purged { fleet, redis: None },
             }
-            if let Some(groups) = groups {
-                purged.redis = Some(groups.await);
-            }
-            if let Some(path) = path {
-                purged.redis = Some(path.await);
-            }
-            if purged.redis == Some(Ok(())) && !by_url {
-                purged.fleet.iter_mut().for_each(Telling::marked);
-            }
-            purged
         })
     }
 }

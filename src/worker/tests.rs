@@ -1,8 +1,8 @@
 //! Forgetting, against real tiers.
 
 use std::pin::pin;
+use std::sync::Barrier;
 use std::sync::atomic::Ordering;
-use std::sync::{Barrier, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
     let redis = Redis::start(&config.cache, clock.clone(), Arc::clone(&purges), &reach).await;
     let shared = Shared {
         coherence: None,
-        fleet: OnceLock::new(),
+        fleet: Membership::default(),
         memory: Memory::new(&config.cache),
         purges,
         flights: Flights::new(),

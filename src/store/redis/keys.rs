@@ -141,7 +141,7 @@ pub(super) fn kind(seal: &Seal, name: &str) -> Option<&'static str> {
     })
 }
 
-/// A generation that never was before: 0 stands for "never purged".
+/// A generation that never was before: 0 stands for "never purged". As good for a run of the log, or a token in it.
 pub(super) fn new_generation() -> u64 {
     // Each `RandomState` is keyed anew.
     RandomState::new().hash_one(0).max(1)

@@ -105,6 +105,11 @@ impl Nodes {
         self.shared.panel.phases()
     }
 
+    /// How often any of the links has broken. One that is back by now leads to a Redis that may have been set back.
+    pub(super) fn breaks(&self) -> u64 {
+        self.shared.panel.breaks()
+    }
+
     /// Whether every server is reached.
     pub(super) fn is_whole(&self) -> bool {
         self.shared.panel.is_whole()

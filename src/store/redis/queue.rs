@@ -38,8 +38,9 @@ use crate::stored::{
 
 /// The longest that one write may take.
 const WRITE: Duration = Duration::from_secs(1);
-/// Purges that may wait for Redis to come back.
-const PURGES: usize = 1024;
+/// Purges that may wait for Redis to come back: what a request of the most names may come to (`admin`), each a URL
+/// with a key for each of four methods, and each of those with its path.
+pub(super) const PURGES: usize = 8 * 1_024;
 /// Damaged values that may wait to be removed.
 const DAMAGED: usize = 64;
 /// Between two attempts at a purge.
@@ -448,6 +449,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
+    use crate::rules::Methods;
     use crate::stored::{Born, samples};
 
     #[test]
@@ -469,6 +471,18 @@ mod tests {
         assert_eq!(next(&queue), Some(first), "and waits again");
         assert_eq!(next(&queue), None, "what Redis has taken does not");
         assert!(queue.waiting.lock().no_writes(), "nobody who waits for the queue waits for ever");
+    }
+
+    #[test]
+    fn a_request_of_the_most_names_fits_while_redis_is_down() {
+        let queue = Queue::new(1 << 20);
+        let path = |name| Notice::Path(Group { origin: 1, name }, Timestamp::from_secs(1));
+        let keys = (0..1_024 * Methods::ALL.len() as u128).flat_map(|nth| [Notice::Url(nth), path(nth)]);
+        assert!(keys.into_iter().all(|notice| queue.keep_purge(notice)));
+        assert!(
+            !queue.keep_purge(Notice::Url(u128::MAX)),
+            "one more takes another's place, and that is told"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -52,12 +53,14 @@ pub(super) struct Member {
 pub(super) struct Panel {
     each: Mutex<BTreeMap<u64, Phase>>,
     all: watch::Sender<Phase>,
+    /// How often a link that was closed has ceased to be.
+    breaks: AtomicU64,
 }
 
 impl Panel {
     /// Nothing has been tried yet.
     pub(super) fn new() -> Self {
-        Self { each: Mutex::default(), all: watch::Sender::new(Phase::Starting) }
+        Self { each: Mutex::default(), all: watch::Sender::new(Phase::Starting), breaks: AtomicU64::new(0) }
     }
 
     /// Tells of every change.
@@ -70,6 +73,11 @@ impl Panel {
         *self.all.borrow()
     }
 
+    /// How often any of them has broken since the first.
+    pub(super) fn breaks(&self) -> u64 {
+        self.breaks.load(Ordering::Acquire)
+    }
+
     /// Whether all of them are closed.
     pub(super) fn is_whole(&self) -> bool {
         let each = self.each.lock();
@@ -79,10 +87,13 @@ impl Panel {
     fn turn(&self, link: u64, phase: Option<Phase>) {
         // Told under the lock: in the order of the changes.
         let mut each = self.each.lock();
-        match phase {
+        let before = match phase {
             Some(phase) => each.insert(link, phase),
             None => each.remove(&link),
         };
+        if before == Some(Phase::Closed) && phase != before {
+            self.breaks.fetch_add(1, Ordering::AcqRel);
+        }
         let has = |phase: Phase| each.values().any(|each| *each == phase);
         let order = [Phase::Closed, Phase::Starting, Phase::HalfOpen, Phase::Open];
         let all = order.into_iter().find(|phase| has(*phase)).unwrap_or(Phase::Open);

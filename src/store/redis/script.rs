@@ -8,7 +8,7 @@
 //! that none is there, and writes over it. So no value can keep a purge from being taken.
 //! Must not know: who calls, or what a record holds.
 
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, ToRedisArgs, Value, cmd};
 
 use super::keys;
 use super::link::Fault;
@@ -135,7 +135,7 @@ pub(super) async fn purge_groups(
     (at, believed): (Timestamp, Timestamp),
 ) -> Result<(), Fault> {
     let names: Vec<String> = groups.iter().map(|group| keys::group(seal, *group)).collect();
-    let mut call = eval(PURGE_GROUPS, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut call = eval(PURGE_GROUPS, &names);
     call.arg(at.as_millis()).arg(keys::group_ttl()).arg(believed.as_millis());
     names.iter().for_each(|name| {
         call.arg(seal.encode_mark(at.as_millis(), name));
@@ -226,8 +226,12 @@ fn marker_ttl(seal: &Seal, url_hash: u128, seen: u64, sets: &[Set]) -> u64 {
     keys::marker_ttl(sets.iter().map(|set| set.ttl).max().unwrap_or(0))
 }
 
-fn eval(script: &str, names: &[&str]) -> Cmd {
+/// Calls a script on these keys; its arguments are to follow.
+pub(super) fn eval<S: ToRedisArgs>(script: &str, names: &[S]) -> Cmd {
     let mut call = cmd("EVAL");
-    call.arg(script).arg(names.len()).arg(names);
+    call.arg(script).arg(names.len());
+    for name in names {
+        call.arg(name);
+    }
     call
 }

@@ -92,7 +92,8 @@ pub(super) fn mark(seal: &Seal, answer: Value, place: &str) -> Result<Result<u64
     Ok(text(answer)?.and_then(|bytes| if bytes.is_empty() { Ok(0) } else { seal.decode_mark(&bytes, place) }))
 }
 
-fn text(answer: Value) -> Result<Result<Vec<u8>, Damaged>, Fault> {
+/// The string that Redis has answered with.
+pub(super) fn text(answer: Value) -> Result<Result<Vec<u8>, Damaged>, Fault> {
     match answer {
         Value::BulkString(bytes) => Ok(Ok(bytes)),
         Value::ServerError(error) if error.code() == "WRONGTYPE" => Ok(Err(Damaged::WrongType)),

@@ -154,7 +154,8 @@ impl Follower {
         true
     }
 
-    /// A question was not answered.
+    /// A question was not answered, or the connection has broken since the last answer: it may lead elsewhere now,
+    /// though every question was answered.
     ///
     /// Whatever stood between this node and the log may have set the log back, and those who know what it
     /// lost may come back later than this one. So for [`SETTLE`] after the next answer nothing is complete.
@@ -206,8 +207,10 @@ impl Follower {
             self.settling = Some(None);
         }
         // A new node's memory is empty, and what it reads in Redis the markers there judge. One that has
-        // followed before knows what it applied, and is told what others did.
-        let horizon = (told.dropped.named > 0).then_some(told.dropped.named);
+        // followed before holds responses that no marker reaches, and what it knows has other numbers here:
+        // whether it has heard of what was dropped cannot be told.
+        let dropped = if first { told.dropped.named } else { told.dropped.named.max(told.dropped.marked) };
+        let horizon = (dropped > 0).then_some(dropped);
         self.go_on(told, horizon, now)
     }
 
@@ -234,9 +237,68 @@ impl Follower {
         if !heard.more
             && let Some(missing) = self.missing.take()
         {
-            let entries = self.recent.iter().map(|(_, entry)| entry);
-            heard.again = entries.filter(|entry| missing.contains(&entry.token)).cloned().collect();
+            // Where the log has lost a purge, its marker may be lost, too.
+            let entries =
+                self.recent.iter().map(|(_, entry)| Entry { stream: Stream::Named, ..entry.clone() });
+            heard.again = entries.filter(|entry| missing.contains(&entry.token)).collect();
         }
         heard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(n: u64, stream: Stream) -> Entry {
+        Entry { n, token: n + 100, stream, payload: Bytes::from(n.to_string()) }
+    }
+
+    fn told(run: u64, dropped: Dropped, entries: Vec<Entry>) -> Told {
+        let head = entries.last().map_or(0, |last| last.n);
+        Told { run, head, dropped, known: true, entries, upto: head }
+    }
+
+    /// Follows run 1 from its beginning, up to its first purge.
+    fn following(stream: Stream) -> Follower {
+        let mut follower = Follower::default();
+        let heard = follower.hear(told(1, Dropped::default(), vec![entry(1, stream)]), Mono::default());
+        assert_eq!((heard.apply.len(), heard.horizon, heard.complete), (1, None, true));
+        follower
+    }
+
+    #[test]
+    fn who_cannot_tell_whether_he_has_heard_of_what_was_dropped_trusts_nothing_older() {
+        for (dropped, horizon, of_a_new_node) in [
+            (Dropped { named: 0, marked: 0 }, None, None),
+            (Dropped { named: 5, marked: 0 }, Some(5), Some(5)),
+            // Of URLs: a marker in Redis does not reach what is in memory.
+            (Dropped { named: 0, marked: 5 }, Some(5), None),
+            (Dropped { named: 5, marked: 9 }, Some(9), Some(5)),
+        ] {
+            let another = || told(2, dropped, vec![entry(10, Stream::Marked)]);
+            let heard = following(Stream::Marked).hear(another(), Mono::default());
+            assert_eq!(heard.horizon, horizon, "{dropped:?} in another run");
+            let heard = Follower::default().hear(another(), Mono::default());
+            assert_eq!(heard.horizon, of_a_new_node, "{dropped:?} for a new node, which holds nothing");
+        }
+    }
+
+    #[test]
+    fn what_a_log_has_lost_is_added_again_as_if_it_had_no_marker() {
+        let heard = following(Stream::Marked).hear(told(2, Dropped::default(), vec![]), Mono::default());
+        let again: Vec<_> = heard.again.iter().map(|entry| (entry.token, entry.stream)).collect();
+        assert_eq!(again, [(101, Stream::Named)]);
+    }
+
+    #[test]
+    fn after_an_interruption_nothing_is_complete_until_others_had_the_time_to_tell() {
+        let mut follower = following(Stream::Named);
+        follower.interrupted();
+        let at = |millis: u64| Mono::from_nanos(millis * 1_000_000);
+        for (millis, complete) in [(10, false), (3_009, false), (3_010, true), (3_011, true)] {
+            let same = told(1, Dropped::default(), vec![entry(1, Stream::Named)]);
+            assert_eq!(follower.hear(same, at(millis)).complete, complete, "at {millis}");
+        }
     }
 }

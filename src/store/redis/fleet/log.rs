@@ -17,24 +17,34 @@
 //! Must not know: what a purge means, or when to ask.
 
 use bytes::Bytes;
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, Value};
 
 use super::follower::{Dropped, Entry, Question, Told};
 use crate::store::redis::link::Fault;
-use crate::stored::{Nonce, Seal};
+use crate::store::redis::{script, value};
+use crate::stored::{self, LONGEST_URL, Nonce, Seal};
 
 /// Entries of each stream in one answer.
 const PAGE: usize = 128;
-/// Bytes of the longest answer: two pages of the longest entries.
+/// Bytes of purges after which a page ends. Most are of some hundred.
+const PAGE_BYTES: usize = 1024 * 1024;
+/// Bytes of the longest answer: two pages.
 pub(super) const LONGEST: u64 = 4 * 1024 * 1024;
+/// Bytes of the longest entry, sealed. A longer one is none of ours.
+const LONGEST_ENTRY: usize = LONGEST_URL + 1024;
+/// Entries that one addition takes out of a stream at most: a record that has become smaller is reached by and by.
+const TRIMMED: usize = 256;
 
 /// Milliseconds that the keys live without anybody asking.
 const TTL: u64 = 8 * 24 * 3600 * 1000;
 /// Milliseconds after which a node that says nothing is struck off.
 const FORGET: u64 = 60_000;
+/// Nodes on the list beyond which those are sought that have been silent for so long, though nobody asks for them.
+const MANY_NODES: usize = 1_000;
 
-/// Before each script: a head that is none is made anew, and with it everything. A stream that lacks what was
-/// last added to it has been evicted: whatever stood in it is lost, and whoever did not hear of it is told so.
+/// Before each script: what the keys say is made to agree. A head that is none is made anew, and with it
+/// everything. A stream that does not end in what was added last has been evicted, or is another's: whatever stood
+/// in it is lost, and whoever did not hear of it is told so.
 ///
 /// The first command is one that writes and needs no memory: after it, a Redis whose memory is full refuses
 /// none of the others.
@@ -42,29 +52,66 @@ macro_rules! with_head {
     ($script:literal) => {
         concat!(
             "\
+local streams = {{KEYS[2], 'named'}, {KEYS[3], 'marked'}}
+local function plain(number) return string.format('%.0f', number) end
+local function whole(text)
+  if type(text) ~= 'string' or #text > 16 then return nil end
+  if text ~= '0' and not string.match(text, '^[1-9]%d*$') then return nil end
+  local number = tonumber(text)
+  return number < 9007199254740992 and number or nil
+end
+local function word(text)
+  return type(text) == 'string' and #text == 16 and not string.match(text, '[^0-9a-f]')
+    and text ~= '0000000000000000'
+end
+local function number(entry) return whole(string.match(entry[1], '^(%d+)-0$')) end
 local function must_be(key, kind)
   local is = redis.call('TYPE', key).ok
   if is ~= kind and is ~= 'none' then redis.call('UNLINK', key) end
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 must_be(KEYS[1], 'hash') must_be(KEYS[2], 'stream') must_be(KEYS[3], 'stream') must_be(KEYS[4], 'hash')
-local run = redis.call('HGET', KEYS[1], 'run')
-local head = tonumber(redis.call('HGET', KEYS[1], 'n') or 'x')
-if not run or not head then
+local run, head = redis.call('HGET', KEYS[1], 'run'), whole(redis.call('HGET', KEYS[1], 'n'))
+if not word(run) or not head then
   run, head = ARGV[2], 0
   redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
   redis.call('HSET', KEYS[1], 'run', run, 'n', 0)
 end
-local function dropped(of) return tonumber(redis.call('HGET', KEYS[1], of) or 0) or 0 end
-local function plain(number) return string.format('%.0f', number) end
-for key, of in pairs({[KEYS[2]] = 'named', [KEYS[3]] = 'marked'}) do
-  local last = dropped('last ' .. of)
-  if last > dropped(of) and last <= head then
-    local held = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
-    if not held or tonumber(string.match(held[1], '^(%d+)')) < last then
-      redis.call('HSET', KEYS[1], of, plain(head))
+local dropped = {}
+local function lose(key, of)
+  redis.call('UNLINK', key)
+  redis.call('HSET', KEYS[1], of, plain(head), 'last ' .. of, plain(head))
+  dropped[of] = head
+end
+for _, stream in ipairs(streams) do
+  local key, of = stream[1], stream[2]
+  local last = whole(redis.call('HGET', KEYS[1], 'last ' .. of) or '0')
+  local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  dropped[of] = whole(redis.call('HGET', KEYS[1], of) or '0')
+  local agree = last and last <= head and dropped[of] and dropped[of] <= last
+  if agree and newest then agree = number(newest) == last and last > dropped[of]
+  elseif agree then agree = last == dropped[of] end
+  if not agree then lose(key, of) end
+end
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local function nodes(forget)
+  local at, all, left = now(), redis.call('HGETALL', KEYS[4]), {}
+  for i = 1, #all, 2 do
+    local seen, says = string.match(all[i + 1], '^(%d+) (.*)$')
+    seen = whole(seen)
+    if not seen or at - seen > tonumber(forget) then redis.call('HDEL', KEYS[4], all[i])
+    else
+      if seen > at then
+        seen = at
+        redis.call('HSET', KEYS[4], all[i], plain(at) .. ' ' .. says)
+      end
+      left[#left + 1] = all[i] .. ' ' .. plain(seen) .. ' ' .. says
     end
   end
+  return at, left
 end
 ",
             $script,
@@ -74,13 +121,13 @@ end
     };
 }
 
-/// A stream with a number that was never given is none of ours: whatever stood in it is lost.
+/// A stream in which anything stands that was never written is lost.
 /// Arguments after the first two: the question's run, number and token; the node's name and what it says of
-/// itself; entries in a page.
+/// itself; entries in a page, and bytes of the longest; nodes on the list beyond which the silent are sought,
+/// and milliseconds after which one is; bytes after which a page ends.
 const FOLLOW: &str = with_head!(
     "\
 local from, known = 0, 1
-local named, marked = dropped('named'), dropped('marked')
 if run == ARGV[3] then
   from = tonumber(ARGV[4])
   if from > head then known = 0 end
@@ -89,57 +136,63 @@ if run == ARGV[3] then
     local at = redis.call('XRANGE', KEYS[2], id, id)[1] or redis.call('XRANGE', KEYS[3], id, id)[1]
     if at then
       if ARGV[5] ~= '0' and at[2][2] ~= ARGV[5] then known = 0 end
-    elseif from > named and from > marked then known = 0 end
+    elseif from > dropped.named and from > dropped.marked then known = 0 end
   end
 end
-for key, of in pairs({[KEYS[2]] = 'named', [KEYS[3]] = 'marked'}) do
-  local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
-  if last and tonumber(string.match(last[1], '^(%d+)')) > head then
-    redis.call('UNLINK', key)
-    redis.call('HSET', KEYS[1], of, plain(head))
-    if of == 'named' then named = head else marked = head end
-  end
-end
-local found, upto = {}, head
+local found, given, upto = {}, {}, head
 if known == 1 then
-  for nth, key in ipairs({KEYS[2], KEYS[3]}) do
+  for nth, stream in ipairs(streams) do
+    local key, of = stream[1], stream[2]
     local page = redis.call('XRANGE', key, plain(from + 1) .. '-0', '+', 'COUNT', ARGV[8])
+    local ours, last, bytes, full = {}, nil, 0, #page == tonumber(ARGV[8])
     for _, entry in ipairs(page) do
-      local n = tonumber(string.match(entry[1], '^(%d+)'))
-      found[#found + 1] = {n, entry[2][2] or '', entry[2][4] or '', nth}
+      local n, token, payload = number(entry), entry[2][2], entry[2][4] or ''
+      if not n or given[n] or not word(token) then ours = nil break end
+      if #payload > tonumber(ARGV[9]) then payload = '' end
+      ours[#ours + 1], last, bytes = {n, token, payload, nth}, n, bytes + #payload
+      if bytes > tonumber(ARGV[12]) then full = true break end
     end
-    if #page == tonumber(ARGV[8]) then upto = math.min(upto, found[#found][1]) end
+    if not ours then lose(key, of)
+    else
+      for _, entry in ipairs(ours) do
+        found[#found + 1] = entry
+        given[entry[1]] = true
+      end
+      if full then upto = math.min(upto, last) end
+    end
   end
 end
 table.sort(found, function(a, b) return a[1] < b[1] end)
-local out = {table.concat({run, plain(head), plain(named), plain(marked), known, plain(upto), #found}, ' ') .. '\\n'}
+local counts = {run, plain(head), plain(dropped.named), plain(dropped.marked), known, plain(upto), #found}
+local out = {table.concat(counts, ' ') .. '\\n'}
 for _, entry in ipairs(found) do
   out[#out + 1] = plain(entry[1]) .. ' ' .. entry[2] .. ' ' .. entry[4] .. ' ' .. #entry[3] .. '\\n' .. entry[3]
 end
-local time = redis.call('TIME')
-redis.call('HSET', KEYS[4], ARGV[6], plain(time[1] * 1000 + math.floor(time[2] / 1000)) .. ' ' .. ARGV[7])
+redis.call('HSET', KEYS[4], ARGV[6], plain(now()) .. ' ' .. ARGV[7])
+if redis.call('HLEN', KEYS[4]) > tonumber(ARGV[10]) then nodes(ARGV[11]) end
 for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
 return table.concat(out)"
 );
 
-/// Arguments after the first two: 2 for the named or 3 for the marked; which of both in words; token,
-/// purge, and how many the stream may hold.
+/// Arguments after the first two: 1 for the named or 2 for the marked; token, purge, how many the stream may
+/// hold, and how many are taken out at most.
 const ADD: &str = with_head!(
     "\
-local stream = KEYS[tonumber(ARGV[3])]
+local key, of = streams[tonumber(ARGV[3])][1], streams[tonumber(ARGV[3])][2]
 local n = redis.call('HINCRBY', KEYS[1], 'n', 1)
 local id = plain(n) .. '-0'
-local added = redis.pcall('XADD', stream, id, 't', ARGV[5], 'p', ARGV[6])
+local added = redis.pcall('XADD', key, id, 't', ARGV[4], 'p', ARGV[5])
 if type(added) == 'table' and added.err then
-  redis.call('UNLINK', stream)
-  redis.call('HSET', KEYS[1], ARGV[4], plain(n - 1))
-  redis.call('XADD', stream, id, 't', ARGV[5], 'p', ARGV[6])
+  lose(key, of)
+  redis.call('XADD', key, id, 't', ARGV[4], 'p', ARGV[5])
 end
-redis.call('HSET', KEYS[1], 'last ' .. ARGV[4], plain(n))
-while redis.call('XLEN', stream) > tonumber(ARGV[7]) do
-  local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1]
-  redis.call('XDEL', stream, oldest)
-  redis.call('HSET', KEYS[1], ARGV[4], string.match(oldest, '^(%d+)'))
+redis.call('HSET', KEYS[1], 'last ' .. of, plain(n))
+local held = redis.call('XLEN', key)
+local over = math.min(held - tonumber(ARGV[6]), tonumber(ARGV[7]))
+if over > 0 then
+  local oldest = redis.call('XRANGE', key, '-', '+', 'COUNT', over)
+  redis.call('XTRIM', key, 'MAXLEN', held - over)
+  redis.call('HSET', KEYS[1], of, string.match(oldest[#oldest][1], '^(%d+)'))
 end
 for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
 return run .. ' ' .. plain(n)"
@@ -152,19 +205,13 @@ if run == ARGV[3] then redis.call('HSET', KEYS[1], 'run', ARGV[2]) run = ARGV[2]
 return run"
 );
 
-/// Arguments after the first two: milliseconds after which a node is struck off.
+/// Arguments after the first two: milliseconds after which a node is struck off. One that was last seen later than
+/// now, by a server whose clock was ahead, counts from now.
 const NODES: &str = with_head!(
     "\
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local out = {plain(now)}
-local all = redis.call('HGETALL', KEYS[4])
-for i = 1, #all, 2 do
-  local seen = tonumber(string.match(all[i + 1], '^(%d+) '))
-  if not seen or now - seen > tonumber(ARGV[3]) then redis.call('HDEL', KEYS[4], all[i])
-  else out[#out + 1] = all[i] .. ' ' .. all[i + 1] end
-end
-return table.concat(out, '\\n')"
+local at, left = nodes(ARGV[3])
+table.insert(left, 1, plain(at))
+return table.concat(left, '\\n')"
 );
 
 /// Arguments after the first two: the node's name.
@@ -197,7 +244,7 @@ impl Log {
     pub(super) fn follow(&self, question: Question, offered: u64, name: &str, says: &str) -> Cmd {
         let mut call = self.eval(FOLLOW, offered);
         call.arg(hex(question.run)).arg(question.n).arg(hex_or_none(question.token));
-        call.arg(name).arg(says).arg(PAGE);
+        call.arg(name).arg(says).arg(PAGE).arg(LONGEST_ENTRY).arg(MANY_NODES).arg(FORGET).arg(PAGE_BYTES);
         call
     }
 
@@ -210,12 +257,12 @@ impl Log {
     ) -> Option<Cmd> {
         let Entry { token, stream, payload, .. } = entry;
         let sealed = self.seal.close(payload.to_vec(), &self.place(*token), nonce)?;
-        let (nth, name) = match stream {
-            Stream::Named => (2, "named"),
-            Stream::Marked => (3, "marked"),
+        let nth = match stream {
+            Stream::Named => 1,
+            Stream::Marked => 2,
         };
         let mut call = self.eval(ADD, offered);
-        call.arg(nth).arg(name).arg(hex(*token)).arg(sealed).arg(most);
+        call.arg(nth).arg(hex(*token)).arg(sealed).arg(most).arg(TRIMMED);
         Some(call)
     }
 
@@ -241,8 +288,8 @@ impl Log {
     }
 
     fn eval(&self, script: &str, offered: u64) -> Cmd {
-        let mut call = cmd("EVAL");
-        call.arg(script).arg(self.keys.len()).arg(&self.keys[..]).arg(TTL).arg(hex(offered));
+        let mut call = script::eval(script, &self.keys);
+        call.arg(TTL).arg(hex(offered));
         call
     }
 
@@ -298,12 +345,9 @@ pub(super) fn nodes(answer: Value) -> Result<Vec<Said>, Fault> {
     Ok(lines.filter_map(said).collect())
 }
 
+/// The string that each script answers with.
 fn text(answer: Value) -> Result<Vec<u8>, Fault> {
-    match answer {
-        Value::BulkString(bytes) => Ok(bytes),
-        Value::ServerError(_) => Err(Fault::Refused),
-        _ => Err(Fault::Nonsense),
-    }
+    value::text(answer)?.map_err(|_| Fault::Refused)
 }
 
 fn read_told(bytes: &Bytes) -> Option<Told> {
@@ -348,7 +392,8 @@ fn line(rest: &mut Bytes) -> Option<Bytes> {
     Some(line)
 }
 
-fn hex(number: u64) -> String {
+/// As runs and tokens are written.
+pub(super) fn hex(number: u64) -> String {
     format!("{number:016x}")
 }
 
@@ -356,9 +401,7 @@ fn hex_or_none(token: u64) -> String {
     if token == 0 { "0".to_owned() } else { hex(token) }
 }
 
-fn from_hex(text: &str) -> Option<u64> {
-    if text.len() != 16 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    u64::from_str_radix(text, 16).ok()
+/// What [`hex`] has written.
+pub(super) fn from_hex(text: &str) -> Option<u64> {
+    stored::from_hex(text).map(u64::from_be_bytes)
 }

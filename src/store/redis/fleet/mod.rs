@@ -12,16 +12,16 @@
 mod coherence;
 mod follower;
 mod log;
+mod peers;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod untold;
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,34 +30,36 @@ use tokio::sync::Notify;
 
 #[cfg(test)]
 use self::follower::{Dropped, Told};
-use self::follower::{Entry, Follower, Question};
+use self::follower::{Entry, Follower};
 use self::log::Log;
+use self::peers::says;
+use self::untold::Untold;
 use super::Absent;
+use super::keys::new_generation as by_chance;
 use super::link::{AbortOnDrop, Fault, Phase};
 use super::nodes::{Nodes, ask, ask_all};
 use super::reach::Reach;
 use super::servers::Servers;
-use crate::clock::{Clock, Mono};
+use crate::clock::Clock;
 use crate::config;
 use crate::stored::{Position, Seal};
 use crate::telemetry::{FleetGauges, supervise};
 
 pub use self::coherence::{Coherence, Promise, State};
 pub use self::log::Stream;
+pub use self::peers::{Peer, Receipt};
 
 /// The longest that one question may take.
 const ASK: Duration = Duration::from_secs(1);
-/// Questions in one `coherence.bound`, and the longest and the shortest between two.
+/// Questions in one `coherence.bound`, and the shortest and the longest between two, unless a page was full: a busy
+/// API has news at any time, and each question takes its time of the one Redis that all nodes ask.
 const IN_BOUND: u32 = 8;
 const BETWEEN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// Between two looks whether all nodes have heard.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// A node that has said nothing for so long is not waited for.
 const SILENT: Duration = Duration::from_secs(5);
-/// Purges that may wait for Redis to come back: what two requests of the most names may come to, each URL with
-/// its path.
-const UNTOLD: usize = 4_096;
-/// Of these, told in one question.
+/// Purges that are told in one question.
 const AT_ONCE: usize = 32;
 
 /// What this node does about the purges of all.
@@ -72,6 +74,9 @@ pub trait Apply: Send + Sync {
 
     /// All purges up to `at` are applied.
     fn reached(&self, at: Position);
+
+    /// The purge that stands for any others: whatever is stored has to be validated.
+    fn everything(&self) -> Bytes;
 }
 
 /// This node's part in the fleet.
@@ -90,7 +95,11 @@ struct Inner {
     /// Held while purges are applied, so that whoever tells of one and whoever hears of it do not both.
     follower: Mutex<Follower>,
     apply: Box<dyn Apply>,
-    untold: Mutex<VecDeque<Entry>>,
+    untold: Mutex<Untold>,
+    /// How often the link had broken at the last answer.
+    breaks: AtomicU64,
+    /// What an answer says is being done.
+    applying: AtomicBool,
     /// There is something to be told, or to be heard.
     news: Notify,
     /// The log has been heard.
@@ -109,41 +118,26 @@ pub struct Node {
     pub started: u64,
 }
 
+/// When to ask the log again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// At once: there is more.
+    AtOnce,
+    /// After [`BETWEEN`]'s shortest: this node has come further, and somebody may wait for its word.
+    Soon,
+    /// In its turn.
+    InTurn,
+}
+
 #[derive(Debug, Default)]
 struct Counters {
+    #[cfg(test)]
+    asked: AtomicU64,
     applied: AtomicU64,
     told: AtomicU64,
     lost: AtomicU64,
     resumed: AtomicU64,
     horizons: AtomicU64,
-}
-
-/// Which nodes have applied a purge.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Receipt {
-    /// Those that have, and within which time of the question that was found.
-    pub acknowledged: Vec<(Peer, Duration)>,
-    /// Those that have not within the wait.
-    pub missing: Vec<Peer>,
-}
-
-/// A node as the others see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its name.
-    pub name: String,
-    /// Where it listens.
-    pub address: String,
-    /// Its version.
-    pub version: String,
-    /// When it started, in seconds since the Unix epoch.
-    pub started: u64,
-    /// How long ago it was last heard of.
-    pub silent: Duration,
-    /// How it stands between it and the log, in its own words.
-    pub state: String,
-    /// What it has applied.
-    pub at: Position,
 }
 
 impl Fleet {
@@ -176,6 +170,8 @@ impl Fleet {
             follower: Mutex::default(),
             apply,
             untold: Mutex::default(),
+            breaks: AtomicU64::new(0),
+            applying: AtomicBool::new(false),
             news: Notify::new(),
             complete: Notify::new(),
             counters: Counters::default(),
@@ -209,15 +205,24 @@ impl Fleet {
 
     /// Tells of several, in order, some in one question: however many there are, they take one of the calls that
     /// the link has under way at a time, and this node's own question gets through beside them. Gives where the
-    /// last one stands. Dropped, or after a failure, what is left is told in the background.
+    /// last one stands. All of it takes `within` at most. Dropped, or after a failure, what is left is told in the
+    /// background.
     ///
     /// # Errors
     /// Why some could not be told.
-    pub async fn tell(&self, mut telling: Vec<Telling>) -> Result<Option<Position>, Absent> {
-        let mut last = None;
+    pub async fn tell(
+        &self,
+        mut telling: Vec<Telling>,
+        within: Duration,
+    ) -> Result<Option<Position>, Absent> {
+        let (mut last, began) = (None, self.inner.clock.mono());
         for some in telling.chunks_mut(AT_ONCE) {
+            let left = within.saturating_sub(self.inner.clock.mono().since(began));
+            if left.is_zero() {
+                return Err(Absent::Deadline);
+            }
             let entries: Vec<Entry> = some.iter().map(|one| one.entry.clone()).collect();
-            let added = self.inner.add(&entries).await.map_err(Absent::from)?;
+            let added = self.inner.add(&entries, left.min(ASK)).await.map_err(Absent::from)?;
             some.iter_mut().for_each(|one| one.told = true);
             last = added.last().copied();
         }
@@ -276,10 +281,17 @@ impl Fleet {
         &self.inner.node.name
     }
 
-    /// Strikes this node off, so that nobody waits for it any more, and asks the log no more. Within a second.
+    /// Tells what is left to be told, strikes this node off, so that nobody waits for it any more, and asks the log
+    /// no more. Within two seconds.
     pub async fn leave(&self) {
         // Its next question would put the node on the list again. One that is out goes before what follows.
         self.following.0.abort();
+        let telling = async { while self.inner.tell_again().await {} };
+        let _in_time = tokio::time::timeout(ASK, telling).await;
+        let untold = self.inner.untold.lock().count();
+        if untold > 0 {
+            tracing::error!(target: "larder::fleet", untold, "stopped before Redis could be told of all purges: other nodes do not hear of these");
+        }
         let call = self.inner.log.leave(by_chance(), &self.inner.node.name);
         let told =
             self.inner.link.with(ASK, |mut connection| async move { ask(&mut connection, call).await });
@@ -300,7 +312,7 @@ impl Fleet {
             position: inner.follower.lock().question().n,
             applied: count(&inner.counters.applied),
             told: count(&inner.counters.told),
-            untold: inner.untold.lock().len() as u64,
+            untold: inner.untold.lock().count() as u64,
             lost: count(&inner.counters.lost),
             resumed: count(&inner.counters.resumed),
             horizons: count(&inner.counters.horizons),
@@ -328,17 +340,6 @@ impl Telling {
     pub fn marked(&mut self) {
         self.entry.stream = Stream::Marked;
     }
-
-    /// Tells it; gives where it stands in the log. Within a second.
-    ///
-    /// # Errors
-    /// Why it could not be told. It is told as soon as Redis is there again.
-    pub async fn told(mut self) -> Result<Position, Absent> {
-        let added = self.inner.add(std::slice::from_ref(&self.entry)).await.map_err(Absent::from)?;
-        let at = added.first().copied().ok_or(Absent::Error)?;
-        self.told = true;
-        Ok(at)
-    }
 }
 
 impl Drop for Telling {
@@ -357,13 +358,15 @@ impl Inner {
         let between = (self.coherence.promise().bound / IN_BOUND).clamp(BETWEEN.0, BETWEEN.1);
         let mut phases = self.link.phases();
         loop {
-            let more = match self.ask().await {
-                Ok(more) => more,
+            let mut next = match self.ask().await {
+                Ok(next) => next,
                 // Nothing was asked.
-                Err(Fault::Full) => false,
+                Err(Fault::Full) => Next::InTurn,
                 Err(fault) => {
                     self.follower.lock().interrupted();
-                    if fault == Fault::Open {
+                    // In a cluster others may be up, and the one that is to be asked is not: in its turn, then.
+                    let down = { *phases.borrow_and_update() != Phase::Closed };
+                    if fault == Fault::Open && down {
                         // Until the link is up there is nothing to ask.
                         let up = phases.wait_for(|phase| *phase == Phase::Closed);
                         let ended = matches!(tokio::time::timeout(ASK, up).await, Ok(Err(_)));
@@ -372,29 +375,46 @@ impl Inner {
                         }
                         continue;
                     }
-                    false
+                    Next::InTurn
                 }
             };
-            if more || self.tell_again().await {
-                continue;
+            if next != Next::AtOnce && self.tell_again().await {
+                // Its own, too, are acknowledged by the next question.
+                let rest = self.untold.lock().count() > 0;
+                next = if rest { Next::AtOnce } else { Next::Soon };
             }
-            tokio::select! {
-                () = tokio::time::sleep(between) => {}
-                () = self.news.notified() => {}
+            match next {
+                Next::AtOnce => {}
+                Next::Soon => tokio::time::sleep(BETWEEN.0).await,
+                Next::InTurn => tokio::select! {
+                    () = tokio::time::sleep(between) => {}
+                    () = self.news.notified() => {}
+                },
             }
         }
     }
 
-    /// Asks once and does what the answer says; whether there is more to ask at once.
-    async fn ask(&self) -> Result<bool, Fault> {
+    /// Asks once and does what the answer says; gives when to ask again.
+    async fn ask(&self) -> Result<Next, Fault> {
+        #[cfg(test)]
+        self.counters.asked.fetch_add(1, Ordering::Relaxed);
         let asked = self.clock.mono();
         let question = self.follower.lock().question();
-        let call = self.log.follow(question, by_chance(), &self.node.name, &self.says(question, asked));
+        let says = says(&self.node, question, self.coherence.state(asked).as_str());
+        let call = self.log.follow(question, by_chance(), &self.node.name, &says);
         let answer = self.link.with(ASK, |mut connection| async move { ask(&mut connection, call).await });
         let told = self.log.told(answer.await?)?;
         let run = told.run;
-        let (more, renew) = {
+        let (next, renew) = {
             let mut follower = self.follower.lock();
+            let breaks = self.link.breaks();
+            if self.breaks.swap(breaks, Ordering::AcqRel) != breaks {
+                follower.interrupted();
+            }
+            if self.applying.swap(true, Ordering::AcqRel) {
+                // The one before was ended in the middle by a bug: what it took for known may not be done.
+                self.apply.distrust(Position { run: question.run, n: question.n });
+            }
             let heard = follower.hear(told, self.clock.mono());
             if run != question.run && question.run != 0 {
                 tracing::warn!(target: "larder::fleet", "the log of purges is another: Redis has lost what it held, or was set back; it is read from its beginning");
@@ -419,16 +439,21 @@ impl Inner {
             for entry in heard.again {
                 self.keep(entry);
             }
-            // Whoever has come further says so at once: somebody may wait for that.
-            (heard.more || follower.question() != question, heard.renew)
+            self.applying.store(false, Ordering::Release);
+            let next = match heard.more {
+                true => Next::AtOnce,
+                false if follower.question() != question => Next::Soon,
+                false => Next::InTurn,
+            };
+            (next, heard.renew)
         };
         if renew {
             let call = self.log.renew(question.run, by_chance());
             let told = self.link.with(ASK, |mut connection| async move { ask(&mut connection, call).await });
             told.await?;
-            return Ok(true);
+            return Ok(Next::AtOnce);
         }
-        Ok(more)
+        Ok(next)
     }
 
     fn apply_own(&self, entry: Entry, at: Position) {
@@ -449,12 +474,12 @@ impl Inner {
     }
 
     /// Adds purges to the log, in one question, and applies each here; gives where they stand.
-    async fn add(&self, entries: &[Entry]) -> Result<Vec<Position>, Fault> {
+    async fn add(&self, entries: &[Entry], within: Duration) -> Result<Vec<Position>, Fault> {
         let call = |entry| self.log.add(entry, (by_chance(), self.record), super::queue::chance);
         let calls = entries.iter().map(call).collect::<Option<Vec<_>>>().ok_or(Fault::Refused)?;
         let told = self
             .link
-            .with(ASK, |mut connection| async move { ask_all(&mut connection, calls).await })
+            .with(within, |mut connection| async move { ask_all(&mut connection, calls).await })
             .await?;
         let added: Vec<Position> = told
             .into_iter()
@@ -469,55 +494,32 @@ impl Inner {
 
     fn keep(&self, entry: Entry) {
         let mut untold = self.untold.lock();
-        if untold.iter().any(|known| known.token == entry.token) {
+        let before = untold.instead.is_some();
+        let given_up = untold.keep(entry);
+        if given_up == 0 {
             return;
         }
-        if untold.len() >= UNTOLD {
-            untold.pop_front();
-            self.counters.lost.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(target: "larder::fleet", "too many purges wait for Redis; one is given up, and other nodes will not hear of it");
+        self.counters.lost.fetch_add(given_up, Ordering::Relaxed);
+        // Another for each: one that is being told just now does not stand for what was given up meanwhile.
+        let payload = self.apply.everything();
+        untold.instead = Some(Entry { n: 0, token: by_chance(), stream: Stream::Named, payload });
+        if !before {
+            tracing::error!(target: "larder::fleet", "too many purges wait for Redis: in place of the oldest, every node is told to validate whatever it holds");
         }
-        untold.push_back(entry);
     }
 
     /// Tells what could not be told before, or was not waited for; whether there was any, and it was told.
     ///
     /// It is taken out only once it is told: if this is dropped meanwhile, it may be told twice.
     async fn tell_again(&self) -> bool {
-        let entries: Vec<Entry> = { self.untold.lock().iter().take(AT_ONCE).cloned().collect() };
+        let entries: Vec<Entry> = { self.untold.lock().first(AT_ONCE) };
         if entries.is_empty() {
             return false;
         }
-        let told = self.add(&entries).await.is_ok();
+        let told = self.add(&entries, ASK).await.is_ok();
         if told {
-            self.untold.lock().retain(|known| !entries.iter().any(|entry| entry.token == known.token));
+            self.untold.lock().forget(&entries);
         }
         told
     }
-
-    /// In one line: run, number, state, start, version, address.
-    fn says(&self, question: Question, now: Mono) -> String {
-        let Node { address, started, .. } = &self.node;
-        let (state, version) = (self.coherence.state(now).as_str(), env!("CARGO_PKG_VERSION"));
-        format!("{:016x} {} {state} {started} {version} {address}", question.run, question.n)
-    }
-}
-
-impl Peer {
-    fn read(said: log::Said) -> Option<Self> {
-        let mut words = said.says.splitn(6, ' ');
-        let run = u64::from_str_radix(words.next()?, 16).ok()?;
-        let n = words.next()?.parse().ok()?;
-        let state = words.next()?.to_owned();
-        let started = words.next()?.parse().ok()?;
-        let (version, address) = (words.next()?.to_owned(), words.next()?.to_owned());
-        let (silent, at) = (Duration::from_millis(said.silent), Position { run, n });
-        Some(Self { name: said.name, address, version, started, silent, state, at })
-    }
-}
-
-/// Never 0.
-fn by_chance() -> u64 {
-    // Each `RandomState` is keyed anew.
-    RandomState::new().hash_one(0_u8).max(1)
 }

@@ -8,8 +8,9 @@
 
 use std::collections::VecDeque;
 
+use super::follower::Question;
 use super::*;
-use crate::clock::Timestamp;
+use crate::clock::{Mono, Timestamp};
 
 const TICK: Duration = Duration::from_millis(25);
 const TICKS: u64 = 1_600;

@@ -5,7 +5,9 @@ use std::future::poll_fn;
 
 use tokio::sync::watch;
 
+use super::untold::UNTOLD_BYTES;
 use super::*;
+use crate::clock::Mono;
 use crate::store::redis_server::{Mode, RedisServer, Relay, Reply};
 use crate::store::samples;
 use crate::stored::Secret;
@@ -14,6 +16,19 @@ use crate::stored::Secret;
 const PREFIX: &str = "larder:4:";
 /// Far longer than anything here takes: reached only when a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+fn key(name: &str) -> String {
+    format!("{PREFIX}{{fleet}}:{name}")
+}
+
+async fn until(what: &str, done: impl Fn() -> bool) {
+    let looking = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, looking).await.is_ok(), "never: {what}");
+}
 
 /// What a node did about purges, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,8 +41,9 @@ struct Did {
 struct Recorder(watch::Sender<Did>);
 
 impl Apply for Recorder {
-    fn apply(&self, purge: &[u8], _: Stream, at: Position, _: bool) {
+    fn apply(&self, purge: &[u8], _: Stream, at: Position, own: bool) {
         let purge = String::from_utf8_lossy(purge).into_owned();
+        assert!(own || purge != "a bug", "a bug");
         self.0.send_modify(|did| did.applied.push((purge, at.n)));
     }
 
@@ -37,6 +53,10 @@ impl Apply for Recorder {
 
     fn reached(&self, at: Position) {
         self.0.send_if_modified(|did| std::mem::replace(&mut did.reached, at) != at);
+    }
+
+    fn everything(&self) -> Bytes {
+        Bytes::from_static(b"everything")
     }
 }
 
@@ -90,7 +110,19 @@ impl One {
     }
 
     async fn tell(&self, purge: &str) -> Result<Position, Absent> {
-        self.fleet.begin(Bytes::from(purge.to_owned())).told().await
+        let telling = self.fleet.begin(Bytes::from(purge.to_owned()));
+        self.fleet.tell(vec![telling], PATIENCE).await.map(Option::unwrap)
+    }
+
+    /// One that Redis has a marker of.
+    async fn tell_marked(&self, purge: &str) {
+        let mut telling = self.fleet.begin(Bytes::from(purge.to_owned()));
+        telling.marked();
+        self.fleet.tell(vec![telling], PATIENCE).await.unwrap();
+    }
+
+    fn asked(&self) -> u64 {
+        self.fleet.inner.counters.asked.load(Ordering::Relaxed)
     }
 }
 
@@ -204,10 +236,9 @@ async fn a_log_that_was_set_back_gets_another_run() {
     }
     b.until_heard("y").await;
     let run = b.did.borrow().reached.run;
-    let key = |name: &str| format!("{PREFIX}{{fleet}}:{name}");
     // As a replica that lacks the last purge.
     let script = format!(
-        "redis.call('XDEL', '{}', '2-0') return redis.call('HSET', '{}', 'n', 1)",
+        "redis.call('XDEL', '{}', '2-0') return redis.call('HSET', '{}', 'n', 1, 'last named', 1)",
         key("named"),
         key("head")
     );
@@ -250,12 +281,10 @@ async fn many_purges_come_in_pages_and_in_order_whatever_their_stream() {
     let cfg = cfg(server.url());
     let a = One::start("a", &cfg).up().await;
     for nth in 0..400_u32 {
-        let stream = if nth % 3 == 0 { Stream::Named } else { Stream::Marked };
-        let mut telling = a.fleet.begin(Bytes::from(nth.to_string()));
-        if stream == Stream::Marked {
-            telling.marked();
+        match nth % 3 {
+            0 => drop(a.tell(&nth.to_string()).await.unwrap()),
+            _ => a.tell_marked(&nth.to_string()).await,
         }
-        telling.told().await.unwrap();
     }
     let b = One::start("b", &cfg).up().await;
     let did = b.until_heard("399").await;
@@ -269,7 +298,7 @@ async fn whatever_stands_under_the_keys_a_purge_gets_through() {
     let cfg = cfg(server.url());
     let (a, b) = (One::start("a", &cfg).up().await, One::start("b", &cfg).up().await);
     for (nth, name) in ["head", "named", "marked", "nodes"].into_iter().enumerate() {
-        let key = format!("{PREFIX}{{fleet}}:{name}");
+        let key = key(name);
         for (kind, spoil) in [
             ("text", vec!["SET", key.as_str(), "x"]),
             ("list", vec!["LPUSH", &key, "x"]),
@@ -306,9 +335,7 @@ async fn every_key_of_the_log_expires() {
     let cfg = cfg(server.url());
     let a = One::start("a", &cfg).up().await;
     a.tell("x").await.unwrap();
-    let mut telling = a.fleet.begin(Bytes::from_static(b"y"));
-    telling.marked();
-    telling.told().await.unwrap();
+    a.tell_marked("y").await;
     a.until_heard("y").await;
     let ttls: HashMap<String, Reply> =
         server.keys().into_iter().map(|key| (key.clone(), server.command(&["PTTL", &key]))).collect();
@@ -349,19 +376,262 @@ async fn a_stream_that_redis_has_evicted_is_noticed_by_who_has_not_heard_of_it()
     let relay = Relay::start(server.addr());
     let a = One::start("a", &cfg(server.url())).up().await;
     let c = One::start("c", &cfg(relay.url())).up().await;
-    let marked = async |purge: &'static str| {
-        let mut telling = a.fleet.begin(Bytes::from_static(purge.as_bytes()));
-        telling.marked();
-        telling.told().await.unwrap();
-    };
-    marked("first").await;
+    a.tell_marked("first").await;
     c.until_heard("first").await;
     relay.set(Mode::Stall);
     a.tell("tag").await.unwrap();
-    marked("last").await;
+    a.tell_marked("last").await;
     server.command(&["UNLINK", &format!("{PREFIX}{{fleet}}:named")]);
     relay.set(Mode::Pass);
     let did = c.until_heard("last").await;
     let knows = did.applied.iter().any(|(applied, _)| applied == "tag");
     assert!(knows || !did.distrusted.is_empty(), "{did:?}");
+}
+
+#[tokio::test]
+async fn a_link_that_breaks_and_is_back_between_two_questions_is_an_interruption() {
+    let server = RedisServer::start();
+    let a = One::start("a", &cfg(server.url())).up().await;
+    // Its questions are put by hand from here on.
+    a.fleet.following.0.abort();
+    let inner = &a.fleet.inner;
+    let far = Mono::from_nanos(u64::MAX);
+    let heard = async || {
+        let before = a.coherence.lag(far);
+        inner.ask().await.unwrap();
+        a.coherence.lag(far) < before
+    };
+    assert!(heard().await);
+    server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    // Others use the link, too, and have it made anew.
+    let used = async {
+        while inner.link.breaks() == 0 || a.fleet.nodes().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, used).await.unwrap();
+    assert!(!heard().await, "whoever knows what Redis may have lost meanwhile has not had the time to tell");
+}
+
+#[tokio::test]
+async fn a_head_that_says_anything_odd_heals() {
+    let server = RedisServer::start();
+    let cfg = cfg(server.url());
+    let (a, b) = (One::start("a", &cfg).up().await, One::start("b", &cfg).up().await);
+    let most = "9007199254740991";
+    for (nth, (field, odd)) in [
+        ("n", "1.5"),
+        ("n", "9e300"),
+        ("n", "-1"),
+        ("n", "nan"),
+        ("n", "007"),
+        ("n", "0x10"),
+        ("n", ""),
+        ("n", "9007199254740992"),
+        ("n", most),
+        ("run", "0000000000000000"),
+        ("run", "ABCDEF0123456789"),
+        ("run", "123"),
+        ("run", "a run with words"),
+        ("named", "-1"),
+        ("named", "1.5"),
+        ("named", "9e300"),
+        ("named", most),
+        ("marked", "nan"),
+        ("last named", "inf"),
+        ("last named", most),
+        ("last marked", "3"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        server.command(&["HSET", &key("head"), field, odd]);
+        let purge = format!("{nth} {field}");
+        a.tell(&purge).await.unwrap();
+        b.until_heard(&purge).await;
+    }
+    for one in [&a, &b] {
+        one.until_state(State::Ok).await;
+    }
+    let doubts = b.did.borrow().distrusted.len();
+    a.tell("last").await.unwrap();
+    b.until_heard("last").await;
+    assert_eq!(b.did.borrow().distrusted.len(), doubts, "it heals, and does not doubt for ever");
+}
+
+#[tokio::test]
+async fn an_entry_that_nobody_has_written_makes_its_stream_doubtful_and_no_more() {
+    let server = RedisServer::start();
+    let cfg = cfg(server.url());
+    let (a, b) = (One::start("a", &cfg).up().await, One::start("b", &cfg).up().await);
+    let token = "0123456789abcdef";
+    let long = "x".repeat(200_000);
+    for (nth, (sub, token, payload)) in
+        [("1", token, "p"), ("0", "no token\nat all", "p"), ("0", "", "p"), ("0", token, &long)]
+            .into_iter()
+            .enumerate()
+    {
+        let before = b.did.borrow().distrusted.len();
+        // As one that was added in its turn.
+        let script = "local n = redis.call('HINCRBY', KEYS[1], 'n', 1) \
+            redis.call('HSET', KEYS[1], 'last named', n) \
+            return redis.call('XADD', KEYS[2], n .. '-' .. ARGV[1], 't', ARGV[2], 'p', ARGV[3])";
+        let added = server.command(&["EVAL", script, "2", &key("head"), &key("named"), sub, token, payload]);
+        assert!(matches!(added, Reply::Bulk(_)), "{added:?}");
+        b.until("doubt", |did| did.distrusted.len() > before).await;
+        let purge = format!("after {nth}");
+        a.tell(&purge).await.unwrap();
+        b.until_heard(&purge).await;
+    }
+}
+
+#[tokio::test]
+async fn the_longest_purges_come_in_pages_that_an_answer_may_have() {
+    let server = RedisServer::start();
+    let a = One::start("a", &cfg(server.url())).up().await;
+    let long = |nth: u32| format!("{nth:03}{}", "x".repeat(crate::stored::LONGEST_URL));
+    for nth in 0..100 {
+        match nth % 2 {
+            0 => drop(a.tell(&long(nth)).await.unwrap()),
+            _ => a.tell_marked(&long(nth)).await,
+        }
+    }
+    let b = One::start("b", &cfg(server.url())).up().await;
+    let did = b.until_heard(&long(99)).await;
+    assert_eq!(did.applied.iter().map(|(_, n)| *n).collect::<Vec<_>>(), (1..=100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_record_that_has_become_smaller_is_reached_by_and_by() {
+    let server = RedisServer::start();
+    let a = One::start("a", &cfg(server.url())).up().await;
+    let many = (0..600).map(|nth: u32| a.fleet.begin(Bytes::from(nth.to_string()))).collect();
+    a.fleet.tell(many, PATIENCE).await.unwrap();
+    let small = config::Cache { purge_record: 8, ..cfg(server.url()) };
+    let b = One::start("b", &small).up().await;
+    for (nth, left) in [345, 90, 8, 8].into_iter().enumerate() {
+        b.tell(&format!("small {nth}")).await.unwrap();
+        assert_eq!(server.command(&["XLEN", &key("named")]).int(), left);
+    }
+    let c = One::start("c", &small).up().await;
+    let did = c.until_heard("small 3").await;
+    assert_eq!(did.distrusted, [596], "of 604 the last eight are left");
+    assert_eq!(did.applied.len(), 8);
+}
+
+#[tokio::test]
+async fn however_many_are_told_one_deadline_is_for_all() {
+    let server = RedisServer::start();
+    let relay = Relay::start(server.addr());
+    let a = One::start("a", &cfg(relay.url())).up().await;
+    let b = One::start("b", &cfg(server.url())).up().await;
+    relay.set(Mode::Late(Duration::from_millis(300)));
+    let many = (0..10 * AT_ONCE).map(|nth| a.fleet.begin(Bytes::from(nth.to_string()))).collect();
+    assert_eq!(a.fleet.tell(many, Duration::from_secs(1)).await, Err(Absent::Deadline));
+    relay.set(Mode::Pass);
+    b.until_heard(&(10 * AT_ONCE - 1).to_string()).await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_while_redis_is_down_makes_everything_doubtful_and_is_not_lost() {
+    let mut server = RedisServer::start();
+    let cfg = cfg(server.url());
+    let (a, b) = (One::start("a", &cfg).up().await, One::start("b", &cfg).up().await);
+    server.stop();
+    let size = 16_000;
+    for nth in 0..UNTOLD_BYTES / size + 10 {
+        drop(a.fleet.begin(Bytes::from(format!("{nth:0size$}"))));
+    }
+    assert!(a.fleet.gauges().lost >= 9, "{:?}", a.fleet.gauges());
+    server.restart_on_same_port();
+    b.until_heard("everything").await;
+    b.until_heard(&format!("{:0size$}", UNTOLD_BYTES / size + 9)).await;
+    until("told", || a.fleet.gauges().untold == 0).await;
+}
+
+#[tokio::test]
+async fn a_bug_in_the_middle_of_what_was_heard_makes_everything_doubtful() {
+    let server = RedisServer::start();
+    let cfg = cfg(server.url());
+    let (a, b) = (One::start("a", &cfg).up().await, One::start("b", &cfg).up().await);
+    let purges = ["a bug", "and one more"].map(|purge| a.fleet.begin(Bytes::from_static(purge.as_bytes())));
+    a.fleet.tell(purges.into(), PATIENCE).await.unwrap();
+    b.until("doubt", |did| !did.distrusted.is_empty()).await;
+    a.tell("later").await.unwrap();
+    b.until_heard("later").await;
+}
+
+#[tokio::test]
+async fn who_leaves_tells_first_what_it_has_not_told() {
+    let server = RedisServer::start();
+    let cfg = cfg(server.url());
+    let (a, b) = (One::start("a", &cfg).up().await, One::start("b", &cfg).up().await);
+    // As if it were in the middle of its pause.
+    a.fleet.following.0.abort();
+    drop(a.fleet.begin(Bytes::from_static(b"the last write")));
+    a.fleet.leave().await;
+    b.until_heard("the last write").await;
+    assert_eq!(a.fleet.gauges().untold, 0);
+}
+
+#[tokio::test]
+async fn a_node_that_was_seen_by_a_clock_that_is_set_back_is_struck_off_in_its_time() {
+    let server = RedisServer::start();
+    let a = One::start("a", &cfg(server.url())).up().await;
+    let says = "9000000000000 0000000000000001 7 ok 7 0.1.0 -";
+    server.command(&["HSET", &key("nodes"), "ghost", says]);
+    assert_eq!(a.fleet.nodes().await.unwrap().len(), 2);
+    let seen = server.command(&["HGET", &key("nodes"), "ghost"]).text();
+    let (seen, rest) = seen.split_once(' ').unwrap();
+    assert!(seen.parse::<u64>().unwrap() < 9_000_000_000_000, "it would be waited for until the year 2255");
+    assert!(says.ends_with(rest));
+}
+
+#[tokio::test]
+async fn nodes_that_come_and_go_do_not_gather_though_nobody_asks_for_them() {
+    let server = RedisServer::start();
+    let a = One::start("a", &cfg(server.url())).up().await;
+    let script = "for i = 1, 1100 do redis.call('HSET', KEYS[1], 'gone' .. i, '1 x') end return 1";
+    server.command(&["EVAL", script, "1", &key("nodes")]);
+    until("few", || server.command(&["HLEN", &key("nodes")]).int() == 1).await;
+    drop(a);
+}
+
+#[tokio::test]
+async fn a_fleet_whose_own_master_is_gone_does_not_ask_without_a_pause() {
+    let server = RedisServer::start_with(|| {
+        let port = crate::store::redis_server::free_port().to_string();
+        ["--cluster-enabled", "yes", "--cluster-port", &port].map(str::to_owned).into()
+    });
+    let slot = server.command(&["CLUSTER", "KEYSLOT", "fleet"]).int();
+    let range = |from: i64, to: i64| {
+        let words = ["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()];
+        assert_eq!(server.command(&words), Reply::Simple("OK".into()));
+    };
+    range(0, slot - 1);
+    range(slot + 1, 16_383);
+    let a = One::start("a", &cfg(format!("redis+cluster://{}", server.addr())));
+    until("a link", || a.fleet.inner.link.phase() == Phase::Closed).await;
+    let before = a.asked();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(a.asked() - before < 20, "{} questions in four pauses", a.asked() - before);
+    range(slot, slot);
+    a.up().await;
+}
+
+#[tokio::test]
+async fn a_stream_of_news_is_asked_for_at_a_pace() {
+    let server = RedisServer::start();
+    let cfg = cfg(server.url());
+    let (a, b) = (One::start("a", &cfg).up().await, One::start("b", &cfg).up().await);
+    // Its questions are put by hand from here on.
+    b.fleet.following.0.abort();
+    let ask = async || b.fleet.inner.ask().await.unwrap();
+    assert_eq!(ask().await, Next::InTurn);
+    a.tell("news").await.unwrap();
+    assert_eq!(ask().await, Next::Soon, "however often there are any");
+    assert_eq!(ask().await, Next::InTurn);
+    let many = (0..200).map(|nth: u32| a.fleet.begin(Bytes::from(nth.to_string()))).collect();
+    a.fleet.tell(many, PATIENCE).await.unwrap();
+    assert_eq!([ask().await, ask().await], [Next::AtOnce, Next::Soon], "a page was full");
 }

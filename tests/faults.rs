@@ -143,6 +143,46 @@ fn a_head_without_end_is_a_502() {
     assert!(origin.bytes_sent() < 8 << 20, "it is not read to its end");
 }
 
+/// It takes requests and says nothing, or does not even take connections any more (a stopped process, a black hole):
+/// its share of the requests used to be 504 for as long as it lasted.
+#[test]
+fn a_server_that_hangs_fails_no_request_that_another_can_answer_and_is_left_out() {
+    const LIMITS: &str = "timeout = { first_byte = \"30s\", hedge_after = \"500ms\" }";
+    let hung = Origin::start(|_| Script::new().stall());
+    let sound = Origin::ok("sound", STORABLE);
+    let larder = Larder::start(&config(&[hung.addr(), sound.addr()], LIMITS, ""));
+    std::thread::scope(|scope| {
+        for client in 0..8 {
+            let larder = &larder;
+            scope.spawn(move || {
+                for n in 0..20 {
+                    let path = if n % 2 == 0 { format!("/cached/{client}/{n}") } else { "/off".to_owned() };
+                    let response = larder.get(&path, &[]);
+                    assert_eq!((response.status, response.text().as_str()), (200, "sound"), "{path}");
+                }
+            });
+        }
+    });
+    let (hung_stats, sound_stats) = (server(&larder, &hung), server(&larder, &sound));
+    assert_eq!(hung_stats["hedges_won"], 0);
+    assert_eq!(sound_stats["hedges"], sound_stats["hedges_won"], "each that was sent brought the answer");
+    // Some 80 were its share.
+    let asked = hung.requests().len();
+    assert!((1..=30).contains(&asked), "{asked}");
+    // Where this machine is slow, the hung one may have been sent some, too.
+    let first = asked as u64 - hung_stats["hedges"].as_u64().unwrap();
+    assert_eq!(sound_stats["hedges"], first, "each request to it was hedged, once");
+    // Whoever gave up on it has closed its connection.
+    hung.wait_for_open_connections(0);
+    assert_eq!(server(&larder, &hung)["open"], 0);
+    // What may not be sent twice is not sent there either.
+    for _ in 0..4 {
+        assert_eq!(request(larder.proxy(), "POST", "/off", &[], b"order").text(), "sound");
+    }
+    assert_eq!(hung.requests().len(), asked);
+    larder.err.wait_for_line(|line| line.contains("takes requests and answers none"), PATIENCE);
+}
+
 #[test]
 fn a_connection_that_had_gone_stale_is_replaced_once_without_the_client_noticing() {
     // The second request on a connection is answered by closing it.

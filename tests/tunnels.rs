@@ -14,6 +14,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
+use support::client::request;
 use support::{Connection, Larder, PATIENCE, within};
 
 const ASK: &[(&str, &str)] = &[("Host", "a.test"), ("Connection", "Upgrade"), ("Upgrade", "websocket")];
@@ -138,6 +139,26 @@ fn tunnels_leave_connections_to_the_origin_for_requests() {
     asking.write_head("GET", "/", ASK);
     front.accept().write_all(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
     assert_eq!(asking.response("GET").status, 403);
+    tunnels.push(front.tunnel());
+}
+
+/// They live on under the configuration that they began with, and the origin has them still.
+#[test]
+fn tunnels_count_on_over_a_reload_that_changes_their_upstream() {
+    let front = Front::with_pool("", "{ max_connections = 8, max_tunnels = 2 }");
+    let mut tunnels = vec![front.tunnel(), front.tunnel()];
+    let path = front.larder.directory().join("proxy.toml");
+    let changed =
+        std::fs::read_to_string(&path).unwrap().replace("max_connections = 8", "max_connections = 9");
+    std::fs::write(&path, changed).unwrap();
+    assert_eq!(request(front.larder.admin(), "POST", "/reload", &[], b"").status, 200);
+    let mut client = Connection::open(front.larder.proxy());
+    client.write_head("GET", "/", ASK);
+    let answer = client.response("GET");
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["message"], "2 upgraded connections are open here, as many as there may be");
+    drop(tunnels.pop());
+    assert!(within(PATIENCE, || front.count("larder_tunnels") == 1.0));
     tunnels.push(front.tunnel());
 }
 

@@ -333,6 +333,7 @@ fn a_slow_request_is_one_event_with_its_phases() {
         "redis_ms",
         "wait_ms",
         "connect_ms",
+        "hedge_ms",
         "first_byte_ms",
         "coding_ms",
         "body_ms",

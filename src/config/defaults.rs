@@ -179,6 +179,9 @@ impl Default for Timeouts {
             connect: Duration::from_secs(1),
             // Slower than this, a client has given up already.
             first_byte: Duration::from_secs(10),
+            // Half of it, wherever that is: late enough that an endpoint which is slow by nature is rarely asked twice,
+            // early enough that the other server has as long as the first had.
+            hedge_after: Some(Duration::from_secs(5)),
             // Bounds a body that trickles.
             total: Duration::from_secs(60),
         }

@@ -350,6 +350,9 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the request being sent, or the last interim response (1xx), to the response's head.
     pub first_byte: Duration,
+    /// How long a server may take to begin its answer before another is asked as well; `None` where
+    /// `hedge_after = "off"`.
+    pub hedge_after: Option<Duration>,
     /// For the whole exchange, body included.
     pub total: Duration,
 }

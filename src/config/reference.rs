@@ -29,7 +29,7 @@ const FURTHER: [(&str, &str); 6] = [
 ];
 
 /// How a setting is turned off where that is not `false`; nothing where it is left out.
-const OFF: [(&str, &str); 22] = [
+const OFF: [(&str, &str); 23] = [
     ("purge_from", "[]"),
     ("admin", "\"off\""),
     ("admin_token", ""),
@@ -42,6 +42,7 @@ const OFF: [(&str, &str); 22] = [
     ("timing.slow_request", "\"off\""),
     ("limits.lame_duck", "\"0s\""),
     ("limits.drain", "\"0s\""),
+    ("upstream.NAME.timeout.hedge_after", "\"off\""),
     ("upstream.NAME.pool.min_idle", "0"),
     ("upstream.NAME.pool.max_idle", "0"),
     ("upstream.NAME.pool.queue", "0"),

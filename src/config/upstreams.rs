@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
+use std::time::Duration;
 
 use super::address;
 use super::check::not_beyond;
@@ -91,13 +92,30 @@ fn is_own(server: &Server, listen: &[Listen]) -> bool {
 fn timeouts(mut section: Section<'_>) -> Timeouts {
     let (s, d) = (&mut section, Timeouts::default());
     let never = Zero::Refused("a server that is given no time cannot answer");
+    let first_byte = s.duration("first_byte", d.first_byte, never);
+    let hedge_after = hedge_after(s, first_byte);
     let timeouts = Timeouts {
         connect: s.duration("connect", d.connect, never),
-        first_byte: s.duration("first_byte", d.first_byte, never),
+        first_byte,
+        hedge_after,
         total: s.duration("total", d.total, never),
     };
+    if let Some(after) = hedge_after {
+        not_beyond(s, ("hedge_after", after), ("first_byte", first_byte));
+    }
     section.finish();
     timeouts
+}
+
+/// `"off"`, or a time; half of `first_byte` where none is written.
+fn hedge_after(section: &mut Section<'_>, first_byte: Duration) -> Option<Duration> {
+    let default = Some(first_byte / 2);
+    let Some(text) = section.measure("hedge_after") else { return default };
+    if text.value == "off" {
+        return None;
+    }
+    let never = Zero::Refused("to ask no second server, write \"off\"");
+    section.reader.duration(&text, "s", never).or(default)
 }
 
 fn pool(mut section: Section<'_>) -> Pool {

@@ -67,6 +67,7 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
     let response_time = fill.worker.now();
     filling.times.queue = Some(forwarded.times.queue);
     filling.times.connect = forwarded.times.connect;
+    filling.times.hedge = forwarded.times.hedge;
     filling.times.first_byte = Some(forwarded.times.first_byte);
     Ok(Answer { response: forwarded.response, request_time, response_time, conditional, ranged, gap })
 }

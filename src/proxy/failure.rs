@@ -127,18 +127,18 @@ impl Failure {
         Self { retry_after, ..Self::local(StatusCode::TOO_MANY_REQUESTS, "rate-limit", &message) }
     }
 
-    /// The client has as many tunnels as it may (RFC 6585 §4). When one of them ends nobody knows.
-    pub fn many_tunnels_of_client() -> Self {
-        let text = "your address has all of limits.tunnels_per_address already";
-        let failure = Self::local(StatusCode::TOO_MANY_REQUESTS, "too-many-tunnels", text);
-        Self { retry_after: Some(TUNNELS_AGAIN), ..failure }
+    /// The client has `most` tunnels, as many as it may (RFC 6585 §4). When one of them ends nobody knows.
+    pub fn many_tunnels_of_client(most: usize) -> Self {
+        let text = format!("your address has {most} upgraded connections open, as many as one may have");
+        let failure = Self::local(StatusCode::TOO_MANY_REQUESTS, "too-many-tunnels", &text);
+        Self { retry_after: Some(TUNNELS_AGAIN), ..failure }.by(Setting::TunnelsPerAddress)
     }
 
-    /// All have.
-    pub fn many_tunnels() -> Self {
-        let text = "all of pool.max_tunnels are open";
-        let failure = Self::local(StatusCode::SERVICE_UNAVAILABLE, "too-many-tunnels", text);
-        Self { retry_after: Some(TUNNELS_AGAIN), ..failure }
+    /// All together have `most`.
+    pub fn many_tunnels(most: usize) -> Self {
+        let text = format!("{most} upgraded connections are open here, as many as there may be");
+        let failure = Self::local(StatusCode::SERVICE_UNAVAILABLE, "too-many-tunnels", &text);
+        Self { retry_after: Some(TUNNELS_AGAIN), ..failure }.by(Setting::MaxTunnels)
     }
 
     /// A bug of ours.
@@ -219,6 +219,16 @@ mod tests {
             (Failure::large_content(0), "the request's body is larger than 0 bytes", Setting::MaxBody),
             (Failure::long_target(8192), "the request's target is longer than 8192 bytes", Setting::Target),
             (Failure::many_fields(100), "the request has more than 100 header fields", Setting::Fields),
+            (
+                Failure::many_tunnels(512),
+                "512 upgraded connections are open here, as many as there may be",
+                Setting::MaxTunnels,
+            ),
+            (
+                Failure::many_tunnels_of_client(128),
+                "your address has 128 upgraded connections open, as many as one may have",
+                Setting::TunnelsPerAddress,
+            ),
         ] {
             assert_eq!((failure.message.as_str(), failure.setting), (message, Some(setting)));
         }

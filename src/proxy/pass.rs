@@ -206,8 +206,12 @@ impl Pass {
     fn note(&mut self, forwarded: &Forwarded) {
         let timeline = &mut self.exchange.report.timeline;
         timeline.add(Phase::Queue, forwarded.times.queue);
-        if let Some(connect) = forwarded.times.connect {
-            timeline.add(Phase::Connect, connect);
+        for (phase, time) in
+            [(Phase::Connect, forwarded.times.connect), (Phase::Hedge, forwarded.times.hedge)]
+        {
+            if let Some(time) = time {
+                timeline.add(phase, time);
+            }
         }
         timeline.add(Phase::FirstByte, forwarded.times.first_byte);
     }

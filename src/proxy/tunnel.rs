@@ -17,13 +17,14 @@ use http::{Extensions, Request};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::exchange::Exchange;
 use super::failure::Failure;
 use crate::rate;
 use crate::telemetry::{TunnelEnd, Tunnels};
+use crate::upstream::{self, ForwardError};
 
 /// A tunnel that is idle is noticed after its limit and at most so many parts of one more: looking so
 /// often costs nothing, however much moves.
@@ -59,7 +60,7 @@ impl Host {
 
 /// The right to a tunnel, of its upstream and of its client; held until it has ended.
 pub(super) struct Permit {
-    _of_upstream: OwnedSemaphorePermit,
+    _of_upstream: upstream::Tunnel,
     /// A trusted proxy's are everybody's.
     _of_client: Option<rate::Hold>,
 }
@@ -76,11 +77,13 @@ impl Permit {
             false => {
                 let most = snapshot.config.limits.tunnels_per_address;
                 let hold = worker.shared.tunnels_held.take(asked.client, most);
-                Some(hold.ok_or_else(Failure::many_tunnels_of_client)?)
+                Some(hold.ok_or_else(|| Failure::many_tunnels_of_client(most))?)
             }
         };
-        let of_upstream = snapshot.upstream(*route).and_then(|upstream| upstream.tunnel());
-        Ok(Self { _of_upstream: of_upstream.ok_or_else(Failure::many_tunnels)?, _of_client: of_client })
+        let Some(upstream) = snapshot.upstream(*route) else {
+            return Err(Failure::forward(&ForwardError::nowhere(), exchange.max_body()));
+        };
+        Ok(Self { _of_upstream: upstream.tunnel().map_err(Failure::many_tunnels)?, _of_client: of_client })
     }
 }
 

@@ -266,6 +266,7 @@ impl Wait {
             (Phase::Redis, times.redis),
             (Phase::Queue, times.queue),
             (Phase::Connect, times.connect),
+            (Phase::Hedge, times.hedge),
             (Phase::FirstByte, times.first_byte),
         ];
         for (phase, time) in phases {

@@ -195,6 +195,8 @@ fn upstreams(page: &mut Page, upstreams: &[UpstreamGauges]) {
     page.per_server(&f::UPSTREAM_CONNECT_ERRORS, upstreams, |up| up.connect_errors);
     page.per_server(&f::UPSTREAM_REUSED, upstreams, |up| up.reused);
     page.per_server(&f::UPSTREAM_RETRIES, upstreams, |up| up.retries);
+    page.per_server(&f::UPSTREAM_HEDGES, upstreams, |up| up.hedges);
+    page.per_server(&f::UPSTREAM_HEDGES_WON, upstreams, |up| up.hedges_won);
     let mut flaws = page.family(&f::UPSTREAM_FLAWS);
     for up in upstreams {
         for (flaw, n) in &up.flaws {

@@ -176,6 +176,10 @@ families! {
         "Requests sent on a connection that had served another before.";
     UPSTREAM_RETRIES: Counter "larder_upstream_retries_total"
         "Requests sent again because a kept-alive connection turned out to be closed, or a server broke off while there was another.";
+    UPSTREAM_HEDGES: Counter "larder_upstream_hedges_total"
+        "Requests sent to a server beside another that had not begun its answer (timeout.hedge_after).";
+    UPSTREAM_HEDGES_WON: Counter "larder_upstream_hedges_won_total"
+        "Of these, those that the second server answered first.";
     UPSTREAM_FLAWS: Counter "larder_upstream_flaws_total"
         "Times a server sent what is not one well-formed response, by what was wrong with it; the connection was closed.";
     ACCESS_DROPPED: Counter "larder_access_log_dropped_total"

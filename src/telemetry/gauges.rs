@@ -220,6 +220,10 @@ pub struct UpstreamGauges {
     pub reused: u64,
     /// Requests sent again because a kept-alive connection turned out to be closed.
     pub retries: u64,
+    /// Requests sent to it beside another server that had not begun its answer.
+    pub hedges: u64,
+    /// Of these, those that it answered first.
+    pub hedges_won: u64,
     /// What can be wrong with what the server sends, and how often it was.
     pub flaws: Vec<(&'static str, u64)>,
 }
@@ -245,6 +249,8 @@ impl UpstreamGauges {
         self.connect_errors += other.connect_errors;
         self.reused += other.reused;
         self.retries += other.retries;
+        self.hedges += other.hedges;
+        self.hedges_won += other.hedges_won;
         for (flaw, count) in &other.flaws {
             match self.flaws.iter_mut().find(|(known, _)| known == flaw) {
                 Some((_, sum)) => *sum += count,

@@ -28,11 +28,23 @@ pub enum Setting {
     Target,
     /// `limits.fields`
     Fields,
+    /// `limits.tunnels_per_address`
+    TunnelsPerAddress,
+    /// `pool.max_tunnels` of an upstream.
+    MaxTunnels,
 }
 
 impl Setting {
     /// Every one, for documentation.
-    pub const ALL: [Self; 5] = [Self::Route, Self::MaxBody, Self::Upgrade, Self::Target, Self::Fields];
+    pub const ALL: [Self; 7] = [
+        Self::Route,
+        Self::MaxBody,
+        Self::Upgrade,
+        Self::Target,
+        Self::Fields,
+        Self::TunnelsPerAddress,
+        Self::MaxTunnels,
+    ];
 
     /// Its name in the file.
     pub const fn as_str(self) -> &'static str {
@@ -42,6 +54,8 @@ impl Setting {
             Self::Upgrade => "route.upgrade",
             Self::Target => "limits.target",
             Self::Fields => "limits.fields",
+            Self::TunnelsPerAddress => "limits.tunnels_per_address",
+            Self::MaxTunnels => "upstream.pool.max_tunnels",
         }
     }
 }

@@ -116,6 +116,7 @@ pub fn slow(r: &Finished) {
         redis_ms = phase(Phase::Redis),
         wait_ms = phase(Phase::Wait),
         connect_ms = phase(Phase::Connect),
+        hedge_ms = phase(Phase::Hedge),
         first_byte_ms = phase(Phase::FirstByte),
         coding_ms = phase(Phase::Coding),
         body_ms = phase(Phase::Body),
@@ -276,13 +277,14 @@ mod tests {
         });
     }
 
-    const PHASES: [(&str, f64); 9] = [
+    const PHASES: [(&str, f64); 10] = [
         ("total_ms", 1503.0),
         ("queue_ms", 0.0),
         ("memory_ms", 0.0),
         ("redis_ms", 0.61),
         ("wait_ms", 0.0),
         ("connect_ms", 0.0),
+        ("hedge_ms", 0.0),
         ("first_byte_ms", 1500.0),
         ("coding_ms", 0.0),
         ("body_ms", 0.0),

@@ -178,6 +178,8 @@ fn server(up: &UpstreamGauges) -> Value {
         "connect_errors": up.connect_errors,
         "reused": up.reused,
         "retries": up.retries,
+        "hedges": up.hedges,
+        "hedges_won": up.hedges_won,
         "flaws": flaws,
     })
 }

@@ -24,6 +24,8 @@ pub enum Phase {
     Wait,
     /// Connecting to the origin.
     Connect,
+    /// Waiting for a first server alone, before a second one was asked beside it, which has answered.
+    Hedge,
     /// From the request's last byte sent to the response's first byte.
     FirstByte,
     /// Waiting for a stored body to be encoded or decoded.
@@ -34,12 +36,13 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order in which logs show them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Queue,
         Self::Memory,
         Self::Redis,
         Self::Wait,
         Self::Connect,
+        Self::Hedge,
         Self::FirstByte,
         Self::Coding,
         Self::Body,
@@ -53,6 +56,7 @@ impl Phase {
             Self::Redis => "redis",
             Self::Wait => "wait",
             Self::Connect => "connect",
+            Self::Hedge => "hedge",
             Self::FirstByte => "first_byte",
             Self::Coding => "coding",
             Self::Body => "body",
@@ -97,10 +101,10 @@ impl Timeline {
     }
 
     /// Appends the value of `Server-Timing`: `memory;dur=0.012, redis;dur=0.610, wait;dur=…,
-    /// origin;dur=…, coding;dur=…`, in milliseconds, only what happened. `origin` is queue, connect and first
-    /// byte together. Appends nothing when nothing happened: an empty field is not sent.
+    /// origin;dur=…, coding;dur=…`, in milliseconds, only what happened. `origin` is queue, connect, hedge
+    /// and first byte together. Appends nothing when nothing happened: an empty field is not sent.
     pub fn write_server_timing(&self, out: &mut String) {
-        let origin = [Phase::Queue, Phase::Connect, Phase::FirstByte];
+        let origin = [Phase::Queue, Phase::Connect, Phase::Hedge, Phase::FirstByte];
         let origin = origin.into_iter().filter_map(|phase| self.get(phase)).reduce(Duration::saturating_add);
         let entries = [
             ("memory", self.get(Phase::Memory)),

@@ -104,6 +104,7 @@ impl RequestBody {
             fault: AtomicU8::new(Fault::NONE),
             waits: AtomicBool::new(false),
             heard: AtomicBool::new(false),
+            muted: AtomicBool::new(false),
             early: AtomicBool::new(false),
         });
         self.sent = Some(Arc::clone(&sent));
@@ -195,6 +196,7 @@ pub(super) struct Sent {
     /// The origin has taken all there is of the request, and the client has not sent the rest yet.
     waits: AtomicBool,
     heard: AtomicBool,
+    muted: AtomicBool,
     early: AtomicBool,
 }
 
@@ -241,10 +243,20 @@ impl Sent {
         all.into_iter().find(|fault| fault.number() == number)
     }
 
-    /// The origin has sent an interim response: it is at work on the request.
-    pub(super) fn hear(&self) {
+    /// The origin has sent an interim response: it is at work on the request. Says whether to pass it on.
+    pub(super) fn hear(&self) -> bool {
         self.mark();
-        self.heard.store(true, Ordering::Release);
+        // In one order with `mute`: one of the two sees the other.
+        self.heard.store(true, Ordering::SeqCst);
+        !self.muted.load(Ordering::SeqCst)
+    }
+
+    /// From now on no interim response is passed on, unless one may have been already: says whether there was one.
+    pub(super) fn mute(&self) -> bool {
+        self.muted.store(true, Ordering::SeqCst);
+        let heard = self.heard.load(Ordering::SeqCst);
+        self.muted.store(!heard, Ordering::SeqCst);
+        heard
     }
 
     /// Whether it has sent one.

@@ -96,6 +96,13 @@ impl Conn {
         }
     }
 
+    /// Notes that it was sent a hedge, and brought the answer.
+    pub(super) fn count_hedge_won(&self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.count_hedge_won();
+        }
+    }
+
     /// Somebody waits for more of the answer, or does no longer.
     pub(super) fn await_more(&self, awaited: bool) {
         self.watch.await_more(awaited);

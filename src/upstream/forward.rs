@@ -1,25 +1,28 @@
 //! One exchange with an upstream: choose a server, get a connection, send, wait for the head; once
-//! more where that is safe.
+//! more where that is safe, and on a second server beside the first where that one does not begin its answer.
 //!
 //! Knows the time limits and what may be sent twice. Must not know: caching, clients, which
 //! status an error becomes.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::ext::on_informational;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::Upstream;
 use super::balance::{Standing, choose};
 use super::body::{Exchange, Fault, OriginBody, RequestBody, Sent};
 use super::connection::Conn;
 use super::error::{ForwardError, Place, flaw, words};
+use super::hedge::{Race, Role};
 use super::pool::{Grant, Pool, Want};
 use super::upload::Refused;
 use super::watch::Next;
@@ -48,6 +51,8 @@ pub struct ForwardTimes {
     pub queue: Duration,
     /// Connecting; `None` where a kept connection was used.
     pub connect: Option<Duration>,
+    /// Waiting for a first server alone, where a second one was asked beside it and has answered.
+    pub hedge: Option<Duration>,
     /// From the request's being handed over to the response's head.
     pub first_byte: Duration,
 }
@@ -91,84 +96,107 @@ impl Upstream {
         interim: Option<&Interim>,
         waited: Duration,
     ) -> Result<Forwarded, ForwardError> {
-        let forwarded = self.forward_in_time(worker, request, interim, waited).await;
-        if let Err(error) = &forwarded {
-            self.complaints.tell(error, self.clock.mono());
-        }
-        forwarded
-    }
-
-    async fn forward_in_time(
-        self: &Arc<Self>,
-        worker: usize,
-        request: Request<RequestBody>,
-        interim: Option<&Interim>,
-        waited: Duration,
-    ) -> Result<Forwarded, ForwardError> {
         let left = self.timeout.total.saturating_sub(waited);
+        let waited = self.gone(waited);
+        let spare = if self.pools.len() > 1 { replay(&request) } else { None };
+        let race = Race::new(self.pools.len(), self.answers.load(Ordering::Acquire), spare);
+        let deadline = race.since + left;
+        let hedge = self.hedge_at(&race, left.min(self.timeout.first_byte - waited));
+        let mut trip = Trip::new(&race, worker, deadline, waited, interim);
         if left.is_zero() {
-            return Err(ForwardError::TotalTimeout { at: self.place(0), limit: self.timeout.total });
+            return Err(self.told(self.overdue(&race)));
         }
-        let mut over = pin!(sleep(left));
-        let deadline = over.deadline();
-        let mut trip = Trip::new(worker, self.pools.len(), deadline, interim);
-        trip.waited = self.gone(waited);
-        let asked = AtomicUsize::new(0);
-        let answer = tokio::select! {
-            biased;
-            answer = self.exchange(&mut trip, &asked, request) => answer?,
-            () = over.as_mut() => {
-                let at = self.place(asked.load(Ordering::Relaxed));
-                return Err(ForwardError::TotalTimeout { at, limit: self.timeout.total });
-            }
+        let answer = {
+            let first = pin!(self.exchange(&mut trip, request));
+            // One timer for both moments: the second is rarely waited for.
+            let timer = pin!(sleep_until(hedge.unwrap_or(deadline)));
+            let (mut alone, mut hedged) = (Some((first, timer)), None);
+            // By hand, since the future of each request has no room for what hardly any of them needs.
+            poll_fn(|cx| {
+                if let Some((first, timer)) = &mut alone {
+                    if let Poll::Ready(answer) = first.as_mut().poll(cx) {
+                        return Poll::Ready(answer);
+                    }
+                    ready!(timer.as_mut().poll(cx));
+                }
+                if hedge.is_none() {
+                    return Poll::Ready(Err(self.overdue(&race)));
+                }
+                if let Some((first, mut timer)) = alone.take() {
+                    timer.as_mut().reset(deadline);
+                    let second =
+                        Trip { role: Role::Hedge, ..Trip::new(&race, worker, deadline, waited, interim) };
+                    hedged = Some(Box::pin(self.hedged(first, second, timer)));
+                }
+                hedged.as_mut().map_or(Poll::Pending, |hedged| hedged.as_mut().poll(cx))
+            })
+            .await
         };
-        Ok(answer.into_forwarded(trip.times, deadline, self.timeout.total))
+        match answer {
+            Ok(answer) => {
+                let times = race.times(answer.role);
+                Ok(answer.into_forwarded(times, deadline, self.timeout.total))
+            }
+            Err(error) => Err(self.told(error)),
+        }
     }
 
-    async fn exchange(
+    fn told(&self, error: ForwardError) -> ForwardError {
+        self.complaints.tell(&error, self.clock.mono());
+        error
+    }
+
+    /// `timeout.total` is over.
+    pub(super) fn overdue(&self, race: &Race) -> ForwardError {
+        let at = self.place(race.asked.load(Ordering::Relaxed));
+        ForwardError::TotalTimeout { at, limit: self.timeout.total }
+    }
+
+    /// One attempt: a server, and another where that may be, until one has begun its answer.
+    pub(super) async fn exchange(
         &self,
         trip: &mut Trip<'_>,
-        asked: &AtomicUsize,
         request: Request<RequestBody>,
     ) -> Result<Answer, ForwardError> {
-        let (mut index, conn) = self.connection(trip, asked, Want::Any).await?;
+        let (mut index, conn) = self.connection(trip, Want::Any).await?;
         let mut failed = match self.send(trip, index, conn, request).await {
             Ok(answer) => return Ok(answer),
             Err(failed) => failed,
         };
-        // Once for a kept connection that was closed just then, and once for a server that breaks off: a request
-        // that ends whoever works on it is not given to all of them.
-        for _ in 0..self.pools.len().min(2) {
+        loop {
             let Failed { why, again: Some(SafeToRetry(request)), .. } = failed else {
                 return Err(failed.why);
             };
+            if !trip.race.retry() {
+                return Err(why);
+            }
             if let Some(pool) = self.pools.get(index) {
                 pool.count_retry();
             }
-            let Ok((next, conn)) = self.connection(trip, asked, Want::Fresh).await else { return Err(why) };
+            let Ok((next, conn)) = self.connection(trip, Want::Fresh).await else { return Err(why) };
             index = next;
             failed = match self.send(trip, index, conn, *request).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
         }
-        Err(failed.why)
     }
 
     /// A connection to the best server that can be connected to.
-    async fn connection(
-        &self,
-        trip: &mut Trip<'_>,
-        asked: &AtomicUsize,
-        want: Want,
-    ) -> Result<(usize, Conn), ForwardError> {
+    async fn connection(&self, trip: &mut Trip<'_>, want: Want) -> Result<(usize, Conn), ForwardError> {
         let mut last = None;
-        while let Some((index, pool)) = self.pick(&trip.servers) {
-            asked.store(index, Ordering::Relaxed);
+        while let Some((index, pool)) = self.pick(trip) {
+            trip.race.chosen(trip.role, index);
             let begun = self.clock.mono();
-            let grant = pool.checkout(trip.worker, want).await;
+            let grant = match trip.role {
+                Role::First => pool.checkout(trip.worker, want).await,
+                // It takes what is free, and stands in nobody's way.
+                Role::Hedge => pool.checkout_now(trip.worker, want),
+            };
             trip.times.queue += self.clock.mono().since(begun);
-            let slot = match grant? {
+            let grant = grant?;
+            trip.race.given(trip.role);
+            let slot = match grant {
                 Grant::Kept(conn) => return Ok((index, conn)),
                 Grant::Open(slot) => slot,
             };
@@ -180,7 +208,7 @@ impl Upstream {
                 // Nothing has been sent, so the next server may be asked whatever the method.
                 Err(error) => last = Some(error),
             }
-            trip.note(index, Standing::Failed);
+            trip.race.note(index, Standing::Failed);
         }
         Err(last.unwrap_or_else(|| ForwardError::Connect {
             at: self.place(0),
@@ -188,12 +216,21 @@ impl Upstream {
         }))
     }
 
-    fn pick(&self, servers: &[Standing]) -> Option<(usize, &Arc<Pool>)> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let candidates: Vec<_> =
-            self.pools.iter().zip(servers).map(|(pool, standing)| pool.candidate(*standing)).collect();
-        let index = choose(&candidates, turn)?;
-        self.pools.get(index).map(|pool| (index, pool))
+    fn pick(&self, trip: &mut Trip<'_>) -> Option<(usize, &Arc<Pool>)> {
+        let chosen = trip.first.take().or_else(|| {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let (servers, alone) = (trip.race.standings(trip.role), trip.race.spare.is_none());
+            let candidates: Vec<_> = self
+                .pools
+                .iter()
+                .zip(servers)
+                .map(|(pool, standing)| pool.candidate(standing, alone))
+                .collect();
+            choose(&candidates, turn)
+        });
+        let (index, pool) = chosen.and_then(|index| Some((index, self.pools.get(index)?)))?;
+        pool.health.asked(self.clock.mono());
+        Some((index, pool))
     }
 
     async fn send(
@@ -209,18 +246,27 @@ impl Upstream {
         let sent = request.body_mut().watch();
         let asked = asked(&request);
         let bound = hop::binds_the_connection(request.headers());
-        // A server that has just been connected to and breaks off is not asked again: another may be.
-        let replay = replay(&request, conn.kept || self.pools.len() > 1);
+        let race = trip.race;
+        let spare = if race.spare.is_none() && conn.kept { replay(&request) } else { None };
+        race.sending(trip.role, &sent);
         listen(&mut request, &sent, trip.interim.cloned());
         // One limit for both attempts: whoever waits, waits for one answer.
         let patience = self.timeout.first_byte.saturating_sub(trip.waited);
+        let whole = trip.waited.is_zero();
         let begun = self.clock.mono();
+        if trip.role == Role::Hedge && !std::mem::replace(&mut trip.counted, true) {
+            pool.count_hedge();
+        }
         conn.begin(trip.deadline, Next { asked, sent: Arc::clone(&sent) });
         // If this future is dropped at the await, so is `conn`, which closes the connection.
         let reply = tokio::select! {
             biased;
             reply = conn.send.try_send_request(request) => reply,
             () = sent.silent_for(patience) => {
+                // A part of its time is no proof.
+                if whole {
+                    self.lost(race);
+                }
                 let why = ForwardError::FirstByteTimeout { at: pool.place(), limit: self.timeout.first_byte };
                 return Err(why.into());
             }
@@ -228,19 +274,23 @@ impl Upstream {
         trip.times.first_byte += self.clock.mono().since(begun);
         trip.waited += sent.age();
         let response = match reply {
-            Ok(response) => response,
+            Ok(response) => {
+                pool.health.answered(self.answers.fetch_add(1, Ordering::AcqRel) + 1);
+                response
+            }
             // The connection was cut at its deadline, which this future has not noticed yet.
             Err(_) if Instant::now() >= trip.deadline => {
                 let why = ForwardError::TotalTimeout { at: pool.place(), limit: self.timeout.total };
                 return Err(why.into());
             }
             Err(error) => {
-                let failed = Failed::of(error, replay, &sent, pool);
+                let again = || spare.or_else(|| race.spare.as_deref().and_then(replay));
+                let failed = Failed::of(error, again, &sent, pool);
                 let standing = Standing::after(&failed, conn.kept);
                 if standing == Standing::Failed && matches!(failed.why, ForwardError::Reset { .. }) {
                     pool.set_aside();
                 }
-                trip.note(index, standing);
+                race.note(index, standing);
                 return Err(failed);
             }
         };
@@ -248,34 +298,39 @@ impl Upstream {
         let reusable = response.version() == Version::HTTP_11
             && !bound
             && !hop::binds_the_connection(response.headers());
-        Ok(Answer { response, conn, sent, reusable, at: pool.place() })
+        race.answered(trip.role, trip.times);
+        Ok(Answer { response, conn, sent, reusable, role: trip.role, at: pool.place() })
     }
 }
 
-/// What one request has met so far.
-struct Trip<'a> {
+/// What one attempt has met so far.
+pub(super) struct Trip<'a> {
+    pub(super) race: &'a Race,
+    role: Role,
+    /// As a hedge that has been sent.
+    counted: bool,
     worker: usize,
-    /// What each server has come to.
-    servers: Vec<Standing>,
+    /// The server to be asked first, where that is settled.
+    pub(super) first: Option<usize>,
     /// The end of `timeout.total`.
     deadline: Instant,
-    /// How much of `timeout.first_byte` others' answers and a first attempt have taken.
-    waited: Duration,
-    times: ForwardTimes,
+    /// How much of `timeout.first_byte` others' answers and earlier attempts have taken.
+    pub(super) waited: Duration,
+    pub(super) times: ForwardTimes,
     /// Where interim responses go.
     interim: Option<&'a Interim>,
 }
 
 impl<'a> Trip<'a> {
-    fn new(worker: usize, servers: usize, deadline: Instant, interim: Option<&'a Interim>) -> Self {
-        let (servers, times) = (vec![Standing::Untried; servers], ForwardTimes::default());
-        Self { worker, servers, deadline, waited: Duration::ZERO, times, interim }
-    }
-
-    fn note(&mut self, index: usize, standing: Standing) {
-        if let Some(server) = self.servers.get_mut(index) {
-            *server = standing;
-        }
+    fn new(
+        race: &'a Race,
+        worker: usize,
+        deadline: Instant,
+        waited: Duration,
+        interim: Option<&'a Interim>,
+    ) -> Self {
+        let (role, times) = (Role::First, ForwardTimes::default());
+        Self { race, role, counted: false, worker, first: None, deadline, waited, times, interim }
     }
 }
 
@@ -288,18 +343,25 @@ impl Standing {
 }
 
 /// A response's head and what its body will need.
-struct Answer {
+pub(super) struct Answer {
     response: Response<Incoming>,
-    conn: Conn,
+    pub(super) conn: Conn,
     sent: Arc<Sent>,
     /// The connection may serve others.
     reusable: bool,
+    /// Whose answer it is.
+    role: Role,
     at: Place,
 }
 
 impl Answer {
+    /// Its server says that it has failed (RFC 9110 §15.6), so another might not.
+    pub(super) fn failed(&self) -> bool {
+        self.response.status().is_server_error()
+    }
+
     fn into_forwarded(self, times: ForwardTimes, deadline: Instant, limit: Duration) -> Forwarded {
-        let Self { response, conn, sent, reusable, at } = self;
+        let Self { response, conn, sent, reusable, at, .. } = self;
         let server = Arc::clone(&at.server);
         let (head, incoming) = response.into_parts();
         let body = match head.status {
@@ -324,7 +386,7 @@ struct Failed {
 impl Failed {
     fn of(
         mut error: TrySendError<Request<RequestBody>>,
-        replay: Option<Box<Request<RequestBody>>>,
+        replay: impl FnOnce() -> Option<Box<Request<RequestBody>>>,
         sent: &Sent,
         pool: &Pool,
     ) -> Self {
@@ -334,7 +396,7 @@ impl Failed {
         let again = match &why {
             _ if unsent.is_some() => unsent,
             // An origin that has said that it is at work had not closed the connection just then.
-            ForwardError::Reset { .. } if !sent.heard() => replay,
+            ForwardError::Reset { .. } if !sent.heard() => replay(),
             _ => None,
         };
         Self { why, again: again.map(SafeToRetry), unsent: nothing_sent }
@@ -347,14 +409,14 @@ impl From<ForwardError> for Failed {
     }
 }
 
-/// A copy to send if the connection turns out to have been closed by the origin just then, or breaks off
-/// while there is another server: only of requests that ask for nothing but an answer (RFC 9110 §9.2.1, RFC 9112 §9.3.1).
-fn replay(request: &Request<RequestBody>, wanted: bool) -> Option<Box<Request<RequestBody>>> {
+/// A copy to send if the connection turns out to have been closed by the origin just then, or if there is another server and
+/// the first breaks off or says nothing: only of requests that ask for nothing but an answer (RFC 9110 §9.2.1, RFC 9112 §9.3.1).
+pub(super) fn replay(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let safe = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::QUERY
     );
-    if !wanted || !safe {
+    if !safe {
         return None;
     }
     let mut copy = Request::new(request.body().again()?);
@@ -370,8 +432,9 @@ fn replay(request: &Request<RequestBody>, wanted: bool) -> Option<Box<Request<Re
 fn listen(request: &mut Request<RequestBody>, sent: &Arc<Sent>, interim: Option<Interim>) {
     let sent = Arc::clone(sent);
     on_informational(request, move |response| {
-        sent.hear();
-        if let Some(interim) = &interim {
+        if sent.hear()
+            && let Some(interim) = &interim
+        {
             interim.pass(response.status(), response.headers());
         }
     });

@@ -5,18 +5,22 @@
 //!
 //! ```text
 //! forward ─ balance (pure) ─ pool: kept | slot → connect | line ─ send ─ head ─ OriginBody
-//!    └──────────────── once more, on a fresh connection, where safe ◄──┘          └► pool
+//!    ├──────────────── once more, on a fresh connection, where safe ◄──┤          └► pool
+//!    └─ hedge ──────── no head by `hedge_after`: a second server beside the first ◄─┘
 //! ```
 //!
 //! Must not know: caching, clients, statuses of Larder's own, metrics.
 
 mod balance;
+mod beside;
 mod body;
 mod complaints;
 mod connection;
 mod due;
 mod error;
 mod forward;
+mod health;
+mod hedge;
 mod pool;
 mod socket;
 #[cfg(test)]
@@ -26,11 +30,10 @@ mod tests;
 mod upload;
 mod watch;
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::Clock;
@@ -43,6 +46,7 @@ pub use forward::{ForwardTimes, Forwarded};
 pub use upload::{Refused, Upload};
 
 use complaints::Complaints;
+use hedge::Hedging;
 use pool::Pool;
 
 /// Some servers that do the same, and the connections to them.
@@ -53,7 +57,12 @@ pub struct Upstream {
     tick: Duration,
     pools: Vec<Arc<Pool>>,
     /// `pool.max_tunnels`
-    tunnels: Arc<Semaphore>,
+    max_tunnels: usize,
+    /// Those that are open, also of former configurations.
+    tunnels: Arc<AtomicUsize>,
+    /// Answers that its servers have begun.
+    answers: AtomicU64,
+    hedging: Hedging,
     /// Counted up to take turns among servers equally busy.
     turn: AtomicUsize,
     workers: usize,
@@ -68,9 +77,14 @@ impl Upstream {
         self.pools.iter().any(|pool| pool.is_in_demand())
     }
 
-    /// The right to one tunnel, until it is dropped; `None` where there are as many as may (`pool.max_tunnels`).
-    pub fn tunnel(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.tunnels).try_acquire_owned().ok()
+    /// The right to one tunnel, until it is dropped.
+    ///
+    /// # Errors
+    /// There are as many as may be (`pool.max_tunnels`): how many that is.
+    pub fn tunnel(&self) -> Result<Tunnel, usize> {
+        let more = |open: usize| (open < self.max_tunnels).then(|| open + 1);
+        let counted = self.tunnels.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        counted.map(|_| Tunnel(Arc::clone(&self.tunnels))).map_err(|_| self.max_tunnels)
     }
 
     /// An upstream without connections yet; `workers` threads will use it.
@@ -78,8 +92,8 @@ impl Upstream {
         Self::in_place_of(None, cfg, clock, workers)
     }
 
-    /// An upstream in place of another of its name. Servers that stay count on; connections do not
-    /// move, since they were made under other limits.
+    /// An upstream in place of another of its name. Servers that stay count on, and so do tunnels, which live on as long
+    /// as they like; connections do not move, since they were made under other limits.
     pub fn in_place_of(
         before: Option<&Self>,
         cfg: &config::Upstream,
@@ -98,7 +112,10 @@ impl Upstream {
             timeout: cfg.timeout,
             tick: tick(&cfg.pool),
             pools: pools.collect(),
-            tunnels: Arc::new(Semaphore::new(cfg.pool.max_tunnels.min(Semaphore::MAX_PERMITS))),
+            max_tunnels: cfg.pool.max_tunnels,
+            tunnels: before.map(|before| Arc::clone(&before.tunnels)).unwrap_or_default(),
+            answers: AtomicU64::new(0),
+            hedging: Hedging::new(),
             turn: AtomicUsize::new(0),
             workers,
             clock,
@@ -142,6 +159,15 @@ impl Upstream {
             Some(pool) => pool.place(),
             None => Place { upstream: Arc::clone(&self.name), server: "no server".into() },
         }
+    }
+}
+
+/// The right to one tunnel; it counts until it is dropped.
+pub struct Tunnel(Arc<AtomicUsize>);
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

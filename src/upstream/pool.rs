@@ -24,6 +24,7 @@ use crate::wire::Flaw;
 use super::balance::{Candidate, Standing};
 use super::connection::{self, Conn};
 use super::error::{ForwardError, Place, words};
+use super::health::Health;
 
 /// How long a server that could not be connected to is passed over when others are available.
 const ASIDE: Duration = Duration::from_secs(1);
@@ -36,6 +37,8 @@ pub(super) struct Pool {
     connect: Duration,
     total: Duration,
     clock: Clock,
+    /// Whether the server answers.
+    pub(super) health: Health,
     state: Mutex<State>,
     /// Shared with the pools of former configurations for the same server.
     counts: Arc<Counts>,
@@ -75,6 +78,8 @@ pub(super) struct Counts {
     connect_errors: AtomicU64,
     reused: AtomicU64,
     retries: AtomicU64,
+    hedges: AtomicU64,
+    hedges_won: AtomicU64,
     /// In the order of [`Flaw::ALL`].
     flaws: [AtomicU64; Flaw::ALL.len()],
     /// The answer to a HEAD has brought content.
@@ -133,6 +138,7 @@ impl Pool {
             connect: upstream.timeout.connect,
             total: upstream.timeout.total,
             clock,
+            health: Health::default(),
             state: Mutex::default(),
             counts: counts.unwrap_or_default(),
         })
@@ -172,6 +178,16 @@ impl Pool {
         self.counts.retries.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Notes that the server is sent a hedge.
+    pub(super) fn count_hedge(&self) {
+        self.counts.hedges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a hedge brought the answer.
+    pub(super) fn count_hedge_won(&self) {
+        self.counts.hedges_won.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// It broke off just after it had been connected to: passed over for a moment.
     pub(super) fn set_aside(&self) {
         self.state.lock().failed = Some(self.clock.mono());
@@ -194,11 +210,18 @@ impl Pool {
         self.counts.fills_heads.load(Ordering::Relaxed)
     }
 
-    /// What the choice among servers looks at.
-    pub(super) fn candidate(&self, standing: Standing) -> Candidate {
+    /// What the choice among servers looks at; `alone`: if this one says nothing, nobody answers the request.
+    pub(super) fn candidate(&self, standing: Standing, alone: bool) -> Candidate {
         let now = self.clock.mono();
+        let silent = self.health.is_aside(now, alone);
         let state = self.state.lock();
-        Candidate { load: state.load(), aside: state.is_aside(now), standing }
+        Candidate { load: state.load(), aside: silent || state.is_aside(now), standing }
+    }
+
+    /// Whether a hedge would be welcome: it answers as far as is known, and there is a connection that nobody waits for.
+    pub(super) fn is_free(&self) -> bool {
+        let state = self.state.lock();
+        !self.health.is_silent() && state.load() < self.limits.max_connections
     }
 
     /// Whether one more request would have more than a quarter of all connections in use or waited for.
@@ -222,10 +245,25 @@ impl Pool {
                 ForwardError::QueueTimeout { at: self.place(), limit: self.limits.queue_timeout }
             })?,
         };
+        Ok(self.noted(grant))
+    }
+
+    /// The same for who does not wait.
+    ///
+    /// # Errors
+    /// `QueueFull` where there is nothing at once.
+    pub(super) fn checkout_now(self: &Arc<Self>, worker: usize, want: Want) -> Result<Grant, ForwardError> {
+        match self.take(worker, want) {
+            Taken::Now(grant) => Ok(self.noted(grant)),
+            Taken::Full | Taken::Line(_) => Err(ForwardError::QueueFull { at: self.place() }),
+        }
+    }
+
+    fn noted(&self, grant: Grant) -> Grant {
         if let Grant::Kept(_) = &grant {
             self.counts.reused.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(grant)
+        grant
     }
 
     /// Opens a connection with the right to one, within `timeout.connect`.
@@ -309,6 +347,8 @@ impl Pool {
             connect_errors: self.counts.connect_errors.load(Ordering::Relaxed),
             reused: self.counts.reused.load(Ordering::Relaxed),
             retries: self.counts.retries.load(Ordering::Relaxed),
+            hedges: self.counts.hedges.load(Ordering::Relaxed),
+            hedges_won: self.counts.hedges_won.load(Ordering::Relaxed),
             flaws: self.counts.flaws(),
         }
     }

@@ -86,6 +86,37 @@ impl Origin {
         (config::Server { host: "127.0.0.1".into(), port }, socket)
     }
 
+    /// A server where connections are neither made nor refused, for as long as the sockets are held: its line is full.
+    pub fn hole() -> (config::Server, Vec<socket2::Socket>) {
+        let new =
+            || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
+        let listener = new();
+        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bound");
+        listener.listen(0).expect("listening");
+        let address = listener.local_addr().expect("address");
+        let mut sockets = vec![listener];
+        for _ in 0..3 {
+            let socket = new();
+            socket.set_nonblocking(true).expect("nonblocking");
+            let _ = socket.connect(&address);
+            sockets.push(socket);
+        }
+        let port = address.as_socket().expect("IP").port();
+        (config::Server { host: "127.0.0.1".into(), port }, sockets)
+    }
+
+    /// Connections that have come and not been accepted.
+    pub async fn pending(&self) -> usize {
+        rest().await;
+        let mut count = 0;
+        while std::future::poll_fn(|cx| std::task::Poll::Ready(self.listener.poll_accept(cx).is_ready()))
+            .await
+        {
+            count += 1;
+        }
+        count
+    }
+
     pub async fn accept(&self) -> Peer {
         Peer { stream: soon(self.listener.accept()).await.expect("accepted").0, read: Vec::new() }
     }
@@ -174,6 +205,7 @@ pub fn settings(servers: Vec<config::Server>) -> config::Upstream {
         timeout: config::Timeouts {
             connect: Duration::from_secs(30),
             first_byte: Duration::from_secs(90),
+            hedge_after: None,
             total: Duration::from_secs(120),
         },
         pool: config::Pool {

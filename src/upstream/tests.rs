@@ -3,6 +3,7 @@
 mod cancelling;
 mod connections;
 mod failures;
+mod hedging;
 mod interim;
 mod overdue;
 mod queueing;

@@ -130,6 +130,8 @@ pub struct FillTimes {
     pub queue: Option<Duration>,
     /// Connecting, where no connection stood.
     pub connect: Option<Duration>,
+    /// Waiting for a first server before a second one was asked, which has answered.
+    pub hedge: Option<Duration>,
     /// From the request to the response's head.
     pub first_byte: Option<Duration>,
 }

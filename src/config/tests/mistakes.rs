@@ -289,6 +289,20 @@ fn a_mistake_at_the_top_is_told_once_where_it_stands() {
             "a server that is given no time cannot answer",
         ),
         (
+            "[upstream.b]\nservers = \"http://a\"\ntimeout = { first_byte = \"1s\", hedge_after = \"2s\" }",
+            3,
+            46,
+            "`hedge_after` is more than `first_byte`",
+            "write at most what `first_byte` is",
+        ),
+        (
+            "[upstream.b]\nservers = \"http://a\"\ntimeout.hedge_after = \"0s\"",
+            3,
+            23,
+            "zero makes no sense here",
+            "to ask no second server, write \"off\"",
+        ),
+        (
             "[upstream.b]\nservers = \"http://a\"\npool = { max_connections = 4, max_idle = 5 }",
             3,
             42,

@@ -87,6 +87,15 @@ fn a_written_value_makes_the_defaults_give_way() {
     let config = parse(&REST.replace("[[route]]", "pool.max_connections = 4\n[[route]]")).unwrap();
     let pool = config.upstreams[0].pool;
     assert_eq!((pool.max_idle, pool.max_connections, pool.max_tunnels), (4, 4, 2));
+    for (written, hedge_after) in [
+        ("timeout.first_byte = \"3s\"", Some(1500)),
+        ("timeout = { first_byte = \"3s\", hedge_after = \"3s\" }", Some(3000)),
+        ("timeout.hedge_after = \"off\"", None),
+    ] {
+        let config = parse(&REST.replace("[[route]]", &format!("{written}\n[[route]]"))).unwrap();
+        let found = config.upstreams[0].timeout.hedge_after.map(|after| after.as_millis());
+        assert_eq!(found, hedge_after, "{written}");
+    }
 }
 
 #[test]

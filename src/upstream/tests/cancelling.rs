@@ -2,9 +2,12 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::clock::Clock;
+use crate::upstream::Upstream;
 use crate::upstream::testing::*;
 
 /// Polls `future` at most `times` times, each time it is woken, then drops it.
@@ -46,6 +49,34 @@ async fn an_exchange_dropped_at_any_await_leaks_nothing() {
         times += 1;
     }
     assert!(times > 4, "some were dropped on the way");
+}
+
+#[tokio::test]
+async fn two_attempts_dropped_at_any_await_leak_nothing() {
+    // It takes connections and reads nothing.
+    let (silent, sound) = (Origin::start().await, Origin::start().await);
+    let mut cfg = settings(vec![silent.server.clone(), sound.server.clone()]);
+    (cfg.pool.max_connections, cfg.timeout.hedge_after) = (1, Some(Duration::from_millis(1)));
+    sound.serve();
+    let up = Upstream::new(&cfg, Clock::system(), 1);
+    let (mut finished, mut hedged, mut times) = (0, 0, 1);
+    while finished < 3 {
+        up.turn.store(0, Ordering::Relaxed);
+        // Its time has not come to be left out, and all hedges are to be had.
+        up.pools[0].health.answered(times);
+        (0..100).for_each(|_| up.hedging.earn());
+        let exchange = async {
+            whole(up.forward(0, get("/"), None, Duration::ZERO).await.unwrap()).await.unwrap();
+        };
+        let polls = usize::try_from(times).unwrap();
+        finished += usize::from(soon(poll_at_most(polls, exchange)).await.is_some());
+        until_unused(&up).await;
+        assert!(up.gauges().iter().all(|server| server.open <= 1));
+        let sent = up.gauges()[1].hedges;
+        hedged += usize::from(finished == 0 && sent > 0);
+        times += 1;
+    }
+    assert!(hedged > 0, "some were dropped with both under way");
 }
 
 #[tokio::test]

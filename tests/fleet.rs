@@ -14,34 +14,16 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Gate, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Response, Script, client, within};
+use support::{
+    Gate, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Response, Script, client, tier, within,
+};
 
 /// What one node stored, the others must find, and their ports differ.
 const HOST: (&str, &str) = ("Host", "api.test");
 
 fn config(origin: &Origin, redis: &str, cache: &str, route: &str) -> String {
-    format!(
-        r#"
-listen = "127.0.0.1:0"
-admin = "127.0.0.1:0"
-workers = 2
-[cache]
-redis = "{redis}"
-redis_deadline = "2s"
-{cache}
-[upstream.o]
-servers = ["{}"]
-[[route]]
-name = "all"
-match = {{ path = "/*" }}
-upstream = "o"
-[route.cache]
-ttl.default = "10m"
-keep = "10m"
-{route}
-"#,
-        origin.url()
-    )
+    let cache = format!("redis = \"{redis}\"\nredis_deadline = \"2s\"\n{cache}");
+    tier::configuration(origin, &cache, &format!("keep = \"10m\"\n{route}"))
 }
 
 const COHERENCE: &str = "coherence = { bound = \"1s\", when_lost = \"2s\" }";

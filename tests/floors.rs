@@ -92,6 +92,25 @@ fn every_source_file_keeps_to_its_floor() {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
+/// Cargo.toml turns documentation tests off: the library is nobody's but the program's.
+#[test]
+fn no_documentation_holds_an_example_that_would_have_to_run() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut blocks = 0;
+    for file in rust_files(&source) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let lines = text.lines().map(str::trim_start);
+        let fences = lines
+            .filter_map(|line| line.strip_prefix("//!").or_else(|| line.strip_prefix("///")))
+            .filter_map(|line| line.trim_start().strip_prefix("```"));
+        for opening in fences.step_by(2) {
+            assert_eq!(opening, "text", "{}", file.display());
+            blocks += 1;
+        }
+    }
+    assert!(blocks > 3, "{blocks}");
+}
+
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -19,36 +19,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use support::tier::{self, WORKERS};
 use support::{Connection, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Reply, Script, within};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 /// Clients at once, and requests of each before and after the fault begins.
 const CLIENTS: usize = 4;
 const REQUESTS: usize = 60;
-/// Of the workers.
-const WORKERS: u64 = 2;
 
 /// All settings of the cache at their defaults, unless `cache` says otherwise.
 fn config(origin: &Origin, redis: &str, cache: &str) -> String {
-    format!(
-        r#"
-listen = "127.0.0.1:0"
-admin = "127.0.0.1:0"
-workers = {WORKERS}
-[cache]
-redis = "{redis}"
-{cache}
-[upstream.o]
-servers = ["{}"]
-[[route]]
-name = "all"
-match = {{ path = "/*" }}
-upstream = "o"
-[route.cache]
-ttl.default = "10m"
-"#,
-        origin.url()
-    )
+    tier::configuration(origin, &format!("redis = \"{redis}\"\n{cache}"), "")
 }
 
 /// Answers each target with itself; below `/vary` by a field of the request.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use support::{
     Connection, Gate, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Reply, Response, Script, client,
-    get, unused_address, within,
+    get, tier, unused_address, within,
 };
 
 /// The host that every client asks for: what one process stored, the next one must find, and their
@@ -25,26 +25,7 @@ const HOST: (&str, &str) = ("Host", "api.test");
 
 /// A Larder in front of `origin` with the Redis at `redis`; `cache` is added to its `[cache]`.
 fn config_with(origin: &Origin, redis: &str, cache: &str) -> String {
-    format!(
-        r#"
-listen = "127.0.0.1:0"
-admin = "127.0.0.1:0"
-workers = 2
-[cache]
-redis = "{redis}"
-{cache}
-[upstream.o]
-servers = ["{}"]
-[[route]]
-name = "all"
-match = {{ path = "/*" }}
-upstream = "o"
-[route.cache]
-ttl.default = "10m"
-keep = "10m"
-"#,
-        origin.url()
-    )
+    tier::configuration(origin, &format!("redis = \"{redis}\"\n{cache}"), "keep = \"10m\"")
 }
 
 fn config(origin: &Origin, redis: &str) -> String {

@@ -6,6 +6,7 @@ mod support;
 
 use std::io::Read;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -319,6 +320,75 @@ fn the_announced_address_is_found_in_text_and_json_lines() {
 fn the_built_binary_starts() {
     let finished = support::process::run_to_end(&["--version"], std::path::Path::new("."));
     assert_eq!((finished.code, finished.out), (Some(0), format!("larder {}", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn all_tests_at_once_have_passed_only_where_each_binary_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let ended = |word: &str, passed: u8, failed: u8, code: u8| {
+        format!("echo 'test result: {word}. {passed} passed; {failed} failed; 0 ignored'\nexit {code}")
+    };
+    for (name, text) in [
+        // Needs the program, as integration tests do.
+        ("good", format!("[ -e \"$FOLDER/there\" ] || exit 1\n{}", ended("ok", 3, 0, 0))),
+        ("unit", ended("ok", 3, 0, 0)),
+        ("failed", ended("FAILED", 3, 1, 101)),
+        ("failed-with-0", ended("FAILED", 3, 1, 0)),
+        ("empty", ended("ok", 0, 0, 0)),
+        ("silent", "exit 0".to_owned()),
+        ("crashed", ended("ok", 3, 0, 1)),
+    ] {
+        script(name, &text);
+    }
+    // Instead of the compiler: tells of the binaries that are named, then how that ended.
+    script(
+        "cargo",
+        r#"program() {
+            sleep 0.3 # It takes its time.
+            touch "$FOLDER/there"
+            printf '{"reason":"compiler-artifact","target":{"kind":["bin"]},"profile":{"test":false},'
+            printf '"executable":"there"}\n'
+        }
+        rm -f "$FOLDER/there"
+        for each in $BINARIES; do
+            if [ "$each" = program ]; then program; continue; fi
+            printf '{"reason":"compiler-artifact","manifest_path":"%s/Cargo.toml",' "$FOLDER"
+            printf '"target":{"name":"%s","kind":["%s"]},"profile":{"test":true},' "${each%:*}" "${each#*:}"
+            printf '"executable":"%s/%s"}\n' "$FOLDER" "${each%:*}"
+        done
+        printf '{"reason":"build-finished","success":%s}\n' "$SUCCESS""#,
+    );
+    let path = std::env::var("PATH").unwrap();
+    for (binaries, success, passes) in [
+        ("program good:test", "true", true),
+        ("good:test unit:lib empty:bin program good:test", "true", true),
+        ("good:test", "true", false),
+        ("program good:test", "false", false),
+        ("program", "true", false),
+        ("program empty:bin", "true", false),
+        ("program good:test empty:test", "true", false),
+        ("program good:test empty:lib", "true", false),
+        ("program failed:test good:test", "true", false),
+        ("program good:test failed-with-0:test", "true", false),
+        ("program good:test silent:test", "true", false),
+        ("program good:test crashed:test", "true", false),
+        ("program good:test missing:test", "true", false),
+    ] {
+        let output = Command::new("python3")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parallel.py"))
+            .env("PATH", format!("{}:{path}", folder.path().display()))
+            .env("FOLDER", folder.path())
+            .env("BINARIES", binaries)
+            .env("SUCCESS", success)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.success(), passes, "{binaries} {success}: {output:?}");
+    }
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

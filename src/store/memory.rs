@@ -758,9 +758,13 @@ mod tests {
         let held = memory.gauges();
         assert!(held.bytes <= 16 * MIB && held.bytes > 13 * MIB, "{held:?}");
         drop((room, passing, more));
-        fill(&memory);
+        // On a slow machine moka is still giving up, for a moment, when there is room again.
+        let taken_back = (0..20).any(|_| {
+            fill(&memory);
+            memory.gauges().bytes > 60 * MIB
+        });
         let held = memory.gauges();
-        assert!(held.bytes > 60 * MIB && held.bytes <= 64 * MIB, "{held:?}");
+        assert!(taken_back && held.bytes <= 64 * MIB, "{held:?}");
     }
 
     #[test]

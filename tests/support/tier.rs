@@ -12,6 +12,8 @@ use super::client::{Connection, Response};
 use super::{Larder, Origin, PATIENCE, Script, within};
 
 const HOST: (&str, &str) = ("Host", "api.test");
+/// Threads of each Larder.
+pub const WORKERS: u64 = 2;
 /// Clients that ask at once, of each Larder.
 const CLIENTS: usize = 2;
 
@@ -32,7 +34,8 @@ impl Tier {
     /// The same, while there is no such Redis.
     pub fn start_without(count: usize, redis: &str) -> Self {
         let origin = Origin::start(|request| Script::ok(&request.target, &[]));
-        let larders = (0..count).map(|_| Larder::start(&config(&origin, redis))).collect();
+        let config = configuration(&origin, &format!("redis_deadline = \"500ms\"\n{redis}"), "");
+        let larders = (0..count).map(|_| Larder::start(&config)).collect();
         Self { larders, origin }
     }
 
@@ -132,15 +135,16 @@ fn ask(connection: &mut Connection, path: &str) -> Response {
     response
 }
 
-fn config(origin: &Origin, redis: &str) -> String {
+/// A configuration in front of `origin`: `cache` stands in `[cache]` or after it, `route` in
+/// `[route.cache]` of its only route.
+pub fn configuration(origin: &Origin, cache: &str, route: &str) -> String {
     format!(
         r#"
 listen = "127.0.0.1:0"
 admin = "127.0.0.1:0"
-workers = 2
+workers = {WORKERS}
 [cache]
-redis_deadline = "500ms"
-{redis}
+{cache}
 [upstream.o]
 servers = ["{}"]
 [[route]]
@@ -149,6 +153,7 @@ match = {{ path = "/*" }}
 upstream = "o"
 [route.cache]
 ttl.default = "10m"
+{route}
 "#,
         origin.url()
     )

@@ -158,10 +158,39 @@ fn check_takes_a_file_without_its_option_and_shows_warnings_without_failing() {
 }
 
 #[test]
+fn check_fails_by_warnings_where_they_are_denied_and_only_there() {
+    let good = good("http://127.0.0.1:3000");
+    let shared = good.clone() + "authorization = \"share\"\n";
+    let folder = in_folder_with("proxy.toml", &shared);
+    let denied = run_to_end(&["check", "--deny", "warnings"], folder.path());
+    assert_eq!((denied.code, denied.out.as_str()), (Some(78), ""), "{}", denied.err);
+    for said in ["warning: what one user's credentials", "^^^^^^^", "error: warnings are denied"] {
+        assert!(denied.err.contains(said), "{said:?} is not in\n{}", denied.err);
+    }
+    assert_eq!(run_to_end(&["check"], folder.path()).code, Some(0));
+    fs::write(folder.path().join("proxy.toml"), good).unwrap();
+    let finished = run_to_end(&["check", "proxy.toml", "--deny", "warnings"], folder.path());
+    assert_eq!((finished.code, finished.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_key_that_is_written_twice_is_shown_in_both_places() {
+    let text =
+        good("http://127.0.0.1:3000").replace("name = \"all\"", "name = \"all\"\n# …\n# …\nname = \"b\"");
+    let finished = check(&text);
+    assert_eq!((finished.code, places(&finished)), (Some(78), vec!["proxy.toml:11:1"]), "{}", finished.err);
+    for shown in [" 8 | name = \"all\"\n   | ---- the first", "11 | name = \"b\"\n   | ^^^^ leave one out"] {
+        assert!(finished.err.contains(shown), "{shown:?} is not in\n{}", finished.err);
+    }
+}
+
+#[test]
 fn no_secret_of_a_file_reaches_the_terminal() {
     let text = good("http://127.0.0.1:3000")
         .replace("[upstream.api]", "[cache]\nredis = \"rediss://me:hunter2@db/x\"\n[upstream.api]");
-    for text in [text.clone(), format!("admin_token = \"hunter2\nredis = 1\n{text}")] {
+    let on_the_next_line = format!("admin_token =\n  \"hunter2\" x\n{text}");
+    let broken = format!("admin_token = \"hunter2\nredis = 1\n{text}");
+    for text in [text.clone(), broken, on_the_next_line] {
         for command in ["check", "run"] {
             let folder = in_folder_with("proxy.toml", &text);
             let finished = run_to_end(&[command], folder.path());

@@ -21,6 +21,8 @@ mod script;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use larder::telemetry::{FleetGauges, Gauges, Metrics, RedisGauges, UpstreamGauges};
+
 /// Every section of RFC 9111 §3 to §5 that asks something of a cache.
 const SECTIONS: [&str; 45] = [
     "3", "3.1", "3.2", "3.3", "3.4", "3.5", "4", "4.1", "4.2", "4.2.1", "4.2.2", "4.2.3", "4.2.4", "4.3",
@@ -100,6 +102,18 @@ fn what_the_security_document_names_exists() {
 }
 
 #[test]
+fn the_settings_and_files_that_the_deploy_document_names_exist() {
+    let text = std::fs::read_to_string(root().join("docs/deploy.md")).unwrap();
+    let known = Known::read();
+    // Of systemd and of the machine, and what is told in other words than a setting's.
+    const OTHERS: [&str; 3] = ["larder", "degraded", "maxmemory"];
+    let prose: String = text.split("```").step_by(2).collect();
+    let quoted = prose.split('`').skip(1).step_by(2).filter(|name| !OTHERS.contains(name));
+    let unknown: Vec<_> = quoted.filter(|name| !known.is_known(name)).collect();
+    assert!(unknown.is_empty(), "docs/deploy.md names {unknown:?}");
+}
+
+#[test]
 fn each_line_of_the_checklist_begins_with_a_setting_or_a_command_that_exists() {
     let text = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
     let section = text.split("## Before you face the internet\n").nth(1).unwrap();
@@ -137,7 +151,15 @@ fn each_line_of_the_checklist_begins_with_a_setting_or_a_command_that_exists() {
 #[test]
 fn every_link_of_the_readme_and_of_what_it_leads_to_leads_somewhere() {
     let read = |name: &str| std::fs::read_to_string(root().join(name));
-    for from in ["README.md", "docs/features.md", "docs/responses.md", "docs/security.md"] {
+    for from in [
+        "README.md",
+        "docs/features.md",
+        "docs/responses.md",
+        "docs/security.md",
+        "docs/stats.md",
+        "docs/purging.md",
+        "docs/deploy.md",
+    ] {
         let folder = Path::new(from).parent().unwrap();
         let text = read(from).unwrap();
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
@@ -149,6 +171,51 @@ fn every_link_of_the_readme_and_of_what_it_leads_to_leads_somewhere() {
             let target = read(&to).unwrap_or_else(|why| panic!("{from}: {link}: {why}"));
             let is_heading = |line: &str| line.starts_with('#') && anchor(line) == heading;
             assert!(heading.is_empty() || target.lines().any(is_heading), "{from}: {link}");
+        }
+    }
+}
+
+#[test]
+fn every_field_of_stats_is_documented_and_no_other() {
+    let gauges = Gauges {
+        redis: Some(RedisGauges::default()),
+        fleet: Some(FleetGauges::default()),
+        upstreams: vec![UpstreamGauges {
+            upstream: "NAME".into(),
+            server: "SERVER".into(),
+            ..UpstreamGauges::default()
+        }],
+        ..Gauges::default()
+    };
+    let stats = Metrics::new(&["NAME".to_owned()], 1).stats(&gauges);
+    let mut shown = BTreeSet::new();
+    fields("", &stats, &mut shown);
+    // A route has what all of them have together.
+    let of_route = |field: &String| field.strip_prefix("routes.NAME.").map(|rest| format!("all.{rest}"));
+    let routes: BTreeSet<String> = shown.iter().filter_map(of_route).collect();
+    shown.retain(|field| !field.starts_with("routes."));
+    let all: BTreeSet<String> = shown.iter().filter(|field| field.starts_with("all.")).cloned().collect();
+    assert_eq!(routes, all);
+    let text = std::fs::read_to_string(root().join("docs/stats.md")).unwrap();
+    let told = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let told: BTreeSet<String> = told.filter(|field| *field != "tiers.redis").map(str::to_owned).collect();
+    assert_eq!(shown, told);
+}
+
+/// The names of all values; what is counted by words is one of them.
+fn fields(path: &str, value: &serde_json::Value, found: &mut BTreeSet<String>) {
+    const BY_WORD: [&str; 7] =
+        ["results", "misses", "not_stored", "verified", "bypass_reasons", "flaws", "damaged_by"];
+    let last = path.rsplit('.').next().unwrap();
+    match value.as_object() {
+        Some(members) if !BY_WORD.contains(&last) && path != "all.hits" && path != "routes.NAME.hits" => {
+            for (name, value) in members {
+                let dot = if path.is_empty() { "" } else { "." };
+                fields(&format!("{path}{dot}{name}"), value, found);
+            }
+        }
+        _ => {
+            found.insert(path.to_owned());
         }
     }
 }

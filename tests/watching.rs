@@ -570,9 +570,15 @@ fn a_purge_says_what_it_found_and_the_next_request_goes_to_the_origin() {
     for (n, url) in (2..).zip(["http://api.test/api/a?b=1&a=2", "HTTP://API.test:80/api/a?a=2&b=1#frag"]) {
         let said = purge(url);
         assert_eq!((&said["memory"], &said["redis"]), (&json!("purged"), &json!("not configured")), "{url}");
+        assert_eq!(said["was_in_memory"], true, "{url}");
         assert_eq!([ask(), ask()], [format!("#{n}"), format!("#{n}")], "{url}");
     }
-    assert_eq!(purge("http://api.test/api/other")["memory"], "purged");
+    let body = json!({ "url": "http://api.test/api/*" }).to_string();
+    let refused = client::request(larder.admin(), "POST", "/purge", &[], body.as_bytes());
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("--prefix"), "{}", refused.text());
+    let never = purge("http://api.test/api/other");
+    assert_eq!((&never["memory"], &never["was_in_memory"]), (&json!("held nothing of it"), &json!(false)));
     assert_eq!(ask(), "#3");
 }
 

@@ -96,6 +96,14 @@ fn check(wanted: Wanted, config: &Config) -> Result<Checked, String> {
         if url.len() > LONGEST_NAME {
             return Err(format!("url: a name has at most {LONGEST_NAME} bytes"));
         }
+        // A path may have a star; one at its end is hardly meant for itself, and is purged as a prefix all the same.
+        let path = url.split(['?', '#']).next().unwrap_or_default();
+        if path.ends_with('*') {
+            return Err(format!(
+                "url {url:?} is one URL, in which * stands for itself: write it in \"prefixes\" (larder purge --prefix) for \
+                 all that begin so"
+            ));
+        }
         scopes.push(Scope::Url(url.into()));
     }
     for tag in tag.into_iter().chain(tags) {
@@ -127,6 +135,7 @@ fn check(wanted: Wanted, config: &Config) -> Result<Checked, String> {
 /// All of them are made before any of them is waited for.
 async fn carry_out(worker: &Worker, snapshot: &Snapshot, checked: Checked) -> Answer {
     let Checked { purges, soft, wait } = checked;
+    let held = held_before(worker, snapshot, &purges);
     let begun: Result<Vec<_>, _> = purges.iter().map(|purge| worker.purge(snapshot, purge)).collect();
     let Ok(begun) = begun else {
         return error(StatusCode::BAD_REQUEST, "a url names nothing that could be stored: http://host/path");
@@ -162,9 +171,29 @@ async fn carry_out(worker: &Worker, snapshot: &Snapshot, checked: Checked) -> An
     let mut answer = listed(&purges);
     answer.insert("purged".to_owned(), json!(status == StatusCode::OK));
     answer.insert("soft".to_owned(), json!(soft));
-    answer.insert("memory".to_owned(), json!(if soft { "to be validated" } else { "purged" }));
+    let memory = match (held, soft) {
+        (Some(false), _) => "held nothing of it",
+        (_, true) => "to be validated",
+        (_, false) => "purged",
+    };
+    answer.insert("memory".to_owned(), json!(memory));
+    answer.insert("was_in_memory".to_owned(), json!(held));
     answer.extend(receipt);
     json_answer(status, &answer.into())
+}
+
+/// Whether this process's memory held something of what is purged; `None` where that is not known without seeking:
+/// of all but single URLs.
+fn held_before(worker: &Worker, snapshot: &Snapshot, purges: &[Purge]) -> Option<bool> {
+    let held = purges.iter().map(|purge| match &purge.scope {
+        Scope::Url(url) => worker.holds_url(snapshot, url),
+        _ => None,
+    });
+    let held: Vec<Option<bool>> = held.collect();
+    if held.contains(&Some(true)) {
+        return Some(true);
+    }
+    held.iter().all(|held| *held == Some(false)).then_some(false)
 }
 
 /// Whom it has reached beyond this process's memory: the status of the whole, and what of it is told.

@@ -52,12 +52,13 @@ SIGHUP: the file is read anew, as by `larder reload`.";
 const CHECK_EXAMPLES: &str = "\
 Every problem is shown at once, each with its line. Exits with 0 where there is
 none and with 78 where there is one; what works and is dangerous, or does
-nothing, is a warning, and changes no exit code. Without a file it is looked for
-as `larder run` does.
+nothing, is a warning, and makes it 78 only with --deny warnings. Without a file
+it is looked for as `larder run` does.
 
 Examples:
   larder check proxy.toml
-  larder check -c proxy.toml    the same";
+  larder check -c proxy.toml    the same
+  larder check --deny warnings  in a pipeline that is to fail by them";
 
 const RELOAD_EXAMPLES: &str = "\
 The file says where the running Larder's admin listener is, and the token for
@@ -143,7 +144,7 @@ pub enum Command {
 /// `larder run`
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = RUN_EXAMPLES)]
-#[command(override_usage = "larder run [-c FILE]\n       larder run --to URL [OPTIONS]")]
+#[command(override_usage = "larder run [FILE]\n       larder run --to URL [OPTIONS]")]
 pub struct Run {
     /// Configuration file
     #[arg(short, long, value_name = "FILE", conflicts_with = "to")]
@@ -178,25 +179,35 @@ pub struct Run {
 
 /// `larder check`
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(after_help = CHECK_EXAMPLES)]
+#[command(after_help = CHECK_EXAMPLES, override_usage = "larder check [FILE] [--deny warnings]")]
 pub struct Check {
-    /// Configuration file
+    /// The same
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The same, without -c
-    #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
+    /// Configuration file, if not the one that is found
+    #[arg(value_name = "FILE", conflicts_with = "config")]
     pub file: Option<PathBuf>,
+    /// Exit with 78 for these, too
+    #[arg(long, value_name = "WHAT")]
+    pub deny: Option<Deny>,
+}
+
+/// What is taken for a mistake that is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Deny {
+    /// What works and is dangerous, or does nothing
+    Warnings,
 }
 
 /// `larder reload`
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(after_help = RELOAD_EXAMPLES)]
+#[command(after_help = RELOAD_EXAMPLES, override_usage = "larder reload [FILE]")]
 pub struct Reload {
-    /// Configuration file
+    /// The same
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The same, without -c
-    #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
+    /// Configuration file, if not the one that is found
+    #[arg(value_name = "FILE", conflicts_with = "config")]
     pub file: Option<PathBuf>,
 }
 
@@ -354,6 +365,8 @@ mod tests {
         assert!(matches!(parse("larder run a.toml"), Ok(Command::Run(run)) if run.file == file));
         assert!(matches!(parse("larder check a.toml"), Ok(Command::Check(check)) if check.file == file));
         assert!(matches!(parse("larder reload a.toml"), Ok(Command::Reload(reload)) if reload.file == file));
+        let denied = parse("larder check --deny warnings a.toml");
+        assert!(matches!(denied, Ok(Command::Check(check)) if check.file == file && check.deny.is_some()));
         for command in ["run", "check", "reload"] {
             let error = parse(&format!("larder {command} a.toml -c b.toml")).unwrap_err();
             assert!(error.to_string().contains("cannot be used with"), "{error}");
@@ -402,6 +415,7 @@ mod tests {
             ("larder purge --soft", "required arguments were not provided"),
             ("larder purge --all --wait 1", "such as 60s"),
             ("larder demo --listen 8080", "such as 127.0.0.1:8080"),
+            ("larder check --deny errors", "[possible values: warnings]"),
             ("larder redis audit --to http://a", "unexpected argument"),
             ("larder rum", "similar subcommand exists: 'run'"),
         ];
@@ -441,8 +455,11 @@ mod tests {
     fn help_of_each_command_tells_its_arguments_within_80_columns() {
         let rows = [
             ("run", ["larder run --to URL", "--ttl <TIME>", "--print-config", "/etc/larder/proxy.toml"]),
-            ("check", ["-c, --config <FILE>", "Every problem is shown at once", "78", "Usage: larder check"]),
-            ("reload", ["-c, --config <FILE>", "as on SIGHUP", "78", "Usage: larder reload"]),
+            (
+                "check",
+                ["[FILE]", "--deny <WHAT>", "Every problem is shown at once", "Usage: larder check [FILE]"],
+            ),
+            ("reload", ["[FILE]", "as on SIGHUP", "78", "Usage: larder reload [FILE]"]),
             ("purge", ["--tag <TAG>", "larder purge --route users", "69", "Usage: larder purge"]),
             ("demo", ["[default: 127.0.0.1:8080]", "--redis <URL>", "--print-config", "a free one"]),
         ];

@@ -21,7 +21,7 @@ use crate::server::{self, Running, StartError};
 use crate::telemetry::{self, Messages};
 use crate::worker::Reread;
 
-use super::args::Demo;
+use super::args::{Demo, Deny};
 use super::config_file::Source;
 use super::{colours, complain, counted, exit, print, variable};
 
@@ -47,9 +47,9 @@ pub(super) fn serve(source: &Source) -> ExitCode {
         Err(code) => return code,
     };
     raise_file_limit();
-    // Line by line: carets stand under what they point at.
-    for line in config.warning().iter().flat_map(|warning| warning.lines()) {
-        tracing::warn!("{line}");
+    // One record: its lines and carets belong together.
+    if let Some(warning) = config.warning() {
+        tracing::warn!("{warning}");
     }
     let code = match server::start(config, Clock::system(), colours(), reread(source)) {
         Ok(running) => {
@@ -62,12 +62,15 @@ pub(super) fn serve(source: &Source) -> ExitCode {
     code
 }
 
-/// Says whether a configuration is good.
-pub(super) fn check(source: &Source) -> ExitCode {
+/// Says whether a configuration is good; one with warnings is none where these are denied.
+pub(super) fn check(source: &Source, deny: Option<Deny>) -> ExitCode {
     match parse(&source.text, &source.name) {
         Ok(config) => {
             if let Some(warning) = config.warning() {
                 eprintln!("{warning}");
+                if deny == Some(Deny::Warnings) {
+                    return complain("warnings are denied", exit::CONFIG);
+                }
             }
             print(&format!(
                 "{}: good ({}, {})\n",

@@ -346,6 +346,10 @@ fn limits(mut section: Section<'_>) -> Limits {
     // A default gives way to what was written.
     let lame_duck = s.duration("lame_duck", d.lame_duck.min(drain), Zero::Fine);
     not_beyond(s, ("lame_duck", lame_duck), ("drain", drain));
+    if let Some(span) = s.span_of("lame_duck").filter(|_| lame_duck == drain && !drain.is_zero()) {
+        let found = Found::warning(span, "all of `drain` is `lame_duck`: what is in flight then is cut off");
+        s.reader.report(found.help("write less than what `drain` is, by as long as requests take"));
+    }
     let limits = Limits {
         connections,
         per_address,

@@ -21,12 +21,14 @@ mod redis;
 mod reference;
 mod route_cache;
 mod route_compress;
+mod route_dangers;
 mod route_match;
 mod route_rate;
 mod route_tags;
 mod routes;
 mod secrets;
 mod section;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -63,7 +65,7 @@ impl Config {
     ) -> Result<Self, Problems> {
         let file = match toml::de::DeTable::parse(text) {
             Ok(file) => file,
-            Err(error) => return Err(Problems::new(text, file_name, vec![syntax(text, &error)])),
+            Err(error) => return Err(Problems::new(text, file_name, vec![syntax::found(text, &error)])),
         };
         let reader = reader::Reader::new(text, env);
         let config = check::config(&reader, file.get_ref(), text.len());
@@ -100,14 +102,6 @@ impl Config {
         let reader = reader::Reader::new(text, env);
         let (admin, token) = check::admin_alone(&reader, file.get_ref());
         Some((admin?, token))
-    }
-}
-
-fn syntax(text: &str, error: &toml::de::Error) -> problems::Found {
-    let span = error.span().unwrap_or(text.len()..text.len());
-    match error.message() {
-        "duplicate key" => problems::Found::new(span, "this key is written twice").help("leave one out"),
-        message => problems::Found::new(span, format!("not TOML: {message}")),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::masks;
+use super::masks::{self, BYTE_ORDER_MARK};
 
 /// Every problem of a configuration, sorted by place.
 #[derive(Clone, Debug, Default)]
@@ -277,8 +277,6 @@ impl<'t> Lines<'t> {
         shown + &text(at..part.end)
     }
 }
-
-const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// As it may go to a terminal: tabs as four spaces, control characters (which could move the
 /// cursor or hide text) as a replacement sign.

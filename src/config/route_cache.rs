@@ -7,18 +7,20 @@
 use http::HeaderName;
 use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE};
 
-use super::RouteCache;
 use super::problems::Found;
 use super::reader::{Reader, Text, Value, Zero, one_of};
+use super::route_dangers;
 use super::section::{Section, with_article};
+use super::{Edits, RouteCache};
 use crate::rules::{
     Authorization, ClientCacheControl, Cookies, Heuristic, Methods, Normalize, Policy, RangeFetch, SetCookie,
     Ttl,
 };
 use crate::stored::{DotSegments, Glob, KeyPolicy, Slashes};
 
-/// Reads a route's caching. Without a word about it, caching is on with the defaults.
-pub(super) fn read(route: &mut Section<'_>) -> Option<RouteCache> {
+/// Reads a route's caching; `edits` are those of what the origin sees. Without a word about it, caching is on with
+/// the defaults.
+pub(super) fn read(route: &mut Section<'_>, edits: &Edits) -> Option<RouteCache> {
     let Some(value) = route.value("cache") else { return Some(RouteCache::default()) };
     if let Some(on) = value.get_ref().as_bool() {
         return on.then(RouteCache::default);
@@ -27,10 +29,10 @@ pub(super) fn read(route: &mut Section<'_>) -> Option<RouteCache> {
         route.reader.wrong_type(value, "false, or a table, [route.cache]");
         return None;
     }
-    route.section_of("cache", value).map(cache)
+    route.section_of("cache", value).map(|section| cache(section, edits))
 }
 
-fn cache(mut section: Section<'_>) -> RouteCache {
+fn cache(mut section: Section<'_>, edits: &Edits) -> RouteCache {
     let (s, d) = (&mut section, Policy::default());
     let mut key = s.section("key").map(key).unwrap_or_default();
     let cookies = cookies(s).unwrap_or(d.cookies);
@@ -59,6 +61,7 @@ fn cache(mut section: Section<'_>) -> RouteCache {
     let max_request_body = s.size("max_request_body", max, "leave QUERY and POST out of `methods` instead");
     let group_invalidation = s.flag("group_invalidation", RouteCache::default().group_invalidation);
     let no_vary_search = s.flag("no_vary_search", RouteCache::default().no_vary_search);
+    route_dangers::check(s, &policy, edits);
     section.finish();
     RouteCache { key, policy, max_request_body, group_invalidation, no_vary_search }
 }
@@ -74,6 +77,7 @@ fn ttl<'a>(section: &Section<'a>, value: &'a Value<'a>) -> Ttl {
         r#override: part.optional_duration("override"),
         max: part.optional_duration("max"),
     };
+    route_dangers::check_ttl(&part, &ttl);
     part.finish();
     ttl
 }
@@ -156,7 +160,11 @@ fn glob(reader: &Reader<'_>, text: &Text) -> Option<Glob> {
         reader.refuse(text, "not the name of a query argument", "write such as \"utm_*\" or \"gclid\"");
         return None;
     }
-    Some(Glob::new(&text.value))
+    let glob = Glob::new(&text.value);
+    if let Some((danger, help)) = route_dangers::merges_every_query(&glob) {
+        reader.report(Found::warning(text.span.clone(), danger).help(help));
+    }
+    Some(glob)
 }
 
 /// Cookies and credentials have settings of their own: as a whole, they would make a key of every

@@ -63,7 +63,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     let request_headers = edits::read(&mut section, "request_headers");
     let response_headers = edits::read(&mut section, "response_headers");
     let tags = route_tags::read(&mut section);
-    let cache = route_cache::read(&mut section);
+    let cache = route_cache::read(&mut section, &request_headers);
     let compress = route_compress::read(&mut section);
     let upgrade = section.flag("upgrade", false);
     let rate_limits = route_rate::read(&mut section);

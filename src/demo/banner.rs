@@ -95,7 +95,10 @@ fn redis(found: &RedisFound) -> (String, Option<&'static str>) {
 }
 
 fn first_try(text: &mut String, facts: &Banner, ink: Ink) {
-    let _ = writeln!(text, "\n  Do this twice: 100 ms from the API, then well under 5 ms from memory.\n");
+    let _ = writeln!(
+        text,
+        "\n  Do this twice: 100 ms from the API, then well under 5 ms from memory.\n  (With curl -I it is a MISS until a GET has been there.)\n"
+    );
     command(text, &format!("curl -si http://{}/users/1", facts.proxy.at), ink);
 }
 
@@ -105,7 +108,12 @@ fn ideas(text: &mut String, facts: &Banner, ink: Ink) {
     let user = r#"{"name":"Ada","email":"ada@a.test"}"#;
     idea(text, "a write goes through, uncached", &format!("curl -si --json '{user}' {proxy}/users"), ink);
     idea(text, "a slow request, logged with its phases", &format!("curl -si '{proxy}/slow?ms=1500'"), ink);
-    idea(text, "every third answer of the API is a 503: stale then", &format!("curl -si {proxy}/flaky"), ink);
+    idea(
+        text,
+        "every third answer of the API is a 503: repeat it, and one is stale",
+        &format!("curl -si {proxy}/flaky"),
+        ink,
+    );
     idea(text, "a response that says it is private", &format!("curl -si {proxy}/users/me"), ink);
     if let Some(admin) = &facts.admin {
         let url = format!(r#"{{"url":"http://{proxy}/users/1"}}"#);

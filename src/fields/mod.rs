@@ -16,6 +16,7 @@ pub mod groups;
 pub mod hop;
 pub mod host;
 pub mod list;
+mod names;
 pub mod no_vary_search;
 pub mod path;
 pub mod query;

@@ -191,17 +191,17 @@ impl Names<'_> {
         let (mut named, mut dropped) = (Named::default(), Vec::new());
         named.switches = options.contains(&header::UPGRADE);
         for name in headers.keys() {
-            let text = name.as_str();
+            let told = claims::told(name.as_str());
             // What `Connection` names (RFC 9110 §7.6.1) may not choose what is stored for others either: neither
             // by the key, nor by `Vary`, nor by what the rules read. Whether an upgrade is asked for is told from
             // the field itself; what is sent names it anew.
             let option = options.contains(name) && *name != header::UPGRADE;
-            if option || hop::is_disguised(name) || self.is_dropped(name) {
+            if option || hop::is_disguised(name) || self.is_dropped(name, told.claim) {
                 dropped.push(name.clone());
             } else if !self.keyed.contains(name) {
                 // Who the user is need not be told by `Authorization`, of which alone RFC 9111 §3.5 speaks.
-                named.credential |= claims::is_credential(text);
-                if claims::chooses(text) && !self.is_edited(name) {
+                named.credential |= told.credential;
+                if told.chooses && !self.is_edited(name) {
                     named.chosen_by.push(name.clone());
                 }
             }
@@ -223,8 +223,8 @@ impl Names<'_> {
     /// trusted proxy says it; and where the answer may be stored, which host, path or method it means, unless that
     /// is part of the key. An origin that believes Larder's `X-Forwarded-For` believes all of these, and what it
     /// then writes into its answer would be served to everyone.
-    fn is_dropped(&self, name: &HeaderName) -> bool {
-        let Some(claim) = claims::claim(name.as_str()) else { return false };
+    fn is_dropped(&self, name: &HeaderName, claim: Option<Claim>) -> bool {
+        let Some(claim) = claim else { return false };
         let counts = self.cached.is_none_or(|cache| cache.key.headers.contains(name));
         match claim {
             Claim::Client => !self.trusted || name.as_str().contains(['_', '.']),

@@ -40,7 +40,7 @@ pub struct RequestFacts {
     pub range: bool,
     /// What the `Range` of a GET asks for, where it makes sense (RFC 9110 §14.2).
     pub ranges: Option<Ranges>,
-    /// Its fields by which scripts choose what they want ([`claims::chooses`](crate::fields::claims::chooses)),
+    /// Its fields by which scripts choose what they want ([`claims::Told::chooses`](crate::fields::claims::Told::chooses)),
     /// but for those that the key counts or the origin does not get: settled where both are known.
     pub chosen_by: Vec<HeaderName>,
 }

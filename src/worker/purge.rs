@@ -11,7 +11,7 @@ use std::pin::Pin;
 use crate::store::{Absent, Telling};
 use crate::stored::{Group, Purge, Scope};
 
-use super::{Forgotten, Snapshot, Worker};
+use super::{Forgotten, KeyOfUrl, Snapshot, Worker};
 
 /// A purge that has been made here.
 #[derive(Debug)]
@@ -28,6 +28,23 @@ pub struct Purged {
 pub struct NotAUrl;
 
 impl Worker {
+    /// Whether memory holds something of a URL, as clients write it; `None` where that is not known, since it may
+    /// stand under keys that cannot be named: those with request fields or a content, or of several queries. What
+    /// is in Redis is not looked for.
+    pub fn holds_url(&self, snapshot: &Snapshot, url: &str) -> Option<bool> {
+        let mut known = Some(false);
+        for KeyOfUrl { key, several, searched } in snapshot.keys_of_url(url) {
+            if self.shared.memory.peek(&key).is_some_and(|resource| !resource.variants.is_empty()) {
+                return Some(true);
+            }
+            let is_elsewhere = searched && self.shared.searches.may_have_had(Group::of_path(&key));
+            if several || is_elsewhere {
+                known = None;
+            }
+        }
+        known
+    }
+
     /// Purges, on this node. The call itself makes void, or soft, what this process holds and what it reads from
     /// Redis; the future only waits for Redis to be told. If that is dropped, Redis is told in the background.
     ///

@@ -172,17 +172,15 @@ impl Shared {
             Ok(Reloaded { routes, upstreams, warning }) => {
                 self.reloads.done.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(routes, upstreams, "the configuration was read anew and is in force");
-                for line in warning.iter().flat_map(|warning| warning.lines()) {
-                    tracing::warn!("{line}");
+                if let Some(warning) = warning {
+                    tracing::warn!("{warning}");
                 }
             }
             Err(why) => {
                 self.reloads.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("the configuration in force stays");
-                // Line by line: carets stand under what they point at.
-                for line in why.message().lines() {
-                    tracing::error!("{line}");
-                }
+                // One record: its lines and carets belong together.
+                tracing::error!("{}", why.message());
             }
         }
         result

@@ -949,6 +949,58 @@ fn what_works_and_is_dangerous_or_does_nothing_is_a_warning() {
     ] {
         assert_eq!(parse(&with_rest(fine)).unwrap().warning(), None, "{fine}");
     }
+    // Those of a route, and of two settings: each says where, what it risks, and what to do.
+    let rows = [
+        (
+            "authorization = \"share\"",
+            17,
+            "what one user's credentials are answered is stored",
+            "per-credential",
+        ),
+        ("cookies = \"ignore\"", 11, "what a request with a cookie is answered", "[\"lang\"]"),
+        ("set_cookie = \"keep\"", 14, "a cookie that the origin sets for one client", "strip"),
+        ("deception_guard = false", 19, "a link to /account/x.css", "leave it out"),
+        ("methods = [\"GET\", \"POST\"]", 11, "a POST that is answered from the cache", "only reads"),
+        ("key.ignore_query = [\"a\", \"*\"]", 26, "no argument of a query is part of the key", "utm_*"),
+        ("key.ignore_query = \"**\"", 20, "no argument of a query is part of the key", "utm_*"),
+        ("ttl = { default = \"2m\", max = \"1m\" }", 19, "no lifetime is longer than `ttl.max`", "at most"),
+        ("ttl = { override = \"2m\", max = \"1m\" }", 20, "no lifetime is longer than `ttl.max`", "at most"),
+        ("[limits]\ndrain = \"9s\"\nlame_duck = \"9s\"", 13, "all of `drain` is `lame_duck`", "less than"),
+    ];
+    for (setting, column, message, help) in rows {
+        let text = match setting.starts_with('[') {
+            true => with_rest(setting),
+            false => with_route(&format!("[route.cache]\n{setting}\n")),
+        };
+        let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
+        let [warning] = &config.warnings.iter().collect::<Vec<_>>()[..] else { panic!("{setting}") };
+        assert_eq!((warning.severity, warning.column), (Severity::Warning, column), "{setting}");
+        assert!(warning.message.starts_with(message) && warning.help.contains(help), "{warning:?}");
+        let line = setting.lines().last().unwrap();
+        assert!(config.warning().unwrap().contains(&format!("| {line}\n")), "{setting}");
+    }
+    for fine in [
+        "authorization = \"per-credential\"",
+        "cookies = [\"lang\"]",
+        "set_cookie = \"strip\"",
+        "deception_guard = true",
+        "methods = [\"GET\", \"QUERY\"]",
+        "key.ignore_query = [\"utm_*\"]",
+        "ttl = { default = \"1m\", max = \"1m\" }",
+    ] {
+        let config = parse(&with_route(&format!("[route.cache]\n{fine}\n"))).unwrap();
+        assert_eq!(config.warning(), None, "{fine}");
+    }
+    // The origin cannot answer one user where it does not know whom.
+    for (field, setting) in
+        [("Cookie", "cookies = \"ignore\""), ("Authorization", "authorization = \"share\"")]
+    {
+        let edits = format!("request_headers.remove = [\"{field}\"]\n[route.cache]\n{setting}\n");
+        assert_eq!(parse(&with_route(&edits)).unwrap().warning(), None, "{setting}");
+    }
+    for fine in ["[limits]\ndrain = \"3s\"", "[limits]\ndrain = \"0s\"", "[limits]\nlame_duck = \"29s\""] {
+        assert_eq!(parse(&with_rest(fine)).unwrap().warning(), None, "{fine}");
+    }
     // Beside a mistake both are told.
     let both = parse(&with_rest("admin_token = \"short\"\nwrokers = 1\n")).unwrap_err().to_string();
     assert!(both.contains("warning: a token") && both.contains("error: unknown key"), "{both}");

@@ -1,5 +1,6 @@
 //! The room's tests as a whole: files in, configurations or problems out.
 
+mod masks;
 mod mistakes;
 mod shipped;
 

@@ -891,3 +891,35 @@ fn a_head_and_a_range_are_answered_from_redis_after_a_restart() {
         assert_eq!(origin.count("/a"), 1);
     }
 }
+
+#[test]
+fn a_password_of_redis_is_replaced_without_a_restart() {
+    let (redis, origin) = (RedisServer::start(), Origin::ok("x", &[]));
+    redis.command(&["ACL", "SETUSER", "larder", "on", ">first", "~larder:*", "+@all"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "first\n").unwrap();
+    let table =
+        format!("redis = {{ url = \"{}\", user = \"larder\", password_file = {file:?} }}", redis.url());
+    let config = config(&origin, "HERE").replace("redis = \"HERE\"", &table);
+    let larder = start(&config);
+
+    redis.command(&["ACL", "SETUSER", "larder", "resetpass", ">second"]);
+    std::fs::write(&file, "second\n").unwrap();
+    let from = larder.err.position();
+    larder.signal("HUP");
+    let told = |line: &str| line.contains("is in force") || line.contains("in force stays");
+    let (line, _) = larder.err.next_line(from, told, PATIENCE);
+    assert!(line.contains("is in force"), "{line}");
+    // Those that stand were let in by the first one, and would stay for as long as Redis lets them.
+    assert!(
+        redis.command(&["CLIENT", "KILL", "USER", "larder"]).int() >= 5,
+        "2 of each thread, and the log's"
+    );
+    let let_in = || redis.command(&["CLIENT", "LIST"]).text().matches("user=larder").count();
+    assert!(within(PATIENCE, || let_in() >= 5), "{}", let_in());
+    wait_until_up(&larder);
+    assert_eq!(larder.get("/a", &[HOST]).status, 200);
+    assert!(within(PATIENCE, || redis.keys_without("{fleet}").len() == 1));
+    assert!(!larder.err.whole().contains("second"), "{}", larder.err.whole());
+}

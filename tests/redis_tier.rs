@@ -923,3 +923,44 @@ fn a_password_of_redis_is_replaced_without_a_restart() {
     assert!(within(PATIENCE, || redis.keys_without("{fleet}").len() == 1));
     assert!(!larder.err.whole().contains("second"), "{}", larder.err.whole());
 }
+
+/// The commands that docs/security.md names are all that Larder needs of one server.
+#[test]
+fn with_the_acl_of_the_documents_nothing_is_refused() {
+    let documents = include_str!("../docs/security.md");
+    let (_, rest) = documents.split_once("an ACL with the commands").unwrap();
+    let (named, _) = rest.split_once("on `larder:*`").unwrap();
+    let allowed = named.split('`').skip(1).step_by(2).map(|name| format!("+{}", name.to_lowercase()));
+    let mut user: Vec<String> =
+        ["ACL", "SETUSER", "larder", "on", ">sesame", "~larder:*"].map(String::from).into();
+    user.extend(allowed);
+    let redis = RedisServer::start();
+    assert_eq!(redis.command(&user), Reply::Simple("OK".into()), "{user:?}");
+
+    let fields = [("Vary", "X-For"), ("Surrogate-Key", "all"), ("Cache-Groups", "\"g\"")];
+    let searched = [("No-Vary-Search", "params=(\"utm\")")];
+    let origin = Origin::start(move |request| match request.target.starts_with("/search") {
+        true => Script::ok("x", &searched),
+        false => Script::ok("x", &fields),
+    });
+    let config = config(&origin, &redis.url().replace("redis://", "redis://larder:sesame@"));
+    let (first, second) = (start(&config), start(&config));
+    for path in ["/a", "/b", "/search?utm=1"] {
+        assert_eq!(first.get(path, &[HOST]).status, 200);
+    }
+    wait_until_written(&first, 3);
+    assert_redis_hit(&second.get("/a", &[HOST]), "x");
+    for key in redis.keys_without("{fleet}").iter().filter(|key| key.ends_with(":-")) {
+        redis.command(&["SET", key, "what is this?"]);
+    }
+    assert_eq!(second.get("/b", &[HOST]).status, 200);
+    assert!(within(PATIENCE, || redis_figure(&second, "damaged") > 0));
+    let posted = Connection::open(second.proxy()).request("POST", "/a", &[HOST], b"{}");
+    assert_eq!(posted.status, 200);
+    let what = b"{\"tags\":[\"all\"],\"urls\":[\"http://api.test/b\"],\"wait\":\"5s\"}";
+    let purged =
+        client::request(second.admin(), "POST", "/purge", &[("Content-Type", "application/json")], what);
+    assert_eq!(purged.status, 200, "{}", purged.text());
+    assert_eq!(redis.command(&["ACL", "LOG"]), Reply::Array(vec![]));
+    assert_eq!((redis_figure(&first, "errors"), redis_figure(&second, "write_errors")), (0, 0));
+}

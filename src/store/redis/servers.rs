@@ -450,7 +450,8 @@ pub(super) fn leads(role: &[Value]) -> bool {
 }
 
 fn settings(login: &Login) -> RedisConnectionInfo {
-    let settings = RedisConnectionInfo::default();
+    // Nothing but what is needed: an ACL that allows no more notes whatever else is asked.
+    let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
     let settings = match &login.user {
         Some(user) => settings.set_username(user),
         None => settings,
@@ -504,8 +505,7 @@ mod tests {
         let server = async {
             let _ = far.read(&mut [0; 1024]).await;
             let long = "x".repeat(8 * 1024);
-            let answers =
-                format!("+OK\r\n-ERR no \u{1b}[31m `SELECT` behind `hunter2`\n {long}\r\n+OK\r\n+OK\r\n");
+            let answers = format!("+OK\r\n-ERR no \u{1b}[31m `SELECT` behind `hunter2`\n {long}\r\n");
             let _ = far.write_all(answers.as_bytes()).await;
             far
         };

@@ -132,11 +132,11 @@ enum Rest {
 
 impl Health {
     /// A connection that was good and broke is made anew at once: Redis may only have restarted. One that was too
-    /// slow is given time; and so is one that never answered, or broke as soon as it stood: else each
-    /// question would bring a connection of its own.
+    /// slow, or broke as soon as it stood, is given a little time: else each question would bring a connection of
+    /// its own. One that never answered is given more.
     fn rest(&self, stood: Duration) -> Rest {
-        let answered = self.answered.load(Ordering::Relaxed) && stood >= STOOD;
-        match (answered, self.lost.load(Ordering::Relaxed)) {
+        let broke = self.lost.load(Ordering::Relaxed) && stood >= STOOD;
+        match (self.answered.load(Ordering::Relaxed), broke) {
             (true, true) => Rest::None,
             (true, false) => Rest::Short,
             (false, _) => Rest::Longer,
@@ -493,7 +493,7 @@ mod tests {
     fn a_server_that_breaks_off_again_and_again_is_given_time() {
         for (answered, lost, stood, rest) in [
             (true, true, STOOD, Rest::None),
-            (true, true, STOOD / 2, Rest::Longer),
+            (true, true, STOOD / 2, Rest::Short),
             (true, false, STOOD, Rest::Short),
             (false, true, STOOD * 9, Rest::Longer),
             (false, false, Duration::ZERO, Rest::Longer),

@@ -449,8 +449,11 @@ async fn one_server_that_has_become_a_replica_is_connected_to_anew() {
     node.until("closed").await;
     let (mut reader, mut writer) = (node.redis.0.reader.phases(), node.redis.0.writer.phases());
     node.offer(plain("/", b"old", local()), 0, TTL);
+    // What is borrowed of a channel keeps its sender waiting: dropped at once.
     let open = |phase: &Phase| *phase != Phase::Closed;
-    let both = async { tokio::join!(writer.wait_for(open), reader.wait_for(open)) };
+    let written = async { writer.wait_for(open).await.map(drop) };
+    let read = async { reader.wait_for(open).await.map(drop) };
+    let both = async { tokio::join!(written, read) };
     let left = timeout(PATIENCE, both).await.is_ok();
     assert!(left, "it is still connected to: {:?}", node.redis.gauges());
     node.until("closed").await;

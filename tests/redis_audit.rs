@@ -49,10 +49,11 @@ fn it_counts_all_of_its_namespace_and_finds_what_never_expires() {
     assert!(good.out.contains("every key expires"), "{}", good.out);
 
     redis.command(&["PERSIST", &redis.keys().into_iter().find(|key| key.ends_with(":-")).unwrap()]);
-    redis.command(&["LPUSH", "mine:odd", "x"]);
+    redis.command(&["LPUSH", "mine:odd\u{1b}[31m", "x"]);
     let bad = audit(&file);
     assert_eq!(bad.code, Some(1), "{bad:?}");
     assert!(bad.err.contains("2 keys never expire") && bad.err.contains("mine:odd"), "{bad:?}");
+    assert!(!bad.err.contains('\u{1b}'), "a name is no command to the terminal: {bad:?}");
     assert_eq!(row(&bad.out, "others").map(|(keys, _)| keys), Some(1), "{bad:?}");
     assert!(!bad.err.contains("theirs"), "{bad:?}");
 }

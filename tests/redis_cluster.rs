@@ -10,9 +10,11 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::{Cluster, RedisServer, Reply, Tier, redis_fleet, within};
+use support::{Cluster, Liar, RedisServer, Relay, Reply, Tier, redis_fleet, within};
 
 /// The longest that the nodes may take to agree, on a busy machine.
 const FAILOVER: Duration = Duration::from_secs(30);
@@ -167,4 +169,35 @@ fn a_cluster_that_is_not_there_and_a_server_that_is_in_none_fail_nobody() {
         (single.keys_without("{fleet}"), tier.larders[0].stats()["tiers"]["redis"]["up"].clone()),
         (vec![], false.into())
     );
+}
+
+/// A node that leads elsewhere whatever it is asked: to itself, or to somebody who is in no list of nodes and only
+/// waits for a password.
+#[test]
+fn a_redirection_in_a_circle_or_to_a_stranger_is_not_followed() {
+    let stranger = Relay::start(support::unused_address());
+    let elsewhere = stranger.addr();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let liar = Liar::start(move |words, own| match words[0].as_str() {
+        "CLUSTER" => {
+            let told = format!("e7d1 {own}@1 myself,master - 0 0 1 connected 0-16383\n");
+            format!("${}\r\n{told}\r\n", told.len()).into_bytes()
+        }
+        _ => match counted.fetch_add(1, Ordering::AcqRel) % 3 {
+            0 => format!("-MOVED 1 {own}\r\n"),
+            1 => format!("-MOVED 1 {elsewhere}\r\n"),
+            _ => format!("-ASK 1 {elsewhere}\r\n"),
+        }
+        .into_bytes(),
+    });
+    let tier = Tier::start(1, &format!("redis = \"redis+cluster://:hunter2@{}\"", liar.addr()));
+    let before = asked.load(Ordering::Acquire);
+    // Each of its three lies at least once; what waits for a stranger to be named waits for the deadline.
+    for nth in 0..6 {
+        tier.ask(0, &format!("/{nth}"));
+    }
+    assert!(asked.load(Ordering::Acquire) >= before + 6, "nobody asks the liar");
+    assert_eq!(tier.larders[0].stats()["failed"], 0);
+    assert_eq!(stranger.accepted(), 0, "a stranger was told the password");
 }

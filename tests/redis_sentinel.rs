@@ -90,6 +90,28 @@ fn what_sentinels_name_and_is_no_master_is_not_used() {
     assert_eq!(redis.master.keys_without("{fleet}").len(), 3);
 }
 
+/// As where the network is cut in two, the old master and a sentinel on one side, and Larder sees both: that
+/// sentinel and that master know of nothing. Whoever wrote there would purge what nobody hears of.
+#[test]
+fn a_sentinel_that_was_cut_off_with_the_old_master_is_not_believed() {
+    let (redis, other) = (Sentinels::start(), RedisServer::start());
+    let lines = format!("sentinel monitor mymaster 127.0.0.1 {} 1", other.addr().port());
+    let alone = RedisServer::sentinel(&lines);
+    let tier_of = |sentinels: &[&RedisServer]| {
+        let list: Vec<String> = sentinels.iter().map(|s| format!("\"{}\"", s.addr())).collect();
+        Tier::start(1, &format!("redis = {{ sentinels = [{}], master = \"mymaster\" }}", list.join(", ")))
+    };
+    let all: Vec<&RedisServer> = [&alone].into_iter().chain(&redis.sentinels).collect();
+    tier_of(&all).fill("outvoted", 3);
+    assert_eq!((other.keys(), redis.master.keys_without("{fleet}").len()), (vec![], 3));
+    // After a failover one that has seen it is enough.
+    redis.sentinels[0].command(&["SENTINEL", "FAILOVER", "mymaster"]);
+    assert!(within(FAILOVER, || redis.have_promoted()), "no failover");
+    let before = redis.replica.keys_without("{fleet}").len();
+    tier_of(&[&alone, &redis.sentinels[0]]).fill("later", 3);
+    assert_eq!((other.keys(), redis.replica.keys_without("{fleet}").len()), (vec![], before + 3));
+}
+
 /// A Larder that may not get at this Redis.
 fn alone(redis: &str) -> Larder {
     let origin = Origin::ok("x", &[("Cache-Control", "max-age=60")]);

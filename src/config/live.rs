@@ -4,7 +4,7 @@
 //! until somebody has decided here.
 //! Must not know: how a change is made.
 
-use super::{Cache, Config, Limits, Log};
+use super::{Cache, Config, Limits, Log, Redis};
 
 /// Notes the names of settings whose values differ.
 macro_rules! differing {
@@ -92,7 +92,10 @@ impl Cache {
         } = self;
         let (new_memory, new_in_flight, new_variants) = (&new.memory, &new.in_flight, &new.variants);
         let (new_namespace, new_compress) = (&new.namespace, &new.redis_compress);
-        let (new_redis, new_deadline) = (&new.redis, &new.redis_deadline);
+        // Passwords are said anew with each connection.
+        let [redis, new_redis] =
+            [redis, &new.redis].map(|redis| redis.as_ref().map(Redis::but_for_passwords));
+        let new_deadline = &new.redis_deadline;
         let (new_max_object, new_queue) = (&new.redis_max_object, &new.redis_queue);
         let (coherence, new_coherence) =
             ((coherence_bound, coherence_when_lost), (&new.coherence_bound, &new.coherence_when_lost));
@@ -148,6 +151,25 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{parse, with_rest};
+
+    #[test]
+    fn a_password_of_redis_may_change_and_nothing_else_of_it() {
+        let of = |rest: &str| parse(&with_rest(&format!("[cache.redis]\n{rest}\n"))).unwrap();
+        let sentinels = "sentinels = [\"a\"]\nmaster = \"m\"\n";
+        for (one, other, names) in [
+            ("url = \"redis://:p@a\"", "url = \"redis://:q@a\"", &[][..]),
+            ("url = \"redis://u:p@a\"", "url = \"redis://u@a\"\npassword_file = \"/p\"", &[]),
+            ("url = \"redis://a\"", "url = \"redis://:p@a\"", &[]),
+            ("url = \"redis://u:p@a\"", "url = \"redis://v:p@a\"", &["cache.redis"]),
+            ("url = \"redis://:p@a\"", "url = \"redis://:p@b\"", &["cache.redis"]),
+            ("url = \"redis://:p@a\"", "url = \"redis://:p@a/1\"", &["cache.redis"]),
+            ("url = \"redis://:p@a\"", "url = \"rediss://:p@a\"", &["cache.redis"]),
+        ] {
+            assert_eq!(of(one).needs_restart(&of(other)), names, "{one} {other}");
+        }
+        let of = |password: &str| of(&format!("{sentinels}sentinel_password = \"{password}\""));
+        assert_eq!(of("p").needs_restart(&of("q")), Vec::<&str>::new());
+    }
 
     #[test]
     fn what_takes_a_restart_is_named_all_at_once_and_the_rest_is_not() {

@@ -88,6 +88,13 @@ pub struct Login {
     pub password: Option<String>,
 }
 
+impl Login {
+    /// A user shows a password.
+    const fn is_whole(&self) -> bool {
+        self.user.is_none() || self.password.is_some()
+    }
+}
+
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let password = self.password.as_ref().map(|_| "…");
@@ -129,12 +136,19 @@ impl Redis {
         }
     }
 
+    /// The same without its passwords and where they stand, which may change at any time.
+    pub(super) fn but_for_passwords(&self) -> Self {
+        let without = |login: &Login| Login { password: None, ..login.clone() };
+        let (login, sentinel_login) = (without(&self.login), without(&self.sentinel_login));
+        Self { login, sentinel_login, password_file: None, ..self.clone() }
+    }
+
     /// Reads a URL.
     ///
     /// # Errors
     /// A sentence that does not repeat the URL: it may hold a password.
     pub fn from_url(text: &str) -> Result<Self, String> {
-        url(text).map_err(|mistake| format!("{}: {}", mistake.message, mistake.help))
+        url(text).and_then(with_password).map_err(|mistake| format!("{}: {}", mistake.message, mistake.help))
     }
 }
 
@@ -146,8 +160,18 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<Redis> {
         return of_table(table);
     }
     let text = section.reader.text(value)?;
-    unshown(section, &text, url(&text.value))
+    unshown(section, &text, url(&text.value).and_then(with_password))
 }
+
+/// A user without a password would be nobody: Redis would take us for its default user.
+fn with_password(redis: Redis) -> Result<Redis, Mistake> {
+    if redis.login.is_whole() { Ok(redis) } else { mistake(USER_ALONE.0, USER_ALONE.1) }
+}
+
+const USER_ALONE: (&str, &str) = (
+    "a user of Redis has a password",
+    "write it behind the user, such as user:${PASSWORD}@, or leave out the user",
+);
 
 /// A value that may be secret: a mistake does not repeat it.
 fn unshown<T>(section: &Section<'_>, text: &Text, read: Result<T, Mistake>) -> Option<T> {
@@ -211,22 +235,33 @@ fn nodes(section: &Section<'_>, key: &str, list: &[Text], port: u16) -> Option<V
 
 /// Who we are, the database, and TLS.
 fn beside(section: &mut Section<'_>, mut redis: Redis) -> Redis {
-    let url_login = redis.login != Login::default();
+    let url_password = redis.login.password.is_some();
     let user = plain(section, "user");
     let password = plain(section, "password");
     redis.password_file = whole_path(section, "password_file", "/etc/larder/redis.password");
-    let several = [url_login, password.is_some(), redis.password_file.is_some()];
+    let several = [url_password, password.is_some(), redis.password_file.is_some()];
     if several.into_iter().filter(|given| *given).count() > 1 {
         let found = Found::new(section.span.clone(), "the password is given more than once");
         section.reader.report(found.help("write it in the URL, as `password`, or in `password_file`"));
     }
     redis.login.user = user.or(redis.login.user);
     redis.login.password = password.or(redis.login.password);
+    if !redis.login.is_whole() && section.span_of("password_file").is_none() {
+        let span = section.span_of("user").unwrap_or_else(|| section.span.clone());
+        let found = Found::new(span, USER_ALONE.0);
+        section
+            .reader
+            .report(found.help("write `password` or `password_file` beside it, or leave out the user"));
+    }
     redis.sentinel_login =
         Login { user: plain(section, "sentinel_user"), password: plain(section, "sentinel_password") };
     if !matches!(redis.place, Place::Sentinel { .. }) && redis.sentinel_login != Login::default() {
         let found = Found::new(section.span.clone(), "there are no sentinels to say that to");
         section.reader.report(found.help("leave out `sentinel_user` and `sentinel_password`"));
+    }
+    if let (false, Some(span)) = (redis.sentinel_login.is_whole(), section.span_of("sentinel_user")) {
+        let help = "write `sentinel_password` beside it, or leave out the user";
+        section.reader.report(Found::new(span, "a user of sentinels has a password").help(help));
     }
     redis.database = section.count("database", redis.database, 0..=999_999_999);
     if let (Some(span), Place::Cluster(_)) = (section.span_of("database"), &redis.place)
@@ -234,7 +269,13 @@ fn beside(section: &mut Section<'_>, mut redis: Redis) -> Redis {
     {
         section.reader.report(Found::new(span, "a cluster has one database").help("leave it out"));
     }
-    redis.tls = section.flag("tls", redis.tls);
+    let by_url = redis.tls;
+    redis.tls = section.flag("tls", by_url);
+    if let Some(span) = section.span_of("tls").filter(|_| by_url && !redis.tls) {
+        // Not the one of the two that would send the password in the clear.
+        let found = Found::new(span, "the URL says that TLS is spoken");
+        section.reader.report(found.help("leave out `tls`, or write redis:// in the URL"));
+    }
     redis.ca_file = whole_path(section, "ca_file", "/etc/larder/redis-ca.pem");
     if let Some(span) = section.span_of("ca_file").filter(|_| !redis.tls) {
         let found = Found::new(span, "without TLS nobody shows a certificate");
@@ -505,6 +546,9 @@ mod tests {
             ("redis+cluster://db/1", "a cluster has one database"),
             ("redis://db/0?protocol=resp3", "a Redis URL ends with its database"),
             ("redis://:p@ss@db", "the password cannot be read"),
+            ("redis://user@db", "a user of Redis has a password"),
+            ("redis://user:@db", "a user of Redis has a password"),
+            ("redis+cluster://user@a,b", "a user of Redis has a password"),
             ("redis://:100%@db", "the password cannot be read"),
             ("redis://:%ff@db", "the password cannot be read"),
             ("redis://0.0.0.0", "nothing can connect to a wildcard address"),
@@ -514,7 +558,7 @@ mod tests {
             ("unix:///run/redis.sock?db=1", "only a path stands here"),
         ];
         for (text, want) in bad {
-            assert_eq!(url(text).unwrap_err().message, want, "{text}");
+            assert_eq!(url(text).and_then(with_password).unwrap_err().message, want, "{text}");
         }
     }
 
@@ -538,6 +582,11 @@ mod tests {
         assert!(!format!("{cluster:?}").contains("hunter"), "{cluster:?}");
         let files = table("url = \"rediss://db\"\npassword_file = \"/p\"\nca_file = \"/ca\"\n");
         assert_eq!((files.password_file.as_deref(), files.ca_file.as_deref()), (Some("/p"), Some("/ca")));
+        let apart = table("url = \"redis://larder@db\"\npassword_file = \"/p\"\n");
+        assert_eq!(
+            (apart.login.user.as_deref(), apart.password_file.as_deref()),
+            (Some("larder"), Some("/p"))
+        );
         let sentinel =
             table("sentinels = [\"a\"]\nmaster = \"m\"\nsentinel_user = \"x\"\nsentinel_password = \"y\"\n");
         assert_eq!(sentinel.sentinel_login, login(Some("x"), Some("y")));
@@ -565,6 +614,13 @@ mod tests {
             ("url = \"redis://a\"\ncert_file = \"/c\"\nkey_file = \"/k\"", "without TLS nobody asks"),
             ("url = \"rediss://a\"\nkey_file = \"/k\"", "write both `cert_file` and `key_file`"),
             ("url = \"rediss://a\"\nca_file = \"ca\"", "a file is named by its whole path"),
+            ("url = \"rediss://a\"\ntls = false", "the URL says that TLS is spoken"),
+            ("url = \"redis://user@a\"", "a user of Redis has a password"),
+            ("url = \"redis://a\"\nuser = \"u\"", "a user of Redis has a password"),
+            (
+                "sentinels = [\"a\"]\nmaster = \"m\"\nsentinel_user = \"u\"",
+                "a user of sentinels has a password",
+            ),
             ("url = \"unix:///a\"\ntls = true", "no TLS is spoken over a local socket"),
             ("cluster = [\"a\"]\ndatabase = 1", "a cluster has one database"),
             ("url = \"redis://a\"\ninsecure = true", "unknown key `insecure`"),

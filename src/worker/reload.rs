@@ -204,6 +204,12 @@ impl Shared {
             warning: after.config.warning(),
         };
         self.snapshot.store(Arc::clone(&after));
+        if let Some(redis) = &after.config.cache.redis {
+            self.tiers.lock().iter().for_each(|tier| tier.login_as(redis));
+            if let Some(fleet) = self.fleet.get() {
+                fleet.login_as(redis);
+            }
+        }
         for upstream in &before.upstreams {
             if !after.upstreams.iter().any(|kept| Arc::ptr_eq(kept, upstream)) {
                 upstream.retire();

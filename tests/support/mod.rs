@@ -28,7 +28,7 @@ pub use client::{Connection, Response, get, send};
 pub use gate::Gate;
 pub use origin::{Origin, Request, Script};
 pub use process::{Larder, Process};
-pub use redis::{Mode, RedisServer, Relay, Reply};
+pub use redis::{Liar, Mode, RedisServer, Relay, Reply};
 pub use redis_fleet::{Certificates, Cluster, Sentinels};
 pub use tier::Tier;
 

@@ -426,3 +426,45 @@ fn pump(shared: &Shared, from: &TcpStream, to: &TcpStream, number: usize, from_c
     from.shutdown(Shutdown::Both).ok();
     to.shutdown(Shutdown::Both).ok();
 }
+
+/// What says of itself that it is a Redis, and answers as it likes.
+pub struct Liar {
+    addr: SocketAddr,
+}
+
+impl Liar {
+    /// Starts one. `answer` is asked with the words of each command and its own address, and gives the bytes; but for
+    /// `PING`, who we are and the like, which it answers as any other.
+    pub fn start(answer: impl Fn(&[String], SocketAddr) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let answer = Arc::new(answer);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let answer = Arc::clone(&answer);
+                thread::spawn(move || lie(client, |words| answer(words, addr)));
+            }
+        });
+        Self { addr }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+fn lie(client: TcpStream, answer: impl Fn(&[String]) -> Vec<u8>) {
+    let mut client = BufReader::new(client);
+    while let Ok(Reply::Array(words)) = read_reply(&mut client) {
+        let words: Vec<String> = words.into_iter().map(Reply::text).collect();
+        let said = match words[0].as_str() {
+            "PING" if words.len() > 1 => format!("${}\r\n{}\r\n", words[1].len(), words[1]).into_bytes(),
+            "AUTH" | "SELECT" | "CLIENT" => b"+OK\r\n".to_vec(),
+            _ => answer(&words),
+        };
+        if client.get_mut().write_all(&said).is_err() {
+            return;
+        }
+    }
+}

@@ -174,7 +174,8 @@ impl Walk<'_> {
             if *left == -1 {
                 audit.without_expiry = audit.without_expiry.saturating_add(1);
                 if audit.named.len() < NAMED {
-                    audit.named.push(name.clone());
+                    // Somebody else may have named it, and it goes to a terminal.
+                    audit.named.push(name.escape_debug().to_string());
                 }
             }
             let kind = keys::kind(&self.seal, name);

@@ -7,27 +7,24 @@
 //! call is refused at once; one background task, the keeper, tries to connect again and closes the
 //! breaker when a `PING` is answered. The keeper also pings a standing connection, so that a dead
 //! one is mostly found before a request does.
-//!
-//! Answers carry no sign of what they answer: they come in the order of the questions, and the client
-//! keeps a place for each, also where nobody waits any more. Should a server ever send one too many or
-//! too few, each would go to the next question. So every question ends with a `PING` of a number that was
-//! never used before, and counts as answered only where that comes back in its place; a connection that
-//! has lost the order is dropped at once.
+//! A connection that has lost the order of its answers ([`question`](super::question)) is dropped at once.
 //! Must not know: what is asked, or what a value means.
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError, Value, cmd};
+use redis::{Pipeline, Value, cmd};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+pub(super) use super::question::{Fault, ask, ask_all, question};
+use super::question::{here, send};
 use super::reach::Member;
 use super::servers::{self, Target};
 use crate::config::Node;
@@ -47,27 +44,13 @@ const PING_EVERY: Duration = Duration::from_millis(750);
 /// Bounds of a ping, and how long none may be answered until the connection is given up. With the time
 /// between two, a connection that swallows everything is found within 2 s.
 const PING: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// How long a connection has to stand to be made anew at once when it breaks.
+const STOOD: Duration = Duration::from_secs(1);
+/// How long a connection to the one server that is configured stands until it is left because that has become
+/// a replica: another may have taken over its name or address, and one that always was a replica is kept.
+const LEAVE: Duration = Duration::from_secs(10);
 /// Between two attempts to connect: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
-
-/// Why a call gave nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// The breaker is open: nothing was asked.
-    Open,
-    /// Too many calls are under way: nothing was asked.
-    Full,
-    /// No answer in time.
-    Deadline,
-    /// The connection broke.
-    Lost,
-    /// The answer is not one to this question; the connection is not trusted any more.
-    Nonsense,
-    /// Redis answered with an error.
-    Refused,
-    /// The server says that it is not, or not yet, the one to ask.
-    NotHere,
-}
 
 /// Where the breaker stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +105,7 @@ struct Line {
     /// Which server it is; `None` for a local socket.
     node: Option<Node>,
     health: Arc<Health>,
+    since: Instant,
     /// Moves the bytes; ends with the last who holds the line.
     _driver: Arc<AbortOnDrop<()>>,
 }
@@ -133,6 +117,31 @@ struct Health {
     answered: AtomicBool,
     /// It ended by breaking, not by being slow.
     lost: AtomicBool,
+}
+
+/// How long to wait before a connection is made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Not at all.
+    None,
+    /// As after the first attempt that fails.
+    Short,
+    /// As after one more that fails.
+    Longer,
+}
+
+impl Health {
+    /// A connection that was good and broke is made anew at once: Redis may only have restarted. One that was too
+    /// slow, or broke as soon as it stood, is given a little time: else each question would bring a connection of
+    /// its own. One that never answered is given more.
+    fn rest(&self, stood: Duration) -> Rest {
+        let broke = self.lost.load(Ordering::Relaxed) && stood >= STOOD;
+        match (self.answered.load(Ordering::Relaxed), broke) {
+            (true, true) => Rest::None,
+            (true, false) => Rest::Short,
+            (false, _) => Rest::Longer,
+        }
+    }
 }
 
 impl Link {
@@ -161,13 +170,8 @@ impl Link {
         Self { shared, _keeper: keeper }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for links to one key: the record of purges"))]
-    /// Runs `calls` on the connection, all of it within `bound`, and judges the connection by how
-    /// that went.
-    ///
-    /// If the future is dropped, what was asked may still be carried out and its answer is thrown
-    /// away when it comes, in its place in the order: the connection stays usable. So that a
-    /// connection that answers no more does not gather such places, they are counted.
+    /// Runs `calls` on the connection.
+    #[cfg(test)]
     pub(super) async fn with<T, C, F>(&self, bound: Duration, calls: C) -> Result<T, Fault>
     where
         C: FnOnce(MultiplexedConnection) -> F,
@@ -176,7 +180,11 @@ impl Link {
         self.shared.with(bound, calls).await
     }
 
-    /// Sends a question until `until`, and gives all that is answered to it, errors among them.
+    /// Sends a question, and gives all that is answered to it until `until`, errors among them.
+    ///
+    /// If the future is dropped, what was asked may still be carried out and its answer is thrown
+    /// away when it comes, in its place in the order: the connection stays usable. So that a
+    /// connection that answers no more does not gather such places, they are counted.
     pub(super) async fn send(&self, until: Instant, question: &Pipeline) -> Result<Vec<Value>, Fault> {
         let sent =
             |mut connection: MultiplexedConnection| async move { send(&mut connection, question).await };
@@ -197,96 +205,24 @@ impl Link {
         let _ = timeout_at(until, phases.wait_for(|phase| *phase != Phase::Starting)).await;
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for links to one key: the record of purges"))]
-    /// Where the breaker stands now.
-    pub(super) fn phase(&self) -> Phase {
-        *self.shared.phase.borrow()
-    }
-
     /// Tells of every change of the breaker.
     pub(super) fn phases(&self) -> watch::Receiver<Phase> {
         self.shared.phase.subscribe()
     }
 }
 
-/// Distinguishes each question of this process from all others.
-static QUESTIONS: AtomicU64 = AtomicU64::new(1);
-
-/// Commands as they are sent in one piece. The `PING` behind them shows that what is answered answers
-/// these commands.
-pub(super) fn question(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
-    let mut question = Pipeline::new();
-    for command in commands {
-        question.add_command(command);
-    }
-    question.cmd("PING").arg(QUESTIONS.fetch_add(1, Ordering::Relaxed));
-    question
-}
-
-/// Sends a [`question`], and gives the answers to its commands in order, errors of Redis among them.
-async fn send(connection: &mut MultiplexedConnection, question: &Pipeline) -> Result<Vec<Value>, Fault> {
-    let count = question.len();
-    let mut answers =
-        connection.send_packed_commands(question, 0, count).await.map_err(|error| fault(&error))?;
-    let number = question.cmd_iter().last().and_then(|ping| match ping.args_iter().nth(1) {
-        Some(redis::Arg::Simple(number)) => Some(number.to_vec()),
-        _ => None,
-    });
-    match answers.pop() {
-        Some(Value::BulkString(echo)) if Some(&echo) == number.as_ref() => Ok(answers),
-        Some(Value::ServerError(error)) if is_not_here(error.code()) => Err(Fault::NotHere),
-        // A Redis that wants a password says so to everything.
-        Some(Value::ServerError(_)) => Err(Fault::Refused),
-        _ => Err(Fault::Nonsense),
-    }
-}
-
-/// Sends commands in one piece and gives their answers in order, errors of Redis among them.
-pub(super) async fn ask_all(
-    connection: &mut MultiplexedConnection,
-    commands: impl IntoIterator<Item = Cmd>,
-) -> Result<Vec<Value>, Fault> {
-    send(connection, &question(commands)).await.and_then(here)
-}
-
-/// Answers of the server that was to be asked.
-fn here(answers: Vec<Value>) -> Result<Vec<Value>, Fault> {
-    let elsewhere = |answer: &Value| matches!(answer, Value::ServerError(error) if is_not_here(error.code()));
-    if answers.iter().any(elsewhere) { Err(Fault::NotHere) } else { Ok(answers) }
-}
-
-/// Errors by which a server says that it cannot be asked, whatever it is asked: it is a replica, has not read
-/// its data yet, or other slots.
-fn is_not_here(code: &str) -> bool {
-    ["READONLY", "LOADING", "MASTERDOWN", "MOVED", "ASK"].contains(&code)
-}
-
-/// Sends one command and gives its answer; an error that Redis answers is a [`Fault::Refused`].
-pub(super) async fn ask(connection: &mut MultiplexedConnection, command: Cmd) -> Result<Value, Fault> {
-    let answers = ask_all(connection, [command]).await?;
-    match <[Value; 1]>::try_from(answers) {
-        Ok([Value::ServerError(_)]) => Err(Fault::Refused),
-        Ok([answer]) => Ok(answer),
-        Err(_) => Err(Fault::Nonsense),
-    }
-}
-
-/// Everything that is not an error which Redis itself answered puts the connection in doubt.
-fn fault(error: &RedisError) -> Fault {
-    match error.kind() {
-        redis::ErrorKind::Server(_) | redis::ErrorKind::Extension => Fault::Refused,
-        redis::ErrorKind::Parse | redis::ErrorKind::UnexpectedReturnType => Fault::Nonsense,
-        _ => Fault::Lost,
-    }
-}
-
 impl Shared {
+    /// Runs `calls` on the connection, all of it within `bound`, and judges the connection by how that went.
     async fn with<T, C, F>(&self, bound: Duration, calls: C) -> Result<T, Fault>
     where
         C: FnOnce(MultiplexedConnection) -> F,
         F: Future<Output = Result<T, Fault>>,
     {
         let line = self.line.lock().clone().ok_or(Fault::Open)?;
+        if bound.is_zero() {
+            // Another server has taken all of the time: that says nothing of this one.
+            return Err(Fault::Deadline);
+        }
         let _permit = self.outstanding.try_acquire().map_err(|_| Fault::Full)?;
         let mut call = Call { shared: self, line, over: false };
         let result = timeout(bound, calls(call.line.connection.clone())).await;
@@ -319,7 +255,13 @@ impl Shared {
         tracing::debug!(target: "larder::redis", link = self.name, "connected");
         // Before anybody can find it open again: up and down are told in their order.
         self.member.up();
-        let line = Line { connection, node, health: Arc::default(), _driver: Arc::new(driver) };
+        let line = Line {
+            connection,
+            node,
+            health: Arc::default(),
+            since: Instant::now(),
+            _driver: Arc::new(driver),
+        };
         *self.line.lock() = Some(line);
         self.turn(Phase::Closed);
     }
@@ -342,6 +284,11 @@ impl Call<'_> {
                 health.lost.store(true, Ordering::Relaxed);
                 self.shared.target.look_again();
                 self.shared.open(&self.line, "another server is to be asked");
+            }
+            Some(Fault::NotHere) if self.line.since.elapsed() >= LEAVE => {
+                health.lost.store(true, Ordering::Relaxed);
+                self.shared.target.leave();
+                self.shared.open(&self.line, "another server may have its address");
             }
             None | Some(Fault::Refused | Fault::NotHere) => {
                 // Answers come in order, so this one proves that none is owed from before.
@@ -382,14 +329,15 @@ async fn keep(shared: Arc<Shared>) {
     let mut backoff = BACKOFF.0;
     loop {
         if attempt(&shared).await {
+            let since = Instant::now();
             let health = watch_over(&shared, &mut chance).await;
-            // A connection that was good and broke is made anew at once: Redis may only have
-            // restarted. One that was too slow, or never answered, is given time.
-            if health.answered.load(Ordering::Relaxed) {
-                backoff = BACKOFF.0;
-                if health.lost.load(Ordering::Relaxed) {
+            match health.rest(since.elapsed()) {
+                Rest::None => {
+                    backoff = BACKOFF.0;
                     continue;
                 }
+                Rest::Short => backoff = BACKOFF.0,
+                Rest::Longer => {}
             }
         }
         tokio::time::sleep(chance.around(backoff)).await;
@@ -432,12 +380,13 @@ async fn connect(target: &Target, longest: u64, bound: Duration) -> Result<(Spok
     let (mut connection, driver) = introduced.map_err(|_| "no connection in time".to_owned())??;
     match timeout(bound, ping(&mut connection)).await {
         Ok(Ok(())) => {}
+        Ok(Err(Fault::Refused)) => return Err("it refuses a PING: it may want a password".to_owned()),
         Ok(Err(fault)) => return Err(format!("PING: {fault:?}")),
         Err(_) => return Err("PING: no answer in time".to_owned()),
     }
     if target.is_named() {
         match timeout(bound, ask(&mut connection, cmd("ROLE"))).await {
-            Ok(Ok(Value::Array(role))) if servers::leads(&role) => {}
+            Ok(Ok(Value::Array(role))) if servers::leads(&role) => target.leads(reached.node.as_ref()),
             Ok(Ok(_)) => return Err("what the sentinels name is no master".to_owned()),
             Ok(Err(fault)) => return Err(format!("ROLE: {fault:?}")),
             Err(_) => return Err("ROLE: no answer in time".to_owned()),
@@ -472,7 +421,8 @@ async fn watch_over(shared: &Shared, chance: &mut Chance) -> Arc<Health> {
             _ = alarms.changed() => true,
             () = tokio::time::sleep(chance.around(PING_EVERY)) => true,
         };
-        if stands && line.node.as_ref().is_some_and(|node| shared.target.is_elsewhere(node)) {
+        let elsewhere = || line.node.as_ref().is_some_and(|node| shared.target.is_elsewhere(node));
+        if stands && (elsewhere() || shared.target.was_left_since(line.since)) {
             line.health.lost.store(true, Ordering::Relaxed);
             shared.open(&line, "another server is to be asked");
         } else if stands {
@@ -538,6 +488,20 @@ impl<T> Future for AbortOnDrop<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_breaks_off_again_and_again_is_given_time() {
+        for (answered, lost, stood, rest) in [
+            (true, true, STOOD, Rest::None),
+            (true, true, STOOD / 2, Rest::Short),
+            (true, false, STOOD, Rest::Short),
+            (false, true, STOOD * 9, Rest::Longer),
+            (false, false, Duration::ZERO, Rest::Longer),
+        ] {
+            let health = Health { answered: answered.into(), lost: lost.into(), ..Health::default() };
+            assert_eq!(health.rest(stood), rest, "{answered} {lost} {stood:?}");
+        }
+    }
 
     #[test]
     fn a_connection_that_swallows_everything_is_found_within_two_seconds() {

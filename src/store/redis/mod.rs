@@ -13,9 +13,11 @@ mod fleet;
 mod keys;
 mod link;
 mod nodes;
+mod question;
 mod queue;
 mod reach;
 mod script;
+mod sentinel;
 mod servers;
 #[cfg(test)]
 mod tests;
@@ -388,6 +390,12 @@ impl Redis {
     pub async fn flush(&self, within: Duration) {
         // Nothing hangs on how it ended: what is left is lost with the process.
         let _ = timeout(within, self.0.queue.emptied(|| self.0.writer.phase() == Phase::Closed)).await;
+    }
+
+    /// From now on connections are made with these passwords; those that stand go on.
+    pub fn login_as(&self, redis: &config::Redis) {
+        // All connections of this handle come from one place.
+        self.0.reader.login_as(redis);
     }
 
     /// Where the lookups' breaker stands: `closed`, `open` or `half-open`.

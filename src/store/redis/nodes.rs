@@ -8,7 +8,7 @@
 //! more between two, at connecting without any bound), and an answer under it is watched by nobody.
 //! Must not know: what is asked, or what a value means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use super::link::{AbortOnDrop, Fault, Link, Phase, question};
 use super::reach::{Member, Panel, Reach};
 use super::servers::{Servers, View};
 use super::topology::{Redirection, Topology, slot_of};
-use crate::config::Node;
+use crate::config::{self, Node};
 use crate::telemetry::supervise;
 
 /// The most masters that have a link each.
@@ -85,7 +85,7 @@ impl Nodes {
     /// Runs `calls`, all of what they ask within `bound`.
     ///
     /// If the future is dropped, what was asked may still be carried out and its answer is thrown away, as
-    /// [`Link::with`] says.
+    /// [`Link::send`] says.
     pub(super) async fn with<T, C, F>(&self, bound: Duration, calls: C) -> Result<T, Fault>
     where
         C: FnOnce(Asker) -> F,
@@ -93,6 +93,11 @@ impl Nodes {
     {
         let until = Instant::now() + bound;
         calls(Asker { shared: Arc::clone(&self.shared), until }).await
+    }
+
+    /// From now on connections are made with these passwords.
+    pub(super) fn login_as(&self, redis: &config::Redis) {
+        self.shared.servers.login_as(redis);
     }
 
     /// Where the breakers stand now, together: closed while any is.
@@ -251,15 +256,24 @@ impl Shared {
 
     /// A link to each master, and to nobody else.
     fn follow(&self, topology: &Topology) {
-        let mut links = self.links.lock();
-        links.retain(|node, _| topology.masters().any(|master| master == node));
-        for master in topology.masters().take(MOST_LINKS) {
-            if !links.contains_key(master) {
-                let member = Member::join(&self.reach).shown_on(&self.panel, master.to_string());
-                let target = self.servers.node(master);
-                let link = Link::start(self.name, target, self.deadline, self.longest, member);
-                links.insert(master.clone(), Arc::new(link));
-            }
+        follow_in(&mut self.links.lock(), topology, |master| {
+            let member = Member::join(&self.reach).shown_on(&self.panel, master.to_string());
+            let target = self.servers.node(master);
+            Arc::new(Link::start(self.name, target, self.deadline, self.longest, member))
+        });
+    }
+}
+
+/// Drops what is of no master, and starts what is missing, up to [`MOST_LINKS`] in all.
+fn follow_in<L>(links: &mut BTreeMap<Node, L>, topology: &Topology, start: impl Fn(&Node) -> L) {
+    let masters: BTreeSet<&Node> = topology.masters().collect();
+    links.retain(|node, _| masters.contains(node));
+    for master in topology.masters() {
+        if links.len() >= MOST_LINKS {
+            return;
+        }
+        if !links.contains_key(master) {
+            links.insert(master.clone(), start(master));
         }
     }
 }
@@ -311,6 +325,25 @@ fn key_of(command: &Cmd) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_cluster_gets_more_links_than_there_may_be_however_it_changes() {
+        let of = |ports: std::ops::Range<u16>| {
+            let line = |port| format!("id{port} h:{port}@1 master - 0 0 1 connected {port}\n");
+            Topology::read(&ports.map(line).collect::<String>(), &Node { host: "h".into(), port: 1 }, false)
+                .unwrap()
+        };
+        let (mut links, most) = (BTreeMap::new(), u16::try_from(MOST_LINKS).unwrap());
+        for (what, masters, from, count) in [
+            ("few", 1..4, 1, 3),
+            ("too many", 1..2 * most, 1, MOST_LINKS),
+            ("others stand first", 100..2 * most, 100, MOST_LINKS),
+            ("few again", 7..9, 7, 2),
+        ] {
+            follow_in(&mut links, &of(masters), |_| ());
+            assert_eq!((links.len(), links.keys().next().unwrap().port), (count, from), "{what}");
+        }
+    }
 
     #[test]
     fn a_command_goes_by_its_first_key() {

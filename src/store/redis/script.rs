@@ -5,7 +5,8 @@
 //! bytes beside a response), so that no node has to know which scripts a Redis has seen. All keys of
 //! a call are of one URL, hence on one node of a cluster. Why they are right stands in `keys`.
 //! What stands under a key may be anything: a script that finds no mark where one should be takes it
-//! that none is there, and writes over it. So no value can keep a purge from being taken.
+//! that none is there, and writes over it. So no value can keep a purge from being taken, and no time to live:
+//! one of ages is no number to Redis when it comes back from a script.
 //! Must not know: who calls, or what a record holds.
 
 use redis::{Cmd, ToRedisArgs, Value, cmd};
@@ -34,8 +35,8 @@ end
     };
 }
 
-/// Keys: marker, plain record. Arguments: mark of the new generation, least time to live. Answers whether
-/// the URL had not been purged for as long as a purge's marker lives.
+/// Keys: marker, plain record. Arguments: mark of the new generation, least time to live, longest that any marker
+/// needs. Answers whether the URL had not been purged for as long as a purge's marker lives.
 ///
 /// The deletion comes first: a Redis whose memory is full refuses a `SET` unless the script has
 /// changed something before it.
@@ -43,7 +44,7 @@ const PURGE: &str = with_marks!(
     "\
 redis.call('UNLINK', KEYS[2])
 local was = number(KEYS[1])
-local left = redis.call('PTTL', KEYS[1])
+local left = math.min(redis.call('PTTL', KEYS[1]), tonumber(ARGV[3]))
 redis.call('SET', KEYS[1], ARGV[1], 'PX', math.max(left, tonumber(ARGV[2])))
 if was == '0' then return 1 end
 return 0"
@@ -88,7 +89,7 @@ const PURGE_PATH: &str = with_marks!(
 local at = tonumber(number(KEYS[1])) or 0
 local ttl = tonumber(ARGV[3])
 if redis.call('EXISTS', KEYS[2]) == 1 then ttl = tonumber(ARGV[2]) end
-ttl = math.max(ttl, redis.call('PTTL', KEYS[1]))
+ttl = math.max(ttl, math.min(redis.call('PTTL', KEYS[1]), tonumber(ARGV[2])))
 if at <= tonumber(ARGV[1]) or at > tonumber(ARGV[4]) then
   redis.call('SET', KEYS[1], ARGV[5], 'PX', ttl)
 else
@@ -122,7 +123,7 @@ pub(super) struct Set {
 pub(super) async fn purge(seal: &Seal, mut connection: Asker, url_hash: u128) -> Result<Option<u64>, Fault> {
     let (generation, marker) = (keys::new_generation(), keys::marker(seal, url_hash));
     let mut call = eval(PURGE, &[&marker, &keys::plain(seal, url_hash)]);
-    call.arg(seal.encode_mark(generation, &marker)).arg(keys::purged_ttl());
+    call.arg(seal.encode_mark(generation, &marker)).arg(keys::purged_ttl()).arg(keys::group_ttl());
     Ok(said_yes(ask(&mut connection, call).await?)?.then_some(generation))
 }
 

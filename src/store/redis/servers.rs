@@ -4,24 +4,27 @@
 //! a link says that something is amiss. Where it cannot be learned, what was learned last stands.
 //! Must not know: what is asked of a server, or when a connection is good.
 //!
-//! A sentinel that is cut off names a master that is none any more. So a server that was named is asked for its
-//! role before it is believed to be the one ([`Target::is_elsewhere`]), and where it could not be used another
-//! sentinel is asked next. A node that is cut
-//! off tells a cluster of before: a view with a lower epoch than the one that is known counts only when
-//! nothing else is told for a while.
+//! A sentinel that is cut off names a master that is none any more. So all of them are heard
+//! ([`sentinel`](super::sentinel)), and a server that was named is asked for its role before it is believed to be
+//! the one ([`Target::is_elsewhere`]). A node that is cut off tells a cluster of before, and one that has left it
+//! tells of another: a view with a lower epoch than the one that is known, or with none of its nodes, counts only
+//! when nothing else is told for a while.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, Value, cmd};
+use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value, cmd};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::dial::{self, Dial, Socket};
-use super::link::{AbortOnDrop, ask};
-use super::topology::{Topology, slot_of};
+use super::link::{AbortOnDrop, ask_all};
+use super::sentinel;
+use super::topology::Topology;
 use super::watch::Watched;
 use crate::config::{Login, Node, Place, Redis};
 use crate::telemetry::supervise;
@@ -40,7 +43,8 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::
 const LONGEST_VIEW: u64 = 512 * 1024;
 /// Bytes and members of what a sentinel tells, or a server of its role.
 pub(super) const SHORT: (u64, u64) = (64 * 1024, 1024);
-/// Views of an earlier epoch in a row after which one is believed: somebody has made the cluster anew.
+/// Views in a row that do not continue the one that is known, after which one is believed: somebody has made the
+/// cluster anew.
 const EARLIER: u32 = 8;
 
 /// Where Redis is, for all links of a worker. Looks for it on the runtime that started it, until the last
@@ -55,15 +59,33 @@ pub(super) struct Servers {
 struct Inner {
     place: Place,
     dial: Dial,
-    settings: RedisConnectionInfo,
-    sentinel_settings: RedisConnectionInfo,
+    /// Who we are, for connections that are made from now on.
+    logins: Mutex<Logins>,
     tls: bool,
-    /// The sentinel or node that is asked first.
+    /// The node that is asked first.
     first: Mutex<usize>,
+    /// When the one server was found to be a replica last.
+    left: Mutex<Option<Instant>>,
     /// The master that sentinels named last, and that says itself that it is one.
     master: Mutex<Option<Node>>,
     view: watch::Sender<View>,
     amiss: Notify,
+}
+
+/// What is said first, to servers and to sentinels.
+#[derive(Clone, Debug)]
+struct Logins {
+    server: RedisConnectionInfo,
+    sentinel: RedisConnectionInfo,
+}
+
+impl Logins {
+    fn of(redis: &Redis) -> Self {
+        Self {
+            server: settings(&redis.login).set_db(redis.database.into()),
+            sentinel: settings(&redis.sentinel_login),
+        }
+    }
 }
 
 /// What is known of a cluster.
@@ -90,8 +112,6 @@ pub(super) struct Target {
 enum To {
     /// The one server, or the master that sentinels name.
     Only,
-    /// The node that holds a slot.
-    Slot(u16),
     /// One node of a cluster.
     Node(Node),
 }
@@ -112,10 +132,10 @@ impl Servers {
         let inner = Arc::new(Inner {
             place: redis.place.clone(),
             dial: Dial::new(redis)?,
-            settings: settings(&redis.login).set_db(redis.database.into()),
-            sentinel_settings: settings(&redis.sentinel_login),
+            logins: Mutex::new(Logins::of(redis)),
             tls: redis.tls,
             first: Mutex::new(0),
+            left: Mutex::new(None),
             master: Mutex::new(None),
             view: watch::Sender::new(View::Unasked),
             amiss: Notify::new(),
@@ -131,16 +151,14 @@ impl Servers {
         Ok(Self { inner, _looking: looking })
     }
 
+    /// From now on we are who this says: connections that stand go on as they are, as Redis has it with passwords.
+    pub(super) fn login_as(&self, redis: &Redis) {
+        *self.inner.logins.lock() = Logins::of(redis);
+    }
+
     /// Whether keys are spread over nodes.
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self.inner.place, Place::Cluster(_))
-    }
-
-    #[cfg_attr(not(test), expect(dead_code, reason = "for what stands under one key: the record of purges"))]
-    /// The server that holds this key, or any with the same tag: whichever it is when a connection is made.
-    pub(super) fn for_key(&self, key: &str) -> Target {
-        let to = if self.is_cluster() { To::Slot(slot_of(key.as_bytes())) } else { To::Only };
-        Target { servers: self.clone(), to, members: 0 }
     }
 
     /// The one server, where there is one.
@@ -168,10 +186,6 @@ impl Servers {
 
     /// Something is not where it was: look again soon.
     pub(super) fn look_again(&self) {
-        if let Place::Sentinel { sentinels, .. } = &self.inner.place {
-            let mut first = self.inner.first.lock();
-            *first = first.wrapping_add(1) % sentinels.len().max(1);
-        }
         self.inner.amiss.notify_one();
     }
 }
@@ -196,10 +210,6 @@ impl Target {
     pub(super) fn is_elsewhere(&self, node: &Node) -> bool {
         match &self.to {
             To::Only => self.servers.inner.master.lock().as_ref().is_some_and(|master| master != node),
-            To::Slot(slot) => {
-                let topology = self.servers.topology();
-                topology.is_some_and(|topology| topology.owner(*slot).is_some_and(|owner| owner != node))
-            }
             To::Node(_) => false,
         }
     }
@@ -207,6 +217,24 @@ impl Target {
     /// The server could not be used: it may be another by now.
     pub(super) fn look_again(&self) {
         self.servers.look_again();
+    }
+
+    /// This, which sentinels name, says itself that it is a master. Else a connection to it would be left until the
+    /// next look has told the same.
+    pub(super) fn leads(&self, node: Option<&Node>) {
+        if let Some(node) = node {
+            *self.servers.inner.master.lock() = Some(node.clone());
+        }
+    }
+
+    /// The one server has become a replica: all its connections are to be made anew.
+    pub(super) fn leave(&self) {
+        *self.servers.inner.left.lock() = Some(Instant::now());
+    }
+
+    /// Whether that was said of a connection of then.
+    pub(super) fn was_left_since(&self, then: Instant) -> bool {
+        self.servers.inner.left.lock().is_some_and(|left| left >= then)
     }
 
     /// Connects, in 2 s at most; no answer may hold a string longer than `longest`.
@@ -227,7 +255,7 @@ impl Target {
         };
         let socket = socket.map_err(|_| "no connection in time".to_owned())?.map_err(said)?;
         let socket = Watched::new(socket, longest).with_arrays(members);
-        Ok(Reached { socket, settings: inner.settings.clone(), node })
+        Ok(Reached { socket, settings: inner.settings(), node })
     }
 
     async fn find(&self) -> Result<Node, String> {
@@ -235,60 +263,66 @@ impl Target {
         match (&self.to, &inner.place) {
             (To::Node(node), _) | (To::Only, Place::Server(node)) => Ok(node.clone()),
             (To::Only, Place::Sentinel { .. }) => inner.ask_sentinels().await,
-            (To::Slot(slot), _) => {
-                let topology = self.servers.topology().ok_or("no node of the cluster tells who is in it")?;
-                topology.owner(*slot).cloned().ok_or_else(|| format!("no node holds slot {slot}"))
-            }
             (To::Only, Place::Cluster(_) | Place::Socket(_)) => Err("no one server is meant".to_owned()),
         }
     }
 }
 
 impl Inner {
-    /// The master, from the first sentinel that names one: in turn, beginning with the one that did last.
+    fn settings(&self) -> RedisConnectionInfo {
+        self.logins.lock().server.clone()
+    }
+
+    /// The master that sentinels name. All are asked at once; once most of them tell the same, the others are not
+    /// waited for.
     async fn ask_sentinels(&self) -> Result<Node, String> {
         let Place::Sentinel { sentinels, master } = &self.place else {
             return Err("there are no sentinels".to_owned());
         };
-        let first = *self.first.lock();
-        let mut why = "no sentinel answers in time".to_owned();
-        let asking = async {
-            for turn in 0..sentinels.len() {
-                let index = (first + turn) % sentinels.len();
-                let Some(sentinel) = sentinels.get(index) else { continue };
-                // Should the time for all be over meanwhile, the next look begins here.
-                *self.first.lock() = index;
-                match timeout(TELL, self.ask_sentinel(sentinel, master)).await {
-                    Ok(Ok(node)) => return Some(node),
-                    Ok(Err(error)) => why = format!("sentinel {sentinel}: {error}"),
-                    Err(_) => why = format!("sentinel {sentinel} does not answer in time"),
+        let ask = |sentinel| async move {
+            let told = timeout(TELL, self.ask_sentinel(sentinel, master)).await;
+            let told = told.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            told.map_err(|why| format!("sentinel {sentinel}: {why}"))
+        };
+        let mut asked: FuturesUnordered<_> = sentinels.iter().map(ask).collect();
+        let (mut all, mut why) = (Vec::new(), "there are no sentinels".to_owned());
+        while let Some(told) = asked.next().await {
+            match told {
+                Ok(told) => all.push(told),
+                Err(error) => why = error,
+            }
+            if sentinel::is_settled(&all, sentinels.len()) {
+                break;
+            }
+        }
+        let believed = sentinel::believed(&all);
+        if let [one] = believed.as_slice() {
+            return Ok(one.clone());
+        }
+        let leading = async {
+            for node in &believed {
+                if self.is_master(node).await {
+                    return Some(node.clone());
                 }
-                *self.first.lock() = (index + 1) % sentinels.len();
+                why = format!("{node}, which sentinels name, is no master");
             }
             None
         };
-        let told = timeout(TELL_ALL, asking).await.ok().flatten();
+        let told = timeout(TELL_ALL, leading).await.ok().flatten();
         told.ok_or(why)
     }
 
     /// Whether a server says that it is a master.
     async fn is_master(&self, node: &Node) -> bool {
-        let asked = timeout(TELL, self.ask_once(node, &self.settings, SHORT, cmd("ROLE"))).await;
-        matches!(asked, Ok(Ok(Value::Array(role))) if leads(&role))
+        let asked = timeout(TELL, self.ask_once(node, &self.settings(), SHORT, [cmd("ROLE")])).await;
+        matches!(asked.as_ref().map(|told| told.as_deref()), Ok(Ok([Value::Array(role)])) if leads(role))
     }
 
-    async fn ask_sentinel(&self, sentinel: &Node, master: &str) -> Result<Node, String> {
-        let mut question = cmd("SENTINEL");
-        question.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
-        match self.ask_once(sentinel, &self.sentinel_settings, SHORT, question).await? {
-            Value::Array(parts) => match parts.as_slice() {
-                [Value::BulkString(host), Value::BulkString(port)] => address(host, port),
-                _ => None,
-            }
-            .ok_or_else(|| "that is no address".to_owned()),
-            Value::Nil => Err(format!("it knows no master `{master}`")),
-            _ => Err("that is no address".to_owned()),
-        }
+    async fn ask_sentinel(&self, sentinel: &Node, master: &str) -> Result<sentinel::Told, String> {
+        let question = sentinel::question(master);
+        let settings = self.logins.lock().sentinel.clone();
+        let told = self.ask_once(sentinel, &settings, SHORT, question).await?;
+        sentinel::read(told, master)
     }
 
     /// One question over a connection of its own.
@@ -297,12 +331,12 @@ impl Inner {
         node: &Node,
         settings: &RedisConnectionInfo,
         (longest, members): (u64, u64),
-        question: redis::Cmd,
-    ) -> Result<Value, String> {
+        question: impl IntoIterator<Item = Cmd>,
+    ) -> Result<Vec<Value>, String> {
         let socket = self.dial.tcp(node).await.map_err(|error| error.to_string())?;
         let socket = Watched::new(socket, longest).with_arrays(members);
         let (mut connection, _driver) = speak(settings, socket, 8).await?;
-        ask(&mut connection, question).await.map_err(|fault| format!("{fault:?}"))
+        ask_all(&mut connection, question).await.map_err(|fault| format!("{fault:?}"))
     }
 
     /// What a node of the cluster tells: some that are known and that were configured are asked in turn.
@@ -339,8 +373,8 @@ impl Inner {
     async fn ask_node(&self, node: &Node) -> Result<Topology, String> {
         let mut question = cmd("CLUSTER");
         question.arg("NODES");
-        match self.ask_once(node, &self.settings, (LONGEST_VIEW, 0), question).await? {
-            Value::BulkString(text) => std::str::from_utf8(&text)
+        match self.ask_once(node, &self.settings(), (LONGEST_VIEW, 0), [question]).await?.as_slice() {
+            [Value::BulkString(text)] => std::str::from_utf8(text)
                 .ok()
                 .and_then(|text| Topology::read(text, node, self.tls))
                 .ok_or_else(|| "it tells no nodes that hold slots".to_owned()),
@@ -376,7 +410,7 @@ impl Inner {
             View::Known(topology) => Some(Arc::clone(topology)),
             View::Unasked | View::Unknown(_) => None,
         };
-        if known.as_ref().is_some_and(|known| known.epoch > told.epoch) {
+        if known.as_ref().is_some_and(|known| !told.continues(known)) {
             *earlier = earlier.saturating_add(1);
             if *earlier < EARLIER {
                 return false;
@@ -416,7 +450,8 @@ pub(super) fn leads(role: &[Value]) -> bool {
 }
 
 fn settings(login: &Login) -> RedisConnectionInfo {
-    let settings = RedisConnectionInfo::default();
+    // Nothing but what is needed: an ACL that allows no more notes whatever else is asked.
+    let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
     let settings = match &login.user {
         Some(user) => settings.set_username(user),
         None => settings,
@@ -425,13 +460,6 @@ fn settings(login: &Login) -> RedisConnectionInfo {
         Some(password) => settings.set_password(password),
         None => settings,
     }
-}
-
-fn address(host: &[u8], port: &[u8]) -> Option<Node> {
-    let host = std::str::from_utf8(host).ok()?.trim_matches(['[', ']']);
-    let port = std::str::from_utf8(port).ok()?.parse().ok().filter(|port| *port > 0)?;
-    let plausible = (1..=253).contains(&host.len()) && host.bytes().all(|b| b.is_ascii_graphic());
-    plausible.then(|| Node { host: host.to_ascii_lowercase(), port })
 }
 
 /// The client's own bound on an answer; ours are shorter, this one only backs them.
@@ -447,23 +475,45 @@ pub(super) async fn speak(
     let config =
         AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE)).set_pipeline_buffer_size(calls);
     let made = MultiplexedConnection::new_with_config(settings, socket, config).await;
-    let (connection, driver) = made.map_err(|error| error.to_string())?;
+    let (connection, driver) = made.map_err(|error| unshown(&error.to_string(), settings))?;
     Ok((connection, AbortOnDrop(tokio::spawn(driver))))
+}
+
+/// Characters of what a server says that are repeated in the log.
+const SAID: usize = 200;
+
+/// What a server says of itself: the beginning, on one line, and never with the password in it. Some repeat what
+/// they do not understand.
+fn unshown(said: &str, settings: &RedisConnectionInfo) -> String {
+    let secret = settings.password().filter(|password| !password.is_empty());
+    let said = secret.map_or_else(|| said.to_owned(), |password| said.replace(password, "…"));
+    said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
-    #[test]
-    fn what_sentinels_name_is_an_address_or_nothing() {
-        let node = |host: &str, port| Some(Node { host: host.into(), port });
-        assert_eq!(address(b"127.0.0.1", b"6379"), node("127.0.0.1", 6379));
-        assert_eq!(address(b"::1", b"1"), node("::1", 1));
-        assert_eq!(address(b"DB.example", b"1"), node("db.example", 1));
-        for (host, port) in [("", "1"), ("a b", "1"), ("a", "0"), ("a", "x"), ("a", "65536"), ("\u{e9}", "1")]
-        {
-            assert_eq!(address(host.as_bytes(), port.as_bytes()), None, "{host} {port}");
-        }
+    #[tokio::test]
+    async fn a_server_that_repeats_a_password_does_not_bring_it_into_the_log() {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let login = Login { user: None, password: Some("hunter2".into()) };
+        let settings = settings(&login).set_db(7);
+        let socket = Watched::new(Box::new(near) as Socket, 100);
+        let server = async {
+            let _ = far.read(&mut [0; 1024]).await;
+            let long = "x".repeat(8 * 1024);
+            let answers = format!("+OK\r\n-ERR no \u{1b}[31m `SELECT` behind `hunter2`\n {long}\r\n");
+            let _ = far.write_all(answers.as_bytes()).await;
+            far
+        };
+        let (spoken, _far) = tokio::join!(speak(&settings, socket, 8), server);
+        let why = spoken.err().unwrap();
+        assert!(why.contains("behind `…`"), "{why}");
+        assert!(!why.contains("hunter2") && !why.contains(char::is_control), "{why}");
+        assert!(why.chars().count() <= SAID, "{why}");
+        assert!(!format!("{settings:?} {login:?}").contains("hunter2"));
     }
 }

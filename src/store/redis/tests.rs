@@ -396,20 +396,18 @@ async fn it_is_up_when_both_links_are() {
     assert!(node.redis.gauges().up);
 }
 
+/// The node of a cluster that a redirection names is asked with what is left of the time.
 #[tokio::test]
-async fn a_link_can_lead_to_whatever_holds_one_key() {
+async fn a_call_whose_time_is_up_before_it_began_says_nothing_of_the_connection() {
     let server = RedisServer::start();
-    let servers = Servers::start(&config::Redis::from_url(&server.url()).unwrap()).unwrap();
-    let (member, target) = (reach::Member::join(&Arc::default()), servers.for_key("larder:4:{fleet}:log"));
-    let link = link::Link::start("log", target, TTL, 100, member);
-    let mut phases = link.phases();
-    timeout(PATIENCE, phases.wait_for(|phase| *phase == Phase::Closed)).await.unwrap().unwrap();
-    assert_eq!(link.phase(), Phase::Closed);
-    let mut set = redis::cmd("SET");
-    set.arg("larder:4:{fleet}:log").arg("a");
-    let asked = link.with(TTL, |mut connection| async move { link::ask(&mut connection, set).await });
-    assert_eq!(asked.await, Ok(Value::Okay));
-    assert_eq!(server.keys(), ["larder:4:{fleet}:log"]);
+    let node = Node::start(server.url()).await;
+    let link = node.redis.0.reader.only().unwrap();
+    for _ in 0..10 {
+        let asked = link.ask(tokio::time::Instant::now(), &link::question([])).await;
+        assert_eq!(asked, Err(Fault::Deadline));
+    }
+    assert_eq!(node.redis.state(), "closed");
+    assert_eq!(node.get("/", &[]).await, Err(Absent::NotFound));
 }
 
 #[tokio::test]
@@ -433,6 +431,37 @@ async fn a_master_that_takes_no_writes_any_more_is_left_and_the_next_that_is_nam
     node.until("closed").await;
     node.put(plain("/new", b"new", local()), 0).await;
     assert!(new.keys().contains(&keys::plain(&CLEAR, key("/new").url_hash())), "{:?}", new.keys());
+}
+
+/// As behind the name of a primary, which leads to another server after a failover while connections stand.
+#[tokio::test]
+async fn one_server_that_has_become_a_replica_is_connected_to_anew() {
+    let (server, other) = (RedisServer::start(), RedisServer::start());
+    let relay = Relay::start(server.addr());
+    let node = Node::start(relay.url()).await;
+    let before = relay.accepted();
+    server.command(&["REPLICAOF", "127.0.0.1", &other.addr().port().to_string()]);
+    node.put(plain("/", b"young", local()), 0).await;
+    assert_eq!((node.redis.state(), node.redis.gauges().write_errors), ("closed", 1));
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    tokio::time::resume();
+    node.until("closed").await;
+    let (mut reader, mut writer) = (node.redis.0.reader.phases(), node.redis.0.writer.phases());
+    node.offer(plain("/", b"old", local()), 0, TTL);
+    // What is borrowed of a channel keeps its sender waiting: dropped at once.
+    let open = |phase: &Phase| *phase != Phase::Closed;
+    let written = async { writer.wait_for(open).await.map(drop) };
+    let read = async { reader.wait_for(open).await.map(drop) };
+    let both = async { tokio::join!(written, read) };
+    let left = timeout(PATIENCE, both).await.is_ok();
+    assert!(left, "it is still connected to: {:?}", node.redis.gauges());
+    node.until("closed").await;
+    assert!(relay.accepted() >= before + 2, "{}", relay.accepted());
+    // It still is a replica: what was made anew is kept.
+    let accepted = relay.accepted();
+    node.put(plain("/", b"again", local()), 0).await;
+    assert_eq!((node.redis.state(), relay.accepted()), ("closed", accepted));
 }
 
 #[tokio::test]

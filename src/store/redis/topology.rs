@@ -1,8 +1,10 @@
 //! Which node of a cluster holds which key.
 //!
 //! Knows how keys fall into slots, and reads what a node tells of all others (`CLUSTER NODES`, which is one
-//! string, hence bounded as any other answer). Pure.
+//! string, hence bounded as any other answer). And which of two views is the later one of the same cluster. Pure.
 //! Must not know: how a node is asked, or what stands under a key.
+
+use std::collections::BTreeSet;
 
 use crate::config::Node;
 
@@ -21,7 +23,9 @@ pub(super) struct Topology {
     /// For each slot its master, by its place; [`NOBODY`] where there is none.
     slots: Box<[u16]>,
     /// The highest epoch of a master's claim to its slots: a later view has no lower one.
-    pub(super) epoch: u64,
+    epoch: u64,
+    /// What the nodes call themselves, for as long as they live; of those that are in the cluster.
+    ids: BTreeSet<Box<str>>,
 }
 
 const NOBODY: u16 = u16::MAX;
@@ -58,12 +62,13 @@ impl Topology {
     pub(super) fn read(text: &str, asked: &Node, tls: bool) -> Option<Self> {
         let mut slots = vec![NOBODY; usize::from(SLOTS)].into_boxed_slice();
         let (mut masters, mut replicas, mut epoch) = (Vec::new(), Vec::new(), 0);
+        let (mut unclaimed, mut ids) = (usize::from(SLOTS), BTreeSet::new());
         for line in text.lines().filter(|line| !line.is_empty()) {
             if masters.len().saturating_add(replicas.len()) >= MOST_NODES {
                 return None;
             }
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let [_id, address, flags, _master, _ping, _pong, claim, _state, claimed @ ..] = words.as_slice()
+            let [id, address, flags, _master, _ping, _pong, claim, _state, claimed @ ..] = words.as_slice()
             else {
                 return None;
             };
@@ -72,6 +77,7 @@ impl Topology {
                 continue;
             }
             let member = member(address, asked, tls)?;
+            ids.insert((*id).into());
             // A master of before that is gone, and whose slots another has taken over, is none.
             let is_gone = (has("fail") || has("fail?")) && claimed.is_empty();
             if !has("master") || is_gone {
@@ -85,10 +91,19 @@ impl Topology {
             for range in claimed.iter().filter(|range| !range.starts_with('[')) {
                 let (first, last) = range.split_once('-').unwrap_or((range, range));
                 let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-                slots.get_mut(first..=last)?.fill(index);
+                let range = slots.get_mut(first..=last)?;
+                // A slot has one master. And whoever claims all of them thousands of times would take a while.
+                unclaimed = unclaimed.checked_sub(range.len())?;
+                range.fill(index);
             }
         }
-        slots.iter().any(|slot| *slot != NOBODY).then_some(Self { masters, replicas, slots, epoch })
+        slots.iter().any(|slot| *slot != NOBODY).then_some(Self { masters, replicas, slots, epoch, ids })
+    }
+
+    /// Whether this may come after `known`: it has no lower epoch, and some node is in both. An address that was
+    /// a node's may be one of another cluster by now, with an epoch as high as that likes.
+    pub(super) fn continues(&self, known: &Self) -> bool {
+        self.epoch >= known.epoch && !self.ids.is_disjoint(&known.ids)
     }
 
     /// The master that holds a slot.
@@ -216,15 +231,31 @@ e7d1 :30001@31001 myself,master - 0 0 1 connected 0-5460 [93->-67ed]
     }
 
     #[test]
+    fn a_view_of_another_cluster_is_no_later_one_however_high_its_epoch() {
+        let view = |id: &str, epoch: u64| {
+            let text = format!("{id} 127.0.0.1:1@2 master - 0 0 {epoch} connected 0-16383\n");
+            Topology::read(&text, &at("h", 1), false).unwrap()
+        };
+        let known = view("e7d1", 5);
+        for (id, epoch, continues) in
+            [("e7d1", 5, true), ("e7d1", 6, true), ("e7d1", 4, false), ("beef", 9, false)]
+        {
+            assert_eq!(view(id, epoch).continues(&known), continues, "{id} {epoch}");
+        }
+    }
+
+    #[test]
     fn what_is_no_such_answer_is_not_believed() {
         let line = |slots: &str| format!("e7d1 127.0.0.1:1@2 master - 0 0 1 connected {slots}\n");
-        let many = line("0-1").repeat(MOST_NODES + 1);
+        let many = [line("0-1"), line("").repeat(MOST_NODES)].concat();
         for text in [
             "",
             "ERR unknown command",
             "a b c",
             &line(""),
             &line("0-16384"),
+            &line("0-7 7-16383"),
+            &[line("0-16383"), line("1")].concat(),
             &line("7-3"),
             &line("x"),
             &line("0").replace(":1@", ":0@"),

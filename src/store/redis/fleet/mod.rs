@@ -185,6 +185,11 @@ impl Fleet {
         Some(Self { inner, following })
     }
 
+    /// From now on connections are made with these passwords; those that stand go on.
+    pub fn login_as(&self, redis: &config::Redis) {
+        self.inner.link.login_as(redis);
+    }
+
     /// Waits until the log has been heard, `within` at most: a node that has just begun knows nothing of purges
     /// until then.
     pub async fn heard(&self, within: Duration) {

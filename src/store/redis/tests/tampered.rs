@@ -275,6 +275,26 @@ async fn a_marker_that_cannot_be_read_voids_its_url_until_it_is_made_anew() {
     assert_eq!(node.redis.gauges().write_errors, 0);
 }
 
+#[tokio::test]
+async fn a_marker_that_would_stand_for_ages_keeps_no_purge_from_redis() {
+    let server = RedisServer::start();
+    let node = Node::start(server.url()).await;
+    let (url, path) = (key("/").url_hash(), Group::of_path(&key("/")));
+    let now = Clock::system().now();
+    let for_ages = (i64::MAX - 1).to_string();
+    for marker in [keys::marker(&CLEAR, url), keys::group(&CLEAR, path)] {
+        set(&server, &marker, b"1.0123456789abcdef");
+        assert_eq!(server.command(&["PEXPIREAT", &marker, &for_ages]).int(), 1);
+    }
+    assert_eq!(node.redis.purge(url).await, Ok(None));
+    assert_eq!(node.redis.purge_path(path, now).await, Ok(()));
+    let most = i64::try_from(keys::group_ttl()).unwrap();
+    for marker in [keys::marker(&CLEAR, url), keys::group(&CLEAR, path)] {
+        let left = server.command(&["PTTL", &marker]).int();
+        assert!(left > 0 && left <= most, "{marker}: {left}");
+    }
+}
+
 /// A response in the group `g`.
 pub(super) fn grouped(path: &str, body: &[u8]) -> Arc<StoredResponse> {
     let response = [("cache-control", "max-age=60"), ("cache-groups", "\"g\"")];

@@ -1,0 +1,134 @@
+//! What is asked of Redis in one piece, and how it is known that what comes back answers it.
+//!
+//! Knows that answers carry no sign of what they answer: they come in the order of the questions, and the client
+//! keeps a place for each, also where nobody waits any more. Should a server ever send one too many or too few, each
+//! would go to the next question. So every question ends with a `PING` of a number that was never used before, and
+//! counts as answered only where that comes back in its place.
+//! Must not know: the breaker, or what a value means.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Pipeline, RedisError, ServerError, Value};
+
+/// Why a call gave nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The breaker is open: nothing was asked.
+    Open,
+    /// Too many calls are under way: nothing was asked.
+    Full,
+    /// No answer in time.
+    Deadline,
+    /// The connection broke.
+    Lost,
+    /// The answer is not one to this question; the connection is not trusted any more.
+    Nonsense,
+    /// Redis answered with an error.
+    Refused,
+    /// The server says that it is not, or not yet, the one to ask.
+    NotHere,
+}
+
+/// Distinguishes each question of this process from all others.
+static QUESTIONS: AtomicU64 = AtomicU64::new(1);
+
+/// Commands as they are sent in one piece. The `PING` behind them shows that what is answered answers
+/// these commands.
+pub(super) fn question(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
+    let mut question = Pipeline::new();
+    for command in commands {
+        question.add_command(command);
+    }
+    question.cmd("PING").arg(QUESTIONS.fetch_add(1, Ordering::Relaxed));
+    question
+}
+
+/// Sends a [`question`], and gives the answers to its commands in order, errors of Redis among them.
+pub(super) async fn send(
+    connection: &mut MultiplexedConnection,
+    question: &Pipeline,
+) -> Result<Vec<Value>, Fault> {
+    let count = question.len();
+    let mut answers =
+        connection.send_packed_commands(question, 0, count).await.map_err(|error| fault(&error))?;
+    let number = question.cmd_iter().last().and_then(|ping| match ping.args_iter().nth(1) {
+        Some(redis::Arg::Simple(number)) => Some(number.to_vec()),
+        _ => None,
+    });
+    match answers.pop() {
+        Some(Value::BulkString(echo)) if Some(&echo) == number.as_ref() => Ok(answers),
+        Some(Value::ServerError(error)) if is_not_here(&error) => Err(Fault::NotHere),
+        // A Redis that wants a password says so to everything.
+        Some(Value::ServerError(_)) => Err(Fault::Refused),
+        _ => Err(Fault::Nonsense),
+    }
+}
+
+/// Sends commands in one piece and gives their answers in order, errors of Redis among them.
+pub(super) async fn ask_all(
+    connection: &mut MultiplexedConnection,
+    commands: impl IntoIterator<Item = Cmd>,
+) -> Result<Vec<Value>, Fault> {
+    send(connection, &question(commands)).await.and_then(here)
+}
+
+/// Answers of the server that was to be asked.
+pub(super) fn here(answers: Vec<Value>) -> Result<Vec<Value>, Fault> {
+    let elsewhere = |answer: &Value| matches!(answer, Value::ServerError(error) if is_not_here(error));
+    if answers.iter().any(elsewhere) { Err(Fault::NotHere) } else { Ok(answers) }
+}
+
+/// Errors by which a server says that it cannot be asked, whatever it is asked: it is a replica, has not read
+/// its data yet, or other slots. Before version 7 the error of a command in a script stands in the sentence of
+/// another.
+fn is_not_here(error: &ServerError) -> bool {
+    ["READONLY", "LOADING", "MASTERDOWN", "MOVED", "ASK"].contains(&error.code())
+        || error.details().is_some_and(|said| said.contains(": -READONLY "))
+}
+
+/// Sends one command and gives its answer; an error that Redis answers is a [`Fault::Refused`].
+pub(super) async fn ask(connection: &mut MultiplexedConnection, command: Cmd) -> Result<Value, Fault> {
+    let answers = ask_all(connection, [command]).await?;
+    match <[Value; 1]>::try_from(answers) {
+        Ok([Value::ServerError(_)]) => Err(Fault::Refused),
+        Ok([answer]) => Ok(answer),
+        Err(_) => Err(Fault::Nonsense),
+    }
+}
+
+/// Everything that is not an error which Redis itself answered puts the connection in doubt.
+fn fault(error: &RedisError) -> Fault {
+    match error.kind() {
+        redis::ErrorKind::Server(_) | redis::ErrorKind::Extension => Fault::Refused,
+        redis::ErrorKind::Parse | redis::ErrorKind::UnexpectedReturnType => Fault::Nonsense,
+        _ => Fault::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_known_by_its_answer_in_a_script_too() {
+        let said = |line: &str| match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()) {
+            Ok(Value::ServerError(error)) => is_not_here(&error),
+            other => panic!("{other:?}"),
+        };
+        for (line, not_here) in [
+            ("READONLY You can't write against a read only replica.", true),
+            (
+                "ERR Error running script (call to f_1): @user_script:5: @user_script: 5: -READONLY You can't",
+                true,
+            ),
+            ("LOADING Redis is loading the dataset in memory", true),
+            ("MOVED 1 127.0.0.1:1", true),
+            ("ERR Error running script (call to f_1): @user_script:5: @user_script: 5: -OOM command", false),
+            ("ERR unknown command `READONLY`", false),
+            ("OOM command not allowed", false),
+        ] {
+            assert_eq!(said(line), not_here, "{line}");
+        }
+    }
+}

@@ -109,7 +109,7 @@ impl Worker {
     ///
     /// As in `forget`, what is purged of a single URL leaves no note where nothing is left for it to void, so
     /// that the writes of a whole fleet do not fill the table of each of its nodes.
-    fn hear_marked(&self, purge: &Purge, at: Position) {
+    pub(super) fn hear_marked(&self, purge: &Purge, at: Position) {
         let shared = &self.shared;
         let seq = shared.purges.apply(purge, Some(at), self.now());
         let Scope::Url(url) = &purge.scope else { return };

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use support::client::{self, Connection};
-use support::{Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Script, unused_address, within};
+use support::{Cluster, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Script, unused_address, within};
 
 /// What one node stored, the others must find, and their ports differ.
 const HOST: (&str, &str) = ("Host", "api.test");
@@ -248,6 +248,22 @@ fn without_redis_a_node_is_ready_at_once() {
     let origin = Origin::ok("body", &[]);
     let alone = start(&origin, &format!("redis://{}", unused_address()), "warm_start = { time = \"60s\" }");
     assert!(within(PATIENCE, || ready(&alone) == (200, "ready".to_owned())));
+}
+
+/// In a cluster the lists stand on one master and what they name on all.
+#[test]
+fn in_a_cluster_a_node_is_warmed_from_every_master() {
+    let (cluster, origin) = (Cluster::start(), Origin::ok("body", &[]));
+    let all = paths("a", 100);
+    let a = start(&origin, &cluster.url(), OFTEN);
+    let up = |larder: &Larder| larder.stats()["tiers"]["redis"]["up"] == true;
+    assert!(within(PATIENCE, || up(&a)), "{:#}", a.stats()["tiers"]);
+    fetch(&a, &all);
+    until_named(&a, 100);
+    let b = start(&origin, &cluster.url(), OFTEN);
+    assert!(within(PATIENCE, || ready(&b).0 == 200));
+    assert_eq!(warm_start(&b, "loaded"), 100, "{:#}", b.stats()["warm_start"]);
+    assert_eq!(memory_hits(&b, &all, &[]), 100);
 }
 
 /// Lists are bounded in time: each expires.

@@ -268,7 +268,7 @@ impl Worker {
             rest(nth).await;
         }
         if names.len() < most {
-            for (nth, resource) in shared.memory.all().take(most).enumerate() {
+            for (nth, resource) in shared.memory.all().filter(holds_any).take(most).enumerate() {
                 if names.len() >= most {
                     break;
                 }
@@ -291,6 +291,10 @@ impl Worker {
             .filter(|variant| variant.content.held() <= largest && !self.shared.purges.is_purged(variant));
         names.extend(there.filter_map(|variant| Name::of(variant, count)));
     }
+}
+
+fn holds_any(resource: &Arc<Resource>) -> bool {
+    !resource.variants.is_empty()
 }
 
 async fn rest(nth: usize) {

@@ -182,9 +182,11 @@ fn warm_start(told: &Value) -> String {
     let count = |name| grouped(told.get(name).and_then(Value::as_u64).unwrap_or(0));
     let (loaded, skipped) = (count("loaded"), count("skipped"));
     let took = told.get("took_s").and_then(Value::as_f64).unwrap_or(0.0);
-    match told.get("over").and_then(Value::as_bool) {
-        Some(true) => format!("{loaded} read in {}, {skipped} passed over", lasting(took)),
-        _ => format!("under way: {loaded} read so far"),
+    let is = |name| told.get(name).and_then(Value::as_bool) == Some(true);
+    match (is("enabled"), is("over")) {
+        (false, _) => "off".to_owned(),
+        (_, true) => format!("{loaded} read in {}, {skipped} passed over", lasting(took)),
+        (_, false) => format!("under way: {loaded} read so far"),
     }
 }
 
@@ -277,7 +279,7 @@ mod tests {
                     "redis": { "up": true, "breaker": "closed", "hits": 7 },
                 },
                 "fleet": { "node": "larder-1", "coherence": "ok", "lag_s": 0.05, "bound_s": 1.0, "when_lost_s": 10.0 },
-                "warm_start": { "over": true, "loaded": 20_000, "skipped": 3, "took_s": 0.81, "named": 5 },
+                "warm_start": { "enabled": true, "over": true, "loaded": 20_000, "skipped": 3, "took_s": 0.81, "named": 5 },
             }),
             fleet: Some(json!({ "this": "larder-1", "nodes": [
                 { "node": "larder-1", "this": true, "address": "10.0.0.1:9900", "version": "0.1.0",
@@ -314,6 +316,7 @@ mod tests {
     #[test]
     fn what_is_not_well_is_said_and_is_no_success() {
         let lost = |told: &mut Told| {
+            told.stats["warm_start"]["enabled"] = json!(false);
             told.ready["degraded"] = json!(["redis is down: memory only"]);
             told.stats["fleet"]["coherence"] = json!("lost");
             told.fleet = Some(json!({ "error": "redis does not say which nodes there are (deadline)" }));
@@ -334,6 +337,7 @@ mod tests {
                 false,
                 &[
                     "purges      lost: ",
+                    "warm start  off",
                     "within 10 s is validated",
                     "degraded    redis is down",
                     "nodes: redis does",

@@ -277,13 +277,19 @@ const LEAST_EVERY: Duration = Duration::from_millis(100);
 /// A table, or `false`.
 fn warm_start(cache: &mut Section<'_>, default: Option<WarmStart>) -> Option<WarmStart> {
     let usual = default?;
-    let value = cache.value("warm_start");
-    match value.and_then(|value| value.get_ref().as_bool()) {
+    let Some(value) = cache.value("warm_start") else { return default };
+    match value.get_ref().as_bool() {
         Some(true) => return default,
         Some(false) => return None,
+        None if value.get_ref().as_table().is_none() => {
+            let kind = with_article(value.get_ref().type_str());
+            let found = Found::new(value.span(), format!("expected a table or false, found {kind}"));
+            cache.reader.report(found.help("write such as { keys = 20000, time = \"3s\" }, or false"));
+            return default;
+        }
         None => {}
     }
-    let Some(mut section) = cache.section("warm_start") else { return default };
+    let Some(mut section) = cache.section_of("warm_start", value) else { return default };
     let s = &mut section;
     let warm_start = WarmStart {
         // More than this is not read in the time that anybody waits for a node.

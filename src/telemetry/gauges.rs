@@ -172,6 +172,8 @@ pub struct FleetGauges {
 /// A node's warm start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WarmGauges {
+    /// There is to be one.
+    pub enabled: bool,
     /// It is over, or there was to be none.
     pub over: bool,
     /// Responses that were read into memory.

@@ -122,6 +122,7 @@ fn damaged_by(redis: &RedisGauges) -> Value {
 
 fn warm(warm: &WarmGauges) -> Value {
     json!({
+        "enabled": warm.enabled,
         "over": warm.over,
         "loaded": warm.loaded,
         "skipped": warm.skipped,

@@ -43,6 +43,7 @@ const LANE: u64 = u64::MAX - 1;
 /// How far the warm start has come.
 #[derive(Debug, Default)]
 pub struct Warming {
+    enabled: bool,
     over: AtomicBool,
     loaded: AtomicU64,
     skipped: AtomicU64,
@@ -53,7 +54,7 @@ pub struct Warming {
 impl Warming {
     /// One that is yet to be; or over already, where there is to be `none`.
     pub fn new(none: bool) -> Self {
-        Self { over: AtomicBool::new(none), ..Self::default() }
+        Self { enabled: !none, over: AtomicBool::new(none), ..Self::default() }
     }
 
     /// Whether it is over, so that this node may say that it is ready.
@@ -65,6 +66,7 @@ impl Warming {
     pub fn gauges(&self) -> WarmGauges {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         WarmGauges {
+            enabled: self.enabled,
             over: self.is_over(),
             loaded: count(&self.loaded),
             skipped: count(&self.skipped),

@@ -30,7 +30,8 @@ fn row(text: &str, name: &str) -> Option<(u64, u64)> {
 #[test]
 fn it_counts_all_of_its_namespace_and_finds_what_never_expires() {
     let redis = RedisServer::start();
-    let tier = Tier::start(1, &format!("redis = \"{}\"\nnamespace = \"mine\"", redis.url()));
+    let tier =
+        Tier::start(1, &format!("redis = \"{}\"\nnamespace = \"mine\"\nwarm_start = false", redis.url()));
     tier.fill("a", 700);
     let file = tier.larders[0].directory().join("proxy.toml");
     // Another's, which never expires.

@@ -29,7 +29,8 @@ fn config_with(origin: &Origin, redis: &str, cache: &str) -> String {
 }
 
 fn config(origin: &Origin, redis: &str) -> String {
-    config_with(origin, redis, "redis_deadline = \"2s\"")
+    // What one Larder has put there, another is to find there, not in memory.
+    config_with(origin, redis, "redis_deadline = \"2s\"\nwarm_start = false")
 }
 
 /// Starts Larder and waits until every one of its threads is connected to Redis, for reading and for
@@ -501,8 +502,14 @@ fn the_commands_that_the_security_document_names_are_all_that_it_needs() {
     assert_eq!(redis.command(&words), Reply::Simple("OK".into()));
 
     let url = redis.url().replace("redis://", "redis://larder:pass@");
-    let larder = start(&config(&origin, &url));
+    let larder =
+        start(&config(&origin, &url).replace("warm_start = false", "warm_start = { every = \"100ms\" }"));
     fill(&larder, "/a");
+    let named = |larder: &Larder| larder.stats()["warm_start"]["named"] == 1;
+    assert!(within(PATIENCE, || named(&larder)), "{:#}", larder.stats()["warm_start"]);
+    let warm = start(&config(&origin, &url).replace("warm_start = false", ""));
+    let loaded = |larder: &Larder| larder.stats()["warm_start"]["loaded"] == 1;
+    assert!(within(PATIENCE, || loaded(&warm)), "{:#}", warm.stats()["warm_start"]);
     let receipt = purge(&larder, "http://api.test/a").json();
     assert_eq!(
         (&receipt["redis"], receipt["fleet"]["error"].as_str()),

@@ -24,7 +24,7 @@ Larder, admin listener
   GET  /metrics   the same and more (Prometheus)
   GET  /fleet     the nodes that share this Redis, and whether each hears of purges (JSON)
   GET  /livez     alive?
-  GET  /readyz    ready for requests? (503 while stopping)
+  GET  /readyz    ready for requests? (503 while stopping, or until the warm start is over)
   POST /purge     {\"urls\": […], \"tags\": […], \"prefixes\": [\"/products/*\"], \"routes\": […]} or
                   {\"all\": true}, with \"soft\": true to have it validated and not forgotten
   POST /reload    read the configuration anew; what is wrong changes nothing
@@ -77,10 +77,17 @@ fn metrics(worker: &Worker) -> Answer {
     with_type(StatusCode::OK, text, "text/plain; version=0.0.4; charset=utf-8")
 }
 
-/// Ready unless stopping. A shared tier that is down makes Larder slower, not useless.
+/// Ready unless stopping, or reading what others have named ([`Warming`](crate::worker::Warming)). A shared tier that is down makes Larder slower, not useless.
 fn ready(worker: &Worker) -> Answer {
     if worker.shared.draining.load(Ordering::Acquire) {
         return json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "stopping" }));
+    }
+    if !worker.shared.warming.is_over() {
+        let loaded = worker.shared.warming.gauges().loaded;
+        return json_answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &json!({ "status": "warming", "loaded": loaded }),
+        );
     }
     let gauges = gauges::gather(worker);
     let mut degraded: Vec<String> = Vec::new();

@@ -19,6 +19,7 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
         memory: shared.memory.gauges(),
         redis,
         fleet: shared.fleet.get().map(Fleet::gauges),
+        warm: shared.warming.gauges(),
         coding: shared.press.gauges(),
         upstreams: snapshot.upstreams.iter().flat_map(|upstream| upstream.gauges()).collect(),
         connections: shared.connections.load(Ordering::Relaxed),

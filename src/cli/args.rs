@@ -86,6 +86,14 @@ Examples:
 
 Exits with 0 where it is purged; with 1 where it is not, or not everywhere, and
 says which; with 2 where nothing is named; with 69 where no Larder answers.";
+const STATUS_EXAMPLES: &str = "\
+Asks the running Larder whose admin listener the file names: whether it is
+ready, whether it hears of purges, its Redis, its memory, and which nodes share
+that Redis. Without a file it is looked for as `larder run` does.
+
+Exits with 0 where all is well; with 1 where it is not ready, does not hear of
+purges or is without its Redis, and says which; with 69 where no Larder answers;
+with 78 where the file is wrong or names no admin listener.";
 const AUDIT_EXAMPLES: &str = "\
 Walks through all keys of `cache.namespace`, on every master of a cluster, in
 small steps; nothing else is looked at, and nothing is written. Some records are
@@ -130,6 +138,8 @@ pub enum Command {
     Reload(Reload),
     /// Have a running Larder purge what it has stored
     Purge(Purge),
+    /// Ask a running Larder how it is, and who else is in its fleet
+    Status(Status),
     /// Look into the Redis that a fleet shares
     #[command(arg_required_else_help = true)]
     Redis {
@@ -209,6 +219,21 @@ pub struct Reload {
     /// Configuration file, if not the one that is found
     #[arg(value_name = "FILE", conflicts_with = "config")]
     pub file: Option<PathBuf>,
+}
+
+/// `larder status`
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = STATUS_EXAMPLES)]
+pub struct Status {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The same, without -c
+    #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
+    pub file: Option<PathBuf>,
+    /// For programs: one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `larder purge`
@@ -441,6 +466,7 @@ mod tests {
             "check   Check a configuration file",
             "reload  Have a running Larder read its configuration file anew",
             "purge   Have a running Larder purge what it has stored",
+            "status  Ask a running Larder how it is",
             "demo    Show it at work",
             "larder run --to http://127.0.0.1:3000",
             "Exit codes:",
@@ -461,6 +487,7 @@ mod tests {
             ),
             ("reload", ["[FILE]", "as on SIGHUP", "78", "Usage: larder reload [FILE]"]),
             ("purge", ["--tag <TAG>", "larder purge --route users", "69", "Usage: larder purge"]),
+            ("status", ["-c, --config <FILE>", "--json", "69", "Usage: larder status"]),
             ("demo", ["[default: 127.0.0.1:8080]", "--redis <URL>", "--print-config", "a free one"]),
         ];
         assert!(help("--help").lines().all(|line| line.chars().count() <= 80));

@@ -27,8 +27,22 @@ pub(super) fn post(
     path: &'static str,
     body: Vec<u8>,
 ) -> io::Result<(StatusCode, Bytes)> {
+    wait_for(exchange(reachable(admin), token, (Method::POST, path), body))
+}
+
+/// What a Larder answers to a GET.
+pub(super) fn get(
+    admin: SocketAddr,
+    token: Option<&str>,
+    path: &'static str,
+) -> io::Result<(StatusCode, Bytes)> {
+    wait_for(exchange(reachable(admin), token, (Method::GET, path), Vec::new()))
+}
+
+fn wait_for(
+    asking: impl Future<Output = io::Result<(StatusCode, Bytes)>>,
+) -> io::Result<(StatusCode, Bytes)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asking = exchange(reachable(admin), token, path, body);
     let answer = runtime.block_on(async { timeout(PATIENCE, asking).await });
     answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
@@ -47,14 +61,14 @@ fn reachable(mut admin: SocketAddr) -> SocketAddr {
 async fn exchange(
     admin: SocketAddr,
     token: Option<&str>,
-    path: &'static str,
+    (method, path): (Method, &'static str),
     body: Vec<u8>,
 ) -> io::Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(admin).await?;
     let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(connection);
     let mut request = Request::builder()
-        .method(Method::POST)
+        .method(method)
         .uri(path)
         .header(header::HOST, admin.to_string())
         .header(header::CONTENT_TYPE, "application/json");

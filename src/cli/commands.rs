@@ -23,6 +23,8 @@ pub enum Task {
     Reload(Source),
     /// Have the Larder that this configuration leads to purge this.
     Purge(Source, Purge),
+    /// Ask the Larder that this configuration leads to how it is; for programs, where that is asked.
+    Status(Source, bool),
     /// Count what stands in the Redis of this configuration.
     Audit(Source),
     /// Start the demo, or print its configuration where that is asked.
@@ -43,6 +45,8 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
         Command::Purge(purge) => {
             find(purge.config.as_deref(), variable).map(|source| Task::Purge(source, purge))
         }
+        Command::Status(status) => find(status.config.or(status.file).as_deref(), variable)
+            .map(|source| Task::Status(source, status.json)),
         Command::Redis { of: OfRedis::Audit(audit) } => {
             find(audit.config.as_deref(), variable).map(Task::Audit)
         }

@@ -13,6 +13,7 @@ mod one_line;
 mod purge;
 mod reload;
 mod serve;
+mod status;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ pub fn main() -> ExitCode {
         Ok(Task::Check(source, deny)) => serve::check(&source, deny),
         Ok(Task::Reload(source)) => reload::reload(&source),
         Ok(Task::Purge(source, purge)) => purge::purge(&source, &purge),
+        Ok(Task::Status(source, json)) => status::status(&source, json),
         Ok(Task::Audit(source)) => audit::audit(&source),
         Ok(Task::Demo(demo)) => serve::demo(&demo),
         Err(missing) => complain(&missing.to_string(), exit::CONFIG),

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::problems::{Found, Problems};
 use super::reader::{Reader, Span, Text, Zero, one_of};
 use super::section::{Section, with_article};
-use super::{Access, Cache, Config, Limits, Listen, Log, LogFormat, Network, Sample, Timing};
+use super::{Access, Cache, Config, Limits, Listen, Log, LogFormat, Network, Sample, Timing, WarmStart};
 use super::{address, defaults, listen, network, redis, routes, upstreams};
 use crate::pace::Pace;
 
@@ -222,6 +222,7 @@ fn cache(mut section: Section<'_>) -> Cache {
         coherence_bound: coherence.0,
         coherence_when_lost: coherence.1,
         purge_record: s.count("purge_record", d.purge_record, 1024..=1_000_000),
+        warm_start: warm_start(s, d.warm_start),
         range_fill: s.size("range_fill", d.range_fill, "write range = \"part\" on the routes instead"),
         lag: s.size("lag", d.lag, "write at least \"64KiB\""),
         lag_timeout: s.duration("lag_timeout", d.lag_timeout, Zero::Fine),
@@ -268,6 +269,42 @@ fn coherence(
     }
     section.finish();
     (bound, when_lost)
+}
+
+/// The shortest between two times that the hottest keys are named.
+const LEAST_EVERY: Duration = Duration::from_millis(100);
+
+/// A table, or `false`.
+fn warm_start(cache: &mut Section<'_>, default: Option<WarmStart>) -> Option<WarmStart> {
+    let usual = default?;
+    let Some(value) = cache.value("warm_start") else { return default };
+    match value.get_ref().as_bool() {
+        Some(true) => return default,
+        Some(false) => return None,
+        None if value.get_ref().as_table().is_none() => {
+            let kind = with_article(value.get_ref().type_str());
+            let found = Found::new(value.span(), format!("expected a table or false, found {kind}"));
+            cache.reader.report(found.help("write such as { keys = 20000, time = \"3s\" }, or false"));
+            return default;
+        }
+        None => {}
+    }
+    let Some(mut section) = cache.section_of("warm_start", value) else { return default };
+    let s = &mut section;
+    let warm_start = WarmStart {
+        // More than this is not read in the time that anybody waits for a node.
+        keys: s.count("keys", usual.keys, 0..=100_000),
+        time: s.duration("time", usual.time, Zero::Fine),
+        every: s.duration("every", usual.every, Zero::Refused("write warm_start = false to name nothing")),
+    };
+    if warm_start.every < LEAST_EVERY
+        && let Some(span) = s.span_of("every")
+    {
+        let found = Found::new(span, "they would be counted more often than anything is asked for");
+        s.reader.report(found.help("write at least \"100ms\""));
+    }
+    section.finish();
+    (warm_start.keys > 0 && !warm_start.time.is_zero()).then_some(warm_start)
 }
 
 /// `"off"`, or a part such as `"1/1000"`.

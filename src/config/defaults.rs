@@ -66,6 +66,13 @@ impl Default for Cache {
             coherence_when_lost: Some(Duration::from_secs(10)),
             // A minute of a thousand writes a second; some 10 MiB in Redis.
             purge_record: 65_536,
+            // What most requests are for, and a few dozen MB of it; who waits for a node waits no longer than this.
+            warm_start: Some(super::WarmStart {
+                keys: 20_000,
+                time: Duration::from_secs(3),
+                // What is hot changes in minutes; a list is half a megabyte to Redis.
+                every: Duration::from_secs(30),
+            }),
             // Larger ones would push out too much else.
             max_object: 16 * MIB,
             // See `in_flight`.

@@ -79,6 +79,7 @@ impl Cache {
             coherence_bound,
             coherence_when_lost,
             purge_record,
+            warm_start,
             in_flight,
             variants,
             max_object: _,
@@ -99,7 +100,7 @@ impl Cache {
         let (new_max_object, new_queue) = (&new.redis_max_object, &new.redis_queue);
         let (coherence, new_coherence) =
             ((coherence_bound, coherence_when_lost), (&new.coherence_bound, &new.coherence_when_lost));
-        let new_record = &new.purge_record;
+        let (new_record, new_warm_start) = (&new.purge_record, &new.warm_start);
         let (new_file, new_secrets) = (&new.redis_secret_file, &new.redis_secrets);
         // What stands in the file counts as much as where it is.
         let (sealed, new_sealed) = ((redis_secret_file, redis_secrets), (new_file, new_secrets));
@@ -114,6 +115,7 @@ impl Cache {
             "cache.redis_secret_file" sealed new_sealed;
             "cache.coherence" coherence new_coherence;
             "cache.purge_record" purge_record new_record;
+            "cache.warm_start" warm_start new_warm_start;
             "cache.in_flight" in_flight new_in_flight;
             "cache.variants" variants new_variants;
         );
@@ -185,7 +187,8 @@ mod tests {
             (
                 "[cache]\nmemory = \"99MiB\"\nredis = \"redis://h\"\nnamespace = \"n\"\nredis_compress = false\nredis_deadline = \"1s\"\n\
                  redis_max_object = \"1KiB\"\nredis_queue = \"1MiB\"\nredis_secret_file = \"/s\"\n\
-                 coherence = { bound = \"2s\" }\npurge_record = 9999\nin_flight = \"99MiB\"\nvariants = 3\n",
+                 coherence = { bound = \"2s\" }\npurge_record = 9999\nwarm_start = false\n\
+                 in_flight = \"99MiB\"\nvariants = 3\n",
                 &[
                     "cache.memory",
                     "cache.redis",
@@ -197,6 +200,7 @@ mod tests {
                     "cache.redis_secret_file",
                     "cache.coherence",
                     "cache.purge_record",
+                    "cache.warm_start",
                     "cache.in_flight",
                     "cache.variants",
                 ],

@@ -215,6 +215,8 @@ pub struct Cache {
     pub coherence_when_lost: Option<Duration>,
     /// Purges that the log of the fleet holds, of each of its two kinds.
     pub purge_record: u64,
+    /// What a node that starts reads from Redis before it says that it is ready; `None` = nothing.
+    pub warm_start: Option<WarmStart>,
     /// Bodies larger than this are not stored, bytes.
     pub max_object: u64,
     /// Bytes of bodies that may be on their way into the cache at once, and of gathered requests; beyond it responses are
@@ -237,6 +239,17 @@ pub struct Cache {
     pub verify: Option<Sample>,
     /// How long nothing is stored under a key whose response was not for all.
     pub quarantine: Duration,
+}
+
+/// `cache.warm_start`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WarmStart {
+    /// Responses that are named to others, and read; at least 1.
+    pub keys: usize,
+    /// How long reading may take.
+    pub time: Duration,
+    /// Between two times that the hottest are named.
+    pub every: Duration,
 }
 
 /// So many of so many, such as `1/1000`.

@@ -29,7 +29,7 @@ const FURTHER: [(&str, &str); 6] = [
 ];
 
 /// How a setting is turned off where that is not `false`; nothing where it is left out.
-const OFF: [(&str, &str); 23] = [
+const OFF: [(&str, &str); 25] = [
     ("purge_from", "[]"),
     ("admin", "\"off\""),
     ("admin_token", ""),
@@ -39,6 +39,8 @@ const OFF: [(&str, &str); 23] = [
     ("cache.redis_secret_file", ""),
     ("cache.verify", "\"off\""),
     ("cache.hit_for_miss", "\"0s\""),
+    ("cache.warm_start.keys", "0"),
+    ("cache.warm_start.time", "\"0s\""),
     ("timing.slow_request", "\"off\""),
     ("limits.lame_duck", "\"0s\""),
     ("limits.drain", "\"0s\""),

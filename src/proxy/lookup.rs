@@ -146,7 +146,8 @@ fn hit(
     if !transform::can_read(&exchange, &stored) {
         return transform::elsewhere(*exchange);
     }
-    exchange.worker.shared.memory.answered();
+    let shared = &exchange.worker.shared;
+    shared.hot.hit(shared.memory.answered(), stored.key.hash());
     let outcome = Outcome { ttl: Some(reusable.ttl()), ..Outcome::new(source) };
     transform::deliver(*exchange, stored, cut, reusable, outcome)
 }

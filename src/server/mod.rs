@@ -36,9 +36,11 @@ use tokio::sync::{mpsc, watch};
 use crate::clock::Clock;
 use crate::config::{Access, Config};
 use crate::flight::Flights;
-use crate::store::{Coherence, Memory, Promise, Purges, Searches};
+use crate::store::{Coherence, Hot, Memory, Promise, Purges, Searches};
 use crate::telemetry::{AccessLog, Form, Heads, Hints, ProxyHeaders};
-use crate::worker::{Doubts, Membership, NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot};
+use crate::worker::{
+    Doubts, Membership, NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot, Warming,
+};
 
 pub use listen::StartError;
 
@@ -143,11 +145,14 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
     let promise =
         Promise { bound: config.cache.coherence_bound, when_lost: config.cache.coherence_when_lost };
     let coherence = config.cache.redis.is_some().then(|| Arc::new(Coherence::new(promise, clock.mono())));
+    let warm_start = config.cache.warm_start.filter(|_| config.cache.redis.is_some());
     Ok(Arc::new(Shared {
         started: clock.mono(),
         coherence,
         fleet: Membership::default(),
         memory: Memory::new(&config.cache),
+        hot: Hot::new(warm_start.map_or(0, |warm_start| warm_start.keys)),
+        warming: Warming::new(warm_start.is_none()),
         purges: Arc::new(Purges::new(PURGES)),
         flights: Flights::new(),
         searches: Searches::default(),

@@ -19,7 +19,7 @@ use crate::admin;
 use crate::store::{Redis, sweep};
 use crate::telemetry::supervise;
 use crate::upstream::Upstream;
-use crate::worker::{Shared, Worker, join_fleet};
+use crate::worker::{Shared, Worker, join_fleet, spawn_warm_start};
 
 use super::Thread;
 use super::door::{self, Door};
@@ -70,6 +70,7 @@ pub(super) fn run_control(
         if let Some(fleet) = worker.shared.fleet.get() {
             fleet.heard(FIRST_HEARD).await;
         }
+        spawn_warm_start(&worker);
         spawn_sweep(&thread.shared);
         if let Some(socket) = admin {
             let listener = TcpListener::from_std(socket)?;

@@ -14,11 +14,9 @@ pub(super) struct Counter([Line; 8]);
 struct Line(AtomicU64);
 
 impl Counter {
-    /// One more.
-    pub(super) fn add(&self) {
-        if let Some(line) = LINE.with(|nth| self.0.get(*nth)) {
-            line.0.fetch_add(1, Ordering::Relaxed);
-        }
+    /// One more; gives how many there were on this thread's line.
+    pub(super) fn add(&self) -> u64 {
+        LINE.with(|nth| self.0.get(*nth)).map_or(0, |line| line.0.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The count; may miss what is being added.
@@ -45,7 +43,11 @@ mod tests {
         let counter = Counter::default();
         thread::scope(|scope| {
             for _ in 0..10 {
-                scope.spawn(|| (0..1_000).for_each(|_| counter.add()));
+                scope.spawn(|| {
+                    (0..1_000).for_each(|_| {
+                        counter.add();
+                    })
+                });
             }
         });
         assert_eq!(counter.sum(), 10_000);

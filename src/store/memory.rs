@@ -429,9 +429,15 @@ impl Memory {
         self.peek(key)
     }
 
-    /// Counts a lookup whose find answered the request: whether it may is for the rules to say.
-    pub fn answered(&self) {
-        self.hits.add();
+    /// Counts a lookup whose find answered the request: whether it may is for the rules to say. Gives how many
+    /// there were, of those that this thread's share a count with.
+    pub fn answered(&self) -> u64 {
+        self.hits.add()
+    }
+
+    /// What is stored under a key with this hash.
+    pub fn hashed(&self, hash: u128) -> Option<Arc<Resource>> {
+        self.cache.get(&hash)
     }
 
     /// As [`find`](Self::find), for a second look on behalf of the same request: not counted.
@@ -491,6 +497,30 @@ impl Memory {
         self.settle(weight);
         self.hold_to_what_is_yielded();
         true
+    }
+
+    /// Adds a response that was read from Redis without being asked for, as the oldest of its key's variants: what
+    /// was kept meanwhile is newer, and stays. Gives whether it was kept.
+    pub fn warm(&self, response: &Arc<StoredResponse>, purges: &Purges) -> bool {
+        let mut kept = false;
+        self.change(&response.key, |resource| {
+            let same = |variant: &Arc<StoredResponse>| variant.selecting == response.selecting;
+            kept = resource.variants.len() < self.variants
+                && !resource.variants.iter().any(same)
+                && !purges.is_purged(response);
+            if kept {
+                resource.variants.push(Arc::clone(response));
+            }
+        });
+        if kept && purges.is_purged(response) {
+            // As in `keep`: purged between the look and the keeping.
+            self.change(&response.key, |resource| {
+                resource.variants.retain(|variant| !purges.is_purged(variant))
+            });
+            return false;
+        }
+        self.settle(weight(response));
+        kept
     }
 
     /// Whether moka takes a large response under this key.
@@ -570,7 +600,7 @@ impl Memory {
 
     /// All that is stored, in no order, for who has the time: what is stored meanwhile may be missing. Looks up a
     /// few at a time, and no lookup is counted or remembered for who stays.
-    pub(super) fn all(&self) -> impl Iterator<Item = Arc<Resource>> {
+    pub fn all(&self) -> impl Iterator<Item = Arc<Resource>> {
         self.cache.iter().map(|(_, resource)| resource)
     }
 

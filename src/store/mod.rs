@@ -5,6 +5,7 @@
 //! Must not know: the origin, routes, requests in flight, or what is delivered.
 
 mod counter;
+mod hot;
 mod in_flight;
 mod memory;
 mod notes;
@@ -14,6 +15,7 @@ mod searches;
 mod seed;
 mod sweep;
 
+pub use hot::{Hot, Name};
 pub use in_flight::{InFlight, Passing, Reserved, STREAMING};
 pub use memory::{Class, Marked, Memory, Resource};
 pub use purge::{PURGES, Purges};
@@ -51,6 +53,7 @@ mod samples {
             coherence_bound: Duration::from_secs(1),
             coherence_when_lost: Some(Duration::from_secs(10)),
             purge_record: 65_536,
+            warm_start: None,
             max_object: 16 << 20,
             in_flight: 64 << 20,
             range_fill: 1 << 20,

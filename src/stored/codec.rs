@@ -128,11 +128,18 @@ pub fn decode(bytes: Bytes, key: &Arc<CacheKey>, place: &str) -> Result<Record, 
     if reader.text()? != key.url().as_bytes() || reader.text()? != key.extras().as_bytes() {
         return Err(Damaged::OtherKey);
     }
-    let record = match kind {
-        RESPONSE => Record::Response { generation, response: reader.response(key)? },
-        _ => Record::Names { generation, names: reader.names()? },
-    };
-    reader.end().map(|()| record)
+    reader.record(kind, generation, key)
+}
+
+/// Reads a record that was found under `place`, whatever key it is of: whoever asks compares that with the place.
+pub fn decode_unasked(bytes: Bytes, place: &str) -> Result<Record, Damaged> {
+    let (kind, mut reader) = open(bytes, place)?;
+    if kind != RESPONSE && kind != NAMES {
+        return Err(Damaged::Malformed);
+    }
+    let generation = reader.u64()?;
+    let (url, extras) = (reader.string()?, reader.string()?);
+    reader.record(kind, generation, &Arc::new(CacheKey::from_parts(url, extras)))
 }
 
 /// Reads no more of a record that was found under `place` than its URL.
@@ -277,6 +284,20 @@ struct Reader {
 }
 
 impl Reader {
+    /// What comes after the key.
+    fn record(mut self, kind: u8, generation: u64, key: &Arc<CacheKey>) -> Result<Record, Damaged> {
+        let record = match kind {
+            RESPONSE => Record::Response { generation, response: self.response(key)? },
+            _ => Record::Names { generation, names: self.names()? },
+        };
+        self.end().map(|()| record)
+    }
+
+    fn string(&mut self) -> Result<Box<str>, Damaged> {
+        let text = std::str::from_utf8(self.text()?).map_err(|_| Damaged::Malformed)?;
+        Ok(text.into())
+    }
+
     fn response(&mut self, key: &Arc<CacheKey>) -> Result<StoredResponse, Damaged> {
         let times = (Timestamp::from_millis(self.u64()?), Timestamp::from_millis(self.u64()?));
         let status = StatusCode::from_u16(self.u16()?).map_err(|_| Damaged::Malformed)?;

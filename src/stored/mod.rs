@@ -18,7 +18,8 @@ mod seal;
 mod standing;
 
 pub use codec::{
-    MOST_NAMES, Record, decode, decode_rule, decode_url, encode_names, encode_response, encode_rule,
+    MOST_NAMES, Record, decode, decode_rule, decode_unasked, decode_url, encode_names, encode_response,
+    encode_rule,
 };
 pub use copies::{Copies, Copy, Form};
 pub use cut::{Cut, is_not_modified, resolve};
@@ -30,7 +31,7 @@ pub use mark::LONGEST_MARK;
 pub use parts::{Content, MOST_PIECES, Parts};
 pub use response::{Received, StoredResponse};
 pub use scope::{LONGEST_NAME, LONGEST_URL, Position, Prefix, Purge, Scope, Unfit};
-pub use seal::{MOST_SECRETS, Nonce, Seal, Secret, from_hex};
+pub use seal::{MOST_SECRETS, Nonce, SEALED, Seal, Secret, from_hex};
 pub use standing::{Born, Standing, TagPolicy, Verdict, route_hash, tag_hash};
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::cuts::Cut;
 use super::families::{self as f, Family};
 use super::gauges::{
     BREAKER_STATES, CodingGauges, FLEET_STATES, FleetGauges, Gauges, MemoryGauges, RedisGauges,
-    UpstreamGauges, merged,
+    UpstreamGauges, WarmGauges, merged,
 };
 use super::heads::HeadRefused;
 use super::histogram::Histogram;
@@ -36,6 +36,7 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> String {
     }
     if let Some(fleet) = &gauges.fleet {
         self::fleet(&mut page, fleet);
+        warm(&mut page, &gauges.warm);
     }
     upstreams(&mut page, &merged(&gauges.upstreams));
     page.one(&f::ACCESS_DROPPED, gauges.access_dropped);
@@ -178,6 +179,13 @@ fn fleet(page: &mut Page, fleet: &FleetGauges) {
     page.one(&f::FLEET_LOST, fleet.lost);
     page.one(&f::FLEET_RESUMED, fleet.resumed);
     page.one(&f::FLEET_HORIZONS, fleet.horizons);
+}
+
+fn warm(page: &mut Page, warm: &WarmGauges) {
+    page.one(&f::WARM_LOADED, warm.loaded);
+    page.one(&f::WARM_SKIPPED, warm.skipped);
+    page.one(&f::WARM_SECONDS, warm.took.as_secs_f64());
+    page.one(&f::WARM_NAMED, warm.named);
 }
 
 fn upstreams(page: &mut Page, upstreams: &[UpstreamGauges]) {
@@ -338,6 +346,7 @@ mod tests {
             started: Timestamp::from_millis(1_709_210_096_789),
             memory: MemoryGauges { entries: 2, lookups: 10, hits: 4, ..MemoryGauges::default() },
             fleet: Some(FleetGauges { state: "ok", ..FleetGauges::default() }),
+            warm: WarmGauges { loaded: 5, ..WarmGauges::default() },
             redis: Some(RedisGauges { up: true, breaker: "closed", gets: 6, ..RedisGauges::default() }),
             upstreams: vec![upstream("http://a:1"), upstream("http://b:1"), upstream("http://a:1")],
             coding: CodingGauges { encoded: 3, ..CodingGauges::default() },

@@ -164,6 +164,14 @@ families! {
         "Times Redis had lost the log of purges, or was set back.";
     FLEET_HORIZONS: Counter "larder_fleet_horizons_total"
         "Times this node had missed more purges than the log holds, and trusted nothing older.";
+    WARM_LOADED: Gauge "larder_warm_start_loaded"
+        "Responses that were read into memory before this node said that it was ready.";
+    WARM_SKIPPED: Gauge "larder_warm_start_skipped"
+        "Responses that others had named for that, and that were gone, stale, purged or in memory already.";
+    WARM_SECONDS: Gauge "larder_warm_start_seconds"
+        "How long that took.";
+    WARM_NAMED: Gauge "larder_warm_start_named"
+        "Responses that this node has named to others, the last time.";
     UPSTREAM_CONNECTIONS: Gauge "larder_upstream_connections"
         "Open connections to a server by state, idle or busy.";
     UPSTREAM_WAITING: Gauge "larder_upstream_waiting_requests"

@@ -26,6 +26,8 @@ pub struct Gauges {
     pub redis: Option<RedisGauges>,
     /// This node's part in the fleet, where a Redis is configured.
     pub fleet: Option<FleetGauges>,
+    /// What this node has read at its start.
+    pub warm: WarmGauges,
     /// Bodies encoded and decoded.
     pub coding: CodingGauges,
     /// Each server of each upstream.
@@ -165,6 +167,23 @@ pub struct FleetGauges {
     pub resumed: u64,
     /// Times purges were missed that could no longer be read.
     pub horizons: u64,
+}
+
+/// A node's warm start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WarmGauges {
+    /// There is to be one.
+    pub enabled: bool,
+    /// It is over, or there was to be none.
+    pub over: bool,
+    /// Responses that were read into memory.
+    pub loaded: u64,
+    /// Those that were named and not taken: gone, stale, purged, damaged, or in memory already.
+    pub skipped: u64,
+    /// Responses that this node has named to others, last.
+    pub named: u64,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// The states of a node towards the log of purges, from well to ill.

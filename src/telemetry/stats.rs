@@ -4,7 +4,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::gauges::{CodingGauges, FleetGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged};
+use super::gauges::{
+    CodingGauges, FleetGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, WarmGauges, merged,
+};
 use super::metrics::{RouteCounts, Snapshot};
 use super::outcome::{Kind, Tier};
 use crate::stored::Damaged;
@@ -56,6 +58,7 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> Value {
         "routes": snapshot.routes.iter().map(|(name, c)| ((*name).to_owned(), route(c))).collect::<Map<_, _>>(),
         "tiers": { "memory": memory(&gauges.memory), "redis": gauges.redis.as_ref().map(redis) },
         "fleet": gauges.fleet.as_ref().map(fleet),
+        "warm_start": warm(&gauges.warm),
         "coding": coding(&gauges.coding),
         "upstreams": upstreams(&merged(&gauges.upstreams)),
     })
@@ -115,6 +118,17 @@ fn coding(coding: &CodingGauges) -> Value {
 fn damaged_by(redis: &RedisGauges) -> Value {
     let some = |why: Damaged| redis.damaged.get(why.index()).filter(|count| **count > 0);
     Damaged::ALL.into_iter().filter_map(|why| Some((why.as_str(), *some(why)?))).collect()
+}
+
+fn warm(warm: &WarmGauges) -> Value {
+    json!({
+        "enabled": warm.enabled,
+        "over": warm.over,
+        "loaded": warm.loaded,
+        "skipped": warm.skipped,
+        "took_s": warm.took.as_secs_f64(),
+        "named": warm.named,
+    })
 }
 
 fn fleet(fleet: &FleetGauges) -> Value {

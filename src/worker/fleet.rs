@@ -158,7 +158,7 @@ impl Worker {
     /// that the writes of a whole fleet do not fill the table of each of its nodes. It may go only where Redis
     /// holds a marker of it (`marked`), and where it stands for no other purge: an earlier one of this node,
     /// made after that marker was, may not be in Redis yet.
-    fn hear(&self, purge: &Purge, at: Position, marked: bool) {
+    pub(super) fn hear(&self, purge: &Purge, at: Position, marked: bool) {
         let shared = &self.shared;
         let seq = shared.purges.apply(purge, Some(at), self.now());
         if purge.soft {

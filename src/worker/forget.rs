@@ -20,7 +20,7 @@
 //! Why that is right: what is older could come back only by a fetch that began before the note (its
 //! question to the origin or to Redis may have been answered earlier) or before 2 (it may have read
 //! Redis). Whoever keeps anything in memory holds a seat from before its first question until it has
-//! kept the answer: every fill, and a lookup for a request that cannot fill. Is it still in flight at 4,
+//! kept the answer: every fill, a lookup for a request that cannot fill, and a warm start (`warm`). Is it still in flight at 4,
 //! the note stays. Is it over, then what it kept, it kept before 4 while the note stood, and that
 //! means not at all. A fetch that begins after 4 asks an origin that has answered the write before 1,
 //! and a Redis that was purged in 2; and what its request found in memory, and wants confirmed, it

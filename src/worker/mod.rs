@@ -13,6 +13,7 @@ mod purge;
 mod reload;
 #[cfg(test)]
 pub(crate) mod tests;
+mod warm;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,7 +28,7 @@ use crate::flight::Flights;
 use crate::interim;
 use crate::rate::{Holds, Table};
 use crate::rules::Methods;
-use crate::store::{Coherence, Memory, Purges, Reach, Redis, Searches};
+use crate::store::{Coherence, Hot, Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy, StoredResponse};
 use crate::telemetry::{AccessLog, Cuts, Heads, Hints, Metrics, ProxyHeaders, Shard, Tunnels};
 use crate::upstream::Upstream;
@@ -40,6 +41,7 @@ pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Looked, Own, Own
 pub use press::{Press, worthwhile};
 pub use purge::{NotAUrl, Purged};
 pub use reload::{NotReloaded, Reloaded, Reloads, Reread};
+pub use warm::{Warming, spawn as spawn_warm_start};
 
 /// One request thread's own.
 pub struct Worker {
@@ -61,6 +63,10 @@ pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     /// The memory tier.
     pub memory: Memory,
+    /// What is asked for most.
+    pub hot: Hot,
+    /// How far the warm start has come.
+    pub warming: Warming,
     /// What was purged, and when.
     pub purges: Arc<Purges>,
     /// Of which paths it is known that not all of the query counts.

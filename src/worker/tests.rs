@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::flight::{FlightKey, Seat};
-use crate::store::Class;
 use crate::store::redis_server::RedisServer;
+use crate::store::{Class, Hot};
 use crate::stored::samples::{key, plain, stored};
 use crate::stored::{Born, StoredResponse};
 
@@ -25,6 +25,8 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
     let (purges, reach) = (Arc::new(Purges::new(crate::store::PURGES)), Arc::default());
     let redis = Redis::start(&config.cache, clock.clone(), Arc::clone(&purges), &reach).await;
     let shared = Shared {
+        hot: Hot::new(0),
+        warming: Warming::new(true),
         coherence: None,
         fleet: Membership::default(),
         memory: Memory::new(&config.cache),
@@ -255,4 +257,52 @@ async fn a_racing_fetch_never_brings_back_what_was_before_the_write() {
         });
         assert!(fetched.1 || !worker.gives(&fetched.0), "round {round}: it came back");
     }
+}
+
+/// What is read unasked is read under a seat on its flight, as a fill's is: a purge that another node marked in Redis
+/// comes between the reading and the keeping, and finds its note left.
+#[tokio::test]
+async fn what_is_purged_while_it_is_read_for_a_warm_start_is_not_kept() {
+    let server = RedisServer::start();
+    let worker = worker(&with_redis(&server), "ttl.default = \"1h\"").await;
+    let redis = worker.redis.clone().unwrap();
+    let now = worker.now();
+    let fresh = |path: &str| {
+        let old = plain(path, b"kept", worker.born());
+        let mut headers = old.headers.clone();
+        headers.insert(http::header::DATE, crate::fields::date::to_value(now));
+        let facts = crate::rules::ResponseFacts::of(200, &headers, now, now);
+        Arc::new(old.freshened(&headers, facts, old.selecting.clone(), Arc::clone(&old.standing)))
+    };
+    let (one, other) = (fresh("/one"), fresh("/other"));
+    for response in [&one, &other] {
+        let generation =
+            redis.get(&response.key, &http::HeaderMap::new(), Default::default()).await.generation.unwrap();
+        redis.put(Arc::clone(response), generation, Duration::from_secs(60), Default::default());
+    }
+    redis.flush(Duration::from_secs(5)).await;
+    let names = [&one, &other].map(|response| crate::store::Name::of(response, 1).unwrap());
+    let snapshot = worker.shared.snapshot.load_full();
+    server.pause();
+    let (mut room, mut reading) = (u64::MAX, None);
+    let read = worker.read(&redis, &snapshot, &names, &mut room);
+    let meanwhile = async {
+        while !worker.shared.flights.any(one.key.hash()) {
+            tokio::task::yield_now().await;
+        }
+        // As `hear` does, once Redis has the marker.
+        let purge =
+            crate::stored::Purge { scope: crate::stored::Scope::Url("http://test/one".into()), soft: false };
+        worker.hear(&purge, crate::stored::Position { run: 1, n: 1 }, true);
+        reading = Some(worker.notes());
+        server.resume();
+    };
+    let (read, ()) = tokio::join!(read, meanwhile);
+    assert_eq!((read, reading), (Ok(()), Some(1)));
+    let held = |response: &StoredResponse| {
+        worker.shared.memory.peek(&response.key).is_some_and(|held| !held.variants.is_empty())
+    };
+    let gauges = worker.shared.warming.gauges();
+    assert_eq!((held(&one), held(&other)), (false, true), "{gauges:?} {:?}", server.keys());
+    assert!(worker.shared.flights.is_empty(), "the seats are given up");
 }

@@ -335,3 +335,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_warm_start_is_a_table_or_false_and_off_where_it_would_read_nothing() {
+    let warm_start = |line: &str| parse(&with_rest(&format!("[cache]\n{line}\n"))).unwrap().cache.warm_start;
+    let usual = Cache::default().warm_start.unwrap();
+    for line in ["", "warm_start = true", "warm_start = {}"] {
+        assert_eq!(warm_start(line), Some(usual), "{line}");
+    }
+    for line in ["warm_start = false", "warm_start = { keys = 0 }", "warm_start = { time = \"0s\" }"] {
+        assert_eq!(warm_start(line), None, "{line}");
+    }
+    let some = "warm_start = { keys = 7, time = \"1s\", every = \"100ms\" }";
+    let (time, every) = (Duration::from_secs(1), Duration::from_millis(100));
+    assert_eq!(warm_start(some), Some(WarmStart { keys: 7, time, every }));
+    for (line, expected, help) in [
+        ("warm_start = \"off\"", "expected a table", "false"),
+        ("warm_start = { keys = 100001 }", "out of range", "from 0 to 100000"),
+        ("warm_start = { every = \"0s\" }", "", "warm_start = false"),
+        ("warm_start = { every = \"99ms\" }", "more often", "at least \"100ms\""),
+        ("warm_start = { key = 7 }", "unknown key `key`", "`keys`"),
+    ] {
+        let found = told(&with_rest(&format!("[cache]\n{line}\n")));
+        let [(_, _, message, told)] = &found[..] else { panic!("{line}: {found:?}") };
+        assert!(message.contains(expected) && told.contains(help), "{line}: {found:?}");
+    }
+}

@@ -7,6 +7,7 @@
 //! | `larder:4:{U}:g` | the URL's generation, a mark; absent = 0 |
 //! | `larder:4:{O}:G:N` | when a group, or all at a path, was purged: a mark, in milliseconds |
 //! | `larder:4:{O}:R:N` | the rule for the query of a path (`No-Vary-Search`) |
+//! | `larder:4:{fleet}:hot:P:N` | part `N` of a list of what is asked for most (`store/hot.rs`) |
 //!
 //! `larder` is the namespace (`cache.namespace`): nothing outside of it is ever read or written.
 //! `U` is the URL's hash in hex (32 digits), `X` is `-` or the hash of the key's extras (32 digits),
@@ -53,6 +54,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::clock::Timestamp;
+use crate::store::hot::Name;
 use crate::stored::{CacheKey, Group, Seal};
 
 /// The version of this layout, and of the record.
@@ -78,13 +80,34 @@ const MIN_NAMES_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// The key of the response, or of the names it varies on.
 pub(super) fn base(seal: &Seal, key: &CacheKey) -> String {
-    match key.extras() {
-        "" => plain(seal, key.url_hash()),
-        extras => {
-            let extras = seal.name(xxh3_128(extras.as_bytes()));
-            format!("{}:{extras:032x}", tagged(seal, key.url_hash()))
-        }
+    let extras = (!key.extras().is_empty()).then(|| xxh3_128(key.extras().as_bytes()));
+    base_of(seal, key.url_hash(), extras)
+}
+
+fn base_of(seal: &Seal, url_hash: u128, extras: Option<u128>) -> String {
+    match extras {
+        None => plain(seal, url_hash),
+        Some(extras) => format!("{}:{:032x}", tagged(seal, url_hash), seal.name(extras)),
     }
+}
+
+/// The key of a response that is named.
+pub(super) fn named(seal: &Seal, name: &Name) -> String {
+    let base = base_of(seal, name.url, name.extras);
+    name.variant.map_or_else(|| base.clone(), |hash| variant(seal, &base, hash))
+}
+
+/// Lists of what is asked for most that stand beside each other: nodes of a fleet, and such as have left.
+pub(super) const HOT_PLACES: usize = 16;
+
+/// The key of a part of one of them.
+pub(super) fn hot(seal: &Seal, place: usize, part: usize) -> String {
+    format!("{}{{fleet}}:hot:{place}:{part}", fleet_prefix(seal))
+}
+
+/// Time to live, in milliseconds, of a list: a fleet that was stopped over night finds it.
+pub(super) fn hot_ttl() -> u64 {
+    millis(Duration::from_secs(24 * 3600))
 }
 
 /// The key of the response to a URL whose route adds nothing to the key.
@@ -131,6 +154,7 @@ pub(super) fn kind(seal: &Seal, name: &str) -> Option<&'static str> {
     let parts: Vec<&str> = rest.split(':').collect();
     Some(match parts.as_slice() {
         ["head" | "named" | "marked" | "nodes"] if tag == "fleet" => "the log of purges",
+        ["hot", _, _] if tag == "fleet" => "lists of hot keys",
         ["g"] => "purge marks",
         ["G", _] => "group marks",
         ["R", _] => "query rules",
@@ -212,6 +236,25 @@ mod tests {
     }
 
     #[test]
+    fn a_response_that_is_named_stands_where_one_that_is_asked_for_does() {
+        use crate::stored::samples::stored;
+        use crate::stored::{Born, Secret};
+        let secret = Secret::from_hex(&"ab".repeat(32)).unwrap();
+        for seal in [Seal::default(), Seal::new(&[secret])] {
+            for (extras, vary) in [("", ""), ("h:x=1;", ""), ("", "accept"), ("h:x=1;", "accept")] {
+                let key = std::sync::Arc::new(CacheKey::from_parts("http://a/".into(), extras.into()));
+                let fields = [("cache-control", "max-age=60"), ("vary", vary)];
+                let response = stored(&key, &[("accept", "b")], &fields, b"", Born::Here(0));
+                let place = named(&seal, &Name::of(&response, 0).unwrap());
+                let base = base(&seal, &key);
+                let expected =
+                    if vary.is_empty() { base } else { variant(&seal, &base, response.selecting.hash()) };
+                assert_eq!(place, expected);
+            }
+        }
+    }
+
+    #[test]
     fn every_key_is_within_the_namespace() {
         let seal = Seal::default().in_namespace("eu-1");
         let key = CacheKey::from_parts("http://a/".into(), "h:accept=x;".into());
@@ -223,6 +266,7 @@ mod tests {
             marker(&seal, 7),
             group(&seal, path),
             rule(&seal, path),
+            hot(&seal, 0, 0),
         ] {
             assert!(name.starts_with("eu-1:4:{"), "{name}");
         }
@@ -240,6 +284,7 @@ mod tests {
             (marker(&CLEAR, 7), Some("purge marks")),
             (group(&CLEAR, path), Some("group marks")),
             (rule(&CLEAR, path), Some("query rules")),
+            (hot(&CLEAR, 15, 3), Some("lists of hot keys")),
             ("larder:2:{a}:-".into(), None),
             ("larder:4:{a}:x:y:z".into(), None),
             (marker(&Seal::default().in_namespace("other"), 7), None),

@@ -23,6 +23,7 @@ mod servers;
 mod tests;
 mod topology;
 mod value;
+mod warm;
 mod watch;
 
 use std::sync::Arc;

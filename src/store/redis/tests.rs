@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+mod named;
 mod sealed;
 mod tampered;
 
 use super::*;
 use crate::clock::Timestamp;
 use crate::store::redis_server::{Mode, RedisServer, Relay, Reply};
-use crate::store::{PURGES, samples};
+use crate::store::{Name, PURGES, samples};
 use crate::stored::samples::{fields, key, plain, stored};
 use crate::stored::{Born, encode_response};
 

@@ -1,0 +1,388 @@
+//! `larder status`: asks a running Larder how it is, and says so to people or to programs.
+//!
+//! Knows where the file says that the admin listener is, and its token, and which of its pages tell what.
+//! Must not know: how anything is measured.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::config_file::Source;
+use super::{asking, complain, exit, print, variable};
+use crate::clock::Clock;
+use crate::config::Config;
+
+/// Asks the Larder that a file leads to.
+pub(super) fn status(source: &Source, as_json: bool) -> ExitCode {
+    let Some((admin, token)) = Config::admin_of(&source.text, &variable) else {
+        return match Config::parse(&source.text, &source.name, &variable) {
+            Err(problems) => complain(&format!("{problems}"), exit::CONFIG),
+            Ok(_) => complain(&format!("{} has no admin listener to ask", source.name), exit::CONFIG),
+        };
+    };
+    let told = match ask(admin, token.as_deref()) {
+        Ok(told) => told,
+        Err(Silent::Refused(StatusCode::UNAUTHORIZED)) => {
+            let what = format!("the Larder at {admin} has another admin_token than {}", source.name);
+            return complain(&what, exit::FAILURE);
+        }
+        Err(Silent::Refused(status)) => {
+            return complain(&format!("the Larder at {admin} answers {status}"), exit::FAILURE);
+        }
+        Err(Silent::Gone(error)) => {
+            let what = format!("no Larder answers at {admin}, the admin address of {}: {error}", source.name);
+            return complain(&what, exit::UNAVAILABLE);
+        }
+    };
+    let summary = summary(&told);
+    let text = if as_json {
+        let mut text = serde_json::to_string_pretty(&summary).unwrap_or_default();
+        text.push('\n');
+        text
+    } else {
+        shown(&summary, admin, Clock::system().now().as_secs())
+    };
+    let printed = print(&text);
+    match summary.get("ok").and_then(Value::as_bool) {
+        Some(true) => printed,
+        _ => exit::FAILURE.into(),
+    }
+}
+
+/// What the pages of the admin listener say.
+struct Told {
+    ready: Value,
+    stats: Value,
+    /// Its nodes, or why nobody knows; nothing where there is no fleet.
+    fleet: Option<Value>,
+}
+
+/// Why nothing was told.
+enum Silent {
+    Gone(io::Error),
+    Refused(StatusCode),
+}
+
+fn ask(admin: SocketAddr, token: Option<&str>) -> Result<Told, Silent> {
+    let page = |path| {
+        let (status, body) = asking::get(admin, token, path).map_err(Silent::Gone)?;
+        // What is no answer of a Larder's has no words of its own.
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    };
+    // Open to all, and a 503 is an answer, too.
+    let (_, ready) = page("/readyz")?;
+    let (status, stats) = page("/stats")?;
+    if status != StatusCode::OK || !stats.is_object() {
+        return Err(Silent::Refused(status));
+    }
+    let (status, fleet) = page("/fleet")?;
+    Ok(Told { ready, stats, fleet: (status != StatusCode::NOT_FOUND).then_some(fleet) })
+}
+
+/// All of it in one object, as `--json` has it.
+fn summary(told: &Told) -> Value {
+    let Told { ready, stats, fleet } = told;
+    let of = |value: &Value, path: &str| value.pointer(path).cloned().unwrap_or(Value::Null);
+    let status = of(ready, "/status");
+    let degraded = of(ready, "/degraded");
+    let is_well = status == "ready" && degraded.as_array().is_none_or(Vec::is_empty);
+    let coherence = stats.get("fleet").filter(|fleet| fleet.is_object()).map(|fleet| {
+        json!({
+            "state": of(fleet, "/coherence"),
+            "lag_s": of(fleet, "/lag_s"),
+            "bound_s": of(fleet, "/bound_s"),
+            "when_lost_s": of(fleet, "/when_lost_s"),
+        })
+    });
+    let redis = stats.pointer("/tiers/redis").filter(|redis| redis.is_object()).map(|redis| {
+        json!({ "up": of(redis, "/up"), "breaker": of(redis, "/breaker"), "hits": of(redis, "/hits") })
+    });
+    json!({
+        "ok": is_well,
+        "status": status,
+        "degraded": if degraded.is_array() { degraded } else { json!([]) },
+        "node": of(stats, "/fleet/node"),
+        "uptime_s": of(stats, "/uptime_s"),
+        "coherence": coherence,
+        "redis": redis,
+        "memory": {
+            "entries": of(stats, "/tiers/memory/entries"),
+            "bytes": of(stats, "/tiers/memory/bytes"),
+            "budget": of(stats, "/tiers/memory/budget"),
+        },
+        "requests": of(stats, "/total"),
+        "hit_ratio": of(stats, "/hit_ratio"),
+        "warm_start": of(stats, "/warm_start"),
+        "nodes": fleet.as_ref().map(|fleet| of(fleet, "/nodes")),
+        "nodes_error": fleet.as_ref().map(|fleet| of(fleet, "/error")),
+    })
+}
+
+/// The same for people. `now` is in seconds since the Unix epoch.
+fn shown(summary: &Value, admin: SocketAddr, now: u64) -> String {
+    let of = |path: &str| summary.pointer(path).unwrap_or(&Value::Null);
+    let (count, secs) = (|path| of(path).as_u64().unwrap_or(0), |path| of(path).as_f64().unwrap_or(0.0));
+    let mut text = String::new();
+    let status = of("/status").as_str().unwrap_or("does not say whether it is ready");
+    let _ = writeln!(text, "Larder at {admin}: {status}, up {}\n", lasting(secs("/uptime_s")));
+    let mut line = |name: &str, says: String| {
+        let _ = writeln!(text, "  {name:<11} {says}");
+    };
+    line("purges", purges(of("/coherence")));
+    line("redis", redis(of("/redis")));
+    let (bytes, budget) = (size(count("/memory/bytes")), size(count("/memory/budget")));
+    line("memory", format!("{bytes} of {budget}, {} keys", grouped(count("/memory/entries"))));
+    let (ratio, requests) = (secs("/hit_ratio") * 100.0, grouped(count("/requests")));
+    line("hit ratio", format!("{ratio:.1} %, of {requests} requests"));
+    if of("/coherence").is_object() {
+        line("warm start", warm_start(of("/warm_start")));
+    }
+    for degraded in of("/degraded").as_array().into_iter().flatten().filter_map(Value::as_str) {
+        line("degraded", plain(degraded));
+    }
+    match of("/nodes") {
+        Value::Array(nodes) => text.push_str(&table(nodes, now)),
+        Value::Null => {
+            if let Some(why) = of("/nodes_error").as_str() {
+                let _ = writeln!(text, "\nnodes: {}", plain(why));
+            }
+        }
+        _ => {}
+    }
+    text
+}
+
+fn purges(coherence: &Value) -> String {
+    let Some(state) = coherence.pointer("/state").and_then(Value::as_str) else {
+        return "this Larder is alone: no redis is configured".to_owned();
+    };
+    let secs = |path| coherence.pointer(path).and_then(Value::as_f64);
+    let (lag, bound) = (secs("/lag_s").unwrap_or(0.0), secs("/bound_s").unwrap_or(0.0));
+    let heard = format!("{}: heard {} ago, bound {}", plain(state), lasting(lag), lasting(bound));
+    match (state, secs("/when_lost_s")) {
+        ("ok", _) => heard,
+        (_, Some(limit)) => {
+            format!("{heard}; what the origin has not confirmed within {} is validated first", lasting(limit))
+        }
+        (_, None) => format!("{heard}; what is stored is served for as long as it is fresh"),
+    }
+}
+
+fn redis(redis: &Value) -> String {
+    let Some(up) = redis.get("up").and_then(Value::as_bool) else { return "none is configured".to_owned() };
+    let breaker = redis.get("breaker").and_then(Value::as_str).unwrap_or("-");
+    format!("{}, breaker {}", if up { "up" } else { "down" }, plain(breaker))
+}
+
+fn warm_start(told: &Value) -> String {
+    let count = |name| grouped(told.get(name).and_then(Value::as_u64).unwrap_or(0));
+    let (loaded, skipped) = (count("loaded"), count("skipped"));
+    let took = told.get("took_s").and_then(Value::as_f64).unwrap_or(0.0);
+    let is = |name| told.get(name).and_then(Value::as_bool) == Some(true);
+    match (is("enabled"), is("over")) {
+        (false, _) => "off".to_owned(),
+        (_, true) => format!("{loaded} read in {}, {skipped} passed over", lasting(took)),
+        (_, false) => format!("under way: {loaded} read so far"),
+    }
+}
+
+fn table(nodes: &[Value], now: u64) -> String {
+    let text = |node: &Value, name: &str| plain(node.get(name).and_then(Value::as_str).unwrap_or("-"));
+    let mut rows = vec![["node", "address", "version", "started", "seen", "purges"].map(str::to_owned)];
+    for node in nodes {
+        let is_this = node.get("this").and_then(Value::as_bool) == Some(true);
+        let started = now.saturating_sub(node.get("started").and_then(Value::as_u64).unwrap_or(now));
+        let seen = node.get("last_seen_s").and_then(Value::as_f64).unwrap_or(0.0);
+        rows.push([
+            format!("{}{}", text(node, "node"), if is_this { " *" } else { "" }),
+            text(node, "address"),
+            text(node, "version"),
+            format!("{} ago", lasting(started as f64)),
+            format!("{} ago", lasting(seen)),
+            text(node, "coherence"),
+        ]);
+    }
+    let mut out = format!("\n{} (* = this one)\n\n", super::counted(nodes.len(), "node"));
+    let widths: Vec<usize> = (0..6)
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max())
+        .map(|widest| widest.unwrap_or(0))
+        .collect();
+    for row in &rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "  {}", cells.join("  ").trim_end());
+    }
+    out
+}
+
+/// What came from elsewhere, without what a terminal would take for orders.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// A time, by its largest units.
+fn lasting(secs: f64) -> String {
+    // Far beyond what any process lives.
+    let whole = if secs.is_finite() && secs > 0.0 { secs.min(1e12) as u64 } else { 0 };
+    let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) if whole < 10 => format!("{:.1} s", secs.max(0.0)),
+        (0, 0, 0) => format!("{whole} s"),
+        (0, 0, _) => format!("{minutes} min {} s", whole % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let (mut amount, mut unit) = (bytes as f64, "B");
+    for next in units {
+        if amount < 1024.0 {
+            break;
+        }
+        (amount, unit) = (amount / 1024.0, next);
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{amount:.1} {unit}") }
+}
+
+/// With a comma before every three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (nth, digit) in digits.chars().enumerate() {
+        if nth > 0 && (digits.len() - nth).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told() -> Told {
+        Told {
+            ready: json!({ "status": "ready", "degraded": [] }),
+            stats: json!({
+                "uptime_s": 93_784.5,
+                "total": 12_345,
+                "hit_ratio": 0.8725,
+                "tiers": {
+                    "memory": { "entries": 1_234, "bytes": 12_900_000, "budget": 268_435_456 },
+                    "redis": { "up": true, "breaker": "closed", "hits": 7 },
+                },
+                "fleet": { "node": "larder-1", "coherence": "ok", "lag_s": 0.05, "bound_s": 1.0, "when_lost_s": 10.0 },
+                "warm_start": { "enabled": true, "over": true, "loaded": 20_000, "skipped": 3, "took_s": 0.81, "named": 5 },
+            }),
+            fleet: Some(json!({ "this": "larder-1", "nodes": [
+                { "node": "larder-1", "this": true, "address": "10.0.0.1:9900", "version": "0.1.0",
+                  "started": 1_000, "last_seen_s": 0.1, "coherence": "ok", "position": 3 },
+                { "node": "larder-2\u{1b}[31m", "this": false, "address": "10.0.0.22:9900", "version": "0.1.0",
+                  "started": 900, "last_seen_s": 61.0, "coherence": "lost", "position": 3 },
+            ] })),
+        }
+    }
+
+    #[test]
+    fn a_fleet_that_is_well_is_told_of_at_a_glance() {
+        let summary = summary(&told());
+        assert_eq!(summary["ok"], true);
+        assert_eq!(
+            shown(&summary, "10.0.0.1:9900".parse().unwrap(), 1_100),
+            "Larder at 10.0.0.1:9900: ready, up 1 d 2 h
+
+  purges      ok: heard 0.1 s ago, bound 1.0 s
+  redis       up, breaker closed
+  memory      12.3 MiB of 256.0 MiB, 1,234 keys
+  hit ratio   87.2 %, of 12,345 requests
+  warm start  20,000 read in 0.8 s, 3 passed over
+
+2 nodes (* = this one)
+
+  node          address         version  started         seen           purges
+  larder-1 *    10.0.0.1:9900   0.1.0    1 min 40 s ago  0.1 s ago      ok
+  larder-2[31m  10.0.0.22:9900  0.1.0    3 min 20 s ago  1 min 1 s ago  lost
+"
+        );
+    }
+
+    #[test]
+    fn what_is_not_well_is_said_and_is_no_success() {
+        let lost = |told: &mut Told| {
+            told.stats["warm_start"]["enabled"] = json!(false);
+            told.ready["degraded"] = json!(["redis is down: memory only"]);
+            told.stats["fleet"]["coherence"] = json!("lost");
+            told.fleet = Some(json!({ "error": "redis does not say which nodes there are (deadline)" }));
+        };
+        let warming = |told: &mut Told| {
+            told.ready = json!({ "status": "warming", "loaded": 5 });
+            told.stats["warm_start"]["over"] = json!(false);
+        };
+        let alone = |told: &mut Told| {
+            told.stats["fleet"] = Value::Null;
+            told.stats["tiers"]["redis"] = Value::Null;
+            told.fleet = None;
+        };
+        type Change<'a> = &'a dyn Fn(&mut Told);
+        let rows: [(Change<'_>, bool, &[&str]); 3] = [
+            (
+                &lost,
+                false,
+                &[
+                    "purges      lost: ",
+                    "warm start  off",
+                    "within 10 s is validated",
+                    "degraded    redis is down",
+                    "nodes: redis does",
+                ],
+            ),
+            (&warming, false, &["9900: warming, up", "warm start  under way: 20,000"]),
+            (&alone, true, &["purges      this Larder is alone", "redis       none is configured"]),
+        ];
+        for (change, is_well, expected) in rows {
+            let mut told = told();
+            change(&mut told);
+            let summary = summary(&told);
+            assert_eq!(summary["ok"], is_well, "{summary:#}");
+            let text = shown(&summary, "10.0.0.1:9900".parse().unwrap(), 1_100);
+            for words in expected {
+                assert!(text.contains(words), "{words:?} is not in\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn times_and_sizes_are_told_by_their_largest_units() {
+        for (secs, text) in [
+            (-1.0, "0.0 s"),
+            (f64::NAN, "0.0 s"),
+            (0.04, "0.0 s"),
+            (9.96, "10.0 s"),
+            (59.9, "59 s"),
+            (61.0, "1 min 1 s"),
+            (3_700.0, "1 h 1 min"),
+            (200_000.0, "2 d 7 h"),
+        ] {
+            assert_eq!(lasting(secs), text, "{secs}");
+        }
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.0 KiB"),
+            (1 << 30, "1.0 GiB"),
+            (u64::MAX, "16777216.0 TiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

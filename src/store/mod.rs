@@ -18,7 +18,7 @@ mod slot;
 mod sweep;
 mod yielding;
 
-pub use in_flight::{InFlight, Passing, Reserved, STREAMING};
+pub use in_flight::{InFlight, PER_CONNECTION, Passing, Reserved, STREAMING};
 pub use memory::Memory;
 pub use purge::{PURGES, Purges};
 pub use redis::{

@@ -34,6 +34,40 @@ fn lazy(addr: SocketAddr, path: &str) -> TcpStream {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn the_system_gives_no_more_than_the_pages_that_are_written_to() {
+    let origin = Origin::start(|_| Script::ok("x", &[]));
+    let larder = with_memory(&origin, 16);
+    let of = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", larder.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        line.unwrap().to_owned()
+    };
+    assert_eq!(of("status", "THP_enabled:"), "0");
+}
+
+#[test]
+fn connections_on_which_nothing_is_asked_make_the_tier_yield() {
+    let origin = Origin::start(|_| Script::ok(vec![b'x'; 60_000], &[("Cache-Control", "max-age=600")]));
+    let larder = with_memory(&origin, 4);
+    for nth in 0..60 {
+        assert_eq!(client::get(larder.proxy(), &format!("/{nth}"), &[]).status, 200);
+    }
+    let held = || larder.metric("larder_memory_bytes").unwrap() as usize;
+    assert!(held() > 3 * MIB, "{}", held());
+    // 24 KiB each.
+    let clients: Vec<_> = (0..60)
+        .map(|_| {
+            let mut stream = TcpStream::connect(larder.proxy()).unwrap();
+            stream.write_all(b"GET /").unwrap();
+            stream
+        })
+        .collect();
+    assert!(within(PATIENCE, || held() < 4 * MIB - 60 * 24 * 1024), "{}", held());
+    drop(clients);
+}
+
+#[test]
 fn many_large_objects_and_slow_readers_stay_within_the_budget() {
     let origin = Origin::start(|request| {
         let fields: &[(&str, &str)] = if request.target.starts_with("/off") {

@@ -102,6 +102,8 @@ struct State {
     writer: Option<Waker>,
     /// What is held for the bytes up to there, while some reader has yet to take them.
     room: Option<(u64, Box<dyn Held>)>,
+    /// What was held, and is not needed any more ([`change`]).
+    spent: Option<Box<dyn Held>>,
 }
 
 #[derive(Debug)]
@@ -119,6 +121,8 @@ struct Place {
     next: usize,
     taken: u64,
     cut: bool,
+    /// It has found nothing, and taken nothing since.
+    asks: bool,
     waker: Option<Waker>,
 }
 
@@ -140,6 +144,7 @@ pub(super) fn growing(lag: u64, lag_timeout: Duration) -> (Writer, Growing) {
         reading: 0,
         writer: None,
         room: None,
+        spent: None,
     }));
     (Writer { state: Arc::clone(&state), lag, lag_timeout }, Growing(state))
 }
@@ -207,13 +212,14 @@ impl Writer {
     /// From now on only what some reader has yet to take is held. `room` is what all that has come until now
     /// has been counted as, and is let go of when every reader has taken that.
     pub fn stop_keeping(&self, room: impl Send + Sync + fmt::Debug + 'static) {
-        let mut state = self.state.lock();
-        state.room = Some((state.written, Box::new(room)));
-        state.keeping = false;
-        state.plan = None;
-        state.leave_apart();
-        state.let_go_of_what_was_read();
-        state.trim();
+        change(&self.state, |state| {
+            state.room = Some((state.written, Box::new(room)));
+            state.keeping = false;
+            state.plan = None;
+            state.leave_apart();
+            state.let_go_of_what_was_read();
+            state.trim();
+        });
     }
 
     /// Whether all is in memory of its own, so that no list grows with it.
@@ -244,7 +250,7 @@ impl Writer {
         loop {
             match tokio::time::timeout(self.lag_timeout, poll_fn(|cx| self.poll_room(cx))).await {
                 Ok(room) => return room,
-                Err(_) => self.state.lock().cut_slowest(),
+                Err(_) => change(&self.state, State::cut_slowest),
             }
         }
     }
@@ -270,8 +276,7 @@ impl Writer {
         if state.reading == 0 {
             return Poll::Ready(Room::NoReaders);
         }
-        // A lone reader holds up nobody, and gains nothing by more.
-        if state.behind() < if state.reading > 1 { self.lag } else { self.lag.min(ALONE) } {
+        if state.behind() < state.may_lag(self.lag) {
             return Poll::Ready(Room::Free);
         }
         state.writer = Some(cx.waker().clone());
@@ -287,6 +292,17 @@ impl Drop for Writer {
             state.wake_readers();
         }
     }
+}
+
+/// Changes the state. What is not needed any more is let go of outside of the lock: where it is counted, that may
+/// have a whole tier looked through, and readers of other threads would wait for it.
+fn change<R>(state: &Mutex<State>, change: impl FnOnce(&mut State) -> R) -> R {
+    let mut locked = state.lock();
+    let result = change(&mut locked);
+    let spent = locked.spent.take();
+    drop(locked);
+    drop(spent);
+    result
 }
 
 impl State {
@@ -382,6 +398,17 @@ impl State {
         }
     }
 
+    /// Bytes that are ready at most before more is waited for: `lag`, where somebody may be held up. A lone reader
+    /// holds up nobody. One who waits for what comes is given a good piece at a time; one who takes what there is
+    /// and does not ask for more is a slow client, for whom as little as possible is held.
+    fn may_lag(&self, lag: u64) -> u64 {
+        if self.reading > 1 {
+            return lag;
+        }
+        let asks = self.readers.iter().flatten().any(|place| !place.cut && place.asks);
+        lag.min(if asks { ALONE } else { 1 })
+    }
+
     fn least_taken(&self) -> Option<u64> {
         self.readers.iter().flatten().filter(|place| !place.cut).map(|place| place.taken).min()
     }
@@ -420,7 +447,8 @@ impl State {
         if self.passed.take_if(|passed| least.is_none_or(|least| is_read(passed, least))).is_some() {
             self.gone = true;
         }
-        self.room.take_if(|(until, _)| least.is_none_or(|least| least >= *until));
+        let spent = self.room.take_if(|(until, _)| least.is_none_or(|least| least >= *until));
+        self.spent = self.spent.take().or(spent.map(|(_, held)| held));
         let slowest = self.slowest().unwrap_or(usize::MAX);
         while self.first < slowest
             && let Some(chunk) = self.chunks.pop_front()
@@ -471,6 +499,7 @@ impl State {
             return Poll::Ready(if rest.is_empty() { Read::End(trailers.clone()) } else { Read::Data(rest) });
         }
         if let Some(piece) = piece {
+            place.asks = false;
             place.taken = place.taken.saturating_add(piece.len() as u64);
             self.trim();
             return Poll::Ready(Read::Data(piece));
@@ -481,6 +510,7 @@ impl State {
             && let Some(chunk) = chunks.get(at)
         {
             let chunk = chunk.clone();
+            place.asks = false;
             place.next += 1;
             place.taken = place.taken.saturating_add(chunk.len() as u64);
             self.trim();
@@ -490,6 +520,7 @@ impl State {
             Some(End::Complete { trailers, .. }) => Poll::Ready(Read::End(trailers.clone())),
             Some(End::Broken) => Poll::Ready(Read::Broken),
             None => {
+                place.asks = true;
                 if !place.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                     place.waker = Some(cx.waker().clone());
                 }
@@ -517,7 +548,7 @@ impl Body for Reader {
             return Poll::Ready(None);
         }
         let id = self.id;
-        let read = self.state.lock().poll_read(id, cx);
+        let read = change(&self.state, |state| state.poll_read(id, cx));
         match read {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Read::Data(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -543,7 +574,7 @@ impl Body for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.state.lock().leave(self.id);
+        change(&self.state, |state| state.leave(self.id));
     }
 }
 
@@ -819,12 +850,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lone_reader_lags_by_little_however_far_others_may() {
+    async fn a_lone_reader_lags_by_little_however_far_others_may_and_by_one_piece_where_it_does_not_ask() {
         let (writer, growing) = Growing::new(1 << 20, Duration::from_secs(5));
-        let reader = growing.reader().unwrap();
+        let mut reader = growing.reader().unwrap();
         writer.stop_keeping(());
-        writer.push(Bytes::from(vec![b'x'; ALONE as usize]));
+        let half = || Bytes::from(vec![b'x'; ALONE as usize / 2]);
+        // It waits for what comes, so it is given as much as it may lag by.
+        assert_eq!(now(&mut reader), None);
+        for _ in 0..2 {
+            assert_eq!(writer.room().now_or_never(), Some(Room::Free));
+            writer.push(half());
+        }
         assert_eq!(writer.room().now_or_never(), None);
+        // It takes what there is, and does not ask for more: a slow client.
+        for left in [1, 0] {
+            assert!(now(&mut reader).is_some());
+            let room = writer.room().now_or_never();
+            assert_eq!(room, (left == 0).then_some(Room::Free), "{left} left");
+        }
+        writer.push(half());
+        assert_eq!(writer.room().now_or_never(), None, "one piece is enough");
         drop(reader);
         assert_eq!(writer.room().now_or_never(), Some(Room::NoReaders));
         let (writer, growing) = Growing::new(1 << 20, Duration::from_secs(5));
@@ -832,5 +877,31 @@ mod tests {
         writer.stop_keeping(());
         writer.push(Bytes::from(vec![b'x'; ALONE as usize]));
         assert_eq!(writer.room().now_or_never(), Some(Room::Free));
+    }
+
+    /// Tells whether whoever held it was locked when it was let go of.
+    #[derive(Debug)]
+    struct Counted(Arc<Mutex<State>>, Arc<Mutex<Vec<bool>>>);
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.1.lock().push(self.0.is_locked());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_is_given_back_outside_of_the_lock() {
+        let seen = Arc::<Mutex<Vec<bool>>>::default();
+        for ends in [true, false] {
+            let (writer, growing) = body();
+            let mut reader = growing.reader().unwrap();
+            writer.push(chunk("one"));
+            writer.stop_keeping(Counted(Arc::clone(&writer.state), Arc::clone(&seen)));
+            match ends {
+                true => drop(reader),
+                false => assert!(now(&mut reader).is_some()),
+            }
+        }
+        assert_eq!(*seen.lock(), [false, false]);
     }
 }

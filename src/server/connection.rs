@@ -33,6 +33,7 @@ use super::watched::{Heads, Watch as Scan, Watched};
 use crate::config::Limits;
 use crate::interim::{Answering, Line, Socket};
 use crate::proxy::{self, Host};
+use crate::store::PER_CONNECTION;
 use crate::telemetry::{Cut, Cuts, HeadRefused};
 use crate::worker::Worker;
 
@@ -87,6 +88,7 @@ pub(super) async fn serve(
     // Gone, or silent for too long: nothing was asked, so there is nobody to answer.
     let Ok(First { is_http2, at }) = first else { return };
     let watch = Watch::new(Arc::clone(&life), &limits, is_http2, at);
+    let _room = worker.shared.memory.in_flight().passing(PER_CONNECTION);
     let heads = is_http2.then_some(limits.header_time);
     let client = TokioIo::new(Client::new(stream, Arc::clone(&life), limits.response, heads, place));
     let served = Served { worker, peer, life, limits, stop, watch, cuts };

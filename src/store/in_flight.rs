@@ -65,7 +65,11 @@ pub struct Passing {
 
 /// Bytes that an answer on its way holds between an origin, or a body that is written, and a slow client: in hyper's
 /// buffers on both sides, ours, and the tasks of the two connections; as measured.
-pub const STREAMING: u64 = 160 * 1024;
+pub const STREAMING: u64 = 128 * 1024;
+
+/// Bytes that a client's connection takes, whether or not anything is asked on it: its task, and hyper's buffers for
+/// reading and writing; as measured.
+pub const PER_CONNECTION: u64 = 24 * 1024;
 
 /// Bodies up to here are small, bytes.
 const SMALL: u64 = apart::LARGE as u64;
@@ -235,6 +239,7 @@ mod tests {
         });
         assert_eq!(budget.used(), 0);
     }
+
     #[test]
     fn what_lingers_makes_room_scarce_and_with_what_passes_there_is_an_end_to_it() {
         const M: u64 = 1 << 20;

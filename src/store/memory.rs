@@ -8,31 +8,30 @@
 //! time, also one that was just put in.
 //! Must not know: freshness, routes, Redis.
 
-use std::mem::size_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
-use parking_lot::Mutex;
 
 use super::counter::Counter;
+use super::lingering::Lingering;
+use super::resource::{Class, Mark, Marked, Resource, weight};
 use super::seed::Seed;
+use super::slot::{self, Slot, Tier};
+use super::yielding::{RENEW, Yielding};
 use super::{InFlight, Purges, Reserved};
-use crate::apart::Witness;
 use crate::clock::Timestamp;
 use crate::config;
-use crate::rules::{Normalize, NotStored, SelectingFields};
+use crate::rules::{NotStored, SelectingFields};
 use crate::stored::{CacheKey, Copies, Copy, Form, StoredResponse};
 use crate::telemetry::MemoryGauges;
 
 /// The memory tier, shared by all workers.
 #[derive(Debug)]
 pub struct Memory {
-    cache: Tier,
+    pub(super) cache: Tier,
     budget: u64,
     /// Variants per key.
     variants: usize,
@@ -51,344 +50,29 @@ pub struct Memory {
 const AT_ONCE: u64 = 1024;
 /// Room for large heads at least, however small the tier is.
 const HEADS: u64 = 16 * 1024 * 1024;
-/// Smaller bodies that linger are not worth a note.
-const LINGERS: usize = 64 * 1024;
-
-/// What the tier leaves to the bodies that are in memory beside it: those on their way, those that linger, and
-/// answers on their way to clients.
-///
-/// moka's bound cannot be changed, so an entry without content stands in the tier and weighs as much as there is
-/// beside it, and moka gives up what is asked for least to make room. It is changed in steps, since each
-/// change has moka look at all that it has put off.
-#[derive(Debug)]
-struct Yielding {
-    step: u64,
-    /// Most that the tier yields; what remains serves others whatever slow clients hold.
-    most: u64,
-    /// What the entries weigh.
-    now: Mutex<u64>,
-    /// The same, to be looked at without waiting.
-    seen: AtomicU64,
-    /// moka has given one of the entries up, or not taken it.
-    lost: Arc<AtomicBool>,
-}
-
-/// Steps in which the tier yields, of its budget.
-const STEPS: u64 = 128;
-/// Most that one entry can weigh: moka's weigher has 32 bits.
-const HEAVIEST: u64 = u32::MAX as u64;
-/// Changes of the tier after which it is made sure that its own entries are not the ones longest unused.
-const RENEW: u64 = 32;
-
-impl Yielding {
-    fn new(cfg: &config::Cache) -> Self {
-        let most = (cfg.memory / 4 * 3).max(cfg.in_flight).min(cfg.memory);
-        let step = (cfg.memory / STEPS).max(1);
-        Self { step, most, now: Mutex::new(0), seen: AtomicU64::new(0), lost: Arc::default() }
-    }
-
-    /// How much it would be for so many bytes: whole steps.
-    fn wanted(&self, beside: u64) -> u64 {
-        (beside.div_ceil(self.step).saturating_mul(self.step)).min(self.most)
-    }
-
-    /// Whether that is another number than now, or moka does not hold to it.
-    fn is_due(&self, beside: u64) -> bool {
-        if self.lost.load(Ordering::Relaxed) {
-            return true;
-        }
-        let (seen, wanted) = (self.seen.load(Ordering::Relaxed), self.wanted(beside));
-        // What falls by a step may rise again at once.
-        wanted > seen || seen.saturating_sub(wanted) > self.step
-    }
-
-    /// Has the tier yield to so many bytes.
-    fn yield_to(&self, cache: &Tier, beside: u64) {
-        let mut now = self.now.lock();
-        let wanted = self.wanted(beside);
-        let lost = self.lost.swap(false, Ordering::Relaxed);
-        if wanted == *now && !lost {
-            return;
-        }
-        let grows = wanted > *now || lost;
-        if lost {
-            self.come_back(cache);
-        }
-        self.put(cache, wanted);
-        (*now, _) = (wanted, self.seen.store(wanted, Ordering::Relaxed));
-        drop(now);
-        if grows {
-            cache.run_pending_tasks();
-        }
-    }
-
-    /// Has its entries be there again. Of a new one that weighs nothing moka does not ask how often it was asked
-    /// for, as long as it holds no more than it may; one that is there may weigh more by and by.
-    fn come_back(&self, cache: &Tier) {
-        cache.run_pending_tasks();
-        self.put(cache, 0);
-        cache.run_pending_tasks();
-    }
-
-    /// Has its entries be the ones used last, so that none is given up.
-    fn renew(&self, cache: &Tier) {
-        let now = self.now.lock();
-        self.put(cache, *now);
-    }
-
-    fn put(&self, cache: &Tier, weight: u64) {
-        let mut left = weight;
-        for number in 0..self.entries() {
-            let weight = left.min(HEAVIEST);
-            left = left.saturating_sub(weight);
-            cache.insert(OWN - number, Arc::new(Resource { weight, ..Resource::empty(&own_key()) }));
-        }
-    }
-
-    /// How many entries it takes to say as much as may be yielded.
-    fn entries(&self) -> u128 {
-        u128::from(self.most / HEAVIEST + 1)
-    }
-}
-
-type Tier = Cache<u128, Arc<Resource>, Seed>;
-
-/// The key of the tier's own entry; further ones go down from it. A request whose key has this hash does not find
-/// it, since the text is compared.
-const OWN: u128 = u128::MAX;
-
-fn own_key() -> Arc<CacheKey> {
-    static KEY: std::sync::LazyLock<Arc<CacheKey>> = std::sync::LazyLock::new(|| {
-        Arc::new(CacheKey::of("", "", "", None, &HeaderMap::new(), &crate::stored::KeyPolicy::default()))
-    });
-    Arc::clone(&KEY)
-}
-
-/// Bodies that the tier has given up and somebody still reads. Bounded by the connections that read them.
-#[derive(Debug, Default)]
-struct Lingering(Mutex<Vec<Noted>>);
-
-/// A body that somebody reads, or did.
-#[derive(Debug)]
-enum Noted {
-    /// Shared with the allocator's: held here, too, since it alone knows who else holds it.
-    Held(Bytes),
-    /// In memory of its own, and its length in bytes.
-    Apart(Witness, usize),
-}
-
-impl Noted {
-    /// `None` where nobody else holds it.
-    fn of(body: &Bytes) -> Option<Self> {
-        match Witness::of(body) {
-            Some(witness) => Some(Self::Apart(witness, body.len())),
-            None => (!body.is_unique()).then(|| Self::Held(body.clone())),
-        }
-    }
-
-    fn is_read(&self) -> bool {
-        match self {
-            Self::Held(body) => !body.is_unique(),
-            Self::Apart(witness, _) => witness.is_held(),
-        }
-    }
-
-    fn is_of_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Held(one), Self::Held(other)) => one.as_ptr() == other.as_ptr(),
-            (Self::Apart(one, _), Self::Apart(other, _)) => one.is_of_same(other),
-            _ => false,
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Held(body) => body.len(),
-            Self::Apart(_, len) => *len,
-        }
-    }
-}
-
-impl Lingering {
-    /// A body leaves the tier.
-    fn note(&self, body: &Bytes) {
-        if body.len() >= LINGERS
-            && let Some(new) = Noted::of(body)
-        {
-            let mut bodies = self.0.lock();
-            bodies.retain(Noted::is_read);
-            // Noted twice, it would keep itself alive, or count twice.
-            if !bodies.iter().any(|noted| noted.is_of_same(&new)) {
-                bodies.push(new);
-            }
-        }
-    }
-
-    /// Responses give way to others under the same key. What the others share of their bodies stays.
-    fn left_out(&self, before: &[Arc<StoredResponse>], after: &[Arc<StoredResponse>]) {
-        let gone = before.iter().filter(|old| !after.iter().any(|new| Arc::ptr_eq(old, new)));
-        for body in gone.flat_map(|old| old.content.bodies()) {
-            let is_kept =
-                after.iter().flat_map(|new| new.content.bodies()).any(|kept| kept.as_ptr() == body.as_ptr());
-            if !is_kept {
-                self.note(body);
-            }
-        }
-    }
-
-    /// What is still held.
-    fn bytes(&self) -> u64 {
-        let mut bodies = self.0.lock();
-        bodies.retain(Noted::is_read);
-        bodies.iter().map(|body| body.len() as u64).sum()
-    }
-}
-
-/// What is stored under one key. Never changed: a change makes a new one that shares the responses.
-#[derive(Clone, Debug)]
-pub struct Resource {
-    /// The key; its hash led here, its text is what counts.
-    pub key: Arc<CacheKey>,
-    /// The responses, the most recent first.
-    pub variants: Vec<Arc<StoredResponse>>,
-    marks: [Option<Mark>; Class::ALL.len()],
-    weight: u64,
-}
-
-/// Which requests a mark is for: what makes a response uncacheable for one may not for the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// Without credentials.
-    Plain,
-    /// With `Authorization`, or with a `Cookie` that the route neither keys on nor ignores.
-    Credentialed,
-    /// With a field by which scripts choose what they want.
-    Choosing,
-    /// With both.
-    CredentialedChoosing,
-}
-
-impl Class {
-    /// Every class.
-    pub const ALL: [Self; 4] = [Self::Plain, Self::Credentialed, Self::Choosing, Self::CredentialedChoosing];
-
-    /// The class of a request with or without these.
-    pub const fn of(credentials: bool, choices: bool) -> Self {
-        match (credentials, choices) {
-            (false, false) => Self::Plain,
-            (true, false) => Self::Credentialed,
-            (false, true) => Self::Choosing,
-            (true, true) => Self::CredentialedChoosing,
-        }
-    }
-
-    /// Whether such a request carries credentials.
-    pub const fn has_credentials(self) -> bool {
-        matches!(self, Self::Credentialed | Self::CredentialedChoosing)
-    }
-
-    /// Whether such a request carries a field by which scripts choose.
-    pub const fn chooses(self) -> bool {
-        matches!(self, Self::Choosing | Self::CredentialedChoosing)
-    }
-}
-
-/// What is remembered of a key until then, so that its requests do not wait in line for each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
-    why: NotStored,
-    how: Marked,
-    until: Timestamp,
-}
-
-/// How far what is remembered of a key goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Marked {
-    /// Hit-for-miss: its requests are known not to bring anything that may be stored, and go alone.
-    Uncacheable,
-    /// What one of its requests brought could not be shared; another may bring what can. So each that finds nobody
-    /// fetching fetches for all, and nobody waits for what is then perhaps not for them.
-    Unshared,
-}
-
-impl Resource {
-    /// The response for a request with these fields: the most recent whose selecting fields match
-    /// (§4.1).
-    pub fn select(&self, headers: &HeaderMap, normalize: Normalize) -> Option<&Arc<StoredResponse>> {
-        self.variants.iter().find(|variant| variant.is_for(headers, normalize))
-    }
-
-    /// Why requests of this class are known not to be cacheable now, if they are.
-    pub fn marked(&self, class: Class, now: Timestamp) -> Option<NotStored> {
-        self.marked_as(Marked::Uncacheable, class, now)
-    }
-
-    /// Why requests of this class do not wait for each other now, if so.
-    pub fn unshared(&self, class: Class, now: Timestamp) -> Option<NotStored> {
-        self.marked_as(Marked::Unshared, class, now)
-    }
-
-    fn marked_as(&self, how: Marked, class: Class, now: Timestamp) -> Option<NotStored> {
-        let mark = self.marks.get(class as usize).copied().flatten();
-        mark.filter(|mark| mark.how == how && now < mark.until).map(|mark| mark.why)
-    }
-
-    /// The names by which the most recent response varies.
-    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.variants.first().into_iter().flat_map(|variant| variant.selecting.names())
-    }
-
-    fn empty(key: &Arc<CacheKey>) -> Self {
-        Self { key: Arc::clone(key), variants: Vec::new(), marks: [None; Class::ALL.len()], weight: 0 }
-    }
-
-    fn mark(&mut self, class: Class, new: Option<Mark>) {
-        if let Some(mark) = self.marks.get_mut(class as usize) {
-            *mark = new;
-        }
-    }
-
-    fn is_void(&self) -> bool {
-        self.variants.is_empty() && self.marks.iter().all(Option::is_none)
-    }
-
-    fn weighed(mut self) -> Self {
-        let variants = self.variants.iter().map(|variant| weight(variant)).fold(0, u64::saturating_add);
-        let own = size_of::<Self>() + ENTRY + self.key.heap() + size_of::<CacheKey>();
-        self.weight = variants.saturating_add(u64::try_from(own).unwrap_or(u64::MAX));
-        self
-    }
-}
-
-/// What moka holds for an entry besides the value, from its sources: key, bucket, two queue nodes
-/// and their counters; an estimate on the high side.
-const ENTRY: usize = 320;
-
-fn weight(response: &StoredResponse) -> u64 {
-    u64::try_from(response.weight()).unwrap_or(u64::MAX)
-}
 
 impl Memory {
     /// An empty tier of `cfg.memory` bytes.
     pub fn new(cfg: &config::Cache) -> Self {
         let (lingering, yielding) = (Arc::new(Lingering::default()), Arc::new(Yielding::new(cfg)));
-        let (noting, lost) = (Arc::clone(&lingering), Arc::clone(&yielding.lost));
+        let (noting, lost) = (Arc::clone(&lingering), yielding.lost());
         let cache = Cache::builder()
             .name("larder")
             .max_capacity(cfg.memory)
-            // What is left out of a resource that is replaced has been noted where it was changed.
-            .eviction_listener(move |_, resource: Arc<Resource>, cause| {
+            .eviction_listener(move |_, slot: Arc<Slot>, cause| {
                 // What everybody has asked for since is used later than the tier's own entries.
-                if cause == RemovalCause::Size && *resource.key == *own_key() {
+                if cause == RemovalCause::Size && slot.is_own {
                     lost.store(true, Ordering::Relaxed);
                 }
+                let Some(resource) = slot.empty() else { return };
+                // What is left out of a resource that is replaced has been noted where it was changed.
                 if cause != RemovalCause::Replaced {
                     resource.variants.iter().flat_map(|left| left.content.bodies()).for_each(|body| {
                         noting.note(body);
                     });
                 }
             })
-            .weigher(|_, resource: &Arc<Resource>| u32::try_from(resource.weight).unwrap_or(u32::MAX))
+            .weigher(|_, slot: &Arc<Slot>| u32::try_from(slot.weight).unwrap_or(u32::MAX))
             .build_with_hasher(Seed::new());
         // While there is room for everything: later, moka would not take what nobody has asked for.
         yielding.put(&cache, 0);
@@ -403,7 +87,7 @@ impl Memory {
             if let Some(beside) = weak.all()
                 && yields.is_due(beside)
             {
-                yields.yield_to(&tier, beside);
+                yields.yield_to(&tier, || weak.all().unwrap_or(0));
             }
         });
         Self {
@@ -437,12 +121,12 @@ impl Memory {
 
     /// What is stored under a key with this hash.
     pub fn hashed(&self, hash: u128) -> Option<Arc<Resource>> {
-        self.cache.get(&hash)
+        slot::find(&self.cache, hash)
     }
 
     /// As [`find`](Self::find), for a second look on behalf of the same request: not counted.
     pub fn peek(&self, key: &CacheKey) -> Option<Arc<Resource>> {
-        self.cache.get(&key.hash()).filter(|resource| *resource.key == *key)
+        slot::find(&self.cache, key.hash()).filter(|resource| *resource.key == *key)
     }
 
     /// Whether a response with these selecting fields would be one variant more than the key may have,
@@ -533,7 +217,7 @@ impl Memory {
         if !self.is_large(weight) || self.cache.contains_key(&key.hash()) {
             return true;
         }
-        self.cache.insert(key.hash(), Arc::new(Resource::empty(key).weighed()));
+        self.cache.insert(key.hash(), Slot::of(Resource::empty(key).weighed()));
         self.cache.run_pending_tasks();
         self.cache.contains_key(&key.hash())
     }
@@ -553,8 +237,8 @@ impl Memory {
 
     /// Where moka has given up the tier's own entries for others.
     fn hold_to_what_is_yielded(&self) {
-        if self.yielding.lost.load(Ordering::Relaxed) {
-            self.yielding.yield_to(&self.cache, self.in_flight.all());
+        if self.yielding.is_lost() {
+            self.yielding.yield_to(&self.cache, || self.in_flight.all());
         }
     }
 
@@ -562,7 +246,7 @@ impl Memory {
     fn look_at_what_lingers(&self) {
         self.in_flight.lingers(self.lingering.bytes());
         if self.yielding.is_due(self.in_flight.all()) {
-            self.yielding.yield_to(&self.cache, self.in_flight.all());
+            self.yielding.yield_to(&self.cache, || self.in_flight.all());
         }
     }
 
@@ -601,7 +285,7 @@ impl Memory {
     /// All that is stored, in no order, for who has the time: what is stored meanwhile may be missing. Looks up a
     /// few at a time, and no lookup is counted or remembered for who stays.
     pub fn all(&self) -> impl Iterator<Item = Arc<Resource>> {
-        self.cache.iter().map(|(_, resource)| resource)
+        self.cache.iter().filter_map(|(_, slot)| slot.resource())
     }
 
     /// Drops what of this resource has been purged.
@@ -636,7 +320,7 @@ impl Memory {
         // What nobody reads any more is let go of, also where nothing new comes.
         self.look_at_what_lingers();
         self.cache.run_pending_tasks();
-        let (own, yielded) = (self.yielding.entries(), self.yielding.seen.load(Ordering::Relaxed));
+        let (own, yielded) = (self.yielding.entries(), self.yielding.bytes());
         MemoryGauges {
             entries: self.cache.entry_count().saturating_sub(u64::try_from(own).unwrap_or(0)),
             bytes: self.cache.weighted_size().saturating_sub(yielded),
@@ -655,14 +339,15 @@ impl Memory {
     fn change(&self, key: &Arc<CacheKey>, change: impl FnOnce(&mut Resource)) {
         self.cache.entry(key.hash()).and_compute_with(|entry| {
             let existed = entry.is_some();
-            let stored = entry.map(|entry| entry.into_value()).filter(|stored| *stored.key == **key);
+            let stored =
+                entry.and_then(|entry| entry.value().resource()).filter(|stored| *stored.key == **key);
             let mut resource = stored.map_or_else(|| Resource::empty(key), |stored| (*stored).clone());
             let before = resource.variants.clone();
             change(&mut resource);
             let resource = self.bounded(resource);
             self.lingering.left_out(&before, &resource.variants);
             match (resource.is_void(), existed) {
-                (false, _) => Op::Put(Arc::new(resource)),
+                (false, _) => Op::Put(Slot::of(resource)),
                 (true, true) => Op::Remove,
                 (true, false) => Op::Nop,
             }
@@ -696,8 +381,12 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
+    use http::HeaderMap;
+
+    use super::super::resource::ENTRY;
     use super::*;
     use crate::fields::content_coding::Coding;
+    use crate::rules::Normalize;
     use crate::store::{PURGES, samples};
     use crate::stored::Born;
     use crate::stored::samples::{fields, key, plain, stored};
@@ -734,111 +423,6 @@ mod tests {
         }
     }
 
-    /// Whether nothing lingers any more: moka lets go of what it has given up a little later, and later still
-    /// where other threads use it.
-    fn lets_go(memory: &Memory) -> bool {
-        (0..10_000).any(|_| {
-            thread::yield_now();
-            memory.gauges().lingering == 0
-        })
-    }
-
-    #[test]
-    fn what_is_given_up_and_still_read_takes_of_the_room_for_what_comes() {
-        let cfg = config::Cache { memory: 4 << 20, in_flight: 2 << 20, ..samples::cache(None) };
-        let (memory, purges) = (Memory::new(&cfg), Purges::new(PURGES));
-        let mut readers = Vec::new();
-        for nth in 0..8 {
-            let response = plain(&format!("/{nth}"), &vec![b'x'; 1 << 20], BORN);
-            readers.extend(response.content.whole().cloned());
-            memory.keep(response, Class::Plain, &purges);
-        }
-        let lingering = memory.gauges().lingering;
-        assert!(lingering >= 4 << 20, "{lingering}");
-        assert!(memory.room(1 << 20).is_none(), "all of it is taken");
-        assert!(memory.room(1 << 10).is_some(), "of a small body nobody can hold much");
-        readers.clear();
-        assert!(lets_go(&memory));
-        assert!(memory.room(2 << 20).is_some());
-    }
-
-    #[test]
-    fn the_tier_yields_to_what_is_in_memory_beside_it_and_takes_the_room_back() {
-        const MIB: u64 = 1 << 20;
-        let cfg = config::Cache { memory: 64 * MIB, in_flight: 16 * MIB, ..samples::cache(None) };
-        let (memory, purges) = (Memory::new(&cfg), Purges::new(PURGES));
-        let fill = |memory: &Memory| {
-            for nth in 0..64 {
-                let body = vec![b'x'; 1 << 20];
-                // Asked for more often than whatever is there.
-                (0..3).for_each(|_| drop(memory.find(&key(&format!("/{nth}")))));
-                memory.keep(plain(&format!("/{nth}"), &body, BORN), Class::Plain, &purges);
-            }
-        };
-        fill(&memory);
-        let held = memory.gauges();
-        assert!(held.bytes > 60 * MIB && held.entries > 60, "{held:?}");
-        let room = memory.room(10 * MIB).unwrap();
-        let passing = memory.in_flight().passing(20 * MIB);
-        let held = memory.gauges();
-        // What moka has given up and not yet let go of counts, too: for a moment it may be less than is needed.
-        assert!(held.bytes <= 34 * MIB && held.bytes > 13 * MIB, "{held:?}");
-        // However much it is, a quarter serves others.
-        let more = memory.in_flight().passing(1000 * MIB);
-        let held = memory.gauges();
-        assert!(held.bytes <= 16 * MIB && held.bytes > 13 * MIB, "{held:?}");
-        drop((room, passing, more));
-        // On a slow machine moka is still giving up, for a moment, when there is room again.
-        let taken_back = (0..20).any(|_| {
-            fill(&memory);
-            memory.gauges().bytes > 60 * MIB
-        });
-        let held = memory.gauges();
-        assert!(taken_back && held.bytes <= 64 * MIB, "{held:?}");
-    }
-
-    #[test]
-    fn the_tier_yields_also_where_all_else_in_it_has_been_asked_for_since() {
-        const MIB: u64 = 1 << 20;
-        let cfg = config::Cache { memory: 16 * MIB, in_flight: 4 * MIB, ..samples::cache(None) };
-        let (memory, purges) = (Memory::new(&cfg), Purges::new(PURGES));
-        let ask = |nth: usize| {
-            memory.find(&key(&format!("/{nth}"))).is_some_and(|found| !found.variants.is_empty())
-        };
-        let keep = |nth: usize| {
-            memory.keep(plain(&format!("/{nth}"), &[b'x'; 10_000], BORN), Class::Plain, &purges);
-            memory.cache.run_pending_tasks();
-        };
-        let _passing = memory.in_flight().passing(10 * MIB);
-        for nth in 0..1_000_usize {
-            for other in 0..nth.min(700) {
-                ask(nth.saturating_sub(other));
-            }
-            (0..3).for_each(|_| assert!(!ask(nth)));
-            keep(nth);
-            let held: u64 =
-                memory.cache.iter().filter(|(key, _)| **key != OWN).map(|(_, held)| held.weight).sum();
-            assert!(held <= 7 * MIB, "{nth}: {held}");
-        }
-    }
-
-    #[test]
-    fn what_lingers_makes_the_tier_yield() {
-        const MIB: u64 = 1 << 20;
-        let cfg = config::Cache { memory: 64 * MIB, in_flight: 16 * MIB, ..samples::cache(None) };
-        let (memory, purges) = (Memory::new(&cfg), Purges::new(PURGES));
-        let mut readers = Vec::new();
-        for nth in 0..200 {
-            let response = plain(&format!("/{}", nth % 20), &vec![b'x'; 1 << 20], BORN);
-            // Half of what is replaced is read for ever.
-            readers.extend(response.content.whole().filter(|_| nth % 4 == 0).cloned());
-            memory.keep(response, Class::Plain, &purges);
-        }
-        let held = memory.gauges();
-        assert!(held.lingering > 40 * MIB, "{held:?}");
-        assert!(held.bytes + held.lingering <= 65 * MIB, "{held:?}");
-    }
-
     #[test]
     fn a_large_response_gets_into_a_tier_full_of_small_ones_once_it_is_asked_for_more_often() {
         let (memory, purges) = memory(4 << 20);
@@ -858,38 +442,6 @@ mod tests {
         let large = vec![b'x'; 1 << 20];
         let nth = (0..30).position(|_| asked("/large", &large));
         assert!(nth.is_some_and(|nth| nth > 0), "{nth:?}");
-    }
-
-    #[test]
-    fn what_is_replaced_and_still_read_lingers() {
-        let (memory, purges) = memory(16 << 20);
-        let mut readers = Vec::new();
-        for _ in 0..3 {
-            let response = plain("/one", &vec![b'x'; 1 << 20], BORN);
-            readers.extend(response.content.whole().cloned());
-            memory.keep(response, Class::Plain, &purges);
-        }
-        assert_eq!(memory.gauges().lingering, 2 << 20, "the last of them is in the tier");
-        readers.clear();
-        assert!(lets_go(&memory));
-    }
-
-    #[test]
-    fn what_is_replaced_by_itself_does_not_linger() {
-        let (memory, purges) = memory(4 << 20);
-        let kept = plain("/kept", &vec![b'x'; 1 << 20], BORN);
-        let reader = kept.content.whole().cloned();
-        for _ in 0..3 {
-            assert!(memory.keep(Arc::clone(&kept), Class::Plain, &purges));
-        }
-        assert_eq!(memory.gauges().lingering, 0);
-        // Purged twice while somebody reads it: noted once, and let go of.
-        memory.remove(&key("/kept"));
-        memory.keep(Arc::clone(&kept), Class::Plain, &purges);
-        memory.remove(&key("/kept"));
-        assert_eq!(memory.gauges().lingering, 1 << 20);
-        drop((kept, reader));
-        assert!(lets_go(&memory));
     }
 
     #[test]
@@ -922,7 +474,7 @@ mod tests {
         let other = plain("/other", b"other", BORN);
         memory.cache.insert(
             key("/a").hash(),
-            Arc::new(
+            Slot::of(
                 Resource { variants: vec![Arc::clone(&other)], ..Resource::empty(&other.key) }.weighed(),
             ),
         );
@@ -975,11 +527,11 @@ mod tests {
         memory.cache.run_pending_tasks();
         let gauges = memory.gauges();
         assert!(gauges.bytes <= 200_000, "{gauges:?}");
-        let found: Vec<_> = memory.cache.iter().collect();
-        let held: u64 = found.iter().map(|(_, resource)| resource.weight).sum();
+        let found: Vec<_> = memory.all().collect();
+        let held: u64 = found.iter().map(|resource| resource.weight).sum();
         assert!(held <= 200_000 && found.len() > 20, "{held} in {}", found.len());
         let bodies: u64 =
-            found.iter().flat_map(|(_, resource)| &resource.variants).map(|v| v.content.held()).sum();
+            found.iter().flat_map(|resource| &resource.variants).map(|v| v.content.held()).sum();
         assert!(held > bodies);
     }
 

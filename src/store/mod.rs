@@ -7,22 +7,27 @@
 mod counter;
 mod hot;
 mod in_flight;
+mod lingering;
 mod memory;
 mod notes;
 mod purge;
 mod redis;
+mod resource;
 mod searches;
 mod seed;
+mod slot;
 mod sweep;
+mod yielding;
 
 pub use hot::{Hot, Name};
-pub use in_flight::{InFlight, Passing, Reserved, STREAMING};
-pub use memory::{Class, Marked, Memory, Resource};
+pub use in_flight::{InFlight, PER_CONNECTION, Passing, Reserved, STREAMING};
+pub use memory::Memory;
 pub use purge::{PURGES, Purges};
 pub use redis::{
     Absent, Answer, Apply, Audit, Coherence, Fleet, Generation, Node, Peer, Promise, Reach, Receipt, Redis,
     State, Stream, Sum, Telling,
 };
+pub use resource::{Class, Marked, Resource};
 pub use searches::Searches;
 pub use sweep::sweep;
 

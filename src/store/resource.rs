@@ -1,0 +1,137 @@
+//! What the memory tier keeps under one key: the responses, and what is remembered of the key.
+//!
+//! Knows how a response is selected, how far a mark goes, and what all of it weighs.
+//! Must not know: how resources are found, changed or given up.
+
+use std::mem::size_of;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName};
+
+use crate::clock::Timestamp;
+use crate::rules::{Normalize, NotStored};
+use crate::stored::{CacheKey, StoredResponse};
+
+/// What is stored under one key. Never changed: a change makes a new one that shares the responses.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    /// The key; its hash led here, its text is what counts.
+    pub key: Arc<CacheKey>,
+    /// The responses, the most recent first.
+    pub variants: Vec<Arc<StoredResponse>>,
+    pub(super) marks: [Option<Mark>; Class::ALL.len()],
+    pub(super) weight: u64,
+}
+
+/// Which requests a mark is for: what makes a response uncacheable for one may not for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Without credentials.
+    Plain,
+    /// With `Authorization`, or with a `Cookie` that the route neither keys on nor ignores.
+    Credentialed,
+    /// With a field by which scripts choose what they want.
+    Choosing,
+    /// With both.
+    CredentialedChoosing,
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Credentialed, Self::Choosing, Self::CredentialedChoosing];
+
+    /// The class of a request with or without these.
+    pub const fn of(credentials: bool, choices: bool) -> Self {
+        match (credentials, choices) {
+            (false, false) => Self::Plain,
+            (true, false) => Self::Credentialed,
+            (false, true) => Self::Choosing,
+            (true, true) => Self::CredentialedChoosing,
+        }
+    }
+
+    /// Whether such a request carries credentials.
+    pub const fn has_credentials(self) -> bool {
+        matches!(self, Self::Credentialed | Self::CredentialedChoosing)
+    }
+
+    /// Whether such a request carries a field by which scripts choose.
+    pub const fn chooses(self) -> bool {
+        matches!(self, Self::Choosing | Self::CredentialedChoosing)
+    }
+}
+
+/// What is remembered of a key until then, so that its requests do not wait in line for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) why: NotStored,
+    pub(super) how: Marked,
+    pub(super) until: Timestamp,
+}
+
+/// How far what is remembered of a key goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// Hit-for-miss: its requests are known not to bring anything that may be stored, and go alone.
+    Uncacheable,
+    /// What one of its requests brought could not be shared; another may bring what can. So each that finds nobody
+    /// fetching fetches for all, and nobody waits for what is then perhaps not for them.
+    Unshared,
+}
+
+impl Resource {
+    /// The response for a request with these fields: the most recent whose selecting fields match
+    /// (§4.1).
+    pub fn select(&self, headers: &HeaderMap, normalize: Normalize) -> Option<&Arc<StoredResponse>> {
+        self.variants.iter().find(|variant| variant.is_for(headers, normalize))
+    }
+
+    /// Why requests of this class are known not to be cacheable now, if they are.
+    pub fn marked(&self, class: Class, now: Timestamp) -> Option<NotStored> {
+        self.marked_as(Marked::Uncacheable, class, now)
+    }
+
+    /// Why requests of this class do not wait for each other now, if so.
+    pub fn unshared(&self, class: Class, now: Timestamp) -> Option<NotStored> {
+        self.marked_as(Marked::Unshared, class, now)
+    }
+
+    fn marked_as(&self, how: Marked, class: Class, now: Timestamp) -> Option<NotStored> {
+        let mark = self.marks.get(class as usize).copied().flatten();
+        mark.filter(|mark| mark.how == how && now < mark.until).map(|mark| mark.why)
+    }
+
+    /// The names by which the most recent response varies.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.variants.first().into_iter().flat_map(|variant| variant.selecting.names())
+    }
+
+    pub(super) fn empty(key: &Arc<CacheKey>) -> Self {
+        Self { key: Arc::clone(key), variants: Vec::new(), marks: [None; Class::ALL.len()], weight: 0 }
+    }
+
+    pub(super) fn mark(&mut self, class: Class, new: Option<Mark>) {
+        if let Some(mark) = self.marks.get_mut(class as usize) {
+            *mark = new;
+        }
+    }
+
+    pub(super) fn is_void(&self) -> bool {
+        self.variants.is_empty() && self.marks.iter().all(Option::is_none)
+    }
+
+    pub(super) fn weighed(mut self) -> Self {
+        let variants = self.variants.iter().map(|variant| weight(variant)).fold(0, u64::saturating_add);
+        let own = size_of::<Self>() + ENTRY + self.key.heap() + size_of::<CacheKey>();
+        self.weight = variants.saturating_add(u64::try_from(own).unwrap_or(u64::MAX));
+        self
+    }
+}
+
+/// What moka holds for an entry besides the value, from its sources: key, bucket, two queue nodes
+/// and their counters, and the slot; an estimate on the high side.
+pub(super) const ENTRY: usize = 360;
+
+pub(super) fn weight(response: &StoredResponse) -> u64 {
+    u64::try_from(response.weight()).unwrap_or(u64::MAX)
+}

@@ -147,6 +147,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         started: clock.mono(),
         coherence,
         fleet: OnceLock::new(),
+        leases: OnceLock::new(),
         memory: Memory::new(&config.cache),
         purges: Arc::new(Purges::new(PURGES)),
         flights: Flights::new(),

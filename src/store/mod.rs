@@ -18,8 +18,9 @@ pub use in_flight::{InFlight, Passing, Reserved, STREAMING};
 pub use memory::{Class, Marked, Memory, Resource};
 pub use purge::{PURGES, Purges};
 pub use redis::{
-    Absent, Answer, Apply, Audit, Coherence, Fleet, Generation, Node, Peer, Promise, Reach, Receipt, Redis,
-    State, Stream, Sum, Telling,
+    About, Absent, Answer, Apply, Asked, Audit, Bid, Coherence, Election, Fleet, Generation, Lease, Leases,
+    Listening, Next, Node, Peer, Promise, Reach, Receipt, Redis, Seen, State, Stream, Sum, Telling, Turn,
+    Woken, Word,
 };
 pub use searches::Searches;
 pub use sweep::sweep;
@@ -44,6 +45,7 @@ mod samples {
             namespace: "larder".to_owned(),
             redis_compress: None,
             redis_deadline: Duration::from_secs(5),
+            redis_lease: Duration::from_secs(3),
             redis_max_object: 1 << 20,
             redis_queue: 8 << 20,
             redis_secret_file: None,

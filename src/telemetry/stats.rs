@@ -4,7 +4,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::gauges::{CodingGauges, FleetGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, merged};
+use super::gauges::{
+    CodingGauges, FleetGauges, Gauges, LeaseGauges, MemoryGauges, RedisGauges, UpstreamGauges, merged,
+};
 use super::metrics::{RouteCounts, Snapshot};
 use super::outcome::{Kind, Tier};
 use crate::stored::Damaged;
@@ -56,6 +58,7 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> Value {
         "routes": snapshot.routes.iter().map(|(name, c)| ((*name).to_owned(), route(c))).collect::<Map<_, _>>(),
         "tiers": { "memory": memory(&gauges.memory), "redis": gauges.redis.as_ref().map(redis) },
         "fleet": gauges.fleet.as_ref().map(fleet),
+        "leases": gauges.leases.as_ref().map(leases),
         "coding": coding(&gauges.coding),
         "upstreams": upstreams(&merged(&gauges.upstreams)),
     })
@@ -131,6 +134,19 @@ fn fleet(fleet: &FleetGauges) -> Value {
         "purges_lost": fleet.lost,
         "log_resumed": fleet.resumed,
         "horizons": fleet.horizons,
+    })
+}
+
+fn leases(leases: &LeaseGauges) -> Value {
+    json!({
+        "held": leases.held,
+        "waiting": leases.waiting,
+        "taken": leases.taken,
+        "waited": leases.waited,
+        "stored": leases.stored,
+        "not_stored": leases.not_stored,
+        "expired": leases.expired,
+        "alone": leases.alone,
     })
 }
 

@@ -27,7 +27,7 @@ use crate::flight::Flights;
 use crate::interim;
 use crate::rate::{Holds, Table};
 use crate::rules::Methods;
-use crate::store::{Coherence, Fleet, Memory, Purges, Reach, Redis, Searches};
+use crate::store::{Coherence, Fleet, Leases, Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy, StoredResponse};
 use crate::telemetry::{AccessLog, Cuts, Heads, Hints, Metrics, ProxyHeaders, Shard, Tunnels};
 use crate::upstream::Upstream;
@@ -102,6 +102,8 @@ pub struct Shared {
     pub coherence: Option<Arc<Coherence>>,
     /// This node's part in the fleet, once it has begun to take it.
     pub fleet: OnceLock<Fleet>,
+    /// This node's leases to fetch for the fleet, once it takes part in it.
+    pub leases: OnceLock<Leases>,
     /// What the log was last told of the shared tier.
     pub reach: Arc<Reach>,
     /// Keys that are not trusted for a while.

@@ -27,6 +27,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
     let shared = Shared {
         coherence: None,
         fleet: OnceLock::new(),
+        leases: OnceLock::new(),
         memory: Memory::new(&config.cache),
         purges,
         flights: Flights::new(),

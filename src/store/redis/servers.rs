@@ -136,7 +136,6 @@ impl Servers {
         matches!(self.inner.place, Place::Cluster(_))
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for what stands under one key: the record of purges"))]
     /// The server that holds this key, or any with the same tag: whichever it is when a connection is made.
     pub(super) fn for_key(&self, key: &str) -> Target {
         let to = if self.is_cluster() { To::Slot(slot_of(key.as_bytes())) } else { To::Only };

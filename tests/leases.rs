@@ -50,7 +50,8 @@ fn node(origin: &Origin, redis: &str, lease: &str, route: &str) -> Larder {
     let larder = Larder::start(&config(origin, redis, lease, route));
     let up = || {
         let stats = larder.stats();
-        stats["tiers"]["redis"]["up"] == true && stats["fleet"]["coherence"] == "ok"
+        let hears = stats["leases"]["hears"] == true && stats["fleet"]["coherence"] == "ok";
+        hears && stats["tiers"]["redis"]["up"] == true
     };
     assert!(within(PATIENCE, up), "{:#}", larder.stats());
     larder

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Mono;
-use crate::rules::Reuse;
+use crate::rules::{MustAsk, Reuse};
 use crate::store::{About, Asked, Bid, Election, Lease, Listening, Next, Turn, Woken, Word};
 use crate::stored::{Born, Content, StoredResponse};
 use crate::worker::{Landing, Looked};
@@ -147,8 +147,7 @@ impl Filling {
                 return Sight::Settled;
             }
         }
-        if matches!(self.looked, Looked::Refused(_)) {
-            // It is as if the cache were not: others wait for nothing of it.
+        if self.is_for_itself() {
             return Sight::Turn(Turn::Alone);
         }
         let seen = match asked {
@@ -159,6 +158,18 @@ impl Filling {
         match self.bid(self.is_refresh()).zip(self.fill.worker.redis.as_ref()) {
             Some((bid, redis)) => Sight::Turn(redis.lease(bid, seen).await),
             None => Sight::Turn(Turn::Alone),
+        }
+    }
+
+    /// Whether what another fetches would be of no use to it, nor what it fetches to others: what is stored has to be
+    /// confirmed for each request, or is not for this one.
+    const fn is_for_itself(&self) -> bool {
+        match self.looked {
+            Looked::Refused(_) => true,
+            Looked::MustAsk(because) => {
+                !matches!(because, MustAsk::Stale | MustAsk::Purged | MustAsk::Unheard)
+            }
+            Looked::Nothing | Looked::OtherVariant | Looked::Partial => false,
         }
     }
 
@@ -220,6 +231,9 @@ impl Filling {
         let resource = shared.memory.peek(&fill.key);
         let is_unshared =
             resource.is_some_and(|known| known.unshared(fill.class, fill.worker.now()).is_some());
-        (!is_unshared).then_some(Bid { leases, lane: fill.lane, refresh })
+        // It will likely not be in Redis again, so nobody is to wait for it.
+        let most = fill.snapshot.config.cache.redis_max_object;
+        let is_large = fill.stale.as_ref().is_some_and(|stale| stale.content.held() > most);
+        (!is_unshared && !is_large).then_some(Bid { leases, lane: fill.lane, refresh })
     }
 }

@@ -184,6 +184,7 @@ fn fleet(page: &mut Page, fleet: &FleetGauges) {
 }
 
 fn leases(page: &mut Page, leases: &LeaseGauges) {
+    page.one(&f::LEASES_HEARS, u8::from(leases.hears));
     page.one(&f::LEASES_HELD, leases.held);
     page.one(&f::LEASES_WAITING, leases.waiting);
     let mut came = page.family(&f::LEASES);

@@ -164,6 +164,8 @@ families! {
         "Times Redis had lost the log of purges, or was set back.";
     FLEET_HORIZONS: Counter "larder_fleet_horizons_total"
         "Times this node had missed more purges than the log holds, and trusted nothing older.";
+    LEASES_HEARS: Gauge "larder_leases_hears"
+        "1 while this node can be told of the other nodes' fetches, else 0: then it fetches for itself.";
     LEASES_HELD: Gauge "larder_leases_held"
         "Fetches that this node does for the whole fleet at the moment.";
     LEASES_WAITING: Gauge "larder_leases_waiting"

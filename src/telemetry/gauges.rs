@@ -172,6 +172,8 @@ pub struct FleetGauges {
 /// Fetches that the nodes of a fleet do for each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeaseGauges {
+    /// Whether this node can be told of the others' fetches; else it fetches for itself.
+    pub hears: bool,
     /// Leases that this node holds.
     pub held: u64,
     /// Fetches that wait for another node's.

@@ -139,6 +139,7 @@ fn fleet(fleet: &FleetGauges) -> Value {
 
 fn leases(leases: &LeaseGauges) -> Value {
     json!({
+        "hears": leases.hears,
         "held": leases.held,
         "waiting": leases.waiting,
         "taken": leases.taken,

@@ -298,7 +298,7 @@ fn key_of(command: &Cmd) -> Option<&[u8]> {
     });
     match words.next()? {
         // Script, number of keys, keys.
-        b"EVAL" => words.nth(2),
+        b"EVAL" | b"EVALSHA" => words.nth(2),
         _ => words.next(),
     }
 }
@@ -316,6 +316,7 @@ mod tests {
         };
         assert_eq!(of(&["GETRANGE", "k", "0", "1"]).as_deref(), Some(&b"k"[..]));
         assert_eq!(of(&["EVAL", "return '{x}'", "1", "k", "v"]).as_deref(), Some(&b"k"[..]));
+        assert_eq!(of(&["EVALSHA", "0a1b", "2", "k", "l", "v"]).as_deref(), Some(&b"k"[..]));
         assert_eq!(of(&["PING"]), None);
     }
 }

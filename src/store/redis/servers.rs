@@ -235,6 +235,10 @@ impl Target {
             (To::Node(node), _) | (To::Only, Place::Server(node)) => Ok(node.clone()),
             (To::Only, Place::Sentinel { .. }) => inner.ask_sentinels().await,
             (To::Slot(slot), _) => {
+                // At a start nobody has told yet: that is no failure.
+                let mut views = self.servers.views();
+                let told = views.wait_for(|view| !matches!(view, View::Unasked));
+                let _in_time = timeout(TELL_ALL, told).await.map(drop);
                 let topology = self.servers.topology().ok_or("no node of the cluster tells who is in it")?;
                 topology.owner(*slot).cloned().ok_or_else(|| format!("no node holds slot {slot}"))
             }

@@ -99,7 +99,7 @@ impl Inbox {
     /// Begins to listen; `None` where nothing can be heard, or too many listen.
     pub(super) fn listen(self: &Arc<Self>, about: &About) -> Option<Listening> {
         let phases = self.link.phases();
-        if *phases.borrow() != Phase::Closed || self.count() >= MOST as u64 {
+        if !self.hears() || self.count() >= MOST as u64 {
             return None;
         }
         let number = self.number.fetch_add(1, Ordering::Relaxed);
@@ -113,6 +113,11 @@ impl Inbox {
     #[cfg(test)]
     pub(super) fn phases(&self) -> watch::Receiver<Phase> {
         self.link.phases()
+    }
+
+    /// Whether words can be heard.
+    pub(super) fn hears(&self) -> bool {
+        *self.link.phases().borrow() == Phase::Closed
     }
 
     /// Those who wait.

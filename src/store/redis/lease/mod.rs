@@ -215,6 +215,7 @@ impl Leases {
         let (inner, count) = (&self.inner, |counter: &AtomicU64| counter.load(Ordering::Relaxed));
         let counters = &inner.counters;
         LeaseGauges {
+            hears: inner.inbox.hears(),
             held: inner.held.lock().len() as u64,
             waiting: inner.inbox.count(),
             taken: count(&counters.taken),

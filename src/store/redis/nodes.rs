@@ -203,19 +203,20 @@ impl Shared {
         self.settled(answers)
     }
 
-    /// Who was asked once more and names yet another is not followed: the topology will tell.
+    /// Who was asked once more and names yet another is not followed: the topology will tell. While a slot is on its
+    /// way, a command of several keys is answered only where all of them are: that is its own, and the others have
+    /// theirs.
     fn settled(&self, answers: Vec<Value>) -> Result<Vec<Value>, Fault> {
-        let is_amiss = |answer: &Value| match answer {
-            Value::ServerError(error) => {
-                ["MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "READONLY"].contains(&error.code())
-            }
-            _ => false,
+        let says = |codes: &[&str]| {
+            let code =
+                |answer: &Value| matches!(answer, Value::ServerError(error) if codes.contains(&error.code()));
+            answers.iter().any(code)
         };
-        if answers.iter().any(is_amiss) {
+        let is_amiss = says(&["MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN", "READONLY"]);
+        if is_amiss || says(&["TRYAGAIN"]) {
             self.servers.look_again();
-            return Err(Fault::Refused);
         }
-        Ok(answers)
+        if is_amiss { Err(Fault::Refused) } else { Ok(answers) }
     }
 
     /// The link to whomever a redirection means. One that is not known is waited for: the next look tells.

@@ -120,3 +120,39 @@ impl Filling {
         ForwardError::unasked(upstream, Flaw::UnaskedNotModified)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 9110 §10.2.3: seconds or a date, of a 503; RFC 6585 §4: of a 429, too.
+    #[test]
+    fn an_origin_is_left_alone_as_long_as_it_says_within_bounds() {
+        let now = Timestamp::from_millis(784_111_777_000);
+        for (status, said, seconds) in [
+            (503, Some("30"), 30),
+            (429, Some("30"), 30),
+            (503, Some(" 7 "), 7),
+            (503, Some("Sun, 06 Nov 1994 08:49:47 GMT"), 10),
+            (503, Some("Sun, 06 Nov 1994 08:49:30 GMT"), 1),
+            (503, Some("0"), 1),
+            (503, Some("99999999999999999999999"), 60),
+            (503, Some("3600"), 60),
+            (503, Some("-5"), 1),
+            (503, Some("soon"), 1),
+            (503, Some(""), 1),
+            (503, None, 1),
+            // That is when it has moved, or is none of its business.
+            (301, Some("30"), 1),
+            (500, Some("30"), 1),
+            (200, Some("30"), 1),
+        ] {
+            let mut response = Response::builder().status(status);
+            if let Some(said) = said {
+                response = response.header(header::RETRY_AFTER, said);
+            }
+            let rest = rest_after(&response.body(()).unwrap(), now);
+            assert_eq!(rest, Duration::from_secs(seconds), "{status} {said:?}");
+        }
+    }
+}

@@ -506,7 +506,7 @@ impl World {
                 if load && self.chance.one_in(12) {
                     self.request(node, key);
                 }
-                let stale = self.nodes[node].flights.get(&key).is_none()
+                let stale = !self.nodes[node].flights.contains_key(&key)
                     && self.places[key].record.is_some_and(|record| self.now >= record.at + FRESH);
                 if load && stale && self.chance.one_in(6) && self.now >= self.nodes[node].dead_until {
                     self.begin(node, key, None);

@@ -16,6 +16,7 @@ use crate::store::{About, Asked, Bid, Election, Lease, Listening, Next, Turn, Wo
 use crate::stored::{Born, Content, StoredResponse};
 use crate::worker::{Landing, Looked};
 
+use super::failing::AFTER_ERROR;
 use super::{Filling, ask};
 
 /// The wait of whoever has just begun to: any time that is none.
@@ -69,7 +70,7 @@ impl Filling {
                         return Turned::Fetch;
                     }
                     Next::Rest(left) => {
-                        self.rest = self.rest.max(left);
+                        self.rest = left.max(AFTER_ERROR);
                         return Turned::Rested;
                     }
                     Next::Listen(about) => {

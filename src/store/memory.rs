@@ -217,7 +217,8 @@ impl Memory {
         if !self.is_large(weight) || self.cache.contains_key(&key.hash()) {
             return true;
         }
-        self.cache.insert(key.hash(), Slot::of(Resource::empty(key).weighed()));
+        // Not in place of what has come meanwhile.
+        self.cache.entry(key.hash()).or_insert_with(|| Slot::of(Resource::empty(key).weighed()));
         self.cache.run_pending_tasks();
         self.cache.contains_key(&key.hash())
     }
@@ -277,9 +278,13 @@ impl Memory {
         self.change(key, |resource| resource.mark(class, Some(Mark { why, how, until })));
     }
 
-    /// Drops what is stored under the key, marks included.
+    /// Drops what is stored under the key, marks included. In line with each change of it: one that has looked before
+    /// would put back what it saw.
     pub fn remove(&self, key: &CacheKey) {
-        self.cache.invalidate(&key.hash());
+        self.cache.entry(key.hash()).and_compute_with(|stored| match stored {
+            Some(_) => Op::Remove,
+            None => Op::Nop,
+        });
     }
 
     /// All that is stored, in no order, for who has the time: what is stored meanwhile may be missing. Looks up a

@@ -68,7 +68,12 @@ impl Upstream {
                 biased;
                 answer = first.as_mut(), if one.is_none() => one = Some(answer),
                 answer = second.as_mut(), if two.is_none() => two = Some(answer),
-                () = over.as_mut() => return Err(self.overdue(race)),
+                () = over.as_mut() => {
+                    let overdue = self.overdue(race);
+                    // Better what has been said than that nothing was.
+                    let said = [one, two].into_iter().flatten().find_map(Result::ok);
+                    return said.ok_or(overdue);
+                }
             }
             // Where one has failed, the other may turn to its server.
             for (answer, role) in [(&one, Role::First), (&two, Role::Hedge)] {
@@ -78,7 +83,9 @@ impl Upstream {
             }
             match (one, two) {
                 (Some(Ok(answer)), _) if !answer.failed() => return Ok(answer),
-                (first, Some(Ok(answer))) if !answer.failed() => {
+                // A refusal may be due to the first server's being at work on just that: what is used up once, or
+                // begun and not ended. So it waits for that one, as an error does.
+                (first, Some(Ok(answer))) if !answer.failed() && (first.is_some() || !answer.refuses()) => {
                     if first.is_none() {
                         self.lost(race);
                     }
@@ -114,6 +121,7 @@ impl Upstream {
     /// The first attempt was waited for in vain: for so long that a hedge has brought a good answer, or until
     /// `timeout.first_byte`. Where its server has said nothing to anybody meanwhile, and another has, that counts against it.
     pub(super) fn lost(&self, race: &Race) {
+        race.in_vain();
         let Some(pool) = race.first_at().and_then(|at| self.pools.get(at)) else { return };
         let mut others = self.pools.iter().filter(|other| !Arc::ptr_eq(other, pool));
         if pool.health.spoke_since(race.begun) || !others.any(|other| other.health.spoke_since(race.begun)) {

@@ -22,7 +22,7 @@ use super::balance::{Standing, choose};
 use super::body::{Exchange, Fault, OriginBody, RequestBody, Sent};
 use super::connection::Conn;
 use super::error::{ForwardError, Place, flaw, words};
-use super::hedge::{Race, Role};
+use super::hedge::{Race, Role, Trial};
 use super::pool::{Grant, Pool, Want};
 use super::upload::Refused;
 use super::watch::Next;
@@ -98,7 +98,9 @@ impl Upstream {
     ) -> Result<Forwarded, ForwardError> {
         let left = self.timeout.total.saturating_sub(waited);
         let waited = self.gone(waited);
-        let spare = if self.pools.len() > 1 { replay(&request) } else { None };
+        // Another protocol begins a session, which is not begun twice.
+        let may_be_repeated = self.pools.len() > 1 && !request.headers().contains_key(header::UPGRADE);
+        let spare = if may_be_repeated { replay(&request) } else { None };
         let race = Race::new(self.pools.len(), self.answers.load(Ordering::Acquire), spare);
         let deadline = race.since + left;
         let hedge = self.hedge_at(&race, left.min(self.timeout.first_byte - waited));
@@ -229,7 +231,9 @@ impl Upstream {
             choose(&candidates, turn)
         });
         let (index, pool) = chosen.and_then(|index| Some((index, self.pools.get(index)?)))?;
-        pool.health.asked(self.clock.mono());
+        if pool.health.asked(self.clock.mono()) {
+            trip.race.tries(Trial::of(pool));
+        }
         Some((index, pool))
     }
 
@@ -358,6 +362,13 @@ impl Answer {
     /// Its server says that it has failed (RFC 9110 §15.6), so another might not.
     pub(super) fn failed(&self) -> bool {
         self.response.status().is_server_error()
+    }
+
+    /// Its server would not do what it was asked: not for want of it ([`NOT_FOUND`](StatusCode::NOT_FOUND)), but of a right, or of
+    /// something that another may be using up. RFC 9110 §15.5.
+    pub(super) fn refuses(&self) -> bool {
+        let status = self.response.status();
+        status.is_client_error() && status != StatusCode::NOT_FOUND
     }
 
     fn into_forwarded(self, times: ForwardTimes, deadline: Instant, limit: Duration) -> Forwarded {

@@ -73,19 +73,19 @@ impl Health {
     }
 
     /// It is about to be asked. Of one that was left out this is the trial: until it has answered, or for twice as long
-    /// as before, it is left out to all others.
-    pub(super) fn asked(&self, now: Mono) {
+    /// as before, it is left out to all others. Says whether it is.
+    pub(super) fn asked(&self, now: Mono) -> bool {
         if !self.is_silent() {
-            return;
+            return false;
         }
         let mut until = self.until.lock();
         if now < *until {
-            return;
+            return false;
         }
         let strikes = self.strikes.load(Ordering::Acquire);
         // Answered just now.
         if strikes < STRIKES {
-            return;
+            return false;
         }
         let doubled = 1_u32.checked_shl(strikes - STRIKES + 1).unwrap_or(u32::MAX);
         *until = later(now, FIRST.saturating_mul(doubled).min(MOST));
@@ -95,6 +95,21 @@ impl Health {
             Ordering::AcqRel,
             Ordering::Acquire,
         );
+        true
+    }
+
+    /// The trial has ended and found out nothing: whoever comes next is another.
+    pub(super) fn not_tried(&self) {
+        let mut until = self.until.lock();
+        let strikes = self.strikes.load(Ordering::Acquire);
+        // Answered meanwhile, or struck anew: that is what counts.
+        if strikes <= STRIKES {
+            return;
+        }
+        let fewer = strikes.saturating_sub(1);
+        if self.strikes.compare_exchange(strikes, fewer, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            *until = Mono::from_nanos(0);
+        }
     }
 }
 
@@ -148,6 +163,24 @@ mod tests {
             health.asked(at(now));
         }
         assert!(health.is_aside(at(now + 31), false) && !health.is_aside(at(now + 32), false));
+    }
+
+    #[test]
+    fn a_trial_that_finds_out_nothing_costs_a_server_no_time() {
+        let health = left_out(100);
+        for _ in 0..10 {
+            assert!(health.asked(at(101)) && health.is_aside(at(101), false), "a trial at a time");
+            health.not_tried();
+            assert!(!health.is_aside(at(101), false) && health.is_silent());
+        }
+        assert!(health.asked(at(101)) && !health.asked(at(102)));
+        assert!(
+            health.is_aside(at(102), false) && !health.is_aside(at(103), false),
+            "not longer for those before"
+        );
+        health.answered(1);
+        health.not_tried();
+        assert!(!health.is_silent());
     }
 
     #[test]

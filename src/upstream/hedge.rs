@@ -7,25 +7,29 @@
 //! server that hangs would starve of that, all its requests at once; but the first few hedges win, each a strike
 //! against a server that has said nothing meanwhile, and with the third it is known to be silent: who waits for it then needs
 //! none, since nothing that it does is done twice. Those that could not have one wait for that moment.
-//! Must not know: how an attempt is made, connections, the wire.
+//! Of a server it knows whether it was silent. Must not know: how an attempt is made, connections, the wire.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::Request;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::balance::Standing;
 use super::body::{RequestBody, Sent};
 use super::forward::ForwardTimes;
+use super::pool::Pool;
 
 /// Of a hedge, what each request earns: one in so many.
 const EACH: u32 = 10;
 /// Hedges that may be saved up: a few more than it takes to find out that a server is silent.
 const BURST: u32 = 10;
+/// How long who may not send one yet waits before looking again: the other server may have been at its limit.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Which of an exchange's two attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +62,8 @@ struct State {
     hedge: Try,
     /// How far the first attempt has come.
     sent: Option<Arc<Sent>>,
+    /// It tries whether a server that was silent answers again.
+    trial: Option<Trial>,
 }
 
 impl State {
@@ -91,6 +97,7 @@ impl Race {
             first: Try::default(),
             hedge: Try::default(),
             sent: None,
+            trial: None,
         };
         let (since, asked) = (Instant::now(), AtomicUsize::new(0));
         Box::new(Self { spare, begun, since, asked, state: Mutex::new(state) })
@@ -119,6 +126,18 @@ impl Race {
     /// It is that server's turn now.
     pub(super) fn given(&self, role: Role) {
         self.state.lock().of(role).given = true;
+    }
+
+    /// It is a trial.
+    pub(super) fn tries(&self, trial: Trial) {
+        self.state.lock().trial = Some(trial);
+    }
+
+    /// The server was waited for in vain, and a trial has told that.
+    pub(super) fn in_vain(&self) {
+        if let Some(trial) = self.state.lock().trial.take() {
+            trial.in_vain();
+        }
     }
 
     /// An attempt is at no server any more.
@@ -177,6 +196,29 @@ impl Race {
     }
 }
 
+/// A request that finds out whether a server that was silent answers again. One that ends before it has waited as long
+/// as that takes, since its client has gone or for whatever else, has found out nothing: the next is a trial again.
+pub(super) struct Trial(Option<Arc<Pool>>);
+
+impl Trial {
+    /// Of the server of this pool, which knows that it is asked.
+    pub(super) fn of(pool: &Arc<Pool>) -> Self {
+        Self(Some(Arc::clone(pool)))
+    }
+
+    fn in_vain(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.take() {
+            pool.health.not_tried();
+        }
+    }
+}
+
 /// How many hedges an upstream may send.
 pub(super) struct Hedging {
     /// In parts of a hedge, of which each takes [`EACH`].
@@ -222,7 +264,8 @@ impl Hedging {
             if let Some(given) = ask() {
                 return given;
             }
-            told.await;
+            // A server that has room again tells nobody.
+            let _told_or_not = timeout(AGAIN, told).await;
         }
     }
 }

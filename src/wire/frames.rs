@@ -37,6 +37,8 @@ pub struct Frames {
     /// Of that payload: how it is told how much padding there is, what is to come before the fields, and of them.
     padded: bool,
     before: u32,
+    /// What the stream is said to depend on, as far as that has come.
+    depends: u32,
     fields_left: u32,
     fields: Fields,
 }
@@ -53,6 +55,7 @@ impl Default for Frames {
             last: false,
             padded: false,
             before: 0,
+            depends: 0,
             fields_left: 0,
             fields: Fields::default(),
         }
@@ -88,7 +91,7 @@ impl Frames {
         let [_, _, _, kind, flags, ..] = self.head;
         let first = kind == HEADERS;
         self.padded = first && flags & PADDED != 0;
-        self.before = u32::from(self.padded);
+        (self.before, self.depends) = (u32::from(self.padded), 0);
         if first && flags & PRIORITY != 0 {
             self.before += PRIORITY_BYTES;
         }
@@ -106,12 +109,29 @@ impl Frames {
         {
             self.fields_left = self.fields_left.saturating_sub(u32::from(*padding));
         }
-        self.before = self.before.saturating_sub(u32::try_from(before).unwrap_or(u32::MAX));
+        for byte in payload.iter().take(before) {
+            // The four bytes before the last, where there is a priority at all.
+            if (2..=PRIORITY_BYTES).contains(&self.before) {
+                self.depends = self.depends << 8 | u32::from(*byte);
+            }
+            self.before -= 1;
+            if self.before == 0 && self.depends_on_itself() {
+                self.fields_left = 0;
+            }
+        }
         let here = (payload.len() - before).min(self.fields_left as usize);
         if let Some(fields) = payload.get_mut(before..before + here) {
             self.fields.watch(fields);
             self.fields_left = self.fields_left.saturating_sub(u32::try_from(here).unwrap_or(u32::MAX));
         }
+    }
+
+    /// RFC 7540 §5.3.1: no stream depends on itself. h2 resets it without a look at its fields, so none of them is in the
+    /// table from which later ones are taken.
+    fn depends_on_itself(&self) -> bool {
+        let [.., flags, one, two, three, four] = self.head;
+        let stream = u32::from_be_bytes([one, two, three, four]);
+        flags & PRIORITY != 0 && (self.depends ^ stream) & 0x7fff_ffff == 0
     }
 
     /// The number of the head that is on its way, if one is.
@@ -198,5 +218,28 @@ mod tests {
             })
             .collect();
         assert_eq!(open, [false, false, false, true, true, true, true, true, true, true, true, false]);
+    }
+
+    #[test]
+    fn a_stream_that_depends_on_itself_leaves_no_name_behind() {
+        // Indexed: `:path` by its static place, then by that of the newest entry.
+        let (first, second) = ([0x44, 2, b'/', b'a'], [0x7e, 2, b'/', b'#']);
+        for (depends, want) in [(1, b'#'), (3, b'>')] {
+            let block = |flags, before: &[u8], fields: &[u8]| {
+                let length = u8::try_from(before.len() + fields.len()).unwrap();
+                [&[0, 0, length, HEADERS, flags | END_HEADERS, 0, 0, 0, 1], before, fields].concat()
+            };
+            let mut bytes = block(PADDED | PRIORITY, &[0, 0, 0, 0, depends, 9], &first);
+            let after = block(0, &[], &second);
+            for piece in [1, usize::MAX] {
+                let mut frames = Frames::default();
+                frames.watch(&mut [0xff; PREFACE as usize]);
+                let whole = bytes.len();
+                bytes.chunks_mut(piece.min(whole)).for_each(|piece| frames.watch(piece));
+                let mut after = after.clone();
+                frames.watch(&mut after);
+                assert_eq!(after.last(), Some(&want), "{depends}");
+            }
+        }
     }
 }

@@ -110,9 +110,20 @@ impl Nodes {
         self.shared.panel.phases()
     }
 
-    /// How often any of the links has broken. One that is back by now leads to a Redis that may have been set back.
-    pub(super) fn breaks(&self) -> u64 {
-        self.shared.panel.breaks()
+    /// Which server has this key, and how often the link to it has broken. One that is back by now leads to a Redis that
+    /// may have been set back, and so does the link to another server.
+    pub(super) fn breaks(&self, key: &str) -> (String, u64) {
+        let node = match &self.shared.only {
+            Some(_) => String::new(),
+            None => {
+                let topology = self.shared.servers.topology();
+                topology
+                    .and_then(|it| it.owner(slot_of(key.as_bytes())).map(Node::to_string))
+                    .unwrap_or_default()
+            }
+        };
+        let breaks = self.shared.panel.breaks(&node);
+        (node, breaks)
     }
 
     /// Whether every server is reached.

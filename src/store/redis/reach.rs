@@ -9,7 +9,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -53,14 +52,17 @@ pub(super) struct Member {
 pub(super) struct Panel {
     each: Mutex<BTreeMap<u64, Phase>>,
     all: watch::Sender<Phase>,
-    /// How often a link that was closed has ceased to be.
-    breaks: AtomicU64,
+    /// How often a link to each node that was closed has ceased to be.
+    breaks: Mutex<BTreeMap<String, u64>>,
 }
+
+/// Nodes of which it is remembered how often their links have broken: many more than a cluster has.
+const MOST_NODES: usize = 1_000;
 
 impl Panel {
     /// Nothing has been tried yet.
     pub(super) fn new() -> Self {
-        Self { each: Mutex::default(), all: watch::Sender::new(Phase::Starting), breaks: AtomicU64::new(0) }
+        Self { each: Mutex::default(), all: watch::Sender::new(Phase::Starting), breaks: Mutex::default() }
     }
 
     /// Tells of every change.
@@ -73,9 +75,9 @@ impl Panel {
         *self.all.borrow()
     }
 
-    /// How often any of them has broken since the first.
-    pub(super) fn breaks(&self) -> u64 {
-        self.breaks.load(Ordering::Acquire)
+    /// How often that to this node has broken since the first.
+    pub(super) fn breaks(&self, node: &str) -> u64 {
+        self.breaks.lock().get(node).copied().unwrap_or(0)
     }
 
     /// Whether all of them are closed.
@@ -84,7 +86,7 @@ impl Panel {
         !each.is_empty() && each.values().all(|phase| *phase == Phase::Closed)
     }
 
-    fn turn(&self, link: u64, phase: Option<Phase>) {
+    fn turn(&self, link: u64, node: &str, phase: Option<Phase>) {
         // Told under the lock: in the order of the changes.
         let mut each = self.each.lock();
         let before = match phase {
@@ -92,7 +94,13 @@ impl Panel {
             None => each.remove(&link),
         };
         if before == Some(Phase::Closed) && phase != before {
-            self.breaks.fetch_add(1, Ordering::AcqRel);
+            let mut breaks = self.breaks.lock();
+            // Of nodes that come and go for ever, no more are remembered; whoever asks sees a difference.
+            if breaks.len() >= MOST_NODES {
+                breaks.clear();
+            }
+            let breaks = breaks.entry(node.to_owned()).or_default();
+            *breaks = breaks.saturating_add(1);
         }
         let has = |phase: Phase| each.values().any(|each| *each == phase);
         let order = [Phase::Closed, Phase::Starting, Phase::HalfOpen, Phase::Open];
@@ -111,15 +119,15 @@ impl Member {
 
     /// Its breaker shows on this panel, as that of a node, or of the one server (no name).
     pub(super) fn shown_on(mut self, panel: &Arc<Panel>, node: String) -> Self {
-        panel.turn(self.number, Some(Phase::Starting));
+        panel.turn(self.number, &node, Some(Phase::Starting));
         self.shown = Some((Arc::clone(panel), node));
         self
     }
 
     /// The link's breaker has changed.
     pub(super) fn turn(&self, phase: Phase) {
-        if let Some((panel, _)) = &self.shown {
-            panel.turn(self.number, Some(phase));
+        if let Some((panel, node)) = &self.shown {
+            panel.turn(self.number, node, Some(phase));
         }
     }
 
@@ -154,8 +162,8 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        if let Some((panel, _)) = &self.shown {
-            panel.turn(self.number, None);
+        if let Some((panel, node)) = &self.shown {
+            panel.turn(self.number, node, None);
         }
         self.reach.state.lock().down.remove(&self.number);
     }

@@ -23,6 +23,8 @@ use crate::stored::{Group, Record, SEALED, Seal, StoredResponse, decode_unasked}
 
 /// The longest that one call may take.
 const CALL: Duration = Duration::from_secs(1);
+/// Bytes that what is read at once may take unpacked, one response apart: the length in Redis says nothing of that.
+const UNPACKED: usize = 8 << 20;
 /// Parts of a list at most: those of 100,000 names.
 const PARTS: usize = 25;
 /// After so long a list counts half, and again.
@@ -180,7 +182,7 @@ impl Redis {
             .reader
             .with(CALL, |mut connection| async move { ask_all(&mut connection, question).await });
         let mut answers = asked.await.map_err(Absent::from)?.into_iter();
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         for ((place, marker), name) in places.iter().zip(&markers).zip(names) {
             let (Some(exists), Some(range), Some(mark)) = (answers.next(), answers.next(), answers.next())
             else {
@@ -192,7 +194,11 @@ impl Redis {
             if let Some(response) = response(seal, held, place, (generation, now), longest)
                 && Name::of(&response, name.weight).as_ref() == Some(name)
             {
+                bytes += response.weight();
                 found.push(response);
+                if bytes > UNPACKED {
+                    break;
+                }
             }
         }
         let found = self.not_in_purged_groups(found, now).await?;

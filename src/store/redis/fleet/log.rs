@@ -293,6 +293,12 @@ impl Log {
         call
     }
 
+    /// The key that all of it stands beside.
+    pub(super) fn head(&self) -> &str {
+        let [head, ..] = &self.keys;
+        head
+    }
+
     fn place(&self, token: u64) -> String {
         let [head, ..] = &self.keys;
         format!("{head}:{token:016x}")

@@ -96,8 +96,8 @@ struct Inner {
     follower: Mutex<Follower>,
     apply: Box<dyn Apply>,
     untold: Mutex<Untold>,
-    /// How often the link had broken at the last answer.
-    breaks: AtomicU64,
+    /// Which server has the log, and how often the link to it had broken, at the last answer.
+    breaks: Mutex<Option<(String, u64)>>,
     /// What an answer says is being done.
     applying: AtomicBool,
     /// There is something to be told, or to be heard.
@@ -170,7 +170,7 @@ impl Fleet {
             follower: Mutex::default(),
             apply,
             untold: Mutex::default(),
-            breaks: AtomicU64::new(0),
+            breaks: Mutex::default(),
             applying: AtomicBool::new(false),
             news: Notify::new(),
             complete: Notify::new(),
@@ -412,8 +412,9 @@ impl Inner {
         let run = told.run;
         let (next, renew) = {
             let mut follower = self.follower.lock();
-            let breaks = self.link.breaks();
-            if self.breaks.swap(breaks, Ordering::AcqRel) != breaks {
+            let breaks = self.link.breaks(self.log.head());
+            let before = self.breaks.lock().replace(breaks.clone());
+            if before.is_some_and(|before| before != breaks) {
                 follower.interrupted();
             }
             if self.applying.swap(true, Ordering::AcqRel) {

@@ -405,7 +405,7 @@ async fn a_link_that_breaks_and_is_back_between_two_questions_is_an_interruption
     server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
     // Others use the link, too, and have it made anew.
     let used = async {
-        while inner.link.breaks() == 0 || a.fleet.nodes().await.is_err() {
+        while inner.link.breaks(inner.log.head()).1 == 0 || a.fleet.nodes().await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

@@ -21,7 +21,7 @@ mod script;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use larder::telemetry::{FleetGauges, Gauges, Metrics, RedisGauges, UpstreamGauges};
+use larder::telemetry::{FleetGauges, Gauges, LeaseGauges, Metrics, RedisGauges, UpstreamGauges};
 
 /// Every section of RFC 9111 §3 to §5 that asks something of a cache.
 const SECTIONS: [&str; 45] = [
@@ -180,6 +180,7 @@ fn every_field_of_stats_is_documented_and_no_other() {
     let gauges = Gauges {
         redis: Some(RedisGauges::default()),
         fleet: Some(FleetGauges::default()),
+        leases: Some(LeaseGauges::default()),
         upstreams: vec![UpstreamGauges {
             upstream: "NAME".into(),
             server: "SERVER".into(),

@@ -564,7 +564,7 @@ fn a_page_that_deceives_does_not_reach_redis_either() {
     let route = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n[route.cache]\nttl.default = \"60s\"";
     let larder = Larder::start(&front::configuration(
         &origin,
-        &format!("[cache]\nredis = \"{}\"\n{route}", redis.url()),
+        &format!("[cache]\nredis = \"{}\"\nredis_deadline = \"2s\"\n{route}", redis.url()),
     ));
     larder.get("/account/x.css", &[("Host", HOST)]);
     larder.get("/account/x", &[("Host", HOST)]);

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::store::Fleet;
+use crate::store::{Fleet, Leases};
 use crate::telemetry::{self, Gauges, RedisGauges};
 use crate::worker::Worker;
 
@@ -19,6 +19,7 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
         memory: shared.memory.gauges(),
         redis,
         fleet: shared.fleet.get().map(Fleet::gauges),
+        leases: shared.leases.get().map(Leases::gauges),
         warm: shared.warming.gauges(),
         coding: shared.press.gauges(),
         upstreams: snapshot.upstreams.iter().flat_map(|upstream| upstream.gauges()).collect(),

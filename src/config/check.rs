@@ -210,6 +210,7 @@ fn cache(mut section: Section<'_>) -> Cache {
     let coherence = coherence(s, (d.coherence_bound, d.coherence_when_lost));
     let cache = Cache {
         redis: redis::read(s),
+        redis_lease: redis::lease(s, d.redis_lease),
         namespace: redis::namespace(s, d.namespace),
         redis_compress: redis_compress(s, d.redis_compress),
         redis_secret_file: redis::whole_path(s, "redis_secret_file", "/etc/larder/redis.secret"),

@@ -56,6 +56,9 @@ impl Default for Cache {
             redis_secrets: Vec::new(),
             // Beyond this, most origins answer as fast as a Redis in trouble.
             redis_deadline: Duration::from_millis(20),
+            // Ten times what most origins take to answer: a node that dies meanwhile costs others no more, and is asked
+            // to show that it lives once a second.
+            redis_lease: Duration::from_secs(3),
             // Larger values hold up the small ones behind them on the same connection.
             redis_max_object: MIB,
             // A burst of 16 of the largest; further writes are dropped and counted.
@@ -115,6 +118,8 @@ impl Default for RouteCache {
             group_invalidation: true,
             // The origin's own word about its own queries.
             no_vary_search: true,
+            // A cold key costs the origin one request, however many nodes there are.
+            fleet_collapse: true,
         }
     }
 }

@@ -72,6 +72,7 @@ impl Cache {
             namespace,
             redis_compress,
             redis_deadline,
+            redis_lease,
             redis_max_object,
             redis_queue,
             redis_secret_file,
@@ -100,7 +101,7 @@ impl Cache {
         let (new_max_object, new_queue) = (&new.redis_max_object, &new.redis_queue);
         let (coherence, new_coherence) =
             ((coherence_bound, coherence_when_lost), (&new.coherence_bound, &new.coherence_when_lost));
-        let (new_record, new_warm_start) = (&new.purge_record, &new.warm_start);
+        let (new_record, new_lease, new_warm_start) = (&new.purge_record, &new.redis_lease, &new.warm_start);
         let (new_file, new_secrets) = (&new.redis_secret_file, &new.redis_secrets);
         // What stands in the file counts as much as where it is.
         let (sealed, new_sealed) = ((redis_secret_file, redis_secrets), (new_file, new_secrets));
@@ -110,6 +111,7 @@ impl Cache {
             "cache.namespace" namespace new_namespace;
             "cache.redis_compress" redis_compress new_compress;
             "cache.redis_deadline" redis_deadline new_deadline;
+            "cache.redis_lease" redis_lease new_lease;
             "cache.redis_max_object" redis_max_object new_max_object;
             "cache.redis_queue" redis_queue new_queue;
             "cache.redis_secret_file" sealed new_sealed;
@@ -185,7 +187,7 @@ mod tests {
                 &["log.level", "log.format", "log.access", "log.access_queue"],
             ),
             (
-                "[cache]\nmemory = \"99MiB\"\nredis = \"redis://h\"\nnamespace = \"n\"\nredis_compress = false\nredis_deadline = \"1s\"\n\
+                "[cache]\nmemory = \"99MiB\"\nredis = \"redis://h\"\nnamespace = \"n\"\nredis_compress = false\nredis_deadline = \"1s\"\nredis_lease = \"1s\"\n\
                  redis_max_object = \"1KiB\"\nredis_queue = \"1MiB\"\nredis_secret_file = \"/s\"\n\
                  coherence = { bound = \"2s\" }\npurge_record = 9999\nwarm_start = false\n\
                  in_flight = \"99MiB\"\nvariants = 3\n",
@@ -195,6 +197,7 @@ mod tests {
                     "cache.namespace",
                     "cache.redis_compress",
                     "cache.redis_deadline",
+                    "cache.redis_lease",
                     "cache.redis_max_object",
                     "cache.redis_queue",
                     "cache.redis_secret_file",

@@ -200,6 +200,8 @@ pub struct Cache {
     pub redis_compress: Option<u64>,
     /// The longest that a request waits for the Redis tier.
     pub redis_deadline: Duration,
+    /// How long a node that dies keeps the others from fetching what it was fetching for all.
+    pub redis_lease: Duration,
     /// Bodies larger than this stay out of Redis, bytes.
     pub redis_max_object: u64,
     /// The file with the secrets that values in Redis are sealed with; none: they are in the clear.
@@ -429,6 +431,8 @@ pub struct RouteCache {
     pub group_invalidation: bool,
     /// Responses may say that not all of the query counts (`No-Vary-Search`).
     pub no_vary_search: bool,
+    /// What several nodes ask for at once is fetched by one of them.
+    pub fleet_collapse: bool,
 }
 
 /// `rate_limit = { … }`

@@ -6,10 +6,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::address::{host_and_port, mistake};
 use super::problems::Found;
-use super::reader::Text;
+use super::reader::{Text, Zero};
 use super::section::Section;
 use super::units::Mistake;
 
@@ -329,6 +330,21 @@ pub(super) fn whole_path(section: &mut Section<'_>, key: &'static str, such_as: 
         return None;
     }
     Some(text.value)
+}
+
+/// `redis_lease`: the time of a lease.
+pub(super) fn lease(section: &mut Section<'_>, default: Duration) -> Duration {
+    let off = Zero::Refused("write fleet_collapse = false on the routes instead");
+    let lease = section.duration("redis_lease", default, off);
+    let (shortest, longest) = (Duration::from_millis(300), Duration::from_secs(60));
+    if !lease.is_zero()
+        && !(shortest..=longest).contains(&lease)
+        && let Some(span) = section.span_of("redis_lease")
+    {
+        let found = Found::new(span, "too short to be prolonged in time, or longer than anybody waits");
+        section.reader.report(found.help("write between \"300ms\" and \"1m\", such as \"3s\""));
+    }
+    lease
 }
 
 /// `namespace`: what all keys begin with.

@@ -61,9 +61,10 @@ fn cache(mut section: Section<'_>, edits: &Edits) -> RouteCache {
     let max_request_body = s.size("max_request_body", max, "leave QUERY and POST out of `methods` instead");
     let group_invalidation = s.flag("group_invalidation", RouteCache::default().group_invalidation);
     let no_vary_search = s.flag("no_vary_search", RouteCache::default().no_vary_search);
+    let fleet_collapse = s.flag("fleet_collapse", RouteCache::default().fleet_collapse);
     route_dangers::check(s, &policy, edits);
     section.finish();
-    RouteCache { key, policy, max_request_body, group_invalidation, no_vary_search }
+    RouteCache { key, policy, max_request_body, group_invalidation, no_vary_search, fleet_collapse }
 }
 
 fn ttl<'a>(section: &Section<'a>, value: &'a Value<'a>) -> Ttl {

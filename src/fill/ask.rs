@@ -8,32 +8,35 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, header};
 
-use crate::store::Absent;
+use crate::store::{Absent, Asked, Turn};
 use crate::stored::StoredResponse;
 use crate::upstream::{ForwardError, RequestBody};
 use crate::worker::Looked;
 
-use super::{Answer, Filling, Plan, outbound};
+use super::{Answer, Filling, Plan, failing, outbound};
 
 /// Asks the shared tier for a response to this request; notes the URL's generation.
 ///
 /// Bounded by `redis_deadline`, and by nothing while the breaker is open: it answers at once.
-pub(super) async fn redis(filling: &mut Filling) -> Option<Arc<StoredResponse>> {
+pub(super) async fn redis(filling: &mut Filling, refresh: bool) -> (Option<Arc<StoredResponse>>, Asked) {
     let fill = &filling.fill;
-    let redis = fill.worker.redis.as_ref().filter(|_| !filling.is_in_doubt())?;
+    let redis = fill.worker.redis.as_ref().filter(|_| !filling.is_in_doubt());
+    let Some(redis) = redis else { return (None, Asked::Told(Turn::Alone)) };
     let asked_at = fill.worker.mono();
-    let answer = redis.get(&fill.key, &fill.asked.headers, filling.cache.policy.normalize).await;
-    filling.times.redis = Some(fill.worker.mono().since(asked_at));
+    let (headers, normalize) = (&fill.asked.headers, filling.cache.policy.normalize);
+    let answer = redis.get_or_lease(&fill.key, headers, normalize, filling.bid(refresh)).await;
+    let took = fill.worker.mono().since(asked_at);
+    filling.times.redis = Some(filling.times.redis.unwrap_or_default().saturating_add(took));
     filling.generation = answer.generation;
     if matches!(answer.found, Err(Absent::OtherVariant)) {
         filling.looked = Looked::OtherVariant;
     }
-    let found = answer.found.ok()?;
     let exact = fill.exact.as_ref().unwrap_or(&fill.key);
-    if !exact.leads_to(&found.key, found.facts.no_vary_search.as_ref()) {
-        return None;
-    }
-    if fill.worker.shared.purges.is_purged(&found) { None } else { Some(found) }
+    let found = answer.found.ok().filter(|found| {
+        exact.leads_to(&found.key, found.facts.no_vary_search.as_ref())
+            && !fill.worker.shared.purges.is_purged(found)
+    });
+    (found, answer.turn)
 }
 
 /// Asks the origin as planned.
@@ -63,7 +66,12 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
     let waited = fill.worker.mono().since(*filling.began.get_or_insert(asked_at));
     let forwarded = upstream.forward(fill.worker.index, request, interim, waited).await;
     fill.snapshot.shard(&fill.worker).origin_fetch(Some(fill.route), fill.worker.mono().since(asked_at));
+    filling.rest = failing::AFTER_ERROR;
     let forwarded = forwarded?;
+    filling.rest = failing::rest_after(&forwarded.response, fill.worker.now());
+    if let Some(lease) = &filling.lease {
+        lease.head_has_come();
+    }
     let response_time = fill.worker.now();
     filling.times.queue = Some(forwarded.times.queue);
     filling.times.connect = forwarded.times.connect;

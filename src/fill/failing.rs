@@ -8,15 +8,40 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Response, StatusCode, header};
+
+use crate::clock::Timestamp;
+use crate::fields::date;
+use crate::rules::{OriginFailure, Reuse};
 use crate::stored::Born;
 use crate::upstream::ForwardError;
 use crate::wire::Flaw;
 use crate::worker::Landing;
 
-use super::Filling;
+use super::{Fill, Filling, judge};
 
 /// How long an origin that failed is left alone where something stored stands in for it.
-const AFTER_ERROR: Duration = Duration::from_secs(1);
+pub(super) const AFTER_ERROR: Duration = Duration::from_secs(1);
+/// The longest that it is left alone by its own word: it may be well again long before, and nobody could tell.
+const BY_ITS_WORD: Duration = Duration::from_secs(60);
+/// Fetches in flight with which none is left alone for longer than usual: each that is, is one.
+const MANY: usize = 4_096;
+
+/// How long an origin that has answered so is to be left alone, if that is a failure: by its own word where it says
+/// one (RFC 9110 §10.2.3, RFC 6585 §4), within bounds.
+pub(super) fn rest_after<B>(response: &Response<B>, now: Timestamp) -> Duration {
+    let may_say =
+        matches!(response.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+    let said = response.headers().get(header::RETRY_AFTER).filter(|_| may_say);
+    let said = said.and_then(|value| value.to_str().ok()).map(str::trim).and_then(|said| {
+        if !said.is_empty() && said.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Some(Duration::from_secs(said.parse().unwrap_or(u64::MAX)));
+        }
+        let date = date::parse(said.as_bytes(), now)?;
+        Some(Duration::from_secs(date.as_secs().saturating_sub(now.as_secs())))
+    });
+    said.unwrap_or(AFTER_ERROR).clamp(AFTER_ERROR, BY_ITS_WORD)
+}
 
 impl Filling {
     /// Holds the seat on for a moment, with what it has told: a dead origin is not asked again by each
@@ -27,7 +52,11 @@ impl Filling {
     /// next request begins anew.
     pub(super) async fn is_asked_for_still(&mut self) -> bool {
         let visits = self.fill.seat.visits();
-        tokio::time::sleep(AFTER_ERROR).await;
+        self.rest_while(|filling| {
+            let now = filling.fill.worker.now();
+            judge::standing_in(filling, now, OriginFailure::NoAnswer).is_some()
+        })
+        .await;
         let shared = &self.fill.worker.shared;
         // What is asked from now on is asked after every purge so far.
         (self.began, self.born) = (None, Born::Here(shared.purges.seq()));
@@ -39,6 +68,7 @@ impl Filling {
 
     /// Nothing stands in.
     pub(super) async fn failed(mut self, error: ForwardError) {
+        self.failed_for_all();
         self.tell(Landing::Failed(Arc::new(error)));
         self.rest_after_refresh().await;
     }
@@ -46,7 +76,41 @@ impl Filling {
     /// A refresh that failed is not begun anew by the very next request that is served stale.
     pub(super) async fn rest_after_refresh(&self) {
         if self.refresh {
-            tokio::time::sleep(AFTER_ERROR).await;
+            self.rest_on().await;
+        }
+    }
+
+    /// Holds the seat on, so that no refresh begins, while what is stored may be served without one.
+    pub(super) async fn rest_on(&self) {
+        self.rest_while(|filling| {
+            let Fill { worker, asked, stale, .. } = &filling.fill;
+            let now = (worker.now(), worker.mono());
+            stale.as_ref().is_some_and(|stale| {
+                let verdict = worker.reuse(stale, &asked.facts, &filling.cache.policy, now);
+                matches!(verdict, Reuse::Stale { grace: Some(_), .. })
+            })
+        })
+        .await;
+    }
+
+    /// Rests for as long as the origin is to be left alone, and the seat is of no use to anybody who would wait.
+    async fn rest_while(&self, still: impl Fn(&Self) -> bool) {
+        let crowded = self.fill.worker.shared.flights.len() > MANY;
+        let mut left = if crowded { AFTER_ERROR } else { self.rest };
+        while !left.is_zero() {
+            let step = left.min(AFTER_ERROR);
+            tokio::time::sleep(step).await;
+            left = left.saturating_sub(step);
+            if !still(self) {
+                return;
+            }
+        }
+    }
+
+    /// Gives the lease back: no node is to refresh this for as long as this one leaves the origin alone.
+    pub(super) fn failed_for_all(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.failed(self.rest);
         }
     }
 
@@ -54,5 +118,41 @@ impl Filling {
     pub(super) fn unasked(&self) -> ForwardError {
         let upstream = self.fill.snapshot.upstream_name(self.fill.route);
         ForwardError::unasked(upstream, Flaw::UnaskedNotModified)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 9110 §10.2.3: seconds or a date, of a 503; RFC 6585 §4: of a 429, too.
+    #[test]
+    fn an_origin_is_left_alone_as_long_as_it_says_within_bounds() {
+        let now = Timestamp::from_millis(784_111_777_000);
+        for (status, said, seconds) in [
+            (503, Some("30"), 30),
+            (429, Some("30"), 30),
+            (503, Some(" 7 "), 7),
+            (503, Some("Sun, 06 Nov 1994 08:49:47 GMT"), 10),
+            (503, Some("Sun, 06 Nov 1994 08:49:30 GMT"), 1),
+            (503, Some("0"), 1),
+            (503, Some("99999999999999999999999"), 60),
+            (503, Some("3600"), 60),
+            (503, Some("-5"), 1),
+            (503, Some("soon"), 1),
+            (503, Some(""), 1),
+            (503, None, 1),
+            // That is when it has moved, or is none of its business.
+            (301, Some("30"), 1),
+            (500, Some("30"), 1),
+            (200, Some("30"), 1),
+        ] {
+            let mut response = Response::builder().status(status);
+            if let Some(said) = said {
+                response = response.header(header::RETRY_AFTER, said);
+            }
+            let rest = rest_after(&response.body(()).unwrap(), now);
+            assert_eq!(rest, Duration::from_secs(seconds), "{status} {said:?}");
+        }
     }
 }

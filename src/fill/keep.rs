@@ -19,7 +19,7 @@ use crate::fields::range::{ContentRange, Span};
 use crate::fields::{date, hop};
 use crate::flight::{Growing, Room, Writer};
 use crate::rules::{self, NotStored, RequestFacts, ResponseFacts, SelectingFields, Storable};
-use crate::store::{Generation, Marked, Reserved};
+use crate::store::{Generation, Lease, Marked, Reserved};
 use crate::stored::{Born, CacheKey, Content, Group, Parts, Received, Standing, StoredResponse, TagPolicy};
 use crate::upstream::OriginBody;
 use crate::worker::{Fetched, ForOwner, Forms, Landing, Own, OwnerLanding};
@@ -46,7 +46,7 @@ pub(super) async fn confirmed(mut filling: Filling, mut answer: Answer) {
             filling.confirm_others(&stale, &fresh, &answer);
             // Last, so that it is the most recent.
             filling.promote(&fresh);
-            filling.write_behind(&fresh);
+            filling.write_and_give_back(&fresh);
             filling.tell_revalidated(fresh, own);
         }
         Err(why) => {
@@ -201,6 +201,11 @@ async fn deliver(
     let (writer, growing) = Growing::new(config.lag, config.lag_timeout);
     // Seated before the first byte: a body that outgrows its bound cannot leave the owner behind.
     let own = growing.reader().map(|reader| Own { reader, withheld });
+    let declared = content_length(&headers).unwrap_or(0);
+    if reserved.is_none() || declared > config.redis_max_object {
+        // It will not be in Redis: nobody is to wait for it.
+        filling.lease = None;
+    }
     let standing = filling.standing(&headers, &facts);
     let (key, forms) = (Arc::clone(&filling.fill.key), Forms::default());
     let displaces = filling.fill.worker.shared.memory.is_crowded(&key, &selecting);
@@ -289,7 +294,7 @@ impl Pump {
     }
 
     /// The body has come to its end.
-    fn end(mut self, filling: Filling, permit: Storable, fetched: &Fetched, keeping: Keeping) {
+    fn end(mut self, mut filling: Filling, permit: Storable, fetched: &Fetched, keeping: Keeping) {
         if let Keeping::Rest { after, missing, .. } = &keeping {
             if self.taken != missing.len() {
                 return;
@@ -311,7 +316,7 @@ impl Pump {
         }
         // Kept before the seat is given up: whoever finds no flight finds the response.
         filling.promote(&response);
-        filling.write_behind(&response);
+        filling.write_and_give_back(&response);
         self.writer.complete(whole, self.trailers);
     }
 
@@ -354,6 +359,9 @@ impl Pump {
             Keeping::Rest { parts, .. } => parts.held(),
             Keeping::Whole | Keeping::Part { .. } => 0,
         };
+        if self.taken.saturating_add(held) > filling.fill.snapshot.config.cache.redis_max_object {
+            filling.lease = None;
+        }
         // What holds a chunk counts, too: a body may come a byte at a time.
         self.chunks = self.chunks.saturating_add(1);
         let lists = if self.writer.is_apart() { 0 } else { self.chunks.saturating_mul(CHUNK) };
@@ -384,6 +392,7 @@ impl Pump {
     fn stop(&mut self, filling: &mut Filling, why: NotStored) {
         let room = self.reserved.take().map(|reserved| reserved.leave(self.writer.behind()));
         self.came = Vec::new();
+        filling.lease = None;
         filling.mark(why, 200);
         if why == NotStored::InFlightLimit {
             filling.want_it();
@@ -415,6 +424,7 @@ impl Filling {
         for_all: bool,
     ) {
         let (worker, key) = (Arc::clone(&self.fill.worker), Arc::clone(&self.fill.key));
+        self.lease = None;
         if for_all {
             worker.shared.purges.purge(key.url_hash(), worker.now());
             worker.shared.memory.remove(&key);
@@ -446,6 +456,8 @@ impl Filling {
         if key != self.fill.key {
             // The generation that was seen is that of another URL.
             self.generation = self.generation.filter(|_| key.is_searched()).map(Generation::of_searched);
+            // Those who wait would look for it where it is not.
+            self.lease = None;
             self.fill.key = key;
         }
     }
@@ -499,9 +511,20 @@ impl Filling {
     }
 
     pub(super) fn write_behind(&self, response: &Arc<StoredResponse>) {
+        self.write(response, None);
+    }
+
+    /// The same, with the lease that it was fetched by, which is given back once it is written.
+    fn write_and_give_back(&mut self, response: &Arc<StoredResponse>) {
+        let lease = self.lease.take();
+        self.write(response, lease);
+    }
+
+    fn write(&self, response: &Arc<StoredResponse>, lease: Option<Lease>) {
         if let Some((redis, generation)) = self.fill.worker.redis.as_ref().zip(self.generation) {
             let ttl = rules::usable_for(&response.facts, &self.cache.policy);
-            redis.put(Arc::clone(response), generation, ttl, self.cache.policy.normalize);
+            let how = (ttl, self.cache.policy.normalize);
+            redis.put_and_give_back(Arc::clone(response), generation, how, lease);
         }
     }
 }

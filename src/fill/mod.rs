@@ -7,6 +7,9 @@
 //! ask Redis   fresh ......... promote, publish, done
 //!             in grace ...... promote, publish, go on as a refresh
 //!             else .......... go on (its validator is used)
+//! elect       ours .......... go on, for the whole fleet
+//!             another node .. wait for its word, ask Redis again
+//!             nobody knows .. go on, for this node
 //! ask origin  (conditional if a stale copy is held; for what is missing if parts are)
 //! judge       304 ........... freshen both tiers, publish
 //!             the rest ...... put it together with the parts, publish, keep
@@ -20,6 +23,7 @@
 
 mod adopt;
 mod ask;
+mod elect;
 mod failing;
 mod judge;
 mod keep;
@@ -29,6 +33,7 @@ mod tell;
 pub mod verify;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Response;
 use tokio::sync::oneshot;
@@ -37,13 +42,14 @@ use crate::clock::{Mono, Timestamp};
 use crate::config::RouteCache;
 use crate::flight::Owner;
 use crate::interim::Interim;
-use crate::rules::{OriginFailure, Reuse};
-use crate::store::{Class, Generation};
+use crate::rules::OriginFailure;
+use crate::store::{Class, Generation, Lease};
 use crate::stored::{Born, CacheKey, Position, StoredResponse};
 use crate::upstream::{ForwardError, OriginBody};
 use crate::worker::{Asked, Content, FillTimes, ForOwner, Landing, Looked, Snapshot, Worker};
 
 pub use adopt::{Adopted, Heard, Hearing};
+use elect::{Look, Turned};
 use judge::Verdict;
 pub use judge::is_failure;
 pub use keep::CHUNK;
@@ -70,6 +76,8 @@ pub struct Fill {
     pub want: Want,
     /// Whether the request carries credentials.
     pub class: Class,
+    /// Which requests of other nodes could share it.
+    pub lane: u64,
     /// What memory holds, no longer fresh or not all that is wanted.
     pub stale: Option<Arc<StoredResponse>>,
     /// The seat on the flight.
@@ -94,8 +102,12 @@ struct Filling {
     /// When the origin was first asked.
     began: Option<Mono>,
     looked: Looked,
-    /// Nobody waits for it.
+    /// Nobody has ever waited for it.
     refresh: bool,
+    /// Held while it is fetched for the whole fleet.
+    lease: Option<Lease>,
+    /// How long an origin that has failed is to be left alone.
+    rest: Duration,
 }
 
 /// An answer of the origin, with the moments around it.
@@ -124,10 +136,11 @@ impl Fill {
         crate::telemetry::failpoint::at("fill", self.asked.target.path());
         let refresh = self.owner.is_none();
         let mut filling = Filling { refresh, ..Filling::new(self, cache, (born, read), None) };
-        if filling.ask_redis().await {
-            return;
+        match filling.elect(Look::First).await {
+            Turned::Settled => {}
+            Turned::Fetch => filling.ask_origin().await,
+            Turned::Rested => filling.rest_on().await,
         }
-        filling.ask_origin().await;
     }
 }
 
@@ -140,51 +153,8 @@ impl Filling {
         generation: Option<Generation>,
     ) -> Self {
         let (times, looked) = (FillTimes::default(), Looked::Nothing);
-        Self { fill, cache, born, read, generation, times, began: None, looked, refresh: false }
-    }
-
-    /// Asks the shared tier; true when that settled it.
-    async fn ask_redis(&mut self) -> bool {
-        let Some(found) = ask::redis(self).await else { return false };
-        let worker = &self.fill.worker;
-        let now = (worker.now(), worker.mono());
-        let answers = found.cut(&self.fill.asked.facts, &self.fill.asked.headers).is_some();
-        match worker.reuse(&found, &self.fill.asked.facts, &self.cache.policy, now) {
-            Reuse::Fresh(_) if answers => {
-                self.promote(&found);
-                self.tell(Landing::Found(found));
-                true
-            }
-            Reuse::Fresh(_) => {
-                self.looked = Looked::Partial;
-                self.begin_with(found);
-                false
-            }
-            Reuse::Stale { grace, because } => {
-                self.looked = Looked::MustAsk(because);
-                if grace.is_some() && answers {
-                    self.promote(&found);
-                    self.tell(Landing::Found(Arc::clone(&found)));
-                }
-                self.begin_with(found);
-                false
-            }
-            Reuse::Refused(because) => {
-                self.looked = Looked::Refused(because);
-                false
-            }
-        }
-    }
-
-    /// Something is stored after all, so more than thought may be wanted. Never less: whoever waits on this
-    /// flight waits for what its seat was taken for.
-    fn begin_with(&mut self, found: Arc<StoredResponse>) {
-        let config = &self.fill.snapshot.config.cache;
-        let want = plan::want(&self.fill.asked, Some(&found), &self.cache.policy, config);
-        if want == Want::Whole {
-            self.fill.want = want;
-        }
-        self.fill.stale = Some(found);
+        let (began, refresh, lease, rest) = (None, false, None, failing::AFTER_ERROR);
+        Self { fill, cache, born, read, generation, times, began, looked, refresh, lease, rest }
     }
 
     /// Asks until there is an answer for those who wait, or nobody asks any more.
@@ -209,8 +179,17 @@ impl Filling {
                     None => return self.failed(error).await,
                 }
             }
-            if !self.is_asked_for_still().await {
-                return;
+            self.failed_for_all();
+            loop {
+                if !self.is_asked_for_still().await {
+                    return;
+                }
+                match self.elect(Look::Again).await {
+                    Turned::Settled => return,
+                    Turned::Fetch => break,
+                    // Another node asks, or has been failed just now.
+                    Turned::Rested => {}
+                }
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 
 use crate::clock::Timestamp;
 use crate::rules::NotStored;
@@ -19,8 +19,14 @@ use super::{Fill, Filling, Want, judge};
 impl Filling {
     /// Not to be shared: marks the key, sends everyone else away, gives it to the owner.
     pub(super) async fn private(mut self, response: Response<OriginBody>, why: NotStored) {
-        let error = response.status().is_server_error();
-        self.mark(why, response.status().as_u16());
+        let status = response.status();
+        // 429: it is asked too often (RFC 6585 §4).
+        let error = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        if error {
+            self.failed_for_all();
+        }
+        self.lease = None;
+        self.mark(why, status.as_u16());
         // The mark stands before anybody is sent away, so that none of them joins a flight again.
         self.fill.seat.publish(Landing::NotStorable(why));
         match self.fill.owner.take() {

@@ -22,6 +22,7 @@ use crate::telemetry::{Detail, Miss, Outcome, Source};
 use crate::upstream::RequestBody;
 use crate::worker::{Asked, Content, ForOwner, Landing, Snapshot, Worker};
 
+use super::lookup;
 use super::report::Report;
 
 /// A request with a route.
@@ -136,7 +137,9 @@ impl Exchange {
         seat: Owner<Landing>,
         owner: Option<oneshot::Sender<ForOwner>>,
     ) -> Fill {
+        let lane = lookup::lane(self, self.class(), None, want).lane;
         Fill {
+            lane,
             worker: Arc::clone(&self.worker),
             snapshot: Arc::clone(&self.snapshot),
             route: self.route,

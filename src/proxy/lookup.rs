@@ -224,9 +224,10 @@ pub(super) fn refresh(exchange: &Exchange, stored: &Arc<StoredResponse>, resourc
         return;
     }
     let want = exchange.want(Some(stored));
-    let lane = lane(exchange, class, variant(&stored.selecting), want);
-    let Some(seat) = exchange.worker.shared.flights.join_if_free(lane) else { return };
-    let fill = Fill { asked, class, ..exchange.fill(want, Some(Arc::clone(stored)), seat, None) };
+    let flight = lane(exchange, class, variant(&stored.selecting), want);
+    let Some(seat) = exchange.worker.shared.flights.join_if_free(flight) else { return };
+    let lane = lane(exchange, class, None, want).lane;
+    let fill = Fill { asked, class, lane, ..exchange.fill(want, Some(Arc::clone(stored)), seat, None) };
     tokio::spawn(fill.run());
 }
 

@@ -264,6 +264,7 @@ impl Wait {
         let timeline = &mut self.exchange.report.timeline;
         let phases = [
             (Phase::Redis, times.redis),
+            (Phase::Lease, times.lease),
             (Phase::Queue, times.queue),
             (Phase::Connect, times.connect),
             (Phase::Hedge, times.hedge),

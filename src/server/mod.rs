@@ -24,8 +24,8 @@ mod worker;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -150,6 +150,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         started: clock.mono(),
         coherence,
         fleet: Membership::default(),
+        leases: OnceLock::new(),
         memory: Memory::new(&config.cache),
         hot: Hot::new(warm_start.map_or(0, |warm_start| warm_start.keys)),
         warming: Warming::new(warm_start.is_none()),

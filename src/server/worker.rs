@@ -27,6 +27,8 @@ use super::door::{self, Door};
 /// How long the write-behind queue may take to empty itself at the end.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
+/// How long a stop waits for leases to be given back.
+const LAST_LEASES: Duration = Duration::from_millis(500);
 /// How long a start waits for the first word of the fleet's log.
 const FIRST_HEARD: Duration = Duration::from_millis(500);
 
@@ -86,6 +88,9 @@ pub(super) fn run_control(
         }
         if let Some(redis) = &worker.redis {
             redis.flush(LAST_WRITES).await;
+        }
+        if let Some(leases) = worker.shared.leases.get() {
+            leases.flush(LAST_LEASES).await;
         }
         Ok(())
     });

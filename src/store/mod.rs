@@ -24,8 +24,9 @@ pub use in_flight::{InFlight, PER_CONNECTION, Passing, Reserved, STREAMING};
 pub use memory::Memory;
 pub use purge::{PURGES, Purges};
 pub use redis::{
-    Absent, Answer, Apply, Audit, Coherence, Fleet, Generation, Node, Peer, Promise, Reach, Receipt, Redis,
-    State, Stream, Sum, Telling,
+    About, Absent, Answer, Apply, Asked, Audit, Bid, Coherence, Election, Fleet, Generation, Lease, Leases,
+    Listening, Next, Node, Peer, Promise, Reach, Receipt, Redis, Seen, State, Stream, Sum, Telling, Turn,
+    Woken, Word,
 };
 pub use resource::{Class, Marked, Resource};
 pub use searches::Searches;
@@ -51,6 +52,7 @@ mod samples {
             namespace: "larder".to_owned(),
             redis_compress: None,
             redis_deadline: Duration::from_secs(5),
+            redis_lease: Duration::from_secs(3),
             redis_max_object: 1 << 20,
             redis_queue: 8 << 20,
             redis_secret_file: None,

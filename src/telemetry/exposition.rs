@@ -11,7 +11,7 @@ use std::fmt::{Display, Write};
 use super::cuts::Cut;
 use super::families::{self as f, Family};
 use super::gauges::{
-    BREAKER_STATES, CodingGauges, FLEET_STATES, FleetGauges, Gauges, MemoryGauges, RedisGauges,
+    BREAKER_STATES, CodingGauges, FLEET_STATES, FleetGauges, Gauges, LeaseGauges, MemoryGauges, RedisGauges,
     UpstreamGauges, WarmGauges, merged,
 };
 use super::heads::HeadRefused;
@@ -37,6 +37,9 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> String {
     if let Some(fleet) = &gauges.fleet {
         self::fleet(&mut page, fleet);
         warm(&mut page, &gauges.warm);
+    }
+    if let Some(leases) = &gauges.leases {
+        self::leases(&mut page, leases);
     }
     upstreams(&mut page, &merged(&gauges.upstreams));
     page.one(&f::ACCESS_DROPPED, gauges.access_dropped);
@@ -179,6 +182,21 @@ fn fleet(page: &mut Page, fleet: &FleetGauges) {
     page.one(&f::FLEET_LOST, fleet.lost);
     page.one(&f::FLEET_RESUMED, fleet.resumed);
     page.one(&f::FLEET_HORIZONS, fleet.horizons);
+}
+
+fn leases(page: &mut Page, leases: &LeaseGauges) {
+    page.one(&f::LEASES_HEARS, u8::from(leases.hears));
+    page.one(&f::LEASES_HELD, leases.held);
+    page.one(&f::LEASES_WAITING, leases.waiting);
+    let mut came = page.family(&f::LEASES);
+    for (result, count) in [("taken", leases.taken), ("waited", leases.waited), ("alone", leases.alone)] {
+        came.put(&[("result", result)], count);
+    }
+    let ends = [("stored", leases.stored), ("not-stored", leases.not_stored), ("expired", leases.expired)];
+    let mut woken = page.family(&f::LEASES_WOKEN);
+    for (result, count) in ends {
+        woken.put(&[("result", result)], count);
+    }
 }
 
 fn warm(page: &mut Page, warm: &WarmGauges) {
@@ -346,6 +364,7 @@ mod tests {
             started: Timestamp::from_millis(1_709_210_096_789),
             memory: MemoryGauges { entries: 2, lookups: 10, hits: 4, ..MemoryGauges::default() },
             fleet: Some(FleetGauges { state: "ok", ..FleetGauges::default() }),
+            leases: Some(LeaseGauges { taken: 4, ..LeaseGauges::default() }),
             warm: WarmGauges { loaded: 5, ..WarmGauges::default() },
             redis: Some(RedisGauges { up: true, breaker: "closed", gets: 6, ..RedisGauges::default() }),
             upstreams: vec![upstream("http://a:1"), upstream("http://b:1"), upstream("http://a:1")],

@@ -164,6 +164,16 @@ families! {
         "Times Redis had lost the log of purges, or was set back.";
     FLEET_HORIZONS: Counter "larder_fleet_horizons_total"
         "Times this node had missed more purges than the log holds, and trusted nothing older.";
+    LEASES_HEARS: Gauge "larder_leases_hears"
+        "1 while this node can be told of the other nodes' fetches, else 0: then it fetches for itself.";
+    LEASES_HELD: Gauge "larder_leases_held"
+        "Fetches that this node does for the whole fleet at the moment.";
+    LEASES_WAITING: Gauge "larder_leases_waiting"
+        "Fetches that wait for another node's at the moment.";
+    LEASES: Counter "larder_leases_total"
+        "Fetches that had been asked for with a lease, by what came of it: taken, waited (another node had it), or alone (nobody could say, so this node fetched for itself).";
+    LEASES_WOKEN: Counter "larder_leases_woken_total"
+        "Ends of waits for another node's fetch: stored, not-stored, or expired (nothing was heard within the lease's time).";
     WARM_LOADED: Gauge "larder_warm_start_loaded"
         "Responses that were read into memory before this node said that it was ready.";
     WARM_SKIPPED: Gauge "larder_warm_start_skipped"

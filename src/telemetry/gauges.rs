@@ -26,6 +26,8 @@ pub struct Gauges {
     pub redis: Option<RedisGauges>,
     /// This node's part in the fleet, where a Redis is configured.
     pub fleet: Option<FleetGauges>,
+    /// Fetches that nodes do for each other, where a Redis is configured.
+    pub leases: Option<LeaseGauges>,
     /// What this node has read at its start.
     pub warm: WarmGauges,
     /// Bodies encoded and decoded.
@@ -167,6 +169,29 @@ pub struct FleetGauges {
     pub resumed: u64,
     /// Times purges were missed that could no longer be read.
     pub horizons: u64,
+}
+
+/// Fetches that the nodes of a fleet do for each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseGauges {
+    /// Whether this node can be told of the others' fetches; else it fetches for itself.
+    pub hears: bool,
+    /// Leases that this node holds.
+    pub held: u64,
+    /// Fetches that wait for another node's.
+    pub waiting: u64,
+    /// Leases taken.
+    pub taken: u64,
+    /// Fetches that found another node at it.
+    pub waited: u64,
+    /// Told that it had been stored.
+    pub stored: u64,
+    /// Told that it would not be.
+    pub not_stored: u64,
+    /// Times nothing was told within a lease's time.
+    pub expired: u64,
+    /// Fetches for this node alone that would have had a lease.
+    pub alone: u64,
 }
 
 /// A node's warm start.

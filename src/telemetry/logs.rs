@@ -114,6 +114,7 @@ pub fn slow(r: &Finished) {
         queue_ms = phase(Phase::Queue),
         memory_ms = phase(Phase::Memory),
         redis_ms = phase(Phase::Redis),
+        lease_ms = phase(Phase::Lease),
         wait_ms = phase(Phase::Wait),
         connect_ms = phase(Phase::Connect),
         hedge_ms = phase(Phase::Hedge),

@@ -32,7 +32,9 @@ pub use access::{AccessLog, Form};
 pub use cuts::{Cut, Cuts};
 pub use families::{FAMILIES, Family, MetricType};
 pub use finish::{End, Finished, finish};
-pub use gauges::{CodingGauges, FleetGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, WarmGauges};
+pub use gauges::{
+    CodingGauges, FleetGauges, Gauges, LeaseGauges, MemoryGauges, RedisGauges, UpstreamGauges, WarmGauges,
+};
 pub use heads::{HeadRefused, Heads};
 pub use hints::{Hints, Setting};
 pub use logs::{Messages, init, slow};

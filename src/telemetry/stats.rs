@@ -5,7 +5,8 @@
 use serde_json::{Map, Value, json};
 
 use super::gauges::{
-    CodingGauges, FleetGauges, Gauges, MemoryGauges, RedisGauges, UpstreamGauges, WarmGauges, merged,
+    CodingGauges, FleetGauges, Gauges, LeaseGauges, MemoryGauges, RedisGauges, UpstreamGauges, WarmGauges,
+    merged,
 };
 use super::metrics::{RouteCounts, Snapshot};
 use super::outcome::{Kind, Tier};
@@ -58,6 +59,7 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> Value {
         "routes": snapshot.routes.iter().map(|(name, c)| ((*name).to_owned(), route(c))).collect::<Map<_, _>>(),
         "tiers": { "memory": memory(&gauges.memory), "redis": gauges.redis.as_ref().map(redis) },
         "fleet": gauges.fleet.as_ref().map(fleet),
+        "leases": gauges.leases.as_ref().map(leases),
         "warm_start": warm(&gauges.warm),
         "coding": coding(&gauges.coding),
         "upstreams": upstreams(&merged(&gauges.upstreams)),
@@ -145,6 +147,20 @@ fn fleet(fleet: &FleetGauges) -> Value {
         "purges_lost": fleet.lost,
         "log_resumed": fleet.resumed,
         "horizons": fleet.horizons,
+    })
+}
+
+fn leases(leases: &LeaseGauges) -> Value {
+    json!({
+        "hears": leases.hears,
+        "held": leases.held,
+        "waiting": leases.waiting,
+        "taken": leases.taken,
+        "waited": leases.waited,
+        "stored": leases.stored,
+        "not_stored": leases.not_stored,
+        "expired": leases.expired,
+        "alone": leases.alone,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Where a request's time went: one mark per phase, and the two timing headers.
 //!
 //! Knows the phases and how durations are written. A mark is one array store, a header one pass
-//! over seven numbers; nothing here allocates but the header's value.
+//! over ten numbers; nothing here allocates but the header's value.
 //! Must not know: the clock (it is handed durations), or which headers are switched on.
 
 use std::fmt::Write;
@@ -20,6 +20,8 @@ pub enum Phase {
     Memory,
     /// Asking Redis.
     Redis,
+    /// Waiting for another node's fetch.
+    Lease,
     /// Waiting for a fetch that another request began.
     Wait,
     /// Connecting to the origin.
@@ -36,10 +38,11 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order in which logs show them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Queue,
         Self::Memory,
         Self::Redis,
+        Self::Lease,
         Self::Wait,
         Self::Connect,
         Self::Hedge,
@@ -54,6 +57,7 @@ impl Phase {
             Self::Queue => "queue",
             Self::Memory => "memory",
             Self::Redis => "redis",
+            Self::Lease => "lease",
             Self::Wait => "wait",
             Self::Connect => "connect",
             Self::Hedge => "hedge",
@@ -100,8 +104,8 @@ impl Timeline {
         (span != NEVER).then(|| Duration::from_nanos(span))
     }
 
-    /// Appends the value of `Server-Timing`: `memory;dur=0.012, redis;dur=0.610, wait;dur=…,
-    /// origin;dur=…, coding;dur=…`, in milliseconds, only what happened. `origin` is queue, connect, hedge
+    /// Appends the value of `Server-Timing`: `memory;dur=0.012, redis;dur=0.610, lease;dur=…,
+    /// wait;dur=…, origin;dur=…, coding;dur=…`, in milliseconds, only what happened. `origin` is queue, connect, hedge
     /// and first byte together. Appends nothing when nothing happened: an empty field is not sent.
     pub fn write_server_timing(&self, out: &mut String) {
         let origin = [Phase::Queue, Phase::Connect, Phase::Hedge, Phase::FirstByte];
@@ -109,6 +113,7 @@ impl Timeline {
         let entries = [
             ("memory", self.get(Phase::Memory)),
             ("redis", self.get(Phase::Redis)),
+            ("lease", self.get(Phase::Lease)),
             ("wait", self.get(Phase::Wait)),
             ("origin", origin),
             ("coding", self.get(Phase::Coding)),

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::clock::{Mono, Timestamp};
 use crate::rules::{MustAsk, Policy, RequestFacts, Reuse};
-use crate::store::{Apply, Fleet, Node, Stream, Telling};
+use crate::store::{Apply, Fleet, Leases, Node, Stream, Telling};
 use crate::stored::{CacheKey, Group, Position, Purge, Scope, StoredResponse};
 
 use super::Worker;
@@ -31,6 +31,9 @@ pub fn join(worker: &Arc<Worker>, address: Option<SocketAddr>) {
     };
     let apply = Box::new(Here(Arc::downgrade(worker)));
     let (cfg, clock) = (&snapshot.config.cache, shared.clock.clone());
+    if let Some(leases) = Leases::start(cfg, clock.clone(), &shared.pseudonym, &shared.reach) {
+        let _joined_before = shared.leases.set(leases);
+    }
     if let Some(fleet) = Fleet::start(cfg, clock, node, Arc::clone(coherence), &shared.reach, apply) {
         shared.fleet.join(fleet);
     }

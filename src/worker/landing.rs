@@ -126,6 +126,8 @@ pub struct Own {
 pub struct FillTimes {
     /// Asking the shared tier.
     pub redis: Option<Duration>,
+    /// Waiting for another node's fetch.
+    pub lease: Option<Duration>,
     /// Waiting for a free connection.
     pub queue: Option<Duration>,
     /// Connecting, where no connection stood.

@@ -15,8 +15,8 @@ mod reload;
 pub(crate) mod tests;
 mod warm;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use http::{Method, Uri};
@@ -28,7 +28,7 @@ use crate::flight::Flights;
 use crate::interim;
 use crate::rate::{Holds, Table};
 use crate::rules::Methods;
-use crate::store::{Coherence, Hot, Memory, Purges, Reach, Redis, Searches};
+use crate::store::{Coherence, Hot, Leases, Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy, StoredResponse};
 use crate::telemetry::{AccessLog, Cuts, Heads, Hints, Metrics, ProxyHeaders, Shard, Tunnels};
 use crate::upstream::Upstream;
@@ -108,6 +108,8 @@ pub struct Shared {
     pub coherence: Option<Arc<Coherence>>,
     /// This node's part in the fleet, once it has begun to take it.
     pub fleet: Membership,
+    /// This node's leases to fetch for the fleet, once it takes part in it.
+    pub leases: OnceLock<Leases>,
     /// What the log was last told of the shared tier.
     pub reach: Arc<Reach>,
     /// Keys that are not trusted for a while.

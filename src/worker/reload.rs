@@ -209,6 +209,9 @@ impl Shared {
             if let Some(fleet) = self.fleet.get() {
                 fleet.login_as(redis);
             }
+            if let Some(leases) = self.leases.get() {
+                leases.login_as(redis);
+            }
         }
         for upstream in &before.upstreams {
             if !after.upstreams.iter().any(|kept| Arc::ptr_eq(kept, upstream)) {

@@ -29,6 +29,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         warming: Warming::new(true),
         coherence: None,
         fleet: Membership::default(),
+        leases: std::sync::OnceLock::new(),
         memory: Memory::new(&config.cache),
         purges,
         flights: Flights::new(),

@@ -113,9 +113,10 @@ impl RedisServer {
         keys
     }
 
-    /// Every key whose name does not hold `part`, sorted.
+    /// Every key whose name does not hold `part`, sorted; without those of leases, which come and go.
     pub fn keys_without(&self, part: &str) -> Vec<String> {
-        self.keys().into_iter().filter(|key| !key.contains(part)).collect()
+        let others = |key: &String| [part, ":l:", ":w:"].iter().all(|part| !key.contains(part));
+        self.keys().into_iter().filter(others).collect()
     }
 
     fn launch(&mut self) -> bool {

@@ -44,6 +44,7 @@ fn the_shipped_files_commented_settings_are_right_too() {
     assert_eq!(cache.max_request_body, default.max_request_body);
     assert_eq!(cache.group_invalidation, default.group_invalidation);
     assert_eq!(cache.no_vary_search, default.no_vary_search);
+    assert_eq!(cache.fleet_collapse, default.fleet_collapse);
     assert!(config.cache.redis.is_some() && config.admin_token.is_some());
     assert!(config.routes.iter().any(|r| r.matcher.regex.is_some() && r.cache.is_none()));
 }

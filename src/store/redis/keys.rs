@@ -7,6 +7,7 @@
 //! | `larder:4:{U}:g` | the URL's generation, a mark; absent = 0 |
 //! | `larder:4:{O}:G:N` | when a group, or all at a path, was purged: a mark, in milliseconds |
 //! | `larder:4:{O}:R:N` | the rule for the query of a path (`No-Vary-Search`) |
+//! | `larder:4:{U}:X:l:L`, `…:w:L`, `…:b` | who fetches it, or a variant, who waits for that, and until when nobody is to refresh it (`lease/script.rs`) |
 //! | `larder:4:{fleet}:hot:P:N` | part `N` of a list of what is asked for most (`store/hot.rs`) |
 //!
 //! `larder` is the namespace (`cache.namespace`): nothing outside of it is ever read or written.
@@ -53,6 +54,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::lease::Names;
 use crate::clock::Timestamp;
 use crate::store::hot::Name;
 use crate::stored::{CacheKey, Group, Seal};
@@ -137,6 +139,22 @@ pub(super) fn rule(seal: &Seal, path: Group) -> String {
     format!("{}:R:{:032x}", tagged(seal, path.origin), seal.name(path.name))
 }
 
+/// The keys of a lease to fetch what stands under `record`, for requests of a lane.
+pub(super) fn lease(seal: &Seal, record: &str, lane: u64) -> Names {
+    let lane = seal.name(lane.into()) & u128::from(u64::MAX);
+    Names {
+        lease: format!("{record}:l:{lane:016x}"),
+        waiters: format!("{record}:w:{lane:016x}"),
+        rest: format!("{record}:b"),
+        record: record.to_owned(),
+    }
+}
+
+/// The key of a node's inbox.
+pub(super) fn inbox(seal: &Seal, node: &str) -> String {
+    format!("{}{{fleet}}:in:{node}", fleet_prefix(seal))
+}
+
 /// What the keys of the log of purges begin with.
 pub(super) fn fleet_prefix(seal: &Seal) -> String {
     format!("{}:{LAYOUT}:", seal.namespace())
@@ -154,6 +172,9 @@ pub(super) fn kind(seal: &Seal, name: &str) -> Option<&'static str> {
     let parts: Vec<&str> = rest.split(':').collect();
     Some(match parts.as_slice() {
         ["head" | "named" | "marked" | "nodes"] if tag == "fleet" => "the log of purges",
+        ["in", _] if tag == "fleet" => "leases",
+        [_, .., "l" | "w", lane] if lane.len() == 16 => "leases",
+        [_, .., "b"] => "leases",
         ["hot", _, _] if tag == "fleet" => "lists of hot keys",
         ["g"] => "purge marks",
         ["G", _] => "group marks",
@@ -282,6 +303,10 @@ mod tests {
             (variant(&CLEAR, &base(&CLEAR, &key), 7), Some("variants")),
             (variant(&CLEAR, &plain(&CLEAR, 7), 7), Some("variants")),
             (marker(&CLEAR, 7), Some("purge marks")),
+            (lease(&CLEAR, &base(&CLEAR, &key), 1).lease, Some("leases")),
+            (lease(&CLEAR, &variant(&CLEAR, &plain(&CLEAR, 7), 7), 0).waiters, Some("leases")),
+            (lease(&CLEAR, &plain(&CLEAR, 7), 0).rest, Some("leases")),
+            (inbox(&CLEAR, "larder-1"), Some("leases")),
             (group(&CLEAR, path), Some("group marks")),
             (rule(&CLEAR, path), Some("query rules")),
             (hot(&CLEAR, 15, 3), Some("lists of hot keys")),

@@ -11,6 +11,7 @@ mod compression;
 mod dial;
 mod fleet;
 mod keys;
+mod lease;
 mod link;
 mod nodes;
 mod question;
@@ -33,10 +34,12 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use redis::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use self::audit::{Audit, Sum};
 pub use self::fleet::{Apply, Coherence, Fleet, Node, Peer, Promise, Receipt, State, Stream, Telling};
+pub use self::lease::{About, Bid, Election, Lease, Leases, Listening, Next, Turn, Woken, Word};
+use self::lease::{Attempt, Fingerprint, Tried};
 use self::link::{AbortOnDrop, Fault, Phase};
 use self::nodes::{Asker, Nodes, ask_all};
 use self::queue::{Notice, Queue, Write, Writer};
@@ -88,6 +91,26 @@ pub struct Answer {
     /// The URL's generation, to be handed to [`Redis::put`] after a fetch that begins now; `None`
     /// when it could not be learned, and then nothing may be put.
     pub generation: Option<Generation>,
+    /// Whose turn it is to fetch, where a lease was asked for.
+    pub turn: Asked,
+}
+
+/// What came of asking for a lease in the step of a lookup.
+#[derive(Debug)]
+pub enum Asked {
+    /// Whose turn it is.
+    Told(Turn<Lease, About>),
+    /// Something stood there, which whoever reads it judges: [`Redis::lease`] asks again, if it does not answer.
+    Not(Seen),
+}
+
+/// What stood there when a lease was asked for, and nothing else may by the time that one is given.
+#[derive(Debug)]
+pub struct Seen {
+    record: String,
+    fingerprint: Fingerprint,
+    /// When it was looked at.
+    since: Instant,
 }
 
 /// What stood for a URL before a fetch began, and when Redis was asked for it.
@@ -218,6 +241,20 @@ impl Redis {
     /// If the future is dropped (a fill that is no longer wanted), the answer is thrown away when it
     /// comes; nothing is changed by a lookup.
     pub async fn get(&self, key: &Arc<CacheKey>, headers: &HeaderMap, normalize: Normalize) -> Answer {
+        self.get_or_lease(key, headers, normalize, None).await
+    }
+
+    /// The same; where nothing stands, the lease to fetch it is asked for in the same step, if there is a `bid`.
+    ///
+    /// If the future is dropped, a lease that it may have been given is given back.
+    pub async fn get_or_lease(
+        &self,
+        key: &Arc<CacheKey>,
+        headers: &HeaderMap,
+        normalize: Normalize,
+        bid: Option<Bid<'_>>,
+    ) -> Answer {
+        let since = Instant::now();
         let counters = &self.0.counters;
         counters.gets.fetch_add(1, Ordering::Relaxed);
         // Before the question: what is purged after this moment is seen as purged after the look.
@@ -228,6 +265,7 @@ impl Redis {
             normalize,
             longest: self.0.longest,
             now: self.0.clock.now(),
+            bid,
         };
         // Kept outside of the calls: learned by the first of two, it holds even if the second fails.
         let mut notes = Notes::default();
@@ -244,7 +282,43 @@ impl Redis {
         counters.count(found.as_ref().err().copied());
         notes.mend.into_iter().for_each(|mend| self.mend(mend));
         let generation = notes.generation.map(|number| Generation { number, seen_at });
-        Answer { found: found.map(Arc::new), generation }
+        let turn = match (notes.turn, notes.seen) {
+            (Some(turn), _) => Asked::Told(turn),
+            // Who could not be asked whether it stands is not asked whether it may be fetched.
+            (None, Some((record, fingerprint))) if bid.is_some() && is_answered(&found) => {
+                Asked::Not(Seen { record, fingerprint, since })
+            }
+            (None, _) => Asked::Told(Turn::Alone),
+        };
+        Answer { found: found.map(Arc::new), generation, turn }
+    }
+
+    /// Asks for the lease to fetch what was `seen`, and does not answer, within what is left of the deadline of that
+    /// look.
+    ///
+    /// If the future is dropped, a lease that it may have been given is given back.
+    pub async fn lease(&self, bid: Bid<'_>, seen: Seen) -> Turn<Lease, About> {
+        let Some(attempt) = Attempt::new(&bid, &seen.record) else { return Turn::Alone };
+        let left = self.0.deadline.saturating_sub(seen.since.elapsed());
+        let asked = self.0.reader.with(left, |mut connection| {
+            let call = attempt.call(&seen.fingerprint, true);
+            async move {
+                let answer = ask_all(&mut connection, [call]).await;
+                settle(attempt, answer.map(|mut answers| answers.pop()))
+            }
+        });
+        match asked.await {
+            Ok(Tried::Turn(turn)) => turn,
+            // By its text any Redis knows it.
+            Ok(Tried::Again(attempt)) => {
+                attempt.forget();
+                Turn::Alone
+            }
+            Err(fault) => {
+                self.0.counters.count_failure(Absent::from(fault));
+                Turn::Alone
+            }
+        }
     }
 
     /// Has what was found damaged removed or made anew, and says so in the log.
@@ -286,8 +360,19 @@ impl Redis {
         ttl: Duration,
         normalize: Normalize,
     ) {
+        self.put_and_give_back(response, generation, (ttl, normalize), None);
+    }
+
+    /// The same, and gives a lease back once it is written, or at once where it is not.
+    pub fn put_and_give_back(
+        &self,
+        response: Arc<StoredResponse>,
+        generation: Generation,
+        (ttl, normalize): (Duration, Normalize),
+        lease: Option<Lease>,
+    ) {
         let small = response.content.held() <= self.0.max_object;
-        if small && self.0.queue.offer(Write { response, generation, ttl, normalize }) {
+        if small && self.0.queue.offer(Write { response, generation, ttl, normalize, lease }) {
             return;
         }
         self.0.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
@@ -454,6 +539,10 @@ impl Drop for Unsure<'_> {
 struct Notes {
     /// The URL's generation.
     generation: Option<u64>,
+    /// Whose turn it is to fetch, where that was asked for and nothing stood there.
+    turn: Option<Turn<Lease, About>>,
+    /// Where a response for this request stands or would stand, and what does.
+    seen: Option<(String, Fingerprint)>,
     /// What it found damaged.
     mend: Option<Mend>,
 }
@@ -469,9 +558,40 @@ enum Mend {
 }
 
 impl Notes {
+    /// Takes the answer to who asked for a lease, which stands behind all others.
+    fn tried(&mut self, attempt: Option<Attempt>, answers: &mut Vec<Value>) -> Result<(), Fault> {
+        let Some(attempt) = attempt else { return Ok(()) };
+        match settle(attempt, Ok(answers.pop()))? {
+            // Something stood there: what it is worth is for whoever reads it to say.
+            Tried::Turn(Turn::Changed) => {}
+            Tried::Turn(turn) => self.turn = Some(turn),
+            Tried::Again(attempt) => attempt.forget(),
+        }
+        Ok(())
+    }
+
     fn damaged(&mut self, why: Damaged, mend: Mend) -> Absent {
         self.mend = Some(mend);
         Absent::Damaged(why)
+    }
+}
+
+/// Whether Redis has said what stands there.
+const fn is_answered(found: &Result<StoredResponse, Absent>) -> bool {
+    matches!(found, Ok(_) | Err(Absent::NotFound | Absent::OtherVariant))
+}
+
+/// What has come of asking for a lease, by the answer to that.
+fn settle(attempt: Attempt, answer: Result<Option<Value>, Fault>) -> Result<Tried, Fault> {
+    match answer {
+        Ok(Some(answer)) => attempt.answered(&answer),
+        Ok(None) => Err(Fault::Nonsense),
+        Err(fault) => {
+            if matches!(fault, Fault::Open | Fault::Full) {
+                attempt.forget();
+            }
+            Err(fault)
+        }
     }
 }
 
@@ -522,7 +642,18 @@ async fn seek(
     // The record first: were it put between the two, under a new generation, an older one would be
     // expected of it.
     let question = value::read(&base, asked.longest).into_iter().chain([value::read_mark(&marker)]);
-    let mut answers = ask_all(&mut connection, question).await?;
+    // Behind both: what is fetched then is of the generation that was read.
+    let attempt = asked.bid.and_then(|bid| Attempt::new(&bid, &base));
+    let take = attempt.as_ref().map(|attempt| attempt.call(&Fingerprint::default(), false));
+    notes.seen = Some((base.clone(), Fingerprint::default()));
+    let mut answers = match ask_all(&mut connection, question.chain(take)).await {
+        Ok(answers) => answers,
+        Err(fault) => {
+            attempt.map(|attempt| settle(attempt, Err(fault)));
+            return Err(fault);
+        }
+    };
+    notes.tried(attempt, &mut answers)?;
     let now = answers.pop().ok_or(Fault::Nonsense)?;
     let held = one(answers, asked.longest)?;
     let now = match value::mark(asked.seal, now, &marker)? {
@@ -538,7 +669,7 @@ async fn seek(
         Err(absent) => return Ok(Err(absent)),
     };
     let wanted = Wanted { variant: true, ..wanted };
-    for (place, held) in variants(&mut connection, &base, names, asked).await? {
+    for (place, held) in variants(&mut connection, &base, names, asked, notes).await? {
         match judge(held, place, &wanted, notes) {
             Ok(Record::Response { response, .. }) => match matching(response, asked) {
                 Err(Absent::OtherVariant) => {}
@@ -558,6 +689,7 @@ async fn variants(
     base: &str,
     names: Vec<HeaderName>,
     asked: Request<'_>,
+    notes: &mut Notes,
 ) -> Result<Vec<(String, Held)>, Fault> {
     let fields = selecting_fields(&Vary::Names(names), asked.headers, asked.normalize);
     let by_language = fields.by_preferred_language(asked.headers, asked.normalize);
@@ -567,7 +699,19 @@ async fn variants(
         .map(|fields| keys::variant(asked.seal, base, fields.hash()))
         .collect();
     let question = places.iter().flat_map(|place| value::read(place, asked.longest));
-    let mut answers = ask_all(connection, question).await?.into_iter();
+    let first = places.first().ok_or(Fault::Nonsense)?;
+    let attempt = asked.bid.filter(|_| notes.turn.is_none()).and_then(|bid| Attempt::new(&bid, first));
+    let take = attempt.as_ref().map(|attempt| attempt.call(&Fingerprint::default(), false));
+    notes.seen = Some((first.clone(), Fingerprint::default()));
+    let mut answers = match ask_all(connection, question.chain(take)).await {
+        Ok(answers) => answers,
+        Err(fault) => {
+            attempt.map(|attempt| settle(attempt, Err(fault)));
+            return Err(fault);
+        }
+    };
+    notes.tried(attempt, &mut answers)?;
+    let mut answers = answers.into_iter();
     let held = |place| {
         let answers = answers.by_ref().take(2).collect();
         one(answers, asked.longest).map(|held| (place, held))
@@ -584,6 +728,8 @@ struct Request<'a> {
     /// Bytes of the longest record.
     longest: u64,
     now: Timestamp,
+    /// Who asks for the lease to fetch it.
+    bid: Option<Bid<'a>>,
 }
 
 /// The one value that these answers to [`value::read`] are about.
@@ -613,6 +759,7 @@ fn judge(held: Held, place: String, wanted: &Wanted<'_>, notes: &mut Notes) -> R
         Held::Bytes(bytes) => bytes,
     };
     let was = Bad::new(Damaged::Malformed, &bytes);
+    notes.seen = Some((place.clone(), was.fingerprint()));
     let opened = wanted.seal.open(bytes, &place);
     let record = opened.and_then(|bytes| compression::expand(bytes, wanted.longest));
     let read = record.and_then(|bytes| decode(bytes, wanted.key, &place)).and_then(|record| match &record {

@@ -213,19 +213,20 @@ impl Shared {
         self.settled(answers)
     }
 
-    /// Who was asked once more and names yet another is not followed: the topology will tell.
+    /// Who was asked once more and names yet another is not followed: the topology will tell. While a slot is on its
+    /// way, a command of several keys is answered only where all of them are: that is its own, and the others have
+    /// theirs.
     fn settled(&self, answers: Vec<Value>) -> Result<Vec<Value>, Fault> {
-        let is_amiss = |answer: &Value| match answer {
-            Value::ServerError(error) => {
-                ["MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "READONLY"].contains(&error.code())
-            }
-            _ => false,
+        let says = |codes: &[&str]| {
+            let code =
+                |answer: &Value| matches!(answer, Value::ServerError(error) if codes.contains(&error.code()));
+            answers.iter().any(code)
         };
-        if answers.iter().any(is_amiss) {
+        let is_amiss = says(&["MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN", "READONLY"]);
+        if is_amiss || says(&["TRYAGAIN"]) {
             self.servers.look_again();
-            return Err(Fault::Refused);
         }
-        Ok(answers)
+        if is_amiss { Err(Fault::Refused) } else { Ok(answers) }
     }
 
     /// The link to whomever a redirection means. One that is not known is waited for: the next look tells.
@@ -317,7 +318,7 @@ fn key_of(command: &Cmd) -> Option<&[u8]> {
     });
     match words.next()? {
         // Script, number of keys, keys.
-        b"EVAL" => words.nth(2),
+        b"EVAL" | b"EVALSHA" => words.nth(2),
         _ => words.next(),
     }
 }
@@ -354,6 +355,7 @@ mod tests {
         };
         assert_eq!(of(&["GETRANGE", "k", "0", "1"]).as_deref(), Some(&b"k"[..]));
         assert_eq!(of(&["EVAL", "return '{x}'", "1", "k", "v"]).as_deref(), Some(&b"k"[..]));
+        assert_eq!(of(&["EVALSHA", "0a1b", "2", "k", "l", "v"]).as_deref(), Some(&b"k"[..]));
         assert_eq!(of(&["PING"]), None);
     }
 }

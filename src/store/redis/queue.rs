@@ -23,6 +23,7 @@ use redis::cmd;
 use tokio::sync::Notify;
 
 use super::compression::squeeze;
+use super::lease::{Lease, Word};
 use super::link::{Fault, Phase};
 use super::nodes::{Asker, Nodes, ask};
 use super::script::{self, Set};
@@ -55,6 +56,8 @@ pub(super) struct Write {
     pub(super) ttl: Duration,
     /// By what else than its selecting fields it can be found.
     pub(super) normalize: Normalize,
+    /// Given back once it is written, or when it is known that it will not be.
+    pub(super) lease: Option<Lease>,
 }
 
 /// A purge that Redis has to be told of.
@@ -301,8 +304,10 @@ impl Writer {
             } else if let Some(((key, bad), _taken)) = self.queue.take_damaged() {
                 // Where it fails, the next who finds it says so.
                 let _ = self.link.with(WRITE, |connection| script::remove(connection, &key, &bad)).await;
-            } else if let Some((write, _taken)) = self.queue.take_write() {
-                self.write(&write).await;
+            } else if let Some((mut write, _taken)) = self.queue.take_write() {
+                let lease = write.lease.take();
+                let word = self.write(&write).await;
+                lease.into_iter().for_each(|lease| lease.give_back(word));
             } else {
                 tokio::select! {
                     () = self.queue.news.notified() => {}
@@ -322,22 +327,25 @@ impl Writer {
         taken
     }
 
-    async fn write(&self, write: &Write) {
+    /// Gives what is to be said to those who wait for what is written.
+    async fn write(&self, write: &Write) -> Word {
         // Purged while it waited, and Redis may not know yet. Or so long ago that Redis may have
         // forgotten that it was purged meanwhile.
         let late = self.clock.mono().since(write.generation.seen_at) > keys::PUT_WITHIN;
-        if late || self.purges.is_purged(&write.response) {
+        let purged = self.purges.is_purged(&write.response);
+        if late || purged {
             self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
-            return;
+            // One of those who wait fetches what is new, for all.
+            return if purged { Word::Look } else { Word::NotStored };
         }
-        let Some(record) = Record::of(&self.seal, write, self.compress) else { return };
+        let Some(record) = Record::of(&self.seal, write, self.compress) else { return Word::NotStored };
         if record.sets.iter().any(|set| set.value.len() as u64 > self.longest) {
             self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
-            return;
+            return Word::NotStored;
         }
         if write.response.facts.no_vary_search.is_some() && !self.path_is_open(&write.response).await {
             self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
-            return;
+            return Word::NotStored;
         }
         let written = self.link.with(WRITE, |connection| record.put(&self.seal, connection)).await;
         self.count(written, record.bytes());
@@ -346,6 +354,8 @@ impl Writer {
             // this fail as well, the purge still voids it once Redis hears of it.
             let _undone = self.link.with(WRITE, |connection| record.unlink(connection)).await;
         }
+        // Not taken, it has been purged since.
+        if written.is_ok() { Word::Look } else { Word::NotStored }
     }
 
     /// Tells the path's rule, which has to stand before what is stored under it; gives whether nothing at
@@ -491,7 +501,9 @@ mod tests {
         let response = samples::plain("/", b"x", Born::Here(0));
         let generation = Generation { number: 0, seen_at: Clock::system().mono() };
         let (ttl, normalize) = (WRITE, Normalize { accept_language: false });
-        assert!(queue.offer(Write { response, generation, ttl, normalize }) && queue.bytes() > 0);
+        assert!(
+            queue.offer(Write { response, generation, ttl, normalize, lease: None }) && queue.bytes() > 0
+        );
         let written = catch_unwind(AssertUnwindSafe(|| {
             let taken = queue.take_write();
             assert!(taken.is_none(), "a bug");

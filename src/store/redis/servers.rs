@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::dial::{self, Dial, Socket};
 use super::link::{AbortOnDrop, ask_all};
 use super::sentinel;
-use super::topology::Topology;
+use super::topology::{Topology, slot_of};
 use super::watch::Watched;
 use crate::config::{Login, Node, Place, Redis};
 use crate::telemetry::supervise;
@@ -112,6 +112,8 @@ pub(super) struct Target {
 enum To {
     /// The one server, or the master that sentinels name.
     Only,
+    /// The node that holds a slot.
+    Slot(u16),
     /// One node of a cluster.
     Node(Node),
 }
@@ -159,6 +161,12 @@ impl Servers {
     /// Whether keys are spread over nodes.
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self.inner.place, Place::Cluster(_))
+    }
+
+    /// The server that holds this key, or any with the same tag: whichever it is when a connection is made.
+    pub(super) fn for_key(&self, key: &str) -> Target {
+        let to = if self.is_cluster() { To::Slot(slot_of(key.as_bytes())) } else { To::Only };
+        Target { servers: self.clone(), to, members: 0 }
     }
 
     /// The one server, where there is one.
@@ -210,6 +218,10 @@ impl Target {
     pub(super) fn is_elsewhere(&self, node: &Node) -> bool {
         match &self.to {
             To::Only => self.servers.inner.master.lock().as_ref().is_some_and(|master| master != node),
+            To::Slot(slot) => {
+                let topology = self.servers.topology();
+                topology.is_some_and(|topology| topology.owner(*slot).is_some_and(|owner| owner != node))
+            }
             To::Node(_) => false,
         }
     }
@@ -263,6 +275,14 @@ impl Target {
         match (&self.to, &inner.place) {
             (To::Node(node), _) | (To::Only, Place::Server(node)) => Ok(node.clone()),
             (To::Only, Place::Sentinel { .. }) => inner.ask_sentinels().await,
+            (To::Slot(slot), _) => {
+                // At a start nobody has told yet: that is no failure.
+                let mut views = self.servers.views();
+                let told = views.wait_for(|view| !matches!(view, View::Unasked));
+                let _in_time = timeout(TELL_ALL, told).await.map(drop);
+                let topology = self.servers.topology().ok_or("no node of the cluster tells who is in it")?;
+                topology.owner(*slot).cloned().ok_or_else(|| format!("no node holds slot {slot}"))
+            }
             (To::Only, Place::Cluster(_) | Place::Socket(_)) => Err("no one server is meant".to_owned()),
         }
     }

@@ -7,6 +7,7 @@
 
 use redis::{Cmd, Value, cmd};
 
+use super::lease::Fingerprint;
 use super::link::Fault;
 use crate::stored::{Damaged, LONGEST_MARK, Seal};
 
@@ -53,6 +54,11 @@ impl Bad {
         // No more was read than shows that it is too long.
         let longest = if why == Damaged::TooLarge { length.saturating_sub(1) } else { u64::MAX };
         Self { why, length, last, longest }
+    }
+
+    /// By which it is told whether it is still what stands there.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint { length: self.length, last: self.last.clone() }
     }
 }
 

@@ -1,0 +1,299 @@
+//! Leases against a real server: the scripts, and the words between nodes.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use super::script::{self, TAKE, TAKE_HASH};
+use super::*;
+use crate::store::redis::link::Phase;
+use crate::store::redis::{Asked, Generation, Redis};
+use crate::store::redis_server::{Mode, RedisServer, Relay, Reply};
+use crate::store::{PURGES, Purges, samples};
+use crate::stored::samples::{key, plain};
+use crate::stored::{Born, StoredResponse};
+
+/// Far longer than anything here takes: reached only when a test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PLAIN: crate::rules::Normalize = crate::rules::Normalize { accept_language: false };
+
+/// A node: a worker's handle, and the process's leases.
+struct Node {
+    redis: Redis,
+    leases: Leases,
+}
+
+impl Node {
+    async fn start(url: &str, name: &str) -> Self {
+        Self::with(url, name, |_| {}).await
+    }
+
+    async fn with(url: &str, name: &str, change: impl FnOnce(&mut config::Cache)) -> Self {
+        let mut cfg = samples::cache(Some(url.to_owned()));
+        change(&mut cfg);
+        let (clock, reach) = (Clock::system(), Arc::default());
+        let purges = Arc::new(Purges::new(PURGES));
+        let redis = Redis::start(&cfg, clock.clone(), purges, &reach).await.unwrap();
+        let leases = Leases::start(&cfg, clock, name, &reach).unwrap();
+        let ears = async {
+            let mut phases = leases.inner.inbox.phases();
+            phases.wait_for(|phase| *phase == Phase::Closed).await.map(drop)
+        };
+        assert!(timeout(PATIENCE, ears).await.is_ok_and(|up| up.is_ok()), "it hears nothing");
+        Self { redis, leases }
+    }
+
+    /// A look that asks for the lease.
+    async fn look(&self, path: &str, refresh: bool) -> Turn<Lease, About> {
+        let bid = Bid { leases: &self.leases, lane: 0, refresh };
+        let answer = self.redis.get_or_lease(&key(path), &HeaderMap::new(), PLAIN, Some(bid)).await;
+        match answer.turn {
+            Asked::Told(turn) => turn,
+            Asked::Not(seen) => self.redis.lease(bid, seen).await,
+        }
+    }
+
+    async fn takes(&self, path: &str) -> Lease {
+        match self.look(path, false).await {
+            Turn::Mine(lease) => lease,
+            turn => panic!("{path}: {turn:?}"),
+        }
+    }
+
+    /// Listens for what another holds, and looks once more.
+    async fn listens(&self, path: &str) -> Listening {
+        let Turn::Theirs(about, left) = self.look(path, false).await else { panic!("nobody holds {path}") };
+        assert!(left <= Duration::from_secs(3), "{left:?}");
+        let ears = self.leases.listen(&about).unwrap();
+        assert!(matches!(self.look(path, false).await, Turn::Theirs(again, _) if again == about));
+        ears
+    }
+
+    fn put(&self, response: Arc<StoredResponse>, lease: Lease) {
+        let generation = Generation { number: 0, seen_at: self.leases.inner.clock.mono() };
+        let how = (Duration::from_secs(60), PLAIN);
+        self.redis.put_and_give_back(response, generation, how, Some(lease));
+    }
+}
+
+async fn hears(ears: &mut Listening) -> Woken {
+    timeout(PATIENCE, ears.wait(PATIENCE)).await.unwrap_or(Woken::Late)
+}
+
+fn leases(server: &RedisServer) -> Vec<String> {
+    server
+        .keys()
+        .into_iter()
+        .filter(|key| [":l:", ":w:", ":b", ":in:"].iter().any(|of| key.contains(of)))
+        .collect()
+}
+
+#[tokio::test]
+async fn the_script_is_called_by_its_own_hash() {
+    let server = RedisServer::start();
+    assert_eq!(server.command(&["SCRIPT", "LOAD", TAKE]), Reply::Bulk(Some(TAKE_HASH.into())));
+}
+
+#[tokio::test]
+async fn one_of_all_who_look_has_the_lease_and_the_others_are_told_when_it_is_stored() {
+    let server = RedisServer::start();
+    let (one, two) = (Node::start(&server.url(), "n-1").await, Node::start(&server.url(), "n-2").await);
+    // A Redis that does not know the script yet is asked with its text; then it knows it.
+    for path in ["/a", "/b"] {
+        let lease = one.takes(path).await;
+        let mut ears = two.listens(path).await;
+        assert_eq!(one.leases.gauges().held, 1);
+        one.put(plain(path, b"x", Born::Here(0)), lease);
+        assert_eq!(hears(&mut ears).await, Woken::Stored);
+        let found = two.redis.get(&key(path), &HeaderMap::new(), PLAIN).await.found;
+        assert!(found.is_ok(), "stored before anybody is told: {found:?}");
+    }
+    one.leases.flush(PATIENCE).await;
+    assert_eq!((one.leases.gauges().held, one.leases.gauges().taken), (0, 2));
+    assert!(leases(&server).iter().all(|key| key.contains(":in:")), "{:?}", leases(&server));
+    let refused = server.command(&["INFO", "errorstats"]).text();
+    assert!(refused.contains("errorstat_NOSCRIPT:count=1"), "{refused}");
+}
+
+#[tokio::test]
+async fn whoever_drops_a_lease_gives_it_back_and_lets_all_others_go() {
+    let server = RedisServer::start();
+    let holder = Node::start(&server.url(), "n-0").await;
+    let lease = holder.takes("/").await;
+    let mut waiting = Vec::new();
+    for name in ["n-1", "n-2", "n-3"] {
+        let node = Node::start(&server.url(), name).await;
+        let ears = node.listens("/").await;
+        waiting.push((node, ears));
+    }
+    drop(lease);
+    for (_, ears) in &mut waiting {
+        assert_eq!(hears(ears).await, Woken::NotStored);
+    }
+    drop(holder.takes("/").await);
+    // Too large for Redis, or for the queue: the same.
+    let lease = holder.takes("/large").await;
+    let mut ears = waiting[0].0.listens("/large").await;
+    holder.put(plain("/large", &vec![b'x'; 2 << 20], Born::Here(0)), lease);
+    assert_eq!(hears(&mut ears).await, Woken::NotStored);
+}
+
+#[tokio::test]
+async fn what_expires_is_taken_by_the_first_who_looks_and_its_holder_cannot_give_it_back() {
+    let server = RedisServer::start();
+    let (one, two) = (Node::start(&server.url(), "n-1").await, Node::start(&server.url(), "n-2").await);
+    let (lost, names) = {
+        let lease = one.takes("/").await;
+        let names = Arc::clone(&lease.names);
+        (lease, names)
+    };
+    assert_eq!(server.command(&["DEL", &names.lease]).int(), 1, "its time is over");
+    let lease = two.takes("/").await;
+    drop(lost);
+    one.leases.flush(PATIENCE).await;
+    assert!(matches!(one.look("/", false).await, Turn::Theirs(..)), "it is the other's");
+    drop(lease);
+    two.leases.flush(PATIENCE).await;
+    drop(one.takes("/").await);
+}
+
+#[tokio::test]
+async fn a_lease_lives_as_long_as_its_holder_and_a_head_whose_body_does_not_come_lets_the_others_go() {
+    let server = RedisServer::start();
+    let quick = |cfg: &mut config::Cache| cfg.redis_lease = Duration::from_millis(300);
+    let one = Node::with(&server.url(), "n-1", quick).await;
+    let two = Node::with(&server.url(), "n-2", quick).await;
+    let lease = one.takes("/").await;
+    let mut ears = two.listens("/").await;
+    for _ in 0..6 {
+        assert_eq!(ears.wait(Duration::from_millis(100)).await, Woken::Expired, "nobody is told anything");
+        assert!(matches!(two.look("/", false).await, Turn::Theirs(..)), "prolonged");
+    }
+    lease.head_has_come();
+    assert_eq!(hears(&mut ears).await, Woken::NotStored);
+    assert_eq!(one.leases.gauges().held, 0);
+}
+
+#[tokio::test]
+async fn after_a_failure_no_node_refreshes_for_a_while_and_clients_are_fetched_for() {
+    let server = RedisServer::start();
+    let (one, two) = (Node::start(&server.url(), "n-1").await, Node::start(&server.url(), "n-2").await);
+    let lease = one.takes("/").await;
+    let mut ears = two.listens("/").await;
+    lease.failed(Duration::from_secs(30));
+    assert_eq!(hears(&mut ears).await, Woken::Failed);
+    for node in [&one, &two] {
+        let turn = node.look("/", true).await;
+        assert!(matches!(turn, Turn::Resting(left) if left > Duration::from_secs(20)), "{turn:?}");
+        drop(node.takes("/").await);
+        node.leases.flush(PATIENCE).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_stale_is_leased_only_as_it_was_seen() {
+    let server = RedisServer::start();
+    let (one, two) = (Node::start(&server.url(), "n-1").await, Node::start(&server.url(), "n-2").await);
+    one.put(plain("/", b"old", Born::Here(0)), one.takes("/").await);
+    one.redis.flush(PATIENCE).await;
+    let bid = Bid { leases: &two.leases, lane: 0, refresh: false };
+    let (wanted, fields) = (key("/"), HeaderMap::new());
+    let look = || two.redis.get_or_lease(&wanted, &fields, PLAIN, Some(bid));
+    let (first, late) = (look().await, look().await);
+    let (Asked::Not(first), Asked::Not(late)) = (first.turn, late.turn) else {
+        panic!("nothing stands there")
+    };
+    let Turn::Mine(lease) = two.redis.lease(bid, first).await else { panic!("it is free") };
+    two.put(plain("/", b"new", Born::Here(0)), lease);
+    two.redis.flush(PATIENCE).await;
+    two.leases.flush(PATIENCE).await;
+    let turn = two.redis.lease(bid, late).await;
+    assert!(matches!(turn, Turn::Changed), "it has been fetched meanwhile: {turn:?}");
+}
+
+#[tokio::test]
+async fn lanes_do_not_wait_for_each_other() {
+    let server = RedisServer::start();
+    let node = Node::start(&server.url(), "n-1").await;
+    let _held = node.takes("/").await;
+    let bid = Bid { leases: &node.leases, lane: 1, refresh: false };
+    let answer = node.redis.get_or_lease(&key("/"), &HeaderMap::new(), PLAIN, Some(bid)).await;
+    assert!(matches!(answer.turn, Asked::Told(Turn::Mine(_))), "{:?}", answer.turn);
+}
+
+/// Whatever stands under the keys of a lease, it can be taken, told and given back, and expires.
+#[tokio::test]
+async fn what_others_left_under_the_keys_of_leases_is_in_nobodys_way() {
+    let server = RedisServer::start();
+    let (one, two) = (Node::start(&server.url(), "n-1").await, Node::start(&server.url(), "n-2").await);
+    let seal = Seal::default();
+    let names = keys::lease(&seal, &keys::base(&seal, &key("/")), 0);
+    let inbox = keys::inbox(&seal, "n-2");
+    for (wrong, ttl) in
+        [(["HSET", "f", "v"], None), (["SET", "x", ""], None), (["SET", "x", ""], Some("9000000"))]
+    {
+        for place in [&names.lease, &names.waiters, &inbox] {
+            let words: Vec<&str> =
+                [wrong[0], place, wrong[1], wrong[2]].into_iter().filter(|word| !word.is_empty()).collect();
+            server.command(&words);
+            if let Some(ttl) = ttl {
+                server.command(&["PEXPIRE", place, ttl]);
+            }
+        }
+        let lease = one.takes("/").await;
+        let mut ears = two.listens("/").await;
+        drop(lease);
+        assert_eq!(hears(&mut ears).await, Woken::NotStored, "{wrong:?}");
+        one.leases.flush(PATIENCE).await;
+    }
+    server.command(&["HSET", &names.rest, "f", "v"]);
+    drop(one.takes("/").await);
+    one.leases.flush(PATIENCE).await;
+    for key in leases(&server).iter().filter(|key| **key != names.rest) {
+        assert!((1..=10_000).contains(&server.command(&["PTTL", key]).int()), "{key}");
+    }
+}
+
+/// Words are of no worth but that one looks, or goes alone: any number of wrong ones is read, and forgotten.
+#[tokio::test]
+async fn an_inbox_full_of_nonsense_is_emptied_and_stays_bounded() {
+    let server = RedisServer::start();
+    let (one, two) = (Node::start(&server.url(), "n-1").await, Node::start(&server.url(), "n-2").await);
+    let inbox = keys::inbox(&Seal::default(), "n-2");
+    let long = "y".repeat(400);
+    let nonsense: Vec<&str> = ["RPUSH", &inbox]
+        .into_iter()
+        .chain((0..5_000).map(|n| if n % 2 == 0 { "x" } else { &long }))
+        .collect();
+    server.command(&nonsense);
+    let lease = one.takes("/").await;
+    let mut ears = two.listens("/").await;
+    drop(lease);
+    assert_eq!(hears(&mut ears).await, Woken::NotStored);
+    assert!(server.command(&["LLEN", &inbox]).int() <= 1024);
+}
+
+/// With the connection cut in the middle of a wait nobody waits on for a word that cannot come.
+#[tokio::test]
+async fn who_hears_nothing_any_more_is_told_so() {
+    let server = RedisServer::start();
+    let relay = Relay::start(server.addr());
+    let one = Node::start(&server.url(), "n-1").await;
+    let two = Node::start(&relay.url(), "n-2").await;
+    let lease = one.takes("/").await;
+    let mut ears = two.listens("/").await;
+    relay.set(Mode::Stall);
+    assert_eq!(hears(&mut ears).await, Woken::Deaf);
+    let about = About(Arc::clone(&lease.names));
+    assert!(two.leases.listen(&about).is_none(), "nor does anybody begin to");
+    relay.set(Mode::Pass);
+}
+
+#[test]
+fn every_word_and_every_name_fits() {
+    let seal = Seal::default().in_namespace(&"n".repeat(32));
+    let extras = crate::stored::CacheKey::from_parts("http://a/".into(), "h:accept=x;".into());
+    let names = keys::lease(&seal, &keys::variant(&seal, &keys::base(&seal, &extras), 7), 0);
+    let word = Word::Look.about(&names.lease);
+    assert!(word.len() <= script::WORD, "{} {word}", word.len());
+}

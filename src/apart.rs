@@ -149,6 +149,17 @@ pub fn own(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 
+/// The same body for those who read it: `held` is let go of when the last of them has let go of the last part.
+pub fn held_with(body: Bytes, held: impl Send + 'static) -> Bytes {
+    struct Read<T>(Bytes, T);
+    impl<T> AsRef<[u8]> for Read<T> {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    Bytes::from_owner(Read(body, held))
+}
+
 /// Bytes of memory that a body takes: in a map, whole pages.
 pub const fn weight(len: usize) -> usize {
     if len < LARGE { len } else { len.saturating_add(PAGE - 1) / PAGE * PAGE }
@@ -182,6 +193,18 @@ mod tests {
         drop(part);
         assert!(!witness.is_held());
         assert!(Witness::of(&vec![0; LARGE].into()).is_none(), "the allocator's");
+    }
+
+    #[test]
+    fn what_is_held_with_a_body_goes_with_the_last_part_of_it() {
+        let (body, held) = (own(&[b'x'; LARGE]), Arc::new(()));
+        let read = held_with(body.clone(), Arc::clone(&held));
+        assert!(Witness::of(&read).unwrap().is_of_same(&Witness::of(&body).unwrap()), "no copy");
+        let part = read.slice(..1);
+        drop((read, body));
+        assert_eq!((Arc::strong_count(&held), &part[..]), (2, &b"x"[..]));
+        drop(part);
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[test]

@@ -186,6 +186,37 @@ fn slow_readers_of_bodies_of_their_own_are_within_the_budget_and_keep_no_others_
 }
 
 #[test]
+fn what_only_one_slow_client_asks_for_is_not_stored_where_much_is_read_slowly_already() {
+    const SIZE: usize = 4 * MIB;
+    let origin = Origin::start(|_| Script::ok(vec![b'x'; SIZE], &[("Cache-Control", "max-age=600")]));
+    let larder = with_memory(&origin, 64);
+    let figure = |name: &str| larder.metric(name).unwrap();
+    let fetches = || figure("larder_origin_fetches_total{route=\"all\"}");
+    // A client that has read the head has been judged.
+    let slow = |path: &str| {
+        let mut stream = lazy(larder.proxy(), path);
+        let mut head = [0; 200];
+        stream.read_exact(&mut head).unwrap();
+        (String::from_utf8_lossy(&head).into_owned(), stream)
+    };
+    let readers: Vec<_> = (0..40).map(|nth| slow(&format!("/{nth}"))).collect();
+    assert!(readers.iter().filter(|(head, _)| head.contains("in-flight-limit")).count() >= 35);
+    // A quarter of the budget: the tier need never give up what they would then hold all the same.
+    let bodies = || figure("larder_memory_bytes") + figure("larder_memory_lingering_bytes");
+    let is_stored = |most: usize| bodies() > (most - MIB) as f64 && bodies() < (most + MIB) as f64;
+    assert!(within(PATIENCE, || is_stored(16 * MIB)), "{}", bodies());
+    // What another asks for is stored all the same, though the first still reads, and though that one is slow, too.
+    let first = slow("/wanted");
+    assert!(first.0.contains("in-flight-limit"), "{}", first.0);
+    let second = slow("/wanted");
+    assert!(second.0.contains("; stored"), "{}", second.0);
+    assert!(within(PATIENCE, || is_stored(16 * MIB + SIZE)), "{}", bodies());
+    let third = slow("/wanted");
+    assert!(third.0.contains("; hit"), "{}", third.0);
+    assert_eq!(fetches(), 42.0);
+}
+
+#[test]
 fn large_heads_that_do_not_end_have_a_room_of_their_own() {
     let origin = Origin::start(|_| Script::ok("x", &[]));
     let larder = with_memory(&origin, 1);

@@ -5,25 +5,27 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 
+use crate::apart;
 use crate::clock::Timestamp;
 use crate::fields::no_vary_search::NoVarySearch;
 use crate::fields::range::{ContentRange, Span};
 use crate::fields::{date, hop};
 use crate::flight::{Growing, Room, Writer};
 use crate::rules::{self, NotStored, RequestFacts, ResponseFacts, SelectingFields, Storable};
-use crate::store::{Generation, Lease, Reserved};
+use crate::store::{Generation, Lease, Marked, Reserved};
 use crate::stored::{Born, CacheKey, Content, Group, Parts, Received, Standing, StoredResponse, TagPolicy};
 use crate::upstream::OriginBody;
 use crate::worker::{Fetched, ForOwner, Forms, Landing, Own, OwnerLanding};
 
 use super::judge::{Rest, content_length, facts_of, may_still_keep};
-use super::{Answer, Filling, Want, verify};
+use super::{Answer, Fill, Filling, Want, verify};
 
 /// A 304: both tiers get the stored response with the fields that the 304 brought (§4.3.4).
 ///
@@ -104,6 +106,7 @@ fn merged(
 /// it is kept.
 pub(super) async fn storable(filling: Filling, permit: Storable, answer: Answer) {
     let Some(reserved) = reserve(&filling, &answer) else {
+        filling.want_it();
         return filling.private(answer.response, NotStored::InFlightLimit).await;
     };
     let facts = facts_of(&answer);
@@ -176,7 +179,11 @@ enum Keeping {
 /// Room for a body of the length that is declared.
 fn reserve(filling: &Filling, answer: &Answer) -> Option<Reserved> {
     let declared = content_length(answer.response.headers());
-    filling.fill.worker.shared.memory.room(declared.unwrap_or(0))
+    let (fill, memory) = (&filling.fill, &filling.fill.worker.shared.memory);
+    let was_wanted =
+        || memory.peek(&fill.key).is_some_and(|found| found.is_wanted(fill.class, fill.worker.now()));
+    let is_wanted = fill.seat.visits() > 0 || was_wanted();
+    memory.room(declared.unwrap_or(0), is_wanted)
 }
 
 async fn deliver(
@@ -248,6 +255,9 @@ struct Pump {
     taken: u64,
 }
 
+/// How long it is remembered that a body would have been stored had there been room.
+const WANTED: Duration = Duration::from_secs(60);
+
 /// Bytes of memory that a chunk takes beside its own, in the lists that hold it; about.
 pub const CHUNK: u64 = 128;
 
@@ -298,6 +308,7 @@ impl Pump {
         let content = self.reserved.is_some().then(|| self.content(&keeping)).flatten();
         let Some(content) = content else { return self.writer.complete(None, self.trailers) };
         let whole = content.whole().filter(|_| matches!(keeping, Keeping::Whole)).cloned();
+        let whole = self.pinning(&filling, content.held(), whole);
         let response = stored(&filling, permit, fetched, content);
         // Whoever looks at it again knows by whom it came.
         if whole.is_some() {
@@ -307,6 +318,21 @@ impl Pump {
         filling.promote(&response);
         filling.write_and_give_back(&response);
         self.writer.complete(whole, self.trailers);
+    }
+
+    /// Has what its readers hold of a large body be counted until they let go of it.
+    fn pinning(&self, filling: &Filling, bytes: u64, whole: Option<Bytes>) -> Option<Bytes> {
+        if bytes < apart::LARGE as u64 {
+            return whole;
+        }
+        let pinned = filling.fill.worker.shared.memory.in_flight().pinning(bytes);
+        match whole {
+            Some(whole) => Some(apart::held_with(whole, pinned)),
+            None => {
+                self.writer.hold(pinned);
+                None
+            }
+        }
     }
 
     /// What is to be kept, in memory of its own; `None` where what came does not fit its head.
@@ -352,11 +378,7 @@ impl Pump {
                 None
             };
             if let Some(why) = why {
-                let room = self.reserved.take().map(|reserved| reserved.leave(self.writer.behind()));
-                self.came = Vec::new();
-                filling.lease = None;
-                filling.mark(why, 200);
-                self.writer.stop_keeping(room);
+                self.stop(filling, why);
             } else if matches!(keeping, Keeping::Rest { .. }) {
                 self.came.push(chunk.clone());
             }
@@ -365,9 +387,32 @@ impl Pump {
         self.writer.push(chunk);
         room
     }
+
+    /// It is not kept any more.
+    fn stop(&mut self, filling: &mut Filling, why: NotStored) {
+        let room = self.reserved.take().map(|reserved| reserved.leave(self.writer.behind()));
+        self.came = Vec::new();
+        filling.lease = None;
+        filling.mark(why, 200);
+        if why == NotStored::InFlightLimit {
+            filling.want_it();
+            // Whoever comes from now on cannot read it, and may bring what can be stored: they must not be sent on
+            // for as long as its readers take.
+            filling.fill.seat.leave();
+        }
+        self.writer.stop_keeping(room);
+    }
 }
 
 impl Filling {
+    /// Remembers that it would have been stored if there had been room: the next to ask for it may go beyond what
+    /// slow readers leave. Else they would have an origin asked by all for what they have asked for first.
+    fn want_it(&self) {
+        let Fill { worker, key, class, .. } = &self.fill;
+        let until = worker.now().saturating_add(WANTED);
+        worker.shared.memory.mark(key, *class, NotStored::InFlightLimit, Marked::Wanted, until);
+    }
+
     /// The origin took back its leave to keep a response while confirming it: no tier holds it any more,
     /// on any node that reads Redis. Where it may have spoken of what one client chose (not `for_all`), what is
     /// stored stays as it is: else one field would keep a URL out of the cache for all.

@@ -222,6 +222,11 @@ impl Writer {
         });
     }
 
+    /// What is held for as long as anybody reads.
+    pub fn hold(&self, held: impl Send + Sync + fmt::Debug + 'static) {
+        self.state.lock().room = Some((u64::MAX, Box::new(held)));
+    }
+
     /// Whether all is in memory of its own, so that no list grows with it.
     pub fn is_apart(&self) -> bool {
         self.state.lock().apart.is_some()

@@ -64,6 +64,8 @@ pub struct Owner<T> {
     key: FlightKey,
     publish: watch::Sender<Option<T>>,
     visits: Arc<AtomicU64>,
+    /// The table has somebody else's seat for the key by now, or none.
+    has_left: bool,
 }
 
 /// A place among those who wait.
@@ -93,7 +95,7 @@ impl<T: Clone> Flights<T> {
         let (publish, news) = watch::channel(None);
         let visits = Arc::<AtomicU64>::default();
         shard.insert(key, Flying { news, visits: Arc::clone(&visits) });
-        Seat::Owner(Owner { flights: Arc::clone(self), key, publish, visits })
+        Seat::Owner(Owner { flights: Arc::clone(self), key, publish, visits, has_left: false })
     }
 
     /// Takes the owner's seat for `key` if it is free; for refreshes that nobody waits for.
@@ -134,7 +136,8 @@ impl<T: Clone> Flights<T> {
     /// here so that a mistake in the arithmetic would cost sharing, not the request.
     fn lone(self: &Arc<Self>, key: FlightKey) -> Seat<T> {
         let (publish, _) = watch::channel(None);
-        Seat::Owner(Owner { flights: Arc::clone(self), key, publish, visits: Arc::default() })
+        let (visits, has_left) = (Arc::default(), true);
+        Seat::Owner(Owner { flights: Arc::clone(self), key, publish, visits, has_left })
     }
 }
 
@@ -164,11 +167,21 @@ impl<T> Owner<T> {
     }
 }
 
-impl<T> Drop for Owner<T> {
-    fn drop(&mut self) {
-        if let Some(shard) = self.flights.shard(self.key.key) {
+impl<T> Owner<T> {
+    /// Gives the seat up before the fetch is over, which can serve nobody who comes later. Those who wait are told
+    /// what was published.
+    pub fn leave(&mut self) {
+        if !std::mem::replace(&mut self.has_left, true)
+            && let Some(shard) = self.flights.shard(self.key.key)
+        {
             shard.lock().remove(&self.key);
         }
+    }
+}
+
+impl<T> Drop for Owner<T> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -212,6 +225,19 @@ mod tests {
         assert_eq!(visitor.wait().await, Ok(7));
         drop(owner);
         assert!(flights.visit(KEY).is_none() && flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_has_left_does_not_take_the_next_ones_seat_with_it() {
+        let flights = Flights::new();
+        let mut first = owner(&flights, KEY);
+        let waiting = guest(&flights, KEY);
+        first.publish(1);
+        first.leave();
+        let _second = owner(&flights, KEY);
+        drop(first);
+        assert_eq!(waiting.wait().await, Ok(1));
+        assert!(flights.join_if_free(KEY).is_none(), "the second one's");
     }
 
     #[tokio::test]

@@ -26,6 +26,8 @@ struct Budget {
     lingering: AtomicU64,
     /// What has been taken, is not to be kept any more, and is yet to be read.
     left: AtomicU64,
+    /// Stored, and read by those who were there before: the tier can give it up, and it stays in memory.
+    pinned: AtomicU64,
     /// What answers and heads on their way hold.
     passing: AtomicU64,
     /// Told whenever the sum has changed.
@@ -53,6 +55,8 @@ impl Weakly {
 pub struct Reserved {
     budget: InFlight,
     bytes: u64,
+    /// What is pinned takes of the same room.
+    beside_pinned: bool,
 }
 
 /// What is in memory whether or not there is room; counted until it is dropped.
@@ -60,7 +64,15 @@ pub struct Reserved {
 pub struct Passing {
     budget: InFlight,
     bytes: u64,
-    left: bool,
+    of: Of,
+}
+
+/// As what something is counted.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    Passing,
+    Left,
+    Pinned,
 }
 
 /// Bytes that an answer on its way holds between an origin, or a body that is written, and a slow client: in hyper's
@@ -90,6 +102,7 @@ impl InFlight {
             used: AtomicU64::new(0),
             lingering: AtomicU64::new(0),
             left: AtomicU64::new(0),
+            pinned: AtomicU64::new(0),
             passing: AtomicU64::new(0),
             told: OnceLock::new(),
         }))
@@ -107,14 +120,31 @@ impl InFlight {
 
     /// Takes `bytes` of the budget, or nothing when they are not left.
     pub fn try_reserve(&self, bytes: u64) -> Option<Reserved> {
-        self.take(bytes, bytes).then(|| Reserved { budget: self.clone(), bytes })
+        self.reserve(bytes, false)
+    }
+
+    /// The same for a body that slow readers may pin: what they have pinned is taken already, but of small ones.
+    pub(super) fn reserve_beside_pinned(&self, bytes: u64) -> Option<Reserved> {
+        self.reserve(bytes, true)
+    }
+
+    fn reserve(&self, bytes: u64, beside_pinned: bool) -> Option<Reserved> {
+        let taken = self.take(bytes, bytes, beside_pinned);
+        taken.then(|| Reserved { budget: self.clone(), bytes, beside_pinned })
     }
 
     /// So much is in memory for what passes through.
     pub fn passing(&self, bytes: u64) -> Passing {
         self.0.passing.fetch_add(bytes, Ordering::Relaxed);
         self.changed();
-        Passing { budget: self.clone(), bytes, left: false }
+        Passing { budget: self.clone(), bytes, of: Of::Passing }
+    }
+
+    /// So much is about to be stored, and its readers keep it in memory whatever the tier does. Most are done in a
+    /// moment; the slow ones are why it counts.
+    pub fn pinning(&self, bytes: u64) -> Passing {
+        self.0.pinned.fetch_add(bytes, Ordering::Relaxed);
+        Passing { budget: self.clone(), bytes, of: Of::Pinned }
     }
 
     /// So much lingers.
@@ -138,12 +168,20 @@ impl InFlight {
         self.0.lingering.load(Ordering::Relaxed).saturating_add(self.0.left.load(Ordering::Relaxed))
     }
 
+    /// Bytes of bodies that will stay in memory until somebody has read them, whatever the tier does. What is pinned
+    /// and then given up lingers, so it is not the sum of the two.
+    fn read(&self) -> u64 {
+        self.lingering().max(self.0.pinned.load(Ordering::Relaxed))
+    }
+
     /// `bytes` more for what then has `total`.
-    fn take(&self, bytes: u64, total: u64) -> bool {
-        let others = self.all().saturating_sub(self.used());
+    fn take(&self, bytes: u64, total: u64, beside_pinned: bool) -> bool {
+        let others = self.read().saturating_add(self.0.passing.load(Ordering::Relaxed));
         // Who reads a small body slowly holds no more than if it were not stored.
         let none = if total <= SMALL { u64::MAX } else { self.0.none };
-        let limit = self.0.limit.min(none.saturating_sub(others));
+        let counts = beside_pinned && total > SMALL;
+        let pinned = if counts { self.0.pinned.load(Ordering::Relaxed) } else { 0 };
+        let limit = self.0.limit.saturating_sub(pinned).min(none.saturating_sub(others));
         let taken = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit || bytes == 0);
         // The number guards no other memory, so no ordering with other accesses is needed.
         let taken = self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok();
@@ -163,7 +201,7 @@ impl InFlight {
 impl Reserved {
     /// Takes `more` bytes of the budget; `false`, and nothing is taken, when they are not left.
     pub fn grow(&mut self, more: u64) -> bool {
-        let grown = self.budget.take(more, self.bytes.saturating_add(more));
+        let grown = self.budget.take(more, self.bytes.saturating_add(more), self.beside_pinned);
         if grown {
             self.bytes = self.bytes.saturating_add(more);
         }
@@ -184,7 +222,7 @@ impl Reserved {
     pub fn leave(self, bytes: u64) -> Passing {
         self.budget.0.left.fetch_add(bytes, Ordering::Relaxed);
         let budget = self.budget.clone();
-        Passing { budget, bytes, left: true }
+        Passing { budget, bytes, of: Of::Left }
     }
 }
 
@@ -197,9 +235,17 @@ impl Drop for Reserved {
 
 impl Drop for Passing {
     fn drop(&mut self) {
-        let of = if self.left { &self.budget.0.left } else { &self.budget.0.passing };
+        let budget = &self.budget.0;
+        let of = match self.of {
+            Of::Passing => &budget.passing,
+            Of::Left => &budget.left,
+            Of::Pinned => &budget.pinned,
+        };
         of.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.budget.changed();
+        // What is pinned is in the tier, which has nothing to yield for it.
+        if !matches!(self.of, Of::Pinned) {
+            self.budget.changed();
+        }
     }
 }
 
@@ -262,5 +308,28 @@ mod tests {
         assert_eq!((budget.used(), budget.lingering(), budget.all()), (SMALL, 20 * M, 70 * M + SMALL));
         drop((left, passing, small));
         assert_eq!(budget.all(), 0);
+    }
+
+    #[test]
+    fn what_is_pinned_takes_of_the_room_for_what_would_be_and_none_of_the_tier() {
+        const M: u64 = 1 << 20;
+        let budget = InFlight::beside(100 * M, 50 * M, 200 * M);
+        let held = budget.try_reserve(20 * M).unwrap();
+        let pinned = [budget.pinning(30 * M), budget.pinning(M)];
+        assert_eq!((budget.all(), budget.lingering()), (20 * M, 0), "it is in the tier");
+        assert!(budget.reserve_beside_pinned(50 * M).is_none());
+        let mut large = budget.reserve_beside_pinned(49 * M).unwrap();
+        assert!(!large.grow(1) && budget.reserve_beside_pinned(SMALL).is_some());
+        assert!(budget.try_reserve(31 * M).is_some(), "what more than one asks for");
+        drop(large);
+        // The tier gives it up: it is counted once.
+        budget.lingers(31 * M);
+        let _passing = budget.passing(100 * M);
+        assert!(budget.try_reserve(50 * M).is_none(), "with all that is read there is an end to it");
+        assert!(budget.try_reserve(49 * M).is_some());
+        budget.lingers(0);
+        drop(pinned);
+        assert!(budget.reserve_beside_pinned(80 * M).is_some());
+        drop(held);
     }
 }

@@ -120,11 +120,11 @@ mod tests {
         }
         let lingering = memory.gauges().lingering;
         assert!(lingering >= 4 << 20, "{lingering}");
-        assert!(memory.room(1 << 20).is_none(), "all of it is taken");
-        assert!(memory.room(1 << 10).is_some(), "of a small body nobody can hold much");
+        assert!(memory.room(1 << 20, false).is_none(), "all of it is taken");
+        assert!(memory.room(1 << 10, false).is_some(), "of a small body nobody can hold much");
         readers.clear();
         assert_eq!(memory.gauges().lingering, 0);
-        assert!(memory.room(2 << 20).is_some());
+        assert!(memory.room(2 << 20, false).is_some());
     }
 
     #[test]

@@ -252,11 +252,15 @@ impl Memory {
     }
 
     /// Room for a body on its way in. What the tier has given up and slow clients still hold is in memory all
-    /// the same: where it is much, room is scarce, and there is an end to it.
-    pub fn room(&self, bytes: u64) -> Option<Reserved> {
+    /// the same: where it is much, room is scarce, and there is an end to it. What they hold of what is stored will be:
+    /// it takes of this room, too, but where the body `is_wanted` by more than one.
+    pub fn room(&self, bytes: u64, is_wanted: bool) -> Option<Reserved> {
         self.look_at_what_lingers();
         // None at all is room for nothing: what has no length grows.
-        self.in_flight.try_reserve(bytes.max(1))
+        match is_wanted {
+            true => self.in_flight.try_reserve(bytes.max(1)),
+            false => self.in_flight.reserve_beside_pinned(bytes.max(1)),
+        }
     }
 
     /// Keeps a copy of a stored body in another form, beside the body and weighed with it. Not kept

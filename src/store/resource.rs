@@ -77,6 +77,8 @@ pub enum Marked {
     /// What one of its requests brought could not be shared; another may bring what can. So each that finds nobody
     /// fetching fetches for all, and nobody waits for what is then perhaps not for them.
     Unshared,
+    /// What was brought could have been stored but for want of room: the next to ask is one too many to be sent on.
+    Wanted,
 }
 
 impl Resource {
@@ -94,6 +96,11 @@ impl Resource {
     /// Why requests of this class do not wait for each other now, if so.
     pub fn unshared(&self, class: Class, now: Timestamp) -> Option<NotStored> {
         self.marked_as(Marked::Unshared, class, now)
+    }
+
+    /// Whether a request of this class was not long ago brought what there was no room to store.
+    pub fn is_wanted(&self, class: Class, now: Timestamp) -> bool {
+        self.marked_as(Marked::Wanted, class, now).is_some()
     }
 
     fn marked_as(&self, how: Marked, class: Class, now: Timestamp) -> Option<NotStored> {

@@ -152,7 +152,7 @@ mod tests {
         fill(&memory);
         let held = memory.gauges();
         assert!(held.bytes > 60 * MIB && held.entries > 60, "{held:?}");
-        let room = memory.room(10 * MIB).unwrap();
+        let room = memory.room(10 * MIB, false).unwrap();
         let passing = memory.in_flight().passing(20 * MIB);
         let held = memory.gauges();
         // Not less: what moka has given up is not taken for what is read.

@@ -173,7 +173,7 @@ impl Worker {
             self.skip(batch.len().saturating_sub(there.len()));
             for part in parts(&there) {
                 let bytes: u64 = part.iter().map(|(_, length)| *length).sum();
-                let _reserved = self.shared.memory.room(bytes).ok_or(Ended::NoRoom)?;
+                let _reserved = self.shared.memory.room(bytes, true).ok_or(Ended::NoRoom)?;
                 let part: Vec<Name> = part.iter().map(|(name, _)| *name).collect();
                 self.read(redis, &snapshot, &part, &mut room).await?;
             }

@@ -1,4 +1,4 @@
-//! `GET /metrics`: the counters and gauges as Prometheus text, version 0.0.4.
+//! `GET /metrics`: the counters and gauges as Prometheus text, version 0.0.4, or as OpenMetrics, version 1.0.0.
 //!
 //! Knows the format and which value belongs to which declaration of [`families`]. A counter that
 //! is still zero is shown: a series that first appears at 1 has no rate.
@@ -7,6 +7,7 @@
 //! [`families`]: super::families
 
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
 use super::cuts::Cut;
 use super::families::{self as f, Family};
@@ -17,15 +18,18 @@ use super::gauges::{
 use super::heads::HeadRefused;
 use super::histogram::Histogram;
 use super::metrics::{ANSWERS, NONE, RouteCounts, Snapshot};
+use super::openmetrics::Format;
 use super::outcome::{Kind, Tier};
 use super::proxy_headers::HeaderRefused;
 use super::timeline::Phase;
 use super::tunnels::TunnelEnd;
+use super::windows::{Tally, Windows};
 use crate::stored::Damaged;
 
-pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> String {
-    let mut page = Page::default();
+pub(super) fn render(snapshot: &Snapshot, windows: &Windows, gauges: &Gauges, format: Format) -> String {
+    let mut page = Page { text: String::new(), format };
     routes(&mut page, snapshot);
+    ratios(&mut page, snapshot, windows, gauges.uptime);
     durations(&mut page, snapshot);
     process(&mut page, snapshot, gauges);
     tiers(&mut page, gauges);
@@ -52,8 +56,37 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> String {
     }
     page.one(&f::UPTIME, gauges.uptime.as_secs_f64());
     page.family(&f::BUILD).put(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    if let Some(bytes) = gauges.resident {
+        page.one(&f::RESIDENT, bytes);
+    }
     page.one(&f::STARTED, gauges.started.as_millis() as f64 / 1000.0);
+    if format == Format::OpenMetrics {
+        page.text.push_str("# EOF\n");
+    }
     page.text
+}
+
+/// The same figures as in `/stats`.
+fn ratios(page: &mut Page, snapshot: &Snapshot, windows: &Windows, uptime: Duration) {
+    let of = |tally: Tally| [("requests", tally.of_requests()), ("bytes", tally.of_bytes())];
+    let mut samples = page.family(&f::HIT_RATIO);
+    for (route, counts) in &snapshot.routes {
+        for (window, tally) in windows.tallies(Some(*route), counts.tally(), uptime) {
+            for (what, ratio) in of(tally) {
+                samples.put(&[("route", route), ("window", window.as_str()), ("of", what)], ratio);
+            }
+        }
+    }
+    let mut samples = page.family(&f::OVERALL_HIT_RATIO);
+    for (window, tally) in windows.tallies(None, snapshot.total().tally(), uptime) {
+        for (what, ratio) in of(tally) {
+            samples.put(&[("window", window.as_str()), ("of", what)], ratio);
+        }
+    }
+    let mut saved = page.family(&f::ORIGIN_SAVED);
+    for (route, counts) in &snapshot.routes {
+        saved.put(&[("route", route)], counts.origin_seconds_saved());
+    }
 }
 
 fn routes(page: &mut Page, snapshot: &Snapshot) {
@@ -66,13 +99,18 @@ fn routes(page: &mut Page, snapshot: &Snapshot) {
         }
     }
     page.by_route(&f::MISSES, snapshot, "reason", |c| c.misses());
+    page.by_route(&f::MISS_CAUSES, snapshot, "cause", |c| c.causes());
     page.by_route(&f::BYPASSES, snapshot, "reason", |c| c.bypasses());
     page.by_route(&f::NOT_STORED, snapshot, "reason", |c| c.not_stored());
     page.by_route(&f::VERIFIED, snapshot, "finding", |c| c.verified());
     page.per_route(&f::COLLAPSED, snapshot, |c| c.collapsed);
     let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
     page.by_route(&f::RESPONSES, snapshot, "status_class", |c| classes.into_iter().zip(c.status_classes));
-    page.per_route(&f::RESPONSE_BYTES, snapshot, |c| c.bytes);
+    page.per_route(&f::RESPONSE_BYTES, snapshot, |c| c.bytes());
+    page.by_route(&f::LOOKUP_BYTES, snapshot, "result", |c| {
+        let tally = c.tally();
+        [("cached", tally.cached_bytes), ("missed", tally.missed_bytes)].into_iter()
+    });
     page.per_route(&f::ORIGIN_FETCHES, snapshot, |c| c.origin_fetches);
     page.per_route(&f::RATE_LIMITED, snapshot, |c| c.rate_limited);
     page.per_route(&f::RATE_FORGOTTEN, snapshot, |c| c.rate_forgotten);
@@ -163,6 +201,7 @@ fn redis(page: &mut Page, redis: &RedisGauges) {
     }
     page.one(&f::REDIS_WRITES, redis.writes);
     page.one(&f::REDIS_WRITTEN, redis.written_bytes);
+    page.one(&f::REDIS_READ, redis.read_bytes);
     page.one(&f::REDIS_WRITE_ERRORS, redis.write_errors);
     page.one(&f::REDIS_DROPPED, redis.dropped_writes);
     page.one(&f::REDIS_QUEUE, redis.queue_bytes);
@@ -232,17 +271,22 @@ fn upstreams(page: &mut Page, upstreams: &[UpstreamGauges]) {
 }
 
 /// The text as it grows. Writing to a String cannot fail, so results of `write!` are dropped.
-#[derive(Default)]
 struct Page {
     text: String,
+    format: Format,
 }
 
 impl Page {
     /// Opens a family; its samples follow at once.
     fn family(&mut self, family: &Family) -> Samples<'_> {
         let Family { name, kind, help } = family;
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {}", kind.as_str());
-        Samples { text: &mut self.text, name }
+        // In OpenMetrics a counter's family is called without what its samples end in.
+        let called = match self.format {
+            Format::Prometheus => name,
+            Format::OpenMetrics => name.strip_suffix("_total").unwrap_or(name),
+        };
+        let _ = writeln!(self.text, "# HELP {called} {help}\n# TYPE {called} {}", kind.as_str());
+        Samples { text: &mut self.text, name, format: self.format }
     }
 
     /// A family of a single sample.
@@ -291,6 +335,7 @@ impl Page {
 struct Samples<'a> {
     text: &'a mut String,
     name: &'static str,
+    format: Format,
 }
 
 impl Samples<'_> {
@@ -300,6 +345,10 @@ impl Samples<'_> {
 
     fn histogram(&mut self, label: Option<(&str, &str)>, histogram: &Histogram<u64>) {
         for (le, n) in histogram.cumulative() {
+            // OpenMetrics writes bounds as floating-point numbers.
+            let whole = self.format == Format::OpenMetrics && le.bytes().all(|b| b.is_ascii_digit());
+            let float = if whole { format!("{le}.0") } else { String::new() };
+            let le = if whole { float.as_str() } else { le };
             let labels: Vec<_> = label.into_iter().chain([("le", le)]).collect();
             self.line("_bucket", &labels, n);
         }
@@ -339,7 +388,6 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::io::Write as _;
     use std::process::{Command, Stdio};
-    use std::time::Duration;
 
     use super::super::families::{FAMILIES, MetricType};
     use super::super::finish::{End, Finished, sample};
@@ -362,6 +410,7 @@ mod tests {
         Gauges {
             uptime: Duration::from_millis(12_500),
             started: Timestamp::from_millis(1_709_210_096_789),
+            resident: Some(5_000_000),
             memory: MemoryGauges { entries: 2, lookups: 10, hits: 4, ..MemoryGauges::default() },
             fleet: Some(FleetGauges { state: "ok", ..FleetGauges::default() }),
             leases: Some(LeaseGauges { taken: 4, ..LeaseGauges::default() }),
@@ -415,7 +464,7 @@ mod tests {
 
     #[test]
     fn what_happened_is_what_is_shown() {
-        let text = busy().exposition(&gauges());
+        let text = busy().exposition(&gauges(), Format::Prometheus);
         let samples = samples(&text);
         let rows = [
             (r#"larder_requests_total{route="users",result="hit",tier="memory"}"#, 1.0),
@@ -461,7 +510,7 @@ mod tests {
 
     #[test]
     fn the_text_has_the_structure_that_prometheus_expects() {
-        let text = busy().exposition(&gauges());
+        let text = busy().exposition(&gauges(), Format::Prometheus);
         let mut families = Vec::new();
         let mut series = BTreeSet::new();
         let mut lines = text.lines();
@@ -491,6 +540,35 @@ mod tests {
     }
 
     #[test]
+    fn openmetrics_says_the_same_in_its_own_way() {
+        let plain = busy().exposition(&gauges(), Format::Prometheus);
+        let open = busy().exposition(&gauges(), Format::OpenMetrics);
+        let whole = open.strip_suffix("# EOF\n").expect("the end is marked");
+        assert!(!whole.contains("# EOF") && whole.ends_with('\n'));
+        for family in FAMILIES {
+            let called = match family.kind {
+                MetricType::Counter => family.name.strip_suffix("_total").unwrap(),
+                _ => family.name,
+            };
+            let kind = family.kind.as_str();
+            assert!(whole.contains(&format!("# TYPE {called} {kind}\n")), "{called}");
+            // A family's name with `_info`, `_created` or the like is taken for another type.
+            assert!(family.kind == MetricType::Gauge || !called.ends_with("_info"), "{called}");
+        }
+        // The samples are the same, but for how whole bounds are written.
+        let same = |text: &str| {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.map(|line| line.replace(".0\"", "\"")).collect::<Vec<_>>()
+        };
+        assert_eq!(same(whole), same(&plain));
+        assert!(
+            whole.contains(r#"le="1.0""#)
+                && whole.contains(r#"le="0.00005""#)
+                && !whole.contains(r#"le="1""#)
+        );
+    }
+
+    #[test]
     fn names_follow_the_conventions() {
         for family in FAMILIES {
             let name = family.name;
@@ -504,7 +582,7 @@ mod tests {
 
     #[test]
     fn histograms_are_complete() {
-        let text = busy().exposition(&gauges());
+        let text = busy().exposition(&gauges(), Format::Prometheus);
         let samples = samples(&text);
         let infinite: Vec<_> = samples.iter().filter(|(name, _)| name.contains(r#"le="+Inf""#)).collect();
         assert_eq!(infinite.len(), Kind::ALL.len() + Phase::ALL.len() + 1);
@@ -517,7 +595,7 @@ mod tests {
 
     #[test]
     fn without_redis_and_upstreams_their_families_are_left_out() {
-        let text = Metrics::new(&[], 1).exposition(&Gauges::default());
+        let text = Metrics::new(&[], 1).exposition(&Gauges::default(), Format::Prometheus);
         assert!(!text.contains("redis_up") && !text.contains("upstream"));
         assert!(text.contains(r#"larder_tier_hits_total{tier="memory"} 0"#));
     }
@@ -542,7 +620,10 @@ mod tests {
 
     #[test]
     fn promtool_where_installed_has_nothing_to_say() {
-        for text in [busy().exposition(&gauges()), Metrics::new(&[], 1).exposition(&Gauges::default())] {
+        for text in [
+            busy().exposition(&gauges(), Format::Prometheus),
+            Metrics::new(&[], 1).exposition(&Gauges::default(), Format::Prometheus),
+        ] {
             if let Some(said) = promtool(&text) {
                 assert_eq!(said, "exit status: 0");
             }

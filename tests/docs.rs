@@ -157,6 +157,7 @@ fn every_link_of_the_readme_and_of_what_it_leads_to_leads_somewhere() {
         "docs/responses.md",
         "docs/security.md",
         "docs/stats.md",
+        "docs/metrics.md",
         "docs/purging.md",
         "docs/deploy.md",
     ] {

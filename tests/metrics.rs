@@ -15,6 +15,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use support::process::run_to_end;
 use support::{
     Connection, Gate, Larder, Origin, PATIENCE, RedisServer, Request, Response, Script, client, get, within,
 };
@@ -394,4 +395,68 @@ fn openmetrics_comes_to_who_accepts_it() {
     assert!(
         !plain.text().contains("# EOF") && plain.text().contains("# TYPE larder_requests_total counter\n")
     );
+}
+
+/// The same figures at a terminal, word for word.
+#[test]
+fn top_shows_what_stats_say() {
+    let gate = Gate::new();
+    let origin = Origin::start(move |request| behaviour(request, &gate));
+    let larder = Larder::start(&config(&origin, "", ROUTES));
+    for path in
+        ["/hit", "/hit", "/hit", "/off", "/vary", "/private", "/changed", "/changed", "/error", "/error"]
+    {
+        get(larder.proxy(), path, &[HOST]);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("proxy.toml"), format!("admin = \"{}\"\n", larder.admin())).unwrap();
+    let top = |args: &[&str]| {
+        run_to_end(&[&["top", "-c", "proxy.toml", "--once"], args].concat(), directory.path())
+    };
+    let stats = settled(&larder);
+    let told = top(&["--json"]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let json: Value = serde_json::from_str(&told.out).unwrap();
+    let fields = [
+        "requests",
+        "hits",
+        "stale",
+        "stale_if_error",
+        "revalidated",
+        "collapsed",
+        "bypass",
+        "failed",
+        "bytes_out",
+        "origin_fetches",
+        "origin_seconds_saved",
+        "miss_causes",
+        "not_stored",
+        "hit_ratio",
+        "hit_ratios",
+    ];
+    let same = |shown: &Value, counted: &Value| {
+        for field in fields {
+            assert!(!shown[field].is_null(), "{field}");
+            assert_eq!(shown[field], counted[field], "{field}");
+        }
+    };
+    same(&json["all"], &stats["all"]);
+    let routes = json["routes"].as_array().unwrap();
+    assert_eq!(routes.len(), stats["routes"].as_object().unwrap().len());
+    routes.iter().for_each(|route| same(route, &stats["routes"][route["route"].as_str().unwrap()]));
+    assert_eq!((&routes[0]["route"], &routes[0]["missed"]), (&Value::from("all"), &Value::from(6)));
+    for (name, tier) in [("memory", "memory"), ("redis", "redis")] {
+        assert_eq!(json[name]["budget"], stats["tiers"][tier]["budget"]);
+    }
+    let text = top(&[]).out;
+    let row = text.lines().find(|line| line.trim_start().starts_with("all ")).unwrap();
+    let columns: Vec<&str> = row.split_whitespace().collect();
+    // route, req/s, hit 1m, hit 1h, memory, redis, stale, missed, most, not stored
+    assert_eq!(
+        columns,
+        ["all", "-", "33.3", "%", "33.3", "%", "2", "0", "1", "6", "cold", "private"],
+        "{text}"
+    );
+    assert!(text.contains("10 requests, 0 under way") && !text.contains('\u{1b}'), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
 }

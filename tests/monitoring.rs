@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use larder::telemetry::{
-    FAMILIES, FleetGauges, Format, Gauges, MetricType, Metrics, RedisGauges, UpstreamGauges,
+    FAMILIES, FleetGauges, Format, Gauges, LeaseGauges, MetricType, Metrics, RedisGauges, UpstreamGauges,
 };
 use regex_lite::Regex;
 use serde_json::Value;
@@ -38,6 +38,7 @@ fn labels() -> Labels {
     let gauges = Gauges {
         resident: Some(1),
         redis: Some(RedisGauges { breaker: "closed", ..RedisGauges::default() }),
+        leases: Some(LeaseGauges::default()),
         fleet: Some(FleetGauges { state: "ok", ..FleetGauges::default() }),
         upstreams: vec![UpstreamGauges {
             upstream: "api".into(),

@@ -451,7 +451,7 @@ fn top_shows_what_stats_say() {
     let text = top(&[]).out;
     let row = text.lines().find(|line| line.trim_start().starts_with("all ")).unwrap();
     let columns: Vec<&str> = row.split_whitespace().collect();
-    // route, req/s, hit 1m, hit 1h, memory, redis, stale, missed, most, not stored
+    // route, req/s, hit 1m, hit 1h, memory, redis, stale, missed, due to, not stored
     assert_eq!(
         columns,
         ["all", "-", "33.3", "%", "33.3", "%", "2", "0", "1", "6", "cold", "private"],

@@ -237,7 +237,7 @@ fn table(text: &mut String, figures: &Value, paint: Paint) {
         routes.into_iter().flatten().map(|route| name(route).chars().count()).max().unwrap_or(0).max(5);
     let heading = format!(
         "  {:<widest$} {:>9} {:>8} {:>8} {:>10} {:>9} {:>8} {:>9}  {:<12} {}",
-        "route", "req/s", "hit 1m", "hit 1h", "memory", "redis", "stale", "missed", "most", "not stored"
+        "route", "req/s", "hit 1m", "hit 1h", "memory", "redis", "stale", "missed", "due to", "not stored"
     );
     let _ = writeln!(text, "\n{}", paint.heading(&heading));
     for route in routes.into_iter().flatten() {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use crate::telemetry::Format;
 use crate::worker::{NotReloaded, Reloaded, Shared, Worker};
 
 use super::{access, fleet, gauges, purge};
@@ -21,7 +22,7 @@ const INDEX: &str = "\
 Larder, admin listener
 
   GET  /stats     requests, hit ratios per route and tier (JSON)
-  GET  /metrics   the same and more (Prometheus)
+  GET  /metrics   the same and more (Prometheus, or OpenMetrics by Accept)
   GET  /fleet     the nodes that share this Redis, and whether each hears of purges (JSON)
   GET  /livez     alive?
   GET  /readyz    ready for requests? (503 while stopping, or until the warm start is over)
@@ -55,7 +56,7 @@ pub(super) async fn answer(worker: &Worker, request: Request<Incoming>) -> Answe
         }
         "/" => text(INDEX.to_owned()),
         "/stats" => json_answer(StatusCode::OK, &stats(worker)),
-        "/metrics" => metrics(worker),
+        "/metrics" => metrics(worker, request.headers()),
         "/fleet" => fleet::nodes(worker).await,
         "/livez" => json_answer(StatusCode::OK, &json!({ "status": "alive" })),
         "/readyz" | "/healthz" => ready(worker),
@@ -72,9 +73,12 @@ fn stats(worker: &Worker) -> Value {
     worker.shared.snapshot.load().metrics.stats(&gauges::gather(worker))
 }
 
-fn metrics(worker: &Worker) -> Answer {
-    let text = worker.shared.snapshot.load().metrics.exposition(&gauges::gather(worker));
-    with_type(StatusCode::OK, text, "text/plain; version=0.0.4; charset=utf-8")
+fn metrics(worker: &Worker, headers: &HeaderMap) -> Answer {
+    // RFC 9110 §5.3: several lines are one list.
+    let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+    let format = Format::accepted(&accept.join(","));
+    let text = worker.shared.snapshot.load().metrics.exposition(&gauges::gather(worker), format);
+    with_type(StatusCode::OK, text, format.content_type())
 }
 
 /// Ready unless stopping, or reading what others have named ([`Warming`](crate::worker::Warming)). A shared tier that is down makes Larder slower, not useless.

@@ -94,6 +94,19 @@ that Redis. Without a file it is looked for as `larder run` does.
 Exits with 0 where all is well; with 1 where it is not ready, does not hear of
 purges or is without its Redis, and says which; with 69 where no Larder answers;
 with 78 where the file is wrong or names no admin listener.";
+const TOP_EXAMPLES: &str = "\
+Shows, each second, hit ratios over the last minute, 10 minutes and hour, and
+for each route what its misses are due to: the route that misses most first.
+The figures are those of `GET /stats` (docs/stats.md). Without a file it is
+looked for as `larder run` does.
+
+Examples:
+  larder top
+  larder top --once             once, as text
+  larder top --once --json      for programs
+
+Ends with Ctrl-C. Exits with 69 where no Larder answers (any more), and with 78
+where the file is wrong or names no admin listener.";
 const AUDIT_EXAMPLES: &str = "\
 Walks through all keys of `cache.namespace`, on every master of a cluster, in
 small steps; nothing else is looked at, and nothing is written. Some records are
@@ -140,6 +153,8 @@ pub enum Command {
     Purge(Purge),
     /// Ask a running Larder how it is, and who else is in its fleet
     Status(Status),
+    /// Watch what a running Larder answers from its cache, by route
+    Top(Top),
     /// Look into the Redis that a fleet shares
     #[command(arg_required_else_help = true)]
     Redis {
@@ -232,6 +247,24 @@ pub struct Status {
     #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
     pub file: Option<PathBuf>,
     /// For programs: one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `larder top`
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = TOP_EXAMPLES)]
+pub struct Top {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The same, without -c
+    #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
+    pub file: Option<PathBuf>,
+    /// Show them once, and end
+    #[arg(long)]
+    pub once: bool,
+    /// For programs: one JSON object a line
     #[arg(long)]
     pub json: bool,
 }

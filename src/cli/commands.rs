@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::args::{Args, Command, Demo, Deny, OfRedis, Purge, Run};
+use super::args::{Args, Command, Demo, Deny, OfRedis, Purge, Run, Top};
 use super::config_file::{self, Missing, PLACES, Source};
 use super::one_line;
 
@@ -25,6 +25,8 @@ pub enum Task {
     Purge(Source, Purge),
     /// Ask the Larder that this configuration leads to how it is; for programs, where that is asked.
     Status(Source, bool),
+    /// Show figures of the Larder that this configuration leads to, again and again.
+    Top(Source, Top),
     /// Count what stands in the Redis of this configuration.
     Audit(Source),
     /// Start the demo, or print its configuration where that is asked.
@@ -47,6 +49,9 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
         }
         Command::Status(status) => find(status.config.or(status.file).as_deref(), variable)
             .map(|source| Task::Status(source, status.json)),
+        Command::Top(top) => {
+            find(top.config.as_deref().or(top.file.as_deref()), variable).map(|source| Task::Top(source, top))
+        }
         Command::Redis { of: OfRedis::Audit(audit) } => {
             find(audit.config.as_deref(), variable).map(Task::Audit)
         }

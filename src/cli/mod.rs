@@ -14,6 +14,7 @@ mod purge;
 mod reload;
 mod serve;
 mod status;
+mod top;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ pub fn main() -> ExitCode {
         Ok(Task::Reload(source)) => reload::reload(&source),
         Ok(Task::Purge(source, purge)) => purge::purge(&source, &purge),
         Ok(Task::Status(source, json)) => status::status(&source, json),
+        Ok(Task::Top(source, top)) => top::top(&source, &top),
         Ok(Task::Audit(source)) => audit::audit(&source),
         Ok(Task::Demo(demo)) => serve::demo(&demo),
         Err(missing) => complain(&missing.to_string(), exit::CONFIG),

@@ -18,25 +18,13 @@ use crate::config::Config;
 
 /// Asks the Larder that a file leads to.
 pub(super) fn status(source: &Source, as_json: bool) -> ExitCode {
-    let Some((admin, token)) = Config::admin_of(&source.text, &variable) else {
-        return match Config::parse(&source.text, &source.name, &variable) {
-            Err(problems) => complain(&format!("{problems}"), exit::CONFIG),
-            Ok(_) => complain(&format!("{} has no admin listener to ask", source.name), exit::CONFIG),
-        };
+    let (admin, token) = match admin_of(source) {
+        Ok(admin) => admin,
+        Err(code) => return code,
     };
     let told = match ask(admin, token.as_deref()) {
         Ok(told) => told,
-        Err(Silent::Refused(StatusCode::UNAUTHORIZED)) => {
-            let what = format!("the Larder at {admin} has another admin_token than {}", source.name);
-            return complain(&what, exit::FAILURE);
-        }
-        Err(Silent::Refused(status)) => {
-            return complain(&format!("the Larder at {admin} answers {status}"), exit::FAILURE);
-        }
-        Err(Silent::Gone(error)) => {
-            let what = format!("no Larder answers at {admin}, the admin address of {}: {error}", source.name);
-            return complain(&what, exit::UNAVAILABLE);
-        }
+        Err(silent) => return silent.complain(admin, source),
     };
     let summary = summary(&told);
     let text = if as_json {
@@ -53,6 +41,16 @@ pub(super) fn status(source: &Source, as_json: bool) -> ExitCode {
     }
 }
 
+/// Where the Larder that a file leads to can be asked, and its token; what it ends with where the file does not say.
+pub(super) fn admin_of(source: &Source) -> Result<(SocketAddr, Option<String>), ExitCode> {
+    Config::admin_of(&source.text, &variable).ok_or_else(|| {
+        match Config::parse(&source.text, &source.name, &variable) {
+            Err(problems) => complain(&format!("{problems}"), exit::CONFIG),
+            Ok(_) => complain(&format!("{} has no admin listener to ask", source.name), exit::CONFIG),
+        }
+    })
+}
+
 /// What the pages of the admin listener say.
 struct Told {
     ready: Value,
@@ -62,9 +60,39 @@ struct Told {
 }
 
 /// Why nothing was told.
-enum Silent {
+pub(super) enum Silent {
     Gone(io::Error),
     Refused(StatusCode),
+}
+
+impl Silent {
+    /// Says so; gives what to end with.
+    pub(super) fn complain(self, admin: SocketAddr, source: &Source) -> ExitCode {
+        match self {
+            Self::Refused(StatusCode::UNAUTHORIZED) => {
+                let what = format!("the Larder at {admin} has another admin_token than {}", source.name);
+                complain(&what, exit::FAILURE)
+            }
+            Self::Refused(status) => {
+                complain(&format!("the Larder at {admin} answers {status}"), exit::FAILURE)
+            }
+            Self::Gone(error) => {
+                let what =
+                    format!("no Larder answers at {admin}, the admin address of {}: {error}", source.name);
+                complain(&what, exit::UNAVAILABLE)
+            }
+        }
+    }
+}
+
+/// The page of figures.
+pub(super) fn stats(admin: SocketAddr, token: Option<&str>) -> Result<Value, Silent> {
+    let (status, body) = asking::get(admin, token, "/stats").map_err(Silent::Gone)?;
+    let stats: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    if status != StatusCode::OK || !stats.is_object() {
+        return Err(Silent::Refused(status));
+    }
+    Ok(stats)
 }
 
 fn ask(admin: SocketAddr, token: Option<&str>) -> Result<Told, Silent> {
@@ -75,10 +103,7 @@ fn ask(admin: SocketAddr, token: Option<&str>) -> Result<Told, Silent> {
     };
     // Open to all, and a 503 is an answer, too.
     let (_, ready) = page("/readyz")?;
-    let (status, stats) = page("/stats")?;
-    if status != StatusCode::OK || !stats.is_object() {
-        return Err(Silent::Refused(status));
-    }
+    let stats = stats(admin, token)?;
     let (status, fleet) = page("/fleet")?;
     Ok(Told { ready, stats, fleet: (status != StatusCode::NOT_FOUND).then_some(fleet) })
 }
@@ -220,12 +245,12 @@ fn table(nodes: &[Value], now: u64) -> String {
 }
 
 /// What came from elsewhere, without what a terminal would take for orders.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// A time, by its largest units.
-fn lasting(secs: f64) -> String {
+pub(super) fn lasting(secs: f64) -> String {
     // Far beyond what any process lives.
     let whole = if secs.is_finite() && secs > 0.0 { secs.min(1e12) as u64 } else { 0 };
     let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
@@ -238,7 +263,7 @@ fn lasting(secs: f64) -> String {
     }
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB"];
     let (mut amount, mut unit) = (bytes as f64, "B");
     for next in units {
@@ -251,7 +276,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// With a comma before every three digits.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (nth, digit) in digits.chars().enumerate() {

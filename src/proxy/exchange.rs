@@ -18,7 +18,7 @@ use crate::interim::Interim;
 use crate::rules::{self, Authorization, Cookies, Normalize, RequestFacts, ResponseFacts};
 use crate::store::Class;
 use crate::stored::{CacheKey, Group, StoredResponse};
-use crate::telemetry::{Detail, Miss, Outcome, Source};
+use crate::telemetry::{Cause, Detail, Miss, Outcome, Source};
 use crate::upstream::RequestBody;
 use crate::worker::{Asked, Content, ForOwner, Landing, Snapshot, Worker};
 
@@ -56,8 +56,21 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
+    /// Notes why the cache alone could not answer.
+    pub fn because(&mut self, detail: Detail) {
+        self.detail = Some(detail);
+        self.report.cause = Cause::of_detail(detail).or(self.report.cause);
+    }
+
     pub fn mono(&self) -> Mono {
         self.worker.mono()
+    }
+
+    /// The same, where there is a word for it.
+    pub fn because_of(&mut self, detail: Option<Detail>) {
+        if let Some(detail) = detail {
+            self.because(detail);
+        }
     }
 
     pub fn cache(&self) -> Option<&RouteCache> {

@@ -26,6 +26,7 @@ use super::wait::Wait;
 /// Looks the request up in memory.
 pub(super) fn lookup(mut exchange: Box<Exchange>) -> Step {
     let began = exchange.mono();
+    exchange.report.cause = None;
     let resource = resource(&mut exchange);
     match found(&mut exchange, resource.as_deref()) {
         Found::Stored(stored) => reuse(exchange, stored, resource.as_deref(), began),
@@ -74,10 +75,13 @@ pub(super) enum Found {
 }
 
 fn found(exchange: &mut Exchange, resource: Option<&Resource>) -> Found {
-    let Some(resource) = resource else { return Found::Nothing(Miss::Uri) };
+    let Some(resource) = resource else {
+        exchange.report.cause = Some(exchange.worker.shared.memory.why_absent(&exchange.key));
+        return Found::Nothing(Miss::Uri);
+    };
     match resource.select(&exchange.asked.headers, exchange.normalize()) {
         Some(stored) if exchange.worker.shared.purges.is_purged(stored) => {
-            exchange.detail = Some(Detail::Purged);
+            exchange.because(Detail::Purged);
             Found::Nothing(Miss::Uri)
         }
         Some(stored) => Found::Stored(Arc::clone(stored)),
@@ -159,7 +163,7 @@ fn must_ask(
     resource: Option<&Resource>,
 ) -> Step {
     let (miss, detail) = asked(because);
-    exchange.detail = detail.or(exchange.detail);
+    exchange.because_of(detail);
     ask(exchange, miss, Some(stored), resource)
 }
 
@@ -182,7 +186,7 @@ fn ask(
     }
     if let Some(why) = resource.and_then(|resource| known_uncacheable(&exchange, resource, stale.as_deref()))
     {
-        exchange.detail = Some(Detail::HitForMiss(why));
+        exchange.because(Detail::HitForMiss(why));
         return forward(exchange, |exchange| Pass::missing(exchange, miss));
     }
     Step::Wait(Box::new(Wait { exchange: *exchange, miss, stale }))

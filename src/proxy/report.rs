@@ -12,7 +12,7 @@ use http::Method;
 use crate::clock::Mono;
 use crate::store::{Passing, STREAMING};
 use crate::stored::CacheKey;
-use crate::telemetry::{self, End, Finished, Outcome, Phase, Setting, Source, Timeline};
+use crate::telemetry::{self, Cause, End, Finished, Outcome, Phase, Setting, Source, Timeline};
 use crate::worker::{Asked, Snapshot, Worker};
 
 /// Status that is noted when the client left before there was an answer.
@@ -28,6 +28,8 @@ pub(super) struct Report {
     pub key: Option<Arc<CacheKey>>,
     pub timeline: Timeline,
     pub outcome: Outcome,
+    /// What a miss was due to, where its word does not say it all.
+    pub cause: Option<Cause>,
     pub status: u16,
     pub bytes: u64,
     pub end: End,
@@ -57,6 +59,7 @@ impl Report {
             key: None,
             timeline: Timeline::new(start),
             outcome: Outcome::new(Source::Local),
+            cause: None,
             status: CLIENT_CLOSED,
             bytes: 0,
             end: End::ClientGone,
@@ -119,6 +122,7 @@ impl Drop for Report {
             at: self.asked.at,
             status: self.status,
             outcome: &self.outcome,
+            cause: self.cause,
             timeline: &self.timeline,
             total: self.elapsed(),
             bytes: self.bytes,

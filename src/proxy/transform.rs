@@ -197,7 +197,7 @@ pub(super) fn elsewhere(mut exchange: Exchange) -> Step {
     if exchange.asked.facts.directives.only_if_cached {
         return lookup::only_if_cached(Box::new(exchange));
     }
-    exchange.detail = Some(CODING);
+    exchange.because(CODING);
     Step::Pass(Box::new(Pass::missing(exchange, Miss::Request)))
 }
 

@@ -18,7 +18,7 @@ use crate::flight::{Guest, Owner, Seat};
 use crate::rules::{self, NotStored, OriginFailure, RangeFetch, ResponseFacts, Reusable, Reuse};
 use crate::store::{Absent, Class, Generation};
 use crate::stored::{CacheKey, Group, Standing, StoredResponse, Verdict};
-use crate::telemetry::{Detail, Miss, Outcome, Phase, Source, Tier};
+use crate::telemetry::{Cause, Detail, Miss, Outcome, Phase, Source, Tier};
 use crate::worker::{Fetched, FillTimes, ForOwner, Landing, Looked, Own, OwnerLanding};
 
 use super::Step;
@@ -282,6 +282,9 @@ impl Wait {
         if self.stale.is_some() {
             return;
         }
+        if looked != Looked::Nothing {
+            self.exchange.report.cause = None;
+        }
         match looked {
             Looked::Nothing => {}
             Looked::OtherVariant => self.miss = Miss::Vary,
@@ -289,18 +292,28 @@ impl Wait {
             Looked::Refused(_) => self.miss = Miss::Request,
             Looked::MustAsk(because) => {
                 let (miss, detail) = lookup::asked(because);
-                (self.miss, self.exchange.detail) = (miss, detail.or(self.exchange.detail));
+                self.miss = miss;
+                self.exchange.because_of(detail);
             }
         }
     }
 
-    fn landed_for_owner(self: Box<Self>, landing: OwnerLanding, looked: Looked) -> Step {
+    /// What had expired could have been confirmed, and the origin had another answer.
+    fn confirmed_in_vain(&mut self) {
+        let could_be = self.stale.as_ref().is_some_and(|stale| stale.facts.has_validator());
+        if could_be && self.miss == Miss::Stale && self.exchange.report.cause.is_none() {
+            self.exchange.report.cause = Some(Cause::Changed);
+        }
+    }
+
+    fn landed_for_owner(mut self: Box<Self>, landing: OwnerLanding, looked: Looked) -> Step {
         match (landing, looked) {
             (OwnerLanding::Private(response, _), Looked::Refused(because)) if self.stale.is_none() => {
                 let outcome = Outcome::new(Source::Bypass(lookup::refused(because)));
                 Step::Deliver(Box::new(Deliver::private(self.exchange, *response, outcome)))
             }
             (OwnerLanding::Private(response, why), _) => {
+                self.confirmed_in_vain();
                 let outcome =
                     Outcome { detail: Some(Detail::NotStored(why)), ..self.exchange.missed(self.miss) };
                 Step::Deliver(Box::new(Deliver::private(self.exchange, *response, outcome)))
@@ -431,7 +444,8 @@ impl Wait {
         }
     }
 
-    fn fetched(self: Box<Self>, fetched: Arc<Fetched>, own: Own, collapsed: bool) -> Step {
+    fn fetched(mut self: Box<Self>, fetched: Arc<Fetched>, own: Own, collapsed: bool) -> Step {
+        self.confirmed_in_vain();
         let now = self.exchange.worker.now();
         let asked = &self.exchange.asked.facts;
         let ttl = self.exchange.cache().map(|cache| rules::ttl(asked, &fetched.facts, &cache.policy, now));
@@ -546,7 +560,7 @@ impl Wait {
         if self.exchange.asked.facts.directives.only_if_cached {
             return lookup::only_if_cached(Box::new(self.exchange));
         }
-        self.exchange.detail = detail.or(self.exchange.detail);
+        self.exchange.because_of(detail);
         Step::Pass(Box::new(Pass::missing(self.exchange, self.miss).or_stale(self.stale)))
     }
 

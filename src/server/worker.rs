@@ -74,6 +74,7 @@ pub(super) fn run_control(
         }
         spawn_warm_start(&worker);
         spawn_sweep(&thread.shared);
+        spawn_memory_of_counts(&thread.shared);
         if let Some(socket) = admin {
             let listener = TcpListener::from_std(socket)?;
             let serving = Arc::clone(&worker);
@@ -104,6 +105,24 @@ fn spawn_sweep(shared: &Arc<Shared>) {
         async move { sweep(&shared.memory, &shared.purges).await }
     };
     tokio::spawn(supervise("sweep", run));
+}
+
+/// Remembers each second what has been counted, for ratios over the last minute and so on.
+fn spawn_memory_of_counts(shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    let run = move || {
+        let shared = Arc::clone(&shared);
+        async move {
+            let mut second = tokio::time::interval(Duration::from_secs(1));
+            second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+            loop {
+                second.tick().await;
+                let uptime = shared.clock.mono().since(shared.started);
+                shared.snapshot.load().metrics.remember(uptime);
+            }
+        }
+    };
+    tokio::spawn(supervise("figures", run));
 }
 
 fn run_on_own_runtime(ready: &Ready, body: impl Future<Output = io::Result<()>>) {

@@ -16,6 +16,7 @@ use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use super::counter::Counter;
+use super::ghost::{Ghost, Left};
 use super::lingering::Lingering;
 use super::resource::{Class, Mark, Marked, Resource, weight};
 use super::seed::Seed;
@@ -26,7 +27,7 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::rules::{NotStored, SelectingFields};
 use crate::stored::{CacheKey, Copies, Copy, Form, StoredResponse};
-use crate::telemetry::MemoryGauges;
+use crate::telemetry::{Cause, MemoryGauges};
 
 /// The memory tier, shared by all workers.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ pub struct Memory {
     heads: InFlight,
     lingering: Arc<Lingering>,
     yielding: Arc<Yielding>,
+    ghost: Arc<Ghost>,
     lookups: Counter,
     hits: Counter,
     inserts: AtomicU64,
@@ -56,15 +58,23 @@ impl Memory {
     pub fn new(cfg: &config::Cache) -> Self {
         let (lingering, yielding) = (Arc::new(Lingering::default()), Arc::new(Yielding::new(cfg)));
         let (noting, lost) = (Arc::clone(&lingering), yielding.lost());
+        let ghost = Arc::new(Ghost::new());
+        let left = Arc::clone(&ghost);
         let cache = Cache::builder()
             .name("larder")
             .max_capacity(cfg.memory)
-            .eviction_listener(move |_, slot: Arc<Slot>, cause| {
+            .eviction_listener(move |hash, slot: Arc<Slot>, cause| {
                 // What everybody has asked for since is used later than the tier's own entries.
                 if cause == RemovalCause::Size && slot.is_own {
                     lost.store(true, Ordering::Relaxed);
                 }
                 let Some(resource) = slot.empty() else { return };
+                match cause {
+                    // What was refused for want of use counts as given up, too.
+                    RemovalCause::Size if !resource.variants.is_empty() => left.note(*hash, Left::Evicted),
+                    RemovalCause::Explicit => left.note(*hash, Left::Purged),
+                    _ => {}
+                }
                 // What is left out of a resource that is replaced has been noted where it was changed.
                 if cause != RemovalCause::Replaced {
                     resource.variants.iter().flat_map(|left| left.content.bodies()).for_each(|body| {
@@ -96,6 +106,7 @@ impl Memory {
             variants: cfg.variants.max(1),
             in_flight,
             yielding,
+            ghost,
             requests: InFlight::new(cfg.in_flight / 2),
             heads: InFlight::new((cfg.memory / 4).max(HEADS)),
             lingering,
@@ -117,6 +128,12 @@ impl Memory {
     /// there were, of those that this thread's share a count with.
     pub fn answered(&self) -> u64 {
         self.hits.add()
+    }
+
+    /// Why nothing is stored under the key: it has left memory, or was never there as far as is known (`ghost.rs`
+    /// says how far).
+    pub fn why_absent(&self, key: &CacheKey) -> Cause {
+        self.ghost.why(key.hash())
     }
 
     /// What is stored under a key with this hash.
@@ -153,7 +170,12 @@ impl Memory {
     pub fn keep(&self, response: Arc<StoredResponse>, class: Class, purges: &Purges) -> bool {
         let alone = Resource { variants: vec![Arc::clone(&response)], ..Resource::empty(&response.key) };
         let weight = alone.weighed().weight;
-        if weight > self.largest() || purges.is_purged(&response) || !self.admits(&response.key, weight) {
+        let fits = weight <= self.largest() && !purges.is_purged(&response);
+        let refused = fits && !self.admits(&response.key, weight);
+        if refused {
+            self.ghost.note(response.key.hash(), Left::Evicted);
+        }
+        if !fits || refused {
             // Whoever reads it holds it all the same.
             response.content.bodies().for_each(|body| self.lingering.note(body));
             return false;

@@ -5,6 +5,7 @@
 //! Must not know: the origin, routes, requests in flight, or what is delivered.
 
 mod counter;
+mod ghost;
 mod hot;
 mod in_flight;
 mod lingering;

@@ -1,4 +1,4 @@
-//! `GET /metrics`: the counters and gauges as Prometheus text, version 0.0.4.
+//! `GET /metrics`: the counters and gauges as Prometheus text, version 0.0.4, or as OpenMetrics, version 1.0.0.
 //!
 //! Knows the format and which value belongs to which declaration of [`families`]. A counter that
 //! is still zero is shown: a series that first appears at 1 has no rate.
@@ -7,6 +7,7 @@
 //! [`families`]: super::families
 
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
 use super::cuts::Cut;
 use super::families::{self as f, Family};
@@ -17,15 +18,18 @@ use super::gauges::{
 use super::heads::HeadRefused;
 use super::histogram::Histogram;
 use super::metrics::{ANSWERS, NONE, RouteCounts, Snapshot};
+use super::openmetrics::Format;
 use super::outcome::{Kind, Tier};
 use super::proxy_headers::HeaderRefused;
 use super::timeline::Phase;
 use super::tunnels::TunnelEnd;
+use super::windows::{Tally, Windows};
 use crate::stored::Damaged;
 
-pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> String {
-    let mut page = Page::default();
+pub(super) fn render(snapshot: &Snapshot, windows: &Windows, gauges: &Gauges, format: Format) -> String {
+    let mut page = Page { text: String::new(), format };
     routes(&mut page, snapshot);
+    ratios(&mut page, snapshot, windows, gauges.uptime);
     durations(&mut page, snapshot);
     process(&mut page, snapshot, gauges);
     tiers(&mut page, gauges);
@@ -52,8 +56,37 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> String {
     }
     page.one(&f::UPTIME, gauges.uptime.as_secs_f64());
     page.family(&f::BUILD).put(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    if let Some(bytes) = gauges.resident {
+        page.one(&f::RESIDENT, bytes);
+    }
     page.one(&f::STARTED, gauges.started.as_millis() as f64 / 1000.0);
+    if format == Format::OpenMetrics {
+        page.text.push_str("# EOF\n");
+    }
     page.text
+}
+
+/// The same figures as in `/stats`.
+fn ratios(page: &mut Page, snapshot: &Snapshot, windows: &Windows, uptime: Duration) {
+    let of = |tally: Tally| [("requests", tally.of_requests()), ("bytes", tally.of_bytes())];
+    let mut samples = page.family(&f::HIT_RATIO);
+    for (route, counts) in &snapshot.routes {
+        for (window, tally) in windows.tallies(Some(*route), counts.tally(), uptime) {
+            for (what, ratio) in of(tally) {
+                samples.put(&[("route", route), ("window", window.as_str()), ("of", what)], ratio);
+            }
+        }
+    }
+    let mut samples = page.family(&f::OVERALL_HIT_RATIO);
+    for (window, tally) in windows.tallies(None, snapshot.total().tally(), uptime) {
+        for (what, ratio) in of(tally) {
+            samples.put(&[("window", window.as_str()), ("of", what)], ratio);
+        }
+    }
+    let mut saved = page.family(&f::ORIGIN_SAVED);
+    for (route, counts) in &snapshot.routes {
+        saved.put(&[("route", route)], counts.origin_seconds_saved());
+    }
 }
 
 fn routes(page: &mut Page, snapshot: &Snapshot) {
@@ -66,13 +99,18 @@ fn routes(page: &mut Page, snapshot: &Snapshot) {
         }
     }
     page.by_route(&f::MISSES, snapshot, "reason", |c| c.misses());
+    page.by_route(&f::MISS_CAUSES, snapshot, "cause", |c| c.causes());
     page.by_route(&f::BYPASSES, snapshot, "reason", |c| c.bypasses());
     page.by_route(&f::NOT_STORED, snapshot, "reason", |c| c.not_stored());
     page.by_route(&f::VERIFIED, snapshot, "finding", |c| c.verified());
     page.per_route(&f::COLLAPSED, snapshot, |c| c.collapsed);
     let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
     page.by_route(&f::RESPONSES, snapshot, "status_class", |c| classes.into_iter().zip(c.status_classes));
-    page.per_route(&f::RESPONSE_BYTES, snapshot, |c| c.bytes);
+    page.per_route(&f::RESPONSE_BYTES, snapshot, |c| c.bytes());
+    page.by_route(&f::LOOKUP_BYTES, snapshot, "result", |c| {
+        let tally = c.tally();
+        [("cached", tally.cached_bytes), ("missed", tally.missed_bytes)].into_iter()
+    });
     page.per_route(&f::ORIGIN_FETCHES, snapshot, |c| c.origin_fetches);
     page.per_route(&f::RATE_LIMITED, snapshot, |c| c.rate_limited);
     page.per_route(&f::RATE_FORGOTTEN, snapshot, |c| c.rate_forgotten);
@@ -163,6 +201,7 @@ fn redis(page: &mut Page, redis: &RedisGauges) {
     }
     page.one(&f::REDIS_WRITES, redis.writes);
     page.one(&f::REDIS_WRITTEN, redis.written_bytes);
+    page.one(&f::REDIS_READ, redis.read_bytes);
     page.one(&f::REDIS_WRITE_ERRORS, redis.write_errors);
     page.one(&f::REDIS_DROPPED, redis.dropped_writes);
     page.one(&f::REDIS_QUEUE, redis.queue_bytes);
@@ -232,17 +271,22 @@ fn upstreams(page: &mut Page, upstreams: &[UpstreamGauges]) {
 }
 
 /// The text as it grows. Writing to a String cannot fail, so results of `write!` are dropped.
-#[derive(Default)]
 struct Page {
     text: String,
+    format: Format,
 }
 
 impl Page {
     /// Opens a family; its samples follow at once.
     fn family(&mut self, family: &Family) -> Samples<'_> {
         let Family { name, kind, help } = family;
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {}", kind.as_str());
-        Samples { text: &mut self.text, name }
+        // In OpenMetrics a counter's family is called without what its samples end in.
+        let called = match self.format {
+            Format::Prometheus => name,
+            Format::OpenMetrics => name.strip_suffix("_total").unwrap_or(name),
+        };
+        let _ = writeln!(self.text, "# HELP {called} {help}\n# TYPE {called} {}", kind.as_str());
+        Samples { text: &mut self.text, name, format: self.format }
     }
 
     /// A family of a single sample.
@@ -291,6 +335,7 @@ impl Page {
 struct Samples<'a> {
     text: &'a mut String,
     name: &'static str,
+    format: Format,
 }
 
 impl Samples<'_> {
@@ -300,6 +345,10 @@ impl Samples<'_> {
 
     fn histogram(&mut self, label: Option<(&str, &str)>, histogram: &Histogram<u64>) {
         for (le, n) in histogram.cumulative() {
+            // OpenMetrics writes bounds as floating-point numbers.
+            let whole = self.format == Format::OpenMetrics && le.bytes().all(|b| b.is_ascii_digit());
+            let float = if whole { format!("{le}.0") } else { String::new() };
+            let le = if whole { float.as_str() } else { le };
             let labels: Vec<_> = label.into_iter().chain([("le", le)]).collect();
             self.line("_bucket", &labels, n);
         }
@@ -335,217 +384,4 @@ impl Samples<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
-    use std::time::Duration;
-
-    use super::super::families::{FAMILIES, MetricType};
-    use super::super::finish::{End, Finished, sample};
-    use super::super::metrics::Metrics;
-    use super::super::outcome::{Bypass, Detail, Miss, Outcome, Source};
-    use super::*;
-    use crate::clock::{Mono, Timestamp};
-    use crate::rules::NotStored;
-    use crate::telemetry::Timeline;
-
-    fn gauges() -> Gauges {
-        let upstream = |server: &str| UpstreamGauges {
-            upstream: "api".to_owned(),
-            server: server.to_owned(),
-            open: 3,
-            idle: 1,
-            connects: 4,
-            ..UpstreamGauges::default()
-        };
-        Gauges {
-            uptime: Duration::from_millis(12_500),
-            started: Timestamp::from_millis(1_709_210_096_789),
-            memory: MemoryGauges { entries: 2, lookups: 10, hits: 4, ..MemoryGauges::default() },
-            fleet: Some(FleetGauges { state: "ok", ..FleetGauges::default() }),
-            leases: Some(LeaseGauges { taken: 4, ..LeaseGauges::default() }),
-            warm: WarmGauges { loaded: 5, ..WarmGauges::default() },
-            redis: Some(RedisGauges { up: true, breaker: "closed", gets: 6, ..RedisGauges::default() }),
-            upstreams: vec![upstream("http://a:1"), upstream("http://b:1"), upstream("http://a:1")],
-            coding: CodingGauges { encoded: 3, ..CodingGauges::default() },
-            connections: 5,
-            proxy_headers: [1, 2, 3, 4, 5, 6, 7],
-            heads: [8, 9],
-            tunnels: 2,
-            tunnels_ended: [3, 2, 1],
-            interim_passed: 6,
-            cuts: std::array::from_fn(|number| number as u64),
-            interim_dropped: 7,
-            fetches: 9,
-            tasks: 10,
-            panics: 8,
-            reloads_done: 2,
-            reloads_refused: 3,
-            access_dropped: 1,
-        }
-    }
-
-    fn busy() -> Metrics {
-        let metrics = Metrics::new(&["users".to_owned(), "od\"d\\na\nme".to_owned()], 2);
-        let mut not_stored = Outcome::new(Source::Miss(Miss::Uri));
-        not_stored.detail = Some(Detail::NotStored(NotStored::NoStore));
-        let outcomes = [
-            Outcome::new(Source::Hit(Tier::Memory)),
-            Outcome::new(Source::Hit(Tier::Redis)),
-            not_stored,
-            Outcome::new(Source::Bypass(Bypass::Cookie)),
-        ];
-        let mut timeline = Timeline::new(Mono::default());
-        timeline.add(Phase::Redis, Duration::from_micros(300));
-        for (i, outcome) in outcomes.iter().enumerate() {
-            metrics.shard(i).begin();
-            sample::with(outcome, |r| {
-                metrics.shard(i).finish(&Finished { timeline: &timeline, end: End::ClientGone, ..r });
-            });
-        }
-        metrics.shard(1).origin_fetch(Some(0), Duration::from_millis(3));
-        metrics
-    }
-
-    fn samples(text: &str) -> BTreeMap<&str, f64> {
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        lines.map(|line| line.rsplit_once(' ').unwrap()).map(|(k, v)| (k, v.parse().unwrap())).collect()
-    }
-
-    #[test]
-    fn what_happened_is_what_is_shown() {
-        let text = busy().exposition(&gauges());
-        let samples = samples(&text);
-        let rows = [
-            (r#"larder_requests_total{route="users",result="hit",tier="memory"}"#, 1.0),
-            (r#"larder_requests_total{route="users",result="hit",tier="redis"}"#, 1.0),
-            (r#"larder_requests_total{route="users",result="miss",tier="-"}"#, 1.0),
-            (r#"larder_requests_total{route="-",result="local",tier="-"}"#, 0.0),
-            (r#"larder_requests_total{route="od\"d\\na\nme",result="hit",tier="memory"}"#, 0.0),
-            (r#"larder_misses_total{route="users",reason="uri-miss"}"#, 1.0),
-            (r#"larder_bypasses_total{route="users",reason="cookie"}"#, 1.0),
-            (r#"larder_not_stored_total{route="users",reason="no-store"}"#, 1.0),
-            (r#"larder_responses_total{route="users",status_class="2xx"}"#, 4.0),
-            (r#"larder_response_bytes_total{route="users"}"#, 148.0),
-            (r#"larder_origin_fetches_total{route="users"}"#, 1.0),
-            (r#"larder_request_duration_seconds_bucket{result="hit",le="0.0005"}"#, 0.0),
-            (r#"larder_request_duration_seconds_bucket{result="hit",le="0.001"}"#, 2.0),
-            (r#"larder_request_duration_seconds_sum{result="hit"}"#, 0.001624),
-            (r#"larder_phase_duration_seconds_count{phase="redis"}"#, 4.0),
-            (r#"larder_phase_duration_seconds_count{phase="wait"}"#, 0.0),
-            ("larder_origin_fetch_duration_seconds_count", 1.0),
-            ("larder_requests_active", 0.0),
-            ("larder_client_closed_total", 4.0),
-            ("larder_requests_failed_total", 0.0),
-            (r#"larder_tier_misses_total{tier="memory"}"#, 6.0),
-            (r#"larder_redis_breaker_state{state="closed"}"#, 1.0),
-            (r#"larder_redis_breaker_state{state="half-open"}"#, 0.0),
-            (r#"larder_upstream_connections{upstream="api",server="http://a:1",state="busy"}"#, 4.0),
-            (r#"larder_upstream_connects_total{upstream="api",server="http://b:1"}"#, 4.0),
-            ("process_start_time_seconds", 1_709_210_096.789),
-            (r#"larder_heads_refused_total{reason="malformed"}"#, 8.0),
-            (r#"larder_heads_refused_total{reason="too-long"}"#, 9.0),
-            ("larder_fetches_in_flight", 9.0),
-            ("larder_tasks", 10.0),
-            ("larder_panics_total", 8.0),
-            (r#"larder_connections_ended_total{reason="idle"}"#, 2.0),
-            (r#"larder_reloads_total{result="done"}"#, 2.0),
-            (r#"larder_reloads_total{result="refused"}"#, 3.0),
-            ("larder_uptime_seconds", 12.5),
-        ];
-        for (name, value) in rows {
-            assert_eq!(samples.get(name), Some(&value), "{name}");
-        }
-    }
-
-    #[test]
-    fn the_text_has_the_structure_that_prometheus_expects() {
-        let text = busy().exposition(&gauges());
-        let mut families = Vec::new();
-        let mut series = BTreeSet::new();
-        let mut lines = text.lines();
-        while let Some(line) = lines.next() {
-            if let Some(help) = line.strip_prefix("# HELP ") {
-                let (name, sentence) = help.split_once(' ').unwrap();
-                assert!(sentence.len() > 10 && !sentence.contains(['\\', '\n']), "{line}");
-                let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).unwrap();
-                families.push((name, kind));
-                continue;
-            }
-            let (name, kind) = families.last().unwrap();
-            let (sample, value) = line.rsplit_once(' ').unwrap();
-            assert!(series.insert(sample), "a series twice: {sample}");
-            assert!(value.parse::<f64>().is_ok_and(|v| v >= 0.0), "{line}");
-            let suffix = sample.split('{').next().unwrap().strip_prefix(name).unwrap();
-            let histogram = ["_bucket", "_sum", "_count"].contains(&suffix);
-            assert_eq!(*kind == "histogram", histogram, "{line}");
-            assert!(histogram || suffix.is_empty(), "{line}");
-        }
-        let declared: Vec<_> = FAMILIES.iter().map(|f| (f.name, f.kind.as_str())).collect();
-        let (mut seen, mut expected) = (families.clone(), declared);
-        seen.sort_unstable();
-        expected.sort_unstable();
-        assert_eq!(seen, expected, "each family is shown exactly once");
-        assert!(text.ends_with('\n'));
-    }
-
-    #[test]
-    fn names_follow_the_conventions() {
-        for family in FAMILIES {
-            let name = family.name;
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
-            assert_eq!(family.kind == MetricType::Counter, name.ends_with("_total"), "{name}");
-            assert!(!["_ms", "_millis", "_micros", "_kb"].iter().any(|unit| name.contains(unit)), "{name}");
-            assert!(family.kind != MetricType::Histogram || name.ends_with("_seconds"), "{name}");
-            assert!(family.help.ends_with('.') && !family.help.contains(['\n', '\\']), "{name}");
-        }
-    }
-
-    #[test]
-    fn histograms_are_complete() {
-        let text = busy().exposition(&gauges());
-        let samples = samples(&text);
-        let infinite: Vec<_> = samples.iter().filter(|(name, _)| name.contains(r#"le="+Inf""#)).collect();
-        assert_eq!(infinite.len(), Kind::ALL.len() + Phase::ALL.len() + 1);
-        for (name, value) in infinite {
-            let plain = name.replace(r#",le="+Inf""#, "").replace(r#"{le="+Inf"}"#, "");
-            assert_eq!(samples.get(plain.replace("_bucket", "_count").as_str()), Some(value), "{name}");
-            assert!(samples.contains_key(plain.replace("_bucket", "_sum").as_str()), "{name}");
-        }
-    }
-
-    #[test]
-    fn without_redis_and_upstreams_their_families_are_left_out() {
-        let text = Metrics::new(&[], 1).exposition(&Gauges::default());
-        assert!(!text.contains("redis_up") && !text.contains("upstream"));
-        assert!(text.contains(r#"larder_tier_hits_total{tier="memory"} 0"#));
-    }
-
-    /// What `promtool check metrics` says of a text; `None` where it is not installed.
-    fn promtool(text: &str) -> Option<String> {
-        let piped = Command::new("promtool")
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut child = match piped {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
-            other => other.unwrap(),
-        };
-        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        let words = [output.stdout, output.stderr].concat();
-        Some(format!("{}{}", output.status, String::from_utf8_lossy(&words)))
-    }
-
-    #[test]
-    fn promtool_where_installed_has_nothing_to_say() {
-        for text in [busy().exposition(&gauges()), Metrics::new(&[], 1).exposition(&Gauges::default())] {
-            if let Some(said) = promtool(&text) {
-                assert_eq!(said, "exit status: 0");
-            }
-        }
-    }
-}
+mod tests;

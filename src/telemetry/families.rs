@@ -50,6 +50,8 @@ families! {
         "Finished requests by route, result and the tier that answered (- where none did).";
     MISSES: Counter "larder_misses_total"
         "Requests that looked into the cache and found nothing that could answer them, by reason (fwd of RFC 9211); revalidated and failed ones included.";
+    MISS_CAUSES: Counter "larder_miss_causes_total"
+        "The same requests by what would have spared the miss: cold is what was never here, evicted what more memory would have kept.";
     BYPASSES: Counter "larder_bypasses_total"
         "Requests that were forwarded without looking into the cache, by reason.";
     NOT_STORED: Counter "larder_not_stored_total"
@@ -62,8 +64,16 @@ families! {
         "Responses by route and class of status.";
     RESPONSE_BYTES: Counter "larder_response_bytes_total"
         "Bytes of response bodies delivered.";
+    LOOKUP_BYTES: Counter "larder_lookup_bytes_total"
+        "Bytes of response bodies delivered to requests that looked into the cache, by whether it answered: cached or missed.";
+    HIT_RATIO: Gauge "larder_hit_ratio"
+        "Answered by the cache, of requests that looked into it, or of the bytes of their bodies (label of), over the last minute, 10 minutes, hour and since the start, per route; 0 where none looked.";
+    OVERALL_HIT_RATIO: Gauge "larder_overall_hit_ratio"
+        "The same of all routes together.";
     ORIGIN_FETCHES: Counter "larder_origin_fetches_total"
         "Times the origin was asked, refreshes in the background included.";
+    ORIGIN_SAVED: Gauge "larder_origin_saved_seconds"
+        "Estimate of the time for which the origin did not have to work: requests that a tier answered by itself, times what a fetch of the route takes on average.";
     RATE_LIMITED: Counter "larder_rate_limited_total"
         "Requests that a route's rate limit refused with a 429.";
     RATE_FORGOTTEN: Counter "larder_rate_limit_forgotten_total"
@@ -138,6 +148,8 @@ families! {
         "Values written to Redis.";
     REDIS_WRITTEN: Counter "larder_redis_written_bytes_total"
         "Bytes written to Redis.";
+    REDIS_READ: Counter "larder_redis_read_bytes_total"
+        "Bytes of records that lookups have read from Redis.";
     REDIS_WRITE_ERRORS: Counter "larder_redis_write_errors_total"
         "Writes to Redis that failed.";
     REDIS_DROPPED: Counter "larder_redis_dropped_writes_total"
@@ -214,6 +226,8 @@ families! {
         "Time since the start of the process.";
     BUILD: Gauge "larder_build_info"
         "Always 1; the label says which version runs.";
+    RESIDENT: Gauge "process_resident_memory_bytes"
+        "Memory that the process has, as the system counts it; larder_memory_bytes and larder_memory_in_flight_bytes are parts of it.";
     STARTED: Gauge "process_start_time_seconds"
         "When the process was started, in seconds since the Unix epoch.";
 }

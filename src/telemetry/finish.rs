@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{Method, Version};
 
 use super::access::AccessLog;
+use super::cause::Cause;
 use super::logs;
 use super::metrics::Shard;
 use super::outcome::Outcome;
@@ -59,6 +60,8 @@ pub struct Finished<'a> {
     pub status: u16,
     /// Where the answer came from, and why.
     pub outcome: &'a Outcome,
+    /// What a miss was due to, where its word does not say it all.
+    pub cause: Option<Cause>,
     /// Where the time went.
     pub timeline: &'a Timeline,
     /// From the request's head to the body's end.
@@ -110,6 +113,7 @@ pub(super) mod sample {
             at: Timestamp::from_millis(1_709_210_096_789),
             status: 200,
             outcome,
+            cause: None,
             timeline: &timeline,
             total: Duration::from_micros(812),
             bytes: 37,

@@ -20,6 +20,8 @@ pub struct Gauges {
     pub uptime: Duration,
     /// When the process was started.
     pub started: Timestamp,
+    /// Bytes of memory that the process has, as the system counts them; `None` where it does not say.
+    pub resident: Option<u64>,
     /// The memory tier.
     pub memory: MemoryGauges,
     /// The Redis tier; `None` where none is configured.
@@ -134,6 +136,8 @@ pub struct RedisGauges {
     pub writes: u64,
     /// Their bytes.
     pub written_bytes: u64,
+    /// Bytes of records that lookups were given.
+    pub read_bytes: u64,
     /// Writes that failed.
     pub write_errors: u64,
     /// Writes that were dropped: for a full queue, or purged since they were fetched.
@@ -232,6 +236,7 @@ impl RedisGauges {
             }),
             writes: a.writes + b.writes,
             written_bytes: a.written_bytes + b.written_bytes,
+            read_bytes: a.read_bytes + b.read_bytes,
             write_errors: a.write_errors + b.write_errors,
             dropped_writes: a.dropped_writes + b.dropped_writes,
             queue_bytes: a.queue_bytes + b.queue_bytes,

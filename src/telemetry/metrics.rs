@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::cause::Cause;
 use super::finish::{End, Finished};
 use super::gauges::Gauges;
 use super::histogram::Histogram;
+use super::openmetrics::Format;
 use super::outcome::{Bypass, Kind, Miss, Outcome, Tier};
-use super::stats::hit_ratio;
-use super::timeline::Phase;
+use super::timeline::{Phase, nanos};
+use super::windows::{Tally, Windows};
 use super::{exposition, stats};
 use crate::rules::{Finding, NotStored};
 
@@ -36,6 +38,8 @@ pub struct Metrics {
     past: Vec<String>,
     /// What was counted of routes given up so long ago that they are not shown by name any more.
     forgotten: RouteCounts<u64>,
+    /// What the counters were a while ago.
+    pub(super) windows: Arc<Windows>,
     first: Shard,
     others: Box<[Shard]>,
 }
@@ -46,7 +50,8 @@ impl Metrics {
         let names = with_none(routes);
         let shard = || Shard::new(&names, &[], Arc::default(), |_| None);
         let others = (1..shards).map(|_| shard()).collect();
-        Self { first: shard(), others, names, past: Vec::new(), forgotten: RouteCounts::default() }
+        let windows = Arc::default();
+        Self { first: shard(), others, names, past: Vec::new(), forgotten: RouteCounts::default(), windows }
     }
 
     /// The counters for another configuration's routes. Where a route's name stays, or comes back, it
@@ -70,7 +75,7 @@ impl Metrics {
             Shard::new(&names, &past, Arc::clone(&before.process), |name| self.cell(before, name))
         };
         let (first, others) = (shard(&self.first), self.others.iter().map(shard).collect());
-        Self { names, past, forgotten, first, others }
+        Self { names, past, forgotten, first, others, windows: Arc::clone(&self.windows) }
     }
 
     /// A name's counters in one of the shards.
@@ -92,19 +97,24 @@ impl Metrics {
 
     /// What `GET /stats` answers.
     pub fn stats(&self, gauges: &Gauges) -> serde_json::Value {
-        stats::render(&self.snapshot(), gauges)
+        stats::render(&self.snapshot(), &self.windows, gauges)
     }
 
-    /// What `GET /metrics` answers: Prometheus text, version 0.0.4.
-    pub fn exposition(&self, gauges: &Gauges) -> String {
-        exposition::render(&self.snapshot(), gauges)
+    /// What `GET /metrics` answers, in Prometheus' own text or in OpenMetrics.
+    pub fn exposition(&self, gauges: &Gauges, format: Format) -> String {
+        exposition::render(&self.snapshot(), &self.windows, gauges, format)
+    }
+
+    /// Remembers what the counters are, `uptime` after the start: to be called once a second, by one thread.
+    pub fn remember(&self, uptime: Duration) {
+        self.windows.remember(&self.snapshot(), uptime);
     }
 
     /// The sum of all shards. Routes of one name are one, since names are what labels say.
     pub(super) fn snapshot(&self) -> Snapshot<'_> {
         let mut snapshot = Snapshot::default();
         let mut seen = HashSet::new();
-        for name in self.names.iter().chain(&self.past) {
+        for (nth, name) in self.names.iter().chain(&self.past).enumerate() {
             if !seen.insert(name) {
                 continue;
             }
@@ -114,7 +124,7 @@ impl Metrics {
             }
             // Finished requests are read before begun ones, so that a request which ends meanwhile
             // shows as active and not as begun less than it was finished.
-            for cell in self.shards().filter_map(|shard| self.cell(shard, name)) {
+            for cell in self.shards().filter_map(|shard| shard.at(nth)) {
                 cell.0.add_to(&mut sum);
             }
             snapshot.routes.push((name, sum));
@@ -164,6 +174,11 @@ impl Shard {
         Self { process, routes, past }
     }
 
+    /// The counters of one of all names, those of the configuration first.
+    fn at(&self, nth: usize) -> Option<&Cell> {
+        self.routes.get(nth).or_else(|| self.past.get(nth.checked_sub(self.routes.len())?))
+    }
+
     /// A request's head has arrived.
     pub fn begin(&self) {
         self.process.0.begun.fetch_add(1, Relaxed);
@@ -188,6 +203,7 @@ impl Shard {
     pub fn origin_fetch(&self, route: Option<usize>, took: Duration) {
         if let Some(route) = self.route(route) {
             route.origin_fetches.fetch_add(1, Relaxed);
+            route.origin_nanos.fetch_add(nanos(took), Relaxed);
         }
         self.process.0.origin_fetches.observe(took);
     }
@@ -292,6 +308,8 @@ pub(super) struct RouteCounts<C> {
     answers: [C; Kind::ALL.len() * TIERS],
     /// By [`Miss`].
     misses: [C; Miss::ALL.len()],
+    /// By [`Cause`].
+    causes: [C; Cause::ALL.len()],
     /// By [`Bypass`].
     bypasses: [C; Bypass::ALL.len()],
     /// By [`NotStored`].
@@ -303,8 +321,10 @@ pub(super) struct RouteCounts<C> {
     pub(super) collapsed: C,
     pub(super) failed: C,
     pub(super) client_closed: C,
-    pub(super) bytes: C,
+    /// Bytes of bodies: of answers of the cache, of misses, and of all others.
+    bytes: [C; 3],
     pub(super) origin_fetches: C,
+    origin_nanos: C,
     pub(super) rate_limited: C,
     pub(super) rate_forgotten: C,
 }
@@ -336,9 +356,14 @@ const fn answer(kind: Kind, tier: Option<Tier>) -> usize {
 impl RouteCounts<AtomicU64> {
     fn finish(&self, r: &Finished) {
         self.count_outcome(r.outcome);
+        if let Some(miss) = r.outcome.missed() {
+            bump(&self.causes, r.cause.unwrap_or(Cause::of_miss(miss)) as usize);
+        }
         // RFC 9110 §15: an unknown class is treated as the fifth, and no final status is below 200.
         bump(&self.status_classes, usize::from(r.status / 100).clamp(1, 5) - 1);
-        self.bytes.fetch_add(r.bytes, Relaxed);
+        if let Some(bytes) = self.bytes.get(side(r.outcome)) {
+            bytes.fetch_add(r.bytes, Relaxed);
+        }
         if r.failed() {
             self.failed.fetch_add(1, Relaxed);
         } else if r.end == End::ClientGone {
@@ -367,6 +392,15 @@ impl RouteCounts<AtomicU64> {
     }
 }
 
+/// Which of [`RouteCounts::bytes`] an answer's are.
+const fn side(outcome: &Outcome) -> usize {
+    match (outcome.kind(), outcome.missed()) {
+        (Kind::Hit | Kind::Stale | Kind::StaleIfError, _) => 0,
+        (_, Some(_)) => 1,
+        _ => 2,
+    }
+}
+
 fn bump(cells: &[AtomicU64], i: usize) {
     if let Some(cell) = cells.get(i) {
         cell.fetch_add(1, Relaxed);
@@ -384,6 +418,7 @@ impl RouteCounts<u64> {
         };
         each(&mut self.answers, &from.answers);
         each(&mut self.misses, &from.misses);
+        each(&mut self.causes, &from.causes);
         each(&mut self.bypasses, &from.bypasses);
         each(&mut self.not_stored, &from.not_stored);
         each(&mut self.verified, &from.verified);
@@ -391,8 +426,9 @@ impl RouteCounts<u64> {
         self.collapsed += read(&from.collapsed);
         self.failed += read(&from.failed);
         self.client_closed += read(&from.client_closed);
-        self.bytes += read(&from.bytes);
+        each(&mut self.bytes, &from.bytes);
         self.origin_fetches += read(&from.origin_fetches);
+        self.origin_nanos = self.origin_nanos.wrapping_add(read(&from.origin_nanos));
         self.rate_limited += read(&from.rate_limited);
         self.rate_forgotten += read(&from.rate_forgotten);
     }
@@ -417,6 +453,11 @@ impl RouteCounts<u64> {
         Miss::ALL.into_iter().map(Miss::as_str).zip(self.misses)
     }
 
+    /// The same by what they were due to.
+    pub(super) fn causes(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        Cause::ALL.into_iter().map(Cause::as_str).zip(self.causes)
+    }
+
     /// Requests that did not look into the cache, by reason.
     pub(super) fn bypasses(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         Bypass::ALL.into_iter().map(Bypass::as_str).zip(self.bypasses)
@@ -432,142 +473,30 @@ impl RouteCounts<u64> {
         Finding::ALL.into_iter().map(Finding::as_str).zip(self.verified)
     }
 
-    /// See [`hit_ratio`].
-    pub(super) fn hit_ratio(&self) -> f64 {
+    /// Bytes of bodies delivered.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.iter().sum()
+    }
+
+    /// What the hit ratios are made of.
+    pub(super) fn tally(&self) -> Tally {
         let cached = [Kind::Hit, Kind::Stale, Kind::StaleIfError].map(|kind| self.of_kind(kind));
-        hit_ratio(cached.iter().sum(), self.misses.iter().sum())
+        let [cached_bytes, missed_bytes, _] = self.bytes;
+        Tally { cached: cached.iter().sum(), missed: self.misses.iter().sum(), cached_bytes, missed_bytes }
+    }
+
+    /// Seconds for which the origin did not have to work: each request that a tier answered by itself counts as
+    /// long as a fetch of the route takes on average.
+    pub(super) fn origin_seconds_saved(&self) -> f64 {
+        let spared = self.of_kind(Kind::Hit) + self.of_kind(Kind::Stale);
+        match self.origin_fetches {
+            0 => 0.0,
+            fetches => {
+                spared as f64 * (Duration::from_nanos(self.origin_nanos).as_secs_f64() / fetches as f64)
+            }
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::finish::sample;
-    use super::super::outcome::Source;
-    use super::*;
-
-    fn finish(shard: &Shard, route: Option<usize>, source: Source) {
-        sample::with(&Outcome::new(source), |r| shard.finish(&Finished { route, ..r }));
-    }
-
-    #[test]
-    fn every_answer_has_a_place_of_its_own_in_the_list() {
-        let sources = Tier::ALL.into_iter().flat_map(|t| [Source::Hit(t), Source::StaleWhileRevalidate(t)]);
-        let others = [
-            Source::StaleIfError,
-            Source::Revalidated(Miss::Stale),
-            Source::Miss(Miss::Uri),
-            Source::Bypass(Bypass::Off),
-            Source::Local,
-            Source::FailedBypass(Bypass::Method),
-        ];
-        let metrics = Metrics::new(&[], 1);
-        for source in sources.chain(others) {
-            finish(metrics.shard(0), None, source);
-        }
-        let total = metrics.snapshot().total();
-        assert!(ANSWERS.into_iter().all(|(kind, tier)| total.answered(kind, tier) == 1));
-        assert_eq!(total.requests(), ANSWERS.len() as u64);
-    }
-
-    #[test]
-    fn shards_are_summed_and_numbers_beyond_the_last_wrap_around() {
-        let metrics = Metrics::new(&["a".to_owned(), "b".to_owned()], 3);
-        for worker in 0..7 {
-            finish(metrics.shard(worker), Some(1), Source::Hit(Tier::Memory));
-        }
-        assert!(std::ptr::eq(metrics.shard(0), metrics.shard(3)));
-        assert!(!std::ptr::eq(metrics.shard(0), metrics.shard(1)));
-        let snapshot = metrics.snapshot();
-        let requests: Vec<_> = snapshot.routes.iter().map(|(name, c)| (*name, c.requests())).collect();
-        assert_eq!(requests, [("a", 0), ("b", 7), ("-", 0)]);
-    }
-
-    #[test]
-    fn what_no_route_matched_and_what_names_no_known_route_is_counted_as_such() {
-        let metrics = Metrics::new(&["a".to_owned()], 0);
-        finish(metrics.shard(0), None, Source::Local);
-        finish(metrics.shard(0), Some(9), Source::Local);
-        metrics.shard(0).origin_fetch(None, Duration::from_millis(1));
-        let snapshot = metrics.snapshot();
-        assert_eq!(snapshot.routes[1].1.requests(), 2);
-        assert_eq!(snapshot.routes[1].1.origin_fetches, 1);
-    }
-
-    #[test]
-    fn routes_of_one_name_are_shown_as_one() {
-        let metrics = Metrics::new(&["a".to_owned(), "-".to_owned(), "a".to_owned()], 1);
-        for route in [Some(0), Some(1), Some(2), None] {
-            finish(metrics.shard(0), route, Source::Local);
-        }
-        let snapshot = metrics.snapshot();
-        let requests: Vec<_> = snapshot.routes.iter().map(|(name, c)| (*name, c.requests())).collect();
-        assert_eq!(requests, [("a", 2), ("-", 2)]);
-    }
-
-    #[test]
-    fn after_a_reload_what_stays_counts_on_and_what_went_is_still_shown() {
-        let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let first = Metrics::new(&of(&["a", "b", "a"]), 2);
-        let count = |metrics: &Metrics, route| {
-            metrics.shard(1).begin();
-            finish(metrics.shard(1), route, Source::Local);
-        };
-        let requests = |metrics: &Metrics| -> Vec<(String, u64)> {
-            let snapshot = metrics.snapshot();
-            assert_eq!(snapshot.process.active(snapshot.total().requests()), 0);
-            snapshot.routes.iter().map(|(name, counts)| ((*name).to_owned(), counts.requests())).collect()
-        };
-        for route in [Some(0), Some(1), Some(1), Some(2), None] {
-            count(&first, route);
-        }
-        let second = first.after(&of(&["b", "c"]));
-        count(&second, Some(0));
-        // Those that are on their way under the former configuration end as its own.
-        count(&first, Some(0));
-        count(&first, Some(1));
-        let shown =
-            |rows: &[(&str, u64)]| rows.iter().map(|(n, c)| ((*n).to_owned(), *c)).collect::<Vec<_>>();
-        assert_eq!(requests(&second), shown(&[("b", 4), ("c", 0), ("-", 1), ("a", 3)]));
-        let third = second.after(&of(&["a"]));
-        assert_eq!(requests(&third), shown(&[("a", 3), ("-", 1), ("b", 4), ("c", 0)]));
-    }
-
-    #[test]
-    fn however_many_names_there_were_nothing_counted_is_lost_and_few_are_kept() {
-        let mut metrics = Metrics::new(&["0".to_owned()], 1);
-        for nth in 1..=1000 {
-            metrics.shard(0).begin();
-            finish(metrics.shard(0), Some(0), Source::Local);
-            metrics = metrics.after(&[nth.to_string()]);
-        }
-        let snapshot = metrics.snapshot();
-        assert_eq!(snapshot.routes.len(), 2 + PAST_ROUTES);
-        assert_eq!(snapshot.total().requests(), 1000);
-        assert_eq!(snapshot.routes.last().map(|(name, _)| *name), Some("999"));
-    }
-
-    #[test]
-    fn blocks_of_different_workers_share_no_cache_line() {
-        assert_eq!(align_of::<Padded<ProcessCounts<AtomicU64>>>() % 128, 0);
-        assert_eq!(align_of::<Padded<RouteCounts<AtomicU64>>>() % 128, 0);
-    }
-
-    #[test]
-    fn counting_from_many_threads_loses_nothing() {
-        let metrics = Metrics::new(&["a".to_owned()], 2);
-        std::thread::scope(|scope| {
-            for worker in 0..4 {
-                let metrics = &metrics;
-                scope.spawn(move || {
-                    for _ in 0..1000 {
-                        metrics.shard(worker).begin();
-                        finish(metrics.shard(worker), Some(0), Source::Miss(Miss::Uri));
-                    }
-                });
-            }
-        });
-        let snapshot = metrics.snapshot();
-        assert_eq!(snapshot.total().requests(), 4000);
-        assert_eq!(snapshot.process.active(4000), 0);
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@
 
 mod access;
 mod cache_status;
+mod cause;
 mod cuts;
 mod exposition;
 mod families;
@@ -19,6 +20,7 @@ mod histogram;
 mod lines;
 mod logs;
 mod metrics;
+mod openmetrics;
 mod outcome;
 mod paced;
 mod panics;
@@ -27,8 +29,10 @@ mod stamp;
 mod stats;
 mod timeline;
 mod tunnels;
+mod windows;
 
 pub use access::{AccessLog, Form};
+pub use cause::Cause;
 pub use cuts::{Cut, Cuts};
 pub use families::{FAMILIES, Family, MetricType};
 pub use finish::{End, Finished, finish};
@@ -39,12 +43,13 @@ pub use heads::{HeadRefused, Heads};
 pub use hints::{Hints, Setting};
 pub use logs::{Messages, init, slow};
 pub use metrics::{Metrics, Shard};
+pub use openmetrics::Format;
 pub use outcome::{Bypass, Detail, Kind, Miss, Outcome, Source, Tier};
 pub use paced::Paced;
 #[cfg(test)]
 pub(crate) use panics::{failpoint, note};
 pub use panics::{install_panic_hook, panics, supervise};
 pub use proxy_headers::{HeaderRefused, ProxyHeaders};
-pub use stats::hit_ratio;
 pub use timeline::{Phase, Timeline, process_time};
 pub use tunnels::{TunnelEnd, Tunnels};
+pub use windows::hit_ratio;

@@ -1,4 +1,4 @@
-//! `GET /stats`: the counters and gauges as JSON, and what a hit ratio is.
+//! `GET /stats`: the counters and gauges as JSON.
 //!
 //! Knows the keys that people and scripts rely on. Must not know: how anything is counted, or HTTP.
 
@@ -10,23 +10,8 @@ use super::gauges::{
 };
 use super::metrics::{RouteCounts, Snapshot};
 use super::outcome::{Kind, Tier};
+use super::windows::{Tally, Window, Windows};
 use crate::stored::Damaged;
-
-/// The hit ratio, from 0.0 to 1.0; 0.0 when nothing was counted, never NaN. This is its one
-/// definition, wherever Larder shows one:
-///
-/// `cached / (cached + missed)`
-///
-/// - `cached`: responses served from either tier, fresh or stale: the results `hit`, `stale` and
-///   `stale-if-error`.
-/// - `missed`: requests that looked into the cache and found nothing that could answer them: the
-///   results `miss`, `revalidated` (the origin had to be asked, though only for a 304), and
-///   `failed` where the cache had been asked first.
-///
-/// Bypasses and Larder's own answers count on neither side: the cache had no part in them.
-pub fn hit_ratio(cached: u64, missed: u64) -> f64 {
-    ratio(cached, cached.saturating_add(missed), 0.0)
-}
 
 /// Keys and values of `GET /stats`.
 ///
@@ -38,10 +23,14 @@ pub fn hit_ratio(cached: u64, missed: u64) -> f64 {
 /// - `all` is the routes together. In a route, `misses` by reason holds every request that looked and found nothing it could
 ///   use, so `hit_ratio` follows from `hits`, `stale` and `misses`; `revalidated` is a part of
 ///   `misses`, `stale_if_error` a part of `stale`. `results` has each request once.
-pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> Value {
+pub(super) fn render(snapshot: &Snapshot, windows: &Windows, gauges: &Gauges) -> Value {
     let total = snapshot.total();
     let (finished, failed) = (total.requests(), total.failed.min(total.requests()));
     let active = snapshot.process.active(finished);
+    let of_route = |(name, c): &(&str, RouteCounts<u64>)| {
+        ((*name).to_owned(), route(c, windows.tallies(Some(*name), c.tally(), gauges.uptime)))
+    };
+    let overall = windows.tallies(None, total.tally(), gauges.uptime);
     json!({
         "uptime_s": gauges.uptime.as_millis() as f64 / 1000.0,
         "total": active + finished,
@@ -52,11 +41,12 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> Value {
         "slow": snapshot.process.slow,
         "success_rate": ratio(finished - failed, finished, 1.0),
         "average_time_s": if finished == 0 { 0.0 } else { snapshot.process.seconds() / finished as f64 },
-        "hit_ratio": total.hit_ratio(),
-        "all": route(&total),
+        "hit_ratio": total.tally().of_requests(),
+        "resident_bytes": gauges.resident,
+        "all": route(&total, overall),
         "connections": gauges.connections,
         "access_log_dropped": gauges.access_dropped,
-        "routes": snapshot.routes.iter().map(|(name, c)| ((*name).to_owned(), route(c))).collect::<Map<_, _>>(),
+        "routes": snapshot.routes.iter().map(of_route).collect::<Map<_, _>>(),
         "tiers": { "memory": memory(&gauges.memory), "redis": gauges.redis.as_ref().map(redis) },
         "fleet": gauges.fleet.as_ref().map(fleet),
         "leases": gauges.leases.as_ref().map(leases),
@@ -66,7 +56,7 @@ pub(super) fn render(snapshot: &Snapshot, gauges: &Gauges) -> Value {
     })
 }
 
-fn route(counts: &RouteCounts<u64>) -> Value {
+fn route(counts: &RouteCounts<u64>, tallies: [(Window, Tally); 4]) -> Value {
     json!({
         "requests": counts.requests(),
         "results": by_word(Kind::ALL.iter().map(|kind| (kind.as_str(), counts.of_kind(*kind)))),
@@ -75,6 +65,7 @@ fn route(counts: &RouteCounts<u64>) -> Value {
         "stale_if_error": counts.of_kind(Kind::StaleIfError),
         "revalidated": counts.of_kind(Kind::Revalidated),
         "misses": by_word(counts.misses()),
+        "miss_causes": by_word(counts.causes()),
         "not_stored": by_word(counts.not_stored()),
         "verified": by_word(counts.verified()),
         "bypass": counts.of_kind(Kind::Bypass),
@@ -82,11 +73,17 @@ fn route(counts: &RouteCounts<u64>) -> Value {
         "collapsed": counts.collapsed,
         "failed": counts.failed,
         "client_closed": counts.client_closed,
-        "bytes_out": counts.bytes,
+        "bytes_out": counts.bytes(),
         "origin_fetches": counts.origin_fetches,
+        "origin_seconds_saved": counts.origin_seconds_saved(),
         "rate_limited": counts.rate_limited,
-        "hit_ratio": counts.hit_ratio(),
+        "hit_ratio": counts.tally().of_requests(),
+        "hit_ratios": tallies.map(|(window, tally)| (window.as_str().to_owned(), ratios(tally))).into_iter().collect::<Map<_, _>>(),
     })
+}
+
+fn ratios(tally: Tally) -> Value {
+    json!({ "requests": tally.of_requests(), "bytes": tally.of_bytes(), "looked": tally.looked() })
 }
 
 fn by_word(counts: impl Iterator<Item = (&'static str, u64)>) -> Value {
@@ -99,6 +96,7 @@ fn memory(memory: &MemoryGauges) -> Value {
         "bytes": memory.bytes,
         "budget": memory.budget,
         "in_flight": memory.in_flight,
+        "lingering": memory.lingering,
         "lookups": memory.lookups,
         "hits": memory.hits,
         "misses": memory.misses(),
@@ -179,6 +177,7 @@ fn redis(redis: &RedisGauges) -> Value {
         "damaged_by": damaged_by(redis),
         "writes": redis.writes,
         "written_bytes": redis.written_bytes,
+        "read_bytes": redis.read_bytes,
         "write_errors": redis.write_errors,
         "dropped_writes": redis.dropped_writes,
         "queue_bytes": redis.queue_bytes,
@@ -229,6 +228,7 @@ mod tests {
     use super::super::outcome::{Bypass, Detail, Miss, Outcome, Source};
     use super::*;
     use crate::rules::NotStored;
+    use crate::telemetry::hit_ratio;
     use proptest::prelude::*;
 
     fn finish(metrics: &Metrics, source: Source, change: impl FnOnce(&mut Outcome)) {

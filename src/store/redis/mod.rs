@@ -279,6 +279,7 @@ impl Redis {
             Ok(absent) => absent,
             Err(fault) => Err(Absent::from(fault)),
         };
+        counters.read_bytes.fetch_add(notes.read, Ordering::Relaxed);
         counters.count(found.as_ref().err().copied());
         notes.mend.into_iter().for_each(|mend| self.mend(mend));
         let generation = notes.generation.map(|number| Generation { number, seen_at });
@@ -506,6 +507,7 @@ impl Redis {
             damaged: counters.damaged.each_ref().map(count),
             writes: count(&counters.writes),
             written_bytes: count(&counters.written_bytes),
+            read_bytes: count(&counters.read_bytes),
             write_errors: count(&counters.write_errors),
             dropped_writes: count(&counters.dropped_writes),
             queue_bytes: self.0.queue.bytes(),
@@ -545,6 +547,8 @@ struct Notes {
     seen: Option<(String, Fingerprint)>,
     /// What it found damaged.
     mend: Option<Mend>,
+    /// Bytes of the records it was given.
+    read: u64,
 }
 
 /// What is to be mended.
@@ -758,6 +762,7 @@ fn judge(held: Held, place: String, wanted: &Wanted<'_>, notes: &mut Notes) -> R
         Held::Bad(bad) => return Err(notes.damaged(bad.why, Mend::Remove(place, bad))),
         Held::Bytes(bytes) => bytes,
     };
+    notes.read = notes.read.saturating_add(bytes.len() as u64);
     let was = Bad::new(Damaged::Malformed, &bytes);
     notes.seen = Some((place.clone(), was.fingerprint()));
     let opened = wanted.seal.open(bytes, &place);
@@ -796,6 +801,7 @@ struct Counters {
     told: Mutex<Option<Mono>>,
     writes: AtomicU64,
     written_bytes: AtomicU64,
+    read_bytes: AtomicU64,
     write_errors: AtomicU64,
     dropped_writes: AtomicU64,
 }

@@ -5,7 +5,6 @@
 //! Must not know: how it is counted, logged or shown.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
 
@@ -31,6 +30,8 @@ pub(super) struct Report {
     pub status: u16,
     pub bytes: u64,
     pub end: End,
+    /// When it ended, where that is known before this is dropped.
+    pub ended: Option<Mono>,
 }
 
 impl Report {
@@ -47,9 +48,10 @@ impl Report {
         asked: &Arc<Asked>,
         route: Option<usize>,
         start: Mono,
-    ) -> Self {
+    ) -> Box<Self> {
         snapshot.shard(worker).begin();
-        Self {
+        // It goes through every step, and each would move it.
+        Box::new(Self {
             worker: Arc::clone(worker),
             snapshot: Arc::clone(snapshot),
             asked: Arc::clone(asked),
@@ -60,7 +62,8 @@ impl Report {
             status: CLIENT_CLOSED,
             bytes: 0,
             end: End::ClientGone,
-        }
+            ended: None,
+        })
     }
 
     /// Whether the request is a HEAD, whose answer has no body whoever gives it.
@@ -72,11 +75,6 @@ impl Report {
     #[cfg(test)]
     pub fn path(&self) -> &str {
         self.asked.target.path()
-    }
-
-    /// Since the request arrived.
-    pub fn elapsed(&self) -> Duration {
-        self.worker.mono().since(self.timeline.start())
     }
 
     /// Notes how long a phase took that began at `since`.
@@ -120,7 +118,7 @@ impl Drop for Report {
             status: self.status,
             outcome: &self.outcome,
             timeline: &self.timeline,
-            total: self.elapsed(),
+            total: self.ended.unwrap_or_else(|| self.mono()).since(self.timeline.start()),
             bytes: self.bytes,
             end: self.end,
         };

@@ -293,6 +293,26 @@ fn a_no_cache_response_is_kept_and_confirmed_at_every_use() {
 }
 
 #[test]
+fn what_is_for_one_request_or_one_cache_alone_reaches_no_client_also_where_a_304_has_brought_it() {
+    const ALONE: [(&str, &str); 2] = [("Larder-Cache-Control", "max-age=60"), ("Server-Timing", "db;dur=9")];
+    for (stored, confirmed) in [(&ALONE[..], &[][..]), (&[][..], &ALONE[..])] {
+        let front = Front::new("", move |request| match request.header("if-none-match") {
+            "\"v\"" => Script::respond(304, &[&[("ETag", "\"v\"")], confirmed].concat(), ""),
+            _ => {
+                let fields = [("ETag", "\"v\""), ("Cache-Control", "no-cache")];
+                Script::ok("once", &[&fields, stored].concat())
+            }
+        });
+        front.get("/", &[]);
+        front.get("/", &[]);
+        let hit = front.get("/", &[]);
+        assert_eq!(told(&hit), HIT, "RFC 9213 §2.2 {stored:?} {confirmed:?}");
+        assert!(hit.headers.get("larder-cache-control").is_none(), "{:?}", hit.headers);
+        assert_eq!(timing_phases(hit.header("server-timing")), ["memory"]);
+    }
+}
+
+#[test]
 fn errors_are_not_kept_on_a_route_default_but_absence_is() {
     let rows = [
         (200, true),

@@ -89,8 +89,11 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in connection_options(headers) {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
+    // Most messages have none; to look each up would take many times as long.
+    if headers.keys().any(is_hop_by_hop) {
+        for name in HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
 }
 
@@ -117,7 +120,7 @@ pub fn is_end_to_end(name: &HeaderName) -> bool {
 /// something here, by servers that tell these no more from a `-`: `Transfer_Encoding`, `Content.Length`.
 pub fn is_disguised(name: &HeaderName) -> bool {
     let name = name.as_str();
-    name.contains(['_', '.'])
+    name.bytes().any(|byte| byte == b'_' || byte == b'.')
         && HeaderName::from_bytes(claims::dashed(name).as_bytes())
             .is_ok_and(|name| HOP_BY_HOP.contains(&name) || END_TO_END.contains(&name))
 }
@@ -147,6 +150,13 @@ pub fn via_contains(headers: &HeaderMap, pseudonym: &str) -> bool {
 ///
 /// `version` is that of the message received. A pseudonym that is no field content adds nothing.
 pub fn append_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
+    if let Some(value) = via(version, pseudonym) {
+        headers.append(VIA, value);
+    }
+}
+
+/// What a proxy of this pseudonym adds to `Via` of a message of this version (§7.6.3).
+pub fn via(version: Version, pseudonym: &str) -> Option<HeaderValue> {
     let protocol = match version {
         Version::HTTP_09 => "0.9",
         Version::HTTP_10 => "1.0",
@@ -154,9 +164,7 @@ pub fn append_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
         Version::HTTP_3 => "3",
         _ => "1.1",
     };
-    if let Ok(value) = HeaderValue::from_str(&format!("{protocol} {pseudonym}")) {
-        headers.append(VIA, value);
-    }
+    HeaderValue::from_str(&format!("{protocol} {pseudonym}")).ok()
 }
 
 /// `received-protocol RWS received-by [ RWS comment ]`; commas inside comments do not divide.

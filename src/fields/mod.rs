@@ -11,6 +11,7 @@ pub mod cache_control;
 pub mod claims;
 pub mod content_coding;
 pub mod date;
+pub mod digits;
 pub mod forwarded;
 pub mod groups;
 pub mod hop;

@@ -64,6 +64,8 @@ fn build(method: Method, asked: &Asked, headers: HeaderMap) -> Request<()> {
 
 fn forwarded_fields(worker: &Worker, asked: &Asked, route: &Route) -> HeaderMap {
     let mut headers = asked.headers.clone();
+    // For what is added below, at once.
+    headers.reserve(ADDED);
     hop::remove_hop_by_hop(&mut headers);
     // Larder has met the expectation itself: the client is told to go on when its body is wanted.
     headers.remove(header::EXPECT);
@@ -79,6 +81,9 @@ fn forwarded_fields(worker: &Worker, asked: &Asked, route: &Route) -> HeaderMap 
     route.request_headers.apply(&mut headers);
     headers
 }
+
+/// Fields that Larder adds to a request.
+const ADDED: usize = 8;
 
 /// RFC 9110 §7.6.2: "MUST generate an updated Max-Forwards field"; one of 0 has not come this far.
 fn count_down(method: &Method, headers: &mut HeaderMap) {

@@ -132,7 +132,7 @@ pub(super) async fn adopt(
     let request_time = sent.at;
     let adopted =
         Adopted { response, request_time, response_time, permit, born, read: sent.read, generation };
-    tokio::spawn(fill.adopt(adopted));
+    tokio::spawn(Box::pin(fill.adopt(adopted)));
     match told.await {
         Ok(ForOwner { landing, .. }) => Ok(landing),
         // The task ended without a word, which only a panic in it can do.

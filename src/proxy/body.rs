@@ -33,7 +33,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What a client is sent after the head.
 pub struct Delivery {
     content: Content,
-    report: Report,
+    report: Box<Report>,
     /// Bytes after which the body is complete, where the head says so.
     expected: Option<u64>,
     /// The fields of a trailer section that the head announces; others go no further.
@@ -56,9 +56,9 @@ pub(super) enum Content {
     /// A part of such a body.
     GrowingPart(Stretch),
     /// Straight from the origin.
-    Origin(OriginBody),
+    Origin(Box<OriginBody>),
     /// The same, encoded on its way.
-    Encoded(Box<Encoding<OriginBody>>),
+    Encoded(Box<Encoding<Box<OriginBody>>>),
 }
 
 /// Some bytes of a body that is still on its way.
@@ -99,8 +99,8 @@ impl Stretch {
 }
 
 impl Delivery {
-    /// `headers` are those of the head that goes before.
-    pub(super) fn new(content: Content, report: Report, headers: &HeaderMap) -> Self {
+    /// `headers` are those of the head that goes before, from `head_sent` on.
+    pub(super) fn new(content: Content, report: Box<Report>, headers: &HeaderMap, head_sent: Mono) -> Self {
         let expected = match &content {
             Content::Empty => Some(0),
             Content::Whole(bytes) => Some(bytes.len() as u64),
@@ -110,7 +110,6 @@ impl Delivery {
                 headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
             }
         };
-        let head_sent = report.mono();
         let at_hand = matches!(content, Content::Empty | Content::Whole(_) | Content::Pieces(_));
         let room = (!at_hand).then(|| report.passing());
         Self { content, report, expected, trailers: announced(headers), head_sent, _room: room }
@@ -145,7 +144,7 @@ impl Delivery {
             Content::Pieces(pieces) => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
             Content::Growing(reader) => Pin::new(reader).poll_frame(cx).map_err(Into::into),
             Content::GrowingPart(stretch) => stretch.poll_frame(cx),
-            Content::Origin(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Content::Origin(body) => Pin::new(&mut **body).poll_frame(cx).map_err(Into::into),
             Content::Encoded(body) => Pin::new(&mut **body).poll_frame(cx),
         }
     }
@@ -227,7 +226,8 @@ impl Drop for Delivery {
         if complete && self.report.end != End::Broken {
             self.report.end = End::Complete;
         }
-        let since = self.head_sent;
-        self.report.mark(Phase::Body, since);
+        let now = self.report.mono();
+        self.report.timeline.add(Phase::Body, now.since(self.head_sent));
+        self.report.ended = Some(now);
     }
 }

@@ -13,7 +13,7 @@ use http_body_util::Full;
 
 use crate::coding;
 use crate::fields::range::{Resolved, Span};
-use crate::fields::{groups, hop, no_vary_search, targeted};
+use crate::fields::{digits, groups, hop, no_vary_search, targeted};
 use crate::flight::Reader;
 use crate::rules::{self, ResponseFacts, Reusable};
 use crate::stored::{self, Cut, Form, StoredResponse};
@@ -35,7 +35,7 @@ pub(super) struct Deliver {
     snapshot: Arc<Snapshot>,
     route: Option<usize>,
     asked: Option<Arc<Asked>>,
-    report: Report,
+    report: Box<Report>,
     outcome: Outcome,
     /// Others may get another form of it.
     varies: bool,
@@ -50,9 +50,9 @@ enum What {
     Copy(Arc<StoredResponse>, Reusable, Form, Option<Bytes>),
     Growing(Arc<Fetched>, Own),
     /// For this client alone; the client's own conditions have been withheld from the origin.
-    Private(Response<OriginBody>),
+    Private(Box<Response<OriginBody>>),
     /// As the origin answered this very request.
-    Passed(Response<OriginBody>),
+    Passed(Box<Response<OriginBody>>),
     Failure(Failure),
 }
 
@@ -99,16 +99,21 @@ impl Deliver {
 
     /// From a fill, for its owner alone.
     pub fn private(exchange: Exchange, response: Response<OriginBody>, outcome: Outcome) -> Self {
-        Self::of(exchange, outcome, What::Private(response))
+        Self::of(exchange, outcome, What::Private(Box::new(response)))
     }
 
     /// From the origin, for this request.
     pub fn passed(exchange: Exchange, response: Response<OriginBody>, outcome: Outcome) -> Self {
-        Self::of(exchange, outcome, What::Passed(response))
+        Self::of(exchange, outcome, What::Passed(Box::new(response)))
     }
 
     /// Larder's own answer to a request that it does not forward.
-    pub fn refusal(worker: &Arc<Worker>, snapshot: &Arc<Snapshot>, report: Report, failure: Failure) -> Self {
+    pub fn refusal(
+        worker: &Arc<Worker>,
+        snapshot: &Arc<Snapshot>,
+        report: Box<Report>,
+        failure: Failure,
+    ) -> Self {
         let outcome = Outcome { detail: Some(Detail::Word(failure.cause)), ..Outcome::new(Source::Local) };
         Self::own(worker, snapshot, report, outcome, failure)
     }
@@ -117,7 +122,7 @@ impl Deliver {
     pub fn failure(
         worker: &Arc<Worker>,
         snapshot: &Arc<Snapshot>,
-        report: Report,
+        report: Box<Report>,
         source: Source,
         failure: Failure,
     ) -> Self {
@@ -143,7 +148,7 @@ impl Deliver {
     fn own(
         worker: &Arc<Worker>,
         snapshot: &Arc<Snapshot>,
-        report: Report,
+        report: Box<Report>,
         outcome: Outcome,
         failure: Failure,
     ) -> Self {
@@ -160,7 +165,7 @@ impl Deliver {
         let Self { worker, snapshot, route, asked, mut report, mut outcome, varies, own, what } = self;
         let answered = answered(&what);
         let foreign = !matches!(what, What::Failure(_));
-        let now = worker.now();
+        let bare = matches!(&what, What::Stored(stored, ..) if stored.is_bare()) && own.is_none();
         let route = route.and_then(|route| snapshot.route(route));
         let at = asked.as_deref().map(|asked| At {
             asked,
@@ -172,7 +177,7 @@ impl Deliver {
             (What::Stored(stored, cut, reusable), _) => from_store(&stored, cut, &reusable),
             (What::Copy(stored, reusable, form, body), _) => copy(&stored, &reusable, form, body),
             (What::Growing(fetched, own), asked) => {
-                let age = outcome.collapsed.then(|| rules::current_age(&fetched.facts, now));
+                let age = outcome.collapsed.then(|| rules::current_age(&fetched.facts, worker.now()));
                 let mut draft = growing(asked, &fetched, own, age);
                 if let Some(at) = at {
                     transform::growing(&at, &fetched, &mut draft);
@@ -180,15 +185,14 @@ impl Deliver {
                 draft
             }
             (What::Private(response), asked) => {
-                let facts = ResponseFacts::of(response.status().as_u16(), response.headers(), now, now);
-                let mut draft = private(asked, response, &facts);
+                let mut draft = private(asked, *response, &worker);
                 if let Some(at) = at {
                     transform::passing(&at, &mut draft);
                 }
                 draft
             }
             (What::Passed(response), _) => {
-                let mut draft = passed(response);
+                let mut draft = passed(*response);
                 if let Some(at) = at {
                     transform::passing(&at, &mut draft);
                 }
@@ -207,10 +211,10 @@ impl Deliver {
             draft.headers.extend(*own);
         }
         if foreign {
-            head::pass_on(&mut draft.headers, &worker.shared.pseudonym, route);
+            head::pass_on(&mut draft.headers, worker.shared.via.as_ref(), route, bare);
         }
         // RFC 9110 §6.5.1: not "unless the sender knows ... the TE field"; `Trailer` would be hop-by-hop.
-        if !asked.is_some_and(|asked| asked.takes_trailers) {
+        if !bare && !asked.is_some_and(|asked| asked.takes_trailers) {
             draft.headers.remove(header::TRAILER);
         }
         if report.is_head() {
@@ -218,8 +222,8 @@ impl Deliver {
         }
         report.outcome = outcome;
         report.status = draft.status.as_u16();
-        head::finish(&mut draft.headers, &snapshot.config, route, &outcome, &report);
-        let body = Delivery::new(draft.content, report, &draft.headers);
+        let now = head::finish(&mut draft.headers, &snapshot.config, route, &outcome, &report);
+        let body = Delivery::new(draft.content, report, &draft.headers, now);
         let mut response = Response::new(body);
         *response.status_mut() = draft.status;
         *response.headers_mut() = draft.headers;
@@ -238,9 +242,12 @@ fn answered(what: &What) -> Option<StatusCode> {
 
 fn from_store(stored: &StoredResponse, cut: Cut, reusable: &Reusable) -> Draft {
     let mut headers = stored.headers.clone();
+    headers.reserve(head::ADDED);
     head::set_age(&mut headers, reusable.age());
     // What another server measured for another request says nothing about this one.
-    headers.remove("server-timing");
+    if !stored.is_bare() {
+        headers.remove(head::SERVER_TIMING);
+    }
     let length = stored.content.length();
     match cut {
         Cut::NotModified => not_modified(headers),
@@ -256,8 +263,9 @@ fn from_store(stored: &StoredResponse, cut: Cut, reusable: &Reusable) -> Draft {
 
 fn copy(stored: &StoredResponse, reusable: &Reusable, form: Form, body: Option<Bytes>) -> Draft {
     let mut headers = stored.headers.clone();
+    headers.reserve(head::ADDED);
     head::set_age(&mut headers, reusable.age());
-    headers.remove("server-timing");
+    headers.remove(head::SERVER_TIMING);
     match form {
         Form::Decoded => coding::head::decoded(&mut headers),
         Form::Encoded(coding) => coding::head::encoded(&mut headers, coding),
@@ -304,12 +312,15 @@ fn stretch(mut headers: HeaderMap, reader: Reader, span: Span, length: u64) -> D
     Draft { status: StatusCode::PARTIAL_CONTENT, headers, content }
 }
 
-fn private(asked: Option<&Asked>, response: Response<OriginBody>, facts: &ResponseFacts) -> Draft {
+fn private(asked: Option<&Asked>, response: Response<OriginBody>, worker: &Worker) -> Draft {
+    // Read for those alone who hold something: it takes as long as a stored response to be found.
+    let is_not_modified = asked.filter(|asked| rules::may_hold_it(&asked.headers)).is_some_and(|asked| {
+        let now = worker.now();
+        let facts = ResponseFacts::of(response.status().as_u16(), response.headers(), now, now);
+        is_not_modified(asked, &facts)
+    });
     let draft = passed(response);
-    if asked.is_some_and(|asked| is_not_modified(asked, facts)) {
-        return not_modified(draft.headers);
-    }
-    draft
+    if is_not_modified { not_modified(draft.headers) } else { draft }
 }
 
 fn passed(response: Response<OriginBody>) -> Draft {
@@ -317,7 +328,7 @@ fn passed(response: Response<OriginBody>) -> Draft {
     if parts.status != StatusCode::SWITCHING_PROTOCOLS {
         hop::remove_hop_by_hop(&mut parts.headers);
     }
-    let content = if body.is_end_stream() { Content::Empty } else { Content::Origin(body) };
+    let content = if body.is_end_stream() { Content::Empty } else { Content::Origin(Box::new(body)) };
     Draft { status: parts.status, headers: parts.headers, content }
 }
 
@@ -351,10 +362,16 @@ pub(super) fn bug() -> Response<Full<Bytes>> {
 
 fn whole(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Draft {
     // RFC 9110 §8.6: no Content-Length in a 204; a 304 that was stored has no body of its own.
-    if status != StatusCode::NO_CONTENT {
+    if status != StatusCode::NO_CONTENT && !says_length(&headers, body.len() as u64) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     Draft { status, headers, content: Content::Whole(body) }
+}
+
+/// Whether the head has this length already, once and as it is written here: most of what is stored does.
+fn says_length(headers: &HeaderMap, length: u64) -> bool {
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    lines.next().is_some_and(|value| digits::is(value.as_bytes(), length)) && lines.next().is_none()
 }
 
 /// RFC 9110 §15.4.5: a 304 carries what would have been sent in a 200, but of the representation only

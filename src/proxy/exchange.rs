@@ -10,7 +10,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 use tokio::sync::oneshot;
 
-use crate::clock::Mono;
+use crate::clock::{Mono, Timestamp};
 use crate::config::{Route, RouteCache};
 use crate::fill::{self, Fill, Want};
 use crate::flight::Owner;
@@ -40,7 +40,7 @@ pub(super) struct Exchange {
     pub body: Option<RequestBody>,
     /// The content, where it is part of the key: of a request that only reads.
     pub content: Option<Content>,
-    pub report: Report,
+    pub report: Box<Report>,
     /// The way for interim responses to its client, where it takes them.
     pub interim: Option<Interim>,
     /// How often it has sat down with a flight that then had nothing for it.
@@ -71,6 +71,11 @@ impl Exchange {
         if let Some(detail) = detail {
             self.because(detail);
         }
+    }
+
+    /// The wall's time at a moment since the request arrived.
+    pub fn wall(&self, at: Mono) -> Timestamp {
+        self.asked.at.saturating_add(at.since(self.report.timeline.start()))
     }
 
     pub fn cache(&self) -> Option<&RouteCache> {

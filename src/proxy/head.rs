@@ -6,45 +6,55 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::clock::Mono;
 use crate::config::{Config, Route};
-use crate::fields::hop;
 use crate::fields::targeted::LARDER_CACHE_CONTROL;
-use crate::telemetry::{Outcome, process_time};
+use crate::stored;
+use crate::telemetry::{Outcome, write_process_time};
 
 use super::report::Report;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const X_PROCESS_TIME: HeaderName = HeaderName::from_static("x-process-time");
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+pub(super) const SERVER_TIMING: HeaderName = stored::SERVER_TIMING;
 
 /// `Age` of a stored response, whole seconds (RFC 9111 §5.1).
 pub(super) fn set_age(headers: &mut HeaderMap, age: Duration) {
     headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
 }
 
-/// What a response that came from an origin, now or once, is given on its way through.
-pub(super) fn pass_on(headers: &mut HeaderMap, pseudonym: &str, route: Option<&Route>) {
-    hop::append_via(headers, Version::HTTP_11, pseudonym);
+/// What a response that came from an origin, now or once, is given on its way through. `bare`: it is
+/// known to have no field for this cache alone.
+pub(super) fn pass_on(headers: &mut HeaderMap, via: Option<&HeaderValue>, route: Option<&Route>, bare: bool) {
+    if let Some(via) = via {
+        headers.append(header::VIA, via.clone());
+    }
     // It is for this cache, whose purges reach what it keeps; another cache, though it were a Larder,
     // might keep it past them. What is for more than one goes into CDN-Cache-Control, which is passed on
     // for "downstream CDN caches" (RFC 9213 §3).
-    headers.remove(LARDER_CACHE_CONTROL);
+    if !bare {
+        headers.remove(LARDER_CACHE_CONTROL);
+    }
     if let Some(route) = route {
         route.tags.hide(headers);
     }
 }
 
-/// What every response is given last: where it came from, the route's edits, the time it took.
+/// Fields that Larder adds to a stored response, and one that a route may: room for them is made at once.
+pub(super) const ADDED: usize = 7;
+
+/// What every response is given last: where it came from, the route's edits, the time it took until the moment
+/// that is returned.
 pub(super) fn finish(
     headers: &mut HeaderMap,
     config: &Config,
     route: Option<&Route>,
     outcome: &Outcome,
     report: &Report,
-) {
+) -> Mono {
     let mut text = String::with_capacity(96);
     outcome.write_cache_status(&mut text);
     if let Some(key) = &report.key {
@@ -65,9 +75,15 @@ pub(super) fn finish(
         report.timeline.write_server_timing(&mut text);
         append(headers, SERVER_TIMING, &text);
     }
+    let now = report.mono();
     if config.timing.process_time {
-        headers.insert(X_PROCESS_TIME, process_time(report.elapsed()));
+        text.clear();
+        write_process_time(now.since(report.timeline.start()), &mut text);
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(X_PROCESS_TIME, value);
+        }
     }
+    now
 }
 
 /// A route that keys on request fields tells downstream caches to do likewise.

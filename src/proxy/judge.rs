@@ -6,7 +6,7 @@
 //! Must not know: routes, caching, how an answer is delivered.
 
 use http::request::Parts;
-use http::uri::Scheme;
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use crate::fields::{host, list};
@@ -75,8 +75,8 @@ fn target(parts: &Parts) -> Result<(), Failure> {
     }
     // Of `#x` the library leaves nothing, shows `/` for that, and would send nothing. RFC 9113 §8.3.1: `:path`
     // "MUST NOT be empty", and holds no fragment.
-    let sent = uri.path_and_query().map(|target| Uri::from(target.clone()));
-    if parts.version == Version::HTTP_2 && sent.is_some_and(|sent| sent.path().is_empty()) {
+    let is_sent_empty = |target: &PathAndQuery| Uri::from(target.clone()).path().is_empty();
+    if parts.version == Version::HTTP_2 && uri.path_and_query().is_some_and(is_sent_empty) {
         return bad("a path begins with /");
     }
     match uri.path() {

@@ -96,7 +96,7 @@ fn reuse(
     resource: Option<&Resource>,
     began: crate::clock::Mono,
 ) -> Step {
-    let now = exchange.worker.now();
+    let now = exchange.wall(began);
     let Some(cache) = exchange.cache() else { return absent(exchange, Miss::Uri, resource) };
     let verdict = exchange.worker.reuse(&stored, &exchange.asked.facts, &cache.policy, (now, began));
     exchange.report.mark(Phase::Memory, began);
@@ -232,7 +232,7 @@ pub(super) fn refresh(exchange: &Exchange, stored: &Arc<StoredResponse>, resourc
     let Some(seat) = exchange.worker.shared.flights.join_if_free(flight) else { return };
     let lane = lane(exchange, class, None, want).lane;
     let fill = Fill { asked, class, lane, ..exchange.fill(want, Some(Arc::clone(stored)), seat, None) };
-    tokio::spawn(fill.run());
+    tokio::spawn(Box::pin(fill.run()));
 }
 
 /// The flight that this request may share: same key, same variant, same range, same kind of

@@ -31,11 +31,16 @@ pub(super) struct Purging {
     worker: Arc<Worker>,
     snapshot: Arc<Snapshot>,
     asked: Arc<Asked>,
-    report: Report,
+    report: Box<Report>,
 }
 
 /// What becomes of a PURGE.
-pub(super) fn step(worker: Arc<Worker>, snapshot: Arc<Snapshot>, asked: Arc<Asked>, report: Report) -> Step {
+pub(super) fn step(
+    worker: Arc<Worker>,
+    snapshot: Arc<Snapshot>,
+    asked: Arc<Asked>,
+    report: Box<Report>,
+) -> Step {
     if snapshot.config.may_purge(asked.client) {
         return Step::Purge(Box::new(Purging { worker, snapshot, asked, report }));
     }

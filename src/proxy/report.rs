@@ -5,7 +5,6 @@
 //! Must not know: how it is counted, logged or shown.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
 
@@ -33,6 +32,8 @@ pub(super) struct Report {
     pub status: u16,
     pub bytes: u64,
     pub end: End,
+    /// When it ended, where that is known before this is dropped.
+    pub ended: Option<Mono>,
 }
 
 impl Report {
@@ -49,9 +50,10 @@ impl Report {
         asked: &Arc<Asked>,
         route: Option<usize>,
         start: Mono,
-    ) -> Self {
+    ) -> Box<Self> {
         snapshot.shard(worker).begin();
-        Self {
+        // It goes through every step, and each would move it.
+        Box::new(Self {
             worker: Arc::clone(worker),
             snapshot: Arc::clone(snapshot),
             asked: Arc::clone(asked),
@@ -63,7 +65,8 @@ impl Report {
             status: CLIENT_CLOSED,
             bytes: 0,
             end: End::ClientGone,
-        }
+            ended: None,
+        })
     }
 
     /// Whether the request is a HEAD, whose answer has no body whoever gives it.
@@ -75,11 +78,6 @@ impl Report {
     #[cfg(test)]
     pub fn path(&self) -> &str {
         self.asked.target.path()
-    }
-
-    /// Since the request arrived.
-    pub fn elapsed(&self) -> Duration {
-        self.worker.mono().since(self.timeline.start())
     }
 
     /// Notes how long a phase took that began at `since`.
@@ -124,7 +122,7 @@ impl Drop for Report {
             outcome: &self.outcome,
             cause: self.cause,
             timeline: &self.timeline,
-            total: self.elapsed(),
+            total: self.ended.unwrap_or_else(|| self.mono()).since(self.timeline.start()),
             bytes: self.bytes,
             end: self.end,
         };

@@ -222,7 +222,8 @@ impl Wait {
         }
         let (tell, told) = oneshot::channel();
         let fill = self.exchange.fill(self.want(), self.stale.clone(), seat, Some(tell));
-        tokio::spawn(fill.run());
+        // Large, and moved several times on its way into a task.
+        tokio::spawn(Box::pin(fill.run()));
         // The fetch has its time for all who come; an owner that has waited for another before has what is left of
         // its own. It leaves the fetch to the others then.
         let told = match self.exchange.waited.is_zero() {

@@ -94,14 +94,15 @@ pub enum Expires {
 impl RequestFacts {
     /// Reads a request's fields.
     pub fn of(method: &Method, headers: &HeaderMap) -> Self {
+        // RFC 9110 §14.2: to be ignored on every method but GET.
+        let range = *method == Method::GET && headers.contains_key(RANGE);
         Self {
             method: method.clone(),
             directives: RequestDirectives::parse(headers),
             has_authorization: headers.contains_key(AUTHORIZATION),
             has_cookie: headers.contains_key(COOKIE),
-            // RFC 9110 §14.2: to be ignored on every method but GET.
-            range: *method == Method::GET && headers.contains_key(RANGE),
-            ranges: ranges(method, headers),
+            range,
+            ranges: range.then(|| ranges(method, headers)).flatten(),
             chosen_by: Vec::new(),
         }
     }

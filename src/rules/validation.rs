@@ -88,6 +88,11 @@ pub fn has_precondition(request_headers: &HeaderMap) -> bool {
     request_headers.contains_key(IF_MATCH) || request_headers.contains_key(IF_UNMODIFIED_SINCE)
 }
 
+/// Whether the request says that its client may hold the answer already (RFC 9110 §13.1).
+pub fn may_hold_it(request_headers: &HeaderMap) -> bool {
+    request_headers.contains_key(IF_NONE_MATCH) || request_headers.contains_key(IF_MODIFIED_SINCE)
+}
+
 /// Whether a `Range` counts (RFC 9110 §13.1.5): `If-Range` is absent, or names just what is stored.
 pub fn if_range_holds(request_headers: &HeaderMap, resp: &ResponseFacts) -> bool {
     let mut lines = request_headers.get_all(IF_RANGE).iter();

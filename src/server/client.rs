@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::life::Life;
 use crate::pace::{Debt, Pace};
+use crate::scratch;
 use crate::wire::Frames;
 
 /// How long we listen to a client that was told that we close: it may not have read that yet, and a reset, which
@@ -22,6 +23,10 @@ use crate::wire::Frames;
 const PARTING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Bytes for which a client is given more time: whoever sends an upload blindly does not trickle.
 const WORTH: usize = 16 * 1024;
+
+/// Bytes of a head and its body that go to the system in one piece: it takes longer to begin with several than to
+/// copy so few.
+const FLAT: usize = 16 * 1024;
 
 /// What a client is told whose head did not come in time. hyper would close without a word, and a client whose
 /// network is at fault would not know whether its request was taken. RFC 9110 §15.5.9.
@@ -181,7 +186,15 @@ impl<P: Unpin> AsyncWrite for Client<P> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let bytes = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
+        let written = match bytes <= FLAT {
+            true => scratch::with(bytes, |mut flat| {
+                let mut room = flat.unfilled();
+                bufs.iter().for_each(|buf| room.put_slice(buf));
+                Pin::new(&mut self.stream).poll_write(cx, flat.filled())
+            }),
+            false => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+        };
         self.wrote(&written);
         written
     }

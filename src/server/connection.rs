@@ -156,9 +156,9 @@ impl Served {
         let (guest, mut deaf) = (host.clone(), stop.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             guest.offer(&mut request);
-            let (worker, noted, scan) = (Arc::clone(&worker), Arc::clone(&noted), scan.clone());
-            let upgraded = Arc::clone(&ends);
+            let (worker, scan) = (Arc::clone(&worker), scan.clone());
             let (number, mut running) = ends.begin();
+            let last = (number >= all).then(|| Arc::clone(&noted));
             let turn = line.open();
             // RFC 9110 §15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
             let interim = (request.version() == Version::HTTP_11).then(|| turn.interim());
@@ -168,8 +168,8 @@ impl Served {
                 running.answer();
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     scan.stop();
-                    upgraded.tunnel();
-                } else if number >= all {
+                    running.tunnel();
+                } else if let Some(noted) = last {
                     // RFC 9112 §9.6: told with the last answer, so that no request is lost.
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     noted.count(Cut::Requests);

@@ -260,6 +260,11 @@ impl Running {
         self.life.break_off();
     }
 
+    /// Its connection leaves HTTP: see [`Life::tunnel`].
+    pub(super) fn tunnel(&self) {
+        self.life.tunnel();
+    }
+
     /// Its answer begins.
     pub(super) fn answer(&mut self) {
         self.answered = true;

@@ -30,11 +30,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::Version;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::config::{Access, Config};
+use crate::fields::hop;
 use crate::flight::Flights;
 use crate::store::{Coherence, Hot, Memory, Promise, Purges, Searches};
 use crate::telemetry::{AccessLog, Form, Heads, Hints, ProxyHeaders};
@@ -146,6 +148,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         Promise { bound: config.cache.coherence_bound, when_lost: config.cache.coherence_when_lost };
     let coherence = config.cache.redis.is_some().then(|| Arc::new(Coherence::new(promise, clock.mono())));
     let warm_start = config.cache.warm_start.filter(|_| config.cache.redis.is_some());
+    let pseudonym = pseudonym();
     Ok(Arc::new(Shared {
         started: clock.mono(),
         coherence,
@@ -158,7 +161,8 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         flights: Flights::new(),
         searches: Searches::default(),
         access,
-        pseudonym: pseudonym(),
+        via: hop::via(Version::HTTP_11, &pseudonym),
+        pseudonym,
         interim: Arc::default(),
         cuts: Arc::default(),
         proxy_headers: ProxyHeaders::default(),

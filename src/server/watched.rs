@@ -80,12 +80,14 @@ pub(super) struct Watched<T> {
     heads: Heads,
     /// Held while a head is large and not whole.
     room: Option<(Reserved, Passing)>,
+    /// A chunked body was found to be none.
+    broken: bool,
 }
 
 impl<T> Watched<T> {
     /// Over `io`, whose bytes `watch` sees.
     pub(super) fn new(io: T, watch: Watch, heads: Heads) -> Self {
-        Self { io, watch, heads, room: None }
+        Self { io, watch, heads, room: None, broken: false }
     }
 
     /// So much has come of a head that is not whole.
@@ -105,17 +107,18 @@ impl<T: Read + Unpin> Read for Watched<T> {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.watch.0.lock().fault() == Some(Fault::Chunks) {
+        if self.broken {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, Fault::Chunks.as_str())));
         }
         let room = buf.remaining().saturating_sub(BREAK.len()).clamp(1, PIECE);
         scratch::with(room, |mut piece| {
             ready!(Pin::new(&mut self.io).poll_read(cx, piece.unfilled()))?;
             let piece = piece.filled();
-            let (good, partial) = {
+            let (good, partial, broken) = {
                 let mut requests = self.watch.0.lock();
-                (requests.watch(piece), requests.partial())
+                (requests.watch(piece), requests.partial(), requests.fault() == Some(Fault::Chunks))
             };
+            self.broken = broken;
             self.hold(partial)?;
             buf.put_slice(piece.get(..good).unwrap_or(piece));
             if good < piece.len() && buf.remaining() >= BREAK.len() {

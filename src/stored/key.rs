@@ -244,7 +244,11 @@ fn url_text(scheme: &str, authority: &str, path: &str, query: Option<&str>, poli
 
 /// RFC 9110 §4.2.3: "a port that is the default for the scheme, or empty, is normally omitted".
 fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
-    let Some((host, port)) = authority.rsplit_once(':') else { return authority };
+    let colon =
+        authority.bytes().rposition(|byte| byte == b':').and_then(|at| authority.split_at_checked(at));
+    let Some((host, port)) = colon.and_then(|(host, port)| Some((host, port.strip_prefix(':')?))) else {
+        return authority;
+    };
     let default = match port {
         "" => true,
         "80" => scheme.eq_ignore_ascii_case("http"),

@@ -8,11 +8,13 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::TRAILER;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{CacheKey, Content, Copies, Standing};
 use crate::apart;
 use crate::clock::Timestamp;
+use crate::fields::targeted::LARDER_CACHE_CONTROL;
 use crate::rules::{
     self, MustAsk, Normalize, OriginFailure, Policy, RequestFacts, ResponseFacts, Reusable, Reuse,
     SelectingFields, Storable, stored_fields,
@@ -20,7 +22,6 @@ use crate::rules::{
 
 /// A response as it is kept, in either tier.
 #[derive(Clone, Debug)]
-#[expect(clippy::manual_non_exhaustive, reason = "the attribute would not hold within this crate")]
 pub struct StoredResponse {
     /// Status.
     pub status: StatusCode,
@@ -38,9 +39,14 @@ pub struct StoredResponse {
     pub standing: Arc<Standing>,
     /// Other forms of the body, made since.
     pub copies: Arc<Copies>,
+    /// None of its fields has to be taken out on its way to a client, whoever that is.
+    bare: bool,
     /// Keeps others from making one without a permit.
     _sealed: (),
 }
+
+/// What a server measured for one request.
+pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// A response of the origin whose body has come to its end, about to be stored.
 #[derive(Debug)]
@@ -86,7 +92,14 @@ impl StoredResponse {
         selecting: SelectingFields,
         standing: Arc<Standing>,
     ) -> Self {
-        Self { headers: compact_fields(headers), facts, selecting, standing, ..self.clone() }
+        let headers = compact_fields(headers);
+        Self { bare: is_bare(&headers), headers, facts, selecting, standing, ..self.clone() }
+    }
+
+    /// Whether it has none of the fields that do not go to any client, or not to every one: found when it is
+    /// stored, since each hit would have to look for all of them.
+    pub fn is_bare(&self) -> bool {
+        self.bare
     }
 
     /// Whether it answers this request at `now`, if no purge has made it void. One that was purged softly
@@ -166,8 +179,13 @@ impl StoredResponse {
         // Understood from the stored fields, so that it means the same in both tiers.
         let facts = ResponseFacts::of(status.as_u16(), &headers, request_time, response_time);
         let copies = Arc::default();
-        Self { status, headers, facts, content, selecting, key, standing, copies, _sealed: () }
+        let bare = is_bare(&headers);
+        Self { status, headers, facts, content, selecting, key, standing, copies, bare, _sealed: () }
     }
+}
+
+fn is_bare(headers: &HeaderMap) -> bool {
+    [SERVER_TIMING, LARDER_CACHE_CONTROL, TRAILER].iter().all(|name| !headers.contains_key(name))
 }
 
 /// A slot of a `HeaderMap` with its share of the index.

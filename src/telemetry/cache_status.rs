@@ -14,6 +14,7 @@
 use std::fmt::Write;
 
 use super::outcome::{Bypass, Miss, Outcome, Source};
+use crate::fields::digits;
 use crate::stored::CacheKey;
 
 /// The largest Integer of a structured field (RFC 9651 §3.3.1).
@@ -36,8 +37,8 @@ impl Outcome {
             None => {}
         }
         if let Some(ttl) = self.ttl {
-            // Writing to a String cannot fail, here and below.
-            let _ = write!(out, "; ttl={}", ttl.clamp(-LARGEST, LARGEST));
+            out.push_str(if ttl < 0 { "; ttl=-" } else { "; ttl=" });
+            digits::push(out, ttl.clamp(-LARGEST, LARGEST).unsigned_abs(), 1);
         }
         if let Some(word) = self.status_detail() {
             out.push_str("; detail=");
@@ -74,10 +75,12 @@ impl Outcome {
 
     /// `fwd-status`, `stored` and `collapsed` mean something only where `fwd` is (§2.3, §2.5, §2.6).
     fn write_forwarded(&self, fwd: &str, out: &mut String) {
-        let _ = write!(out, "; fwd={fwd}");
+        out.push_str("; fwd=");
+        out.push_str(fwd);
         let confirmed = matches!(self.source, Source::Revalidated(_)).then_some(304);
         if let Some(status) = self.fwd_status.or(confirmed) {
-            let _ = write!(out, "; fwd-status={status}");
+            out.push_str("; fwd-status=");
+            digits::push(out, status.into(), 1);
         }
         if self.stored {
             out.push_str("; stored");
@@ -108,6 +111,7 @@ fn push_in_string(byte: u8, out: &mut String) {
         b'"' | b'\\' => out.extend(['\\', char::from(byte)]),
         b' '..=b'~' => out.push(char::from(byte)),
         _ => {
+            // Writing to a String cannot fail.
             let _ = write!(out, "%{byte:02X}");
         }
     }

@@ -50,6 +50,6 @@ pub use paced::Paced;
 pub(crate) use panics::{failpoint, note};
 pub use panics::{install_panic_hook, panics, supervise};
 pub use proxy_headers::{HeaderRefused, ProxyHeaders};
-pub use timeline::{Phase, Timeline, process_time};
+pub use timeline::{Phase, Timeline, write_process_time};
 pub use tunnels::{TunnelEnd, Tunnels};
 pub use windows::hit_ratio;

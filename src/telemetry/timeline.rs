@@ -4,12 +4,10 @@
 //! over ten numbers; nothing here allocates but the header's value.
 //! Must not know: the clock (it is handed durations), or which headers are switched on.
 
-use std::fmt::Write;
 use std::time::Duration;
 
-use http::HeaderValue;
-
 use crate::clock::Mono;
+use crate::fields::digits;
 
 /// A part of a request's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,21 +120,24 @@ impl Timeline {
         for (name, took) in entries {
             if let Some(took) = took {
                 let micros = rounded_micros(took);
-                // Writing to a String cannot fail.
-                let _ = write!(out, "{separator}{name};dur={}.{:03}", micros / 1000, micros % 1000);
+                out.push_str(separator);
+                out.push_str(name);
+                out.push_str(";dur=");
+                digits::push(out, micros / 1000, 1);
+                out.push('.');
+                digits::push(out, micros % 1000, 3);
                 separator = ", ";
             }
         }
     }
 }
 
-/// The value of `X-Process-Time`: seconds with 6 decimals, such as `0.000812`.
-pub fn process_time(took: Duration) -> HeaderValue {
+/// Appends the value of `X-Process-Time`: seconds with 6 decimals, such as `0.000812`.
+pub fn write_process_time(took: Duration, out: &mut String) {
     let micros = rounded_micros(took);
-    let mut text = Stack::default();
-    // The longest value has 20 digits and a point: it fits, and digits make a legal header.
-    let _ = write!(text, "{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-    HeaderValue::from_bytes(text.as_bytes()).unwrap_or(HeaderValue::from_static("0.000000"))
+    digits::push(out, micros / 1_000_000, 1);
+    out.push('.');
+    digits::push(out, micros % 1_000_000, 6);
 }
 
 /// Nanoseconds; 584 years and more read as 584 years.
@@ -146,29 +147,6 @@ pub(super) fn nanos(took: Duration) -> u64 {
 
 fn rounded_micros(took: Duration) -> u64 {
     u64::try_from(took.as_nanos().saturating_add(500) / 1000).unwrap_or(u64::MAX)
-}
-
-/// Text on the stack, so that a header's value is one allocation and not two.
-#[derive(Default)]
-struct Stack {
-    bytes: [u8; 32],
-    len: usize,
-}
-
-impl Stack {
-    fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-}
-
-impl Write for Stack {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let end = self.len.saturating_add(text.len());
-        let room = self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?;
-        room.copy_from_slice(text.as_bytes());
-        self.len = end;
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -216,7 +194,9 @@ mod tests {
             (Duration::MAX, "18446744073709.551615"),
         ];
         for (took, expected) in rows {
-            assert_eq!(process_time(took), expected);
+            let mut text = String::new();
+            write_process_time(took, &mut text);
+            assert_eq!(text, expected);
         }
     }
 
@@ -241,8 +221,9 @@ mod tests {
     proptest! {
         #[test]
         fn process_time_reads_back_as_the_duration_to_the_microsecond(micros in 0_u64..1 << 50) {
-            let text = process_time(Duration::from_micros(micros));
-            let digits = text.to_str().unwrap().replace('.', "");
+            let mut text = String::new();
+            write_process_time(Duration::from_micros(micros), &mut text);
+            let digits = text.replace('.', "");
             prop_assert_eq!(digits.parse::<u64>().unwrap(), micros);
         }
     }

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use http::{Method, Uri};
+use http::{HeaderValue, Method, Uri};
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, Mono, Timestamp};
@@ -78,6 +78,8 @@ pub struct Shared {
     /// How this process names itself in `Via`: unlike any other's, so that a loop is told from a
     /// chain.
     pub pseudonym: String,
+    /// The same as every response has it, made once.
+    pub via: Option<HeaderValue>,
     /// What has become of interim responses.
     pub interim: Arc<interim::Counts>,
     /// Why connections of clients were ended.

@@ -36,6 +36,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         searches: Searches::default(),
         access: None,
         pseudonym: "larder-test".into(),
+        via: None,
         interim: Arc::default(),
         cuts: Arc::default(),
         proxy_headers: ProxyHeaders::default(),

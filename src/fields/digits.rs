@@ -1,0 +1,73 @@
+//! Numbers as fields write them.
+//!
+//! Every answer has some, so they do not go through `core::fmt`, which takes several times as long.
+//! Must not know: which field, or what is counted.
+
+/// Digits of the largest number.
+const MOST: usize = 20;
+
+/// Appends a number, in `width` digits at least.
+pub fn push(out: &mut String, number: u64, width: usize) {
+    let (mut digits, mut rest, mut used) = ([b'0'; MOST], number, 0);
+    for digit in digits.iter_mut().rev() {
+        if rest == 0 && used >= width.max(1) {
+            break;
+        }
+        *digit = b"0123456789".get((rest % 10) as usize).copied().unwrap_or(b'0');
+        rest /= 10;
+        used += 1;
+    }
+    let digits = digits.get(MOST - used..).unwrap_or_default();
+    out.push_str(std::str::from_utf8(digits).unwrap_or_default());
+}
+
+/// Whether a text is this number, as [`push`] writes it in the fewest digits.
+pub fn is(text: &[u8], number: u64) -> bool {
+    let plain = !text.is_empty() && (text.len() == 1 || !text.starts_with(b"0"));
+    let read = text.iter().try_fold(0_u64, |sum, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(*digit - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    });
+    plain && read == Some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_number_is_never_shorter_than_it_is_to_be() {
+        for (number, width, text) in [
+            (0, 0, "0"),
+            (0, 1, "0"),
+            (0, 3, "000"),
+            (7, 6, "000007"),
+            (1000, 3, "1000"),
+            (u64::MAX, 1, "18446744073709551615"),
+            (1, 99, "00000000000000000001"),
+        ] {
+            let mut out = String::new();
+            push(&mut out, number, width);
+            assert_eq!(out, text);
+        }
+    }
+
+    #[test]
+    fn only_the_plain_writing_of_a_number_is_it() {
+        assert!(is(b"0", 0) && is(b"1024", 1024) && is(b"18446744073709551615", u64::MAX));
+        for text in [&b""[..], b"01024", b"+1024", b"1024 ", b"1025", b"18446744073709552640", b"1024,1024"] {
+            assert!(!is(text, 1024), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_is_written_as_the_library_writes_it(number: u64, width in 0_usize..12) {
+            let mut out = String::new();
+            push(&mut out, number, width);
+            prop_assert_eq!(&out, &format!("{number:0width$}"));
+            prop_assert!(is(number.to_string().as_bytes(), number));
+        }
+    }
+}

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::args::{Args, Command, Demo, Deny, OfRedis, Purge, Run};
+use super::args::{Args, Command, Demo, Deny, Explain, OfRedis, Purge, Run};
 use super::config_file::{self, Missing, PLACES, Source};
 use super::one_line;
 
@@ -25,6 +25,8 @@ pub enum Task {
     Purge(Source, Purge),
     /// Ask the Larder that this configuration leads to how it is; for programs, where that is asked.
     Status(Source, bool),
+    /// Have the Larder that this configuration leads to say what would become of this request.
+    Explain(Source, Explain),
     /// Count what stands in the Redis of this configuration.
     Audit(Source),
     /// Start the demo, or print its configuration where that is asked.
@@ -47,6 +49,9 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
         }
         Command::Status(status) => find(status.config.or(status.file).as_deref(), variable)
             .map(|source| Task::Status(source, status.json)),
+        Command::Explain(explain) => {
+            find(explain.config.as_deref(), variable).map(|source| Task::Explain(source, explain))
+        }
         Command::Redis { of: OfRedis::Audit(audit) } => {
             find(audit.config.as_deref(), variable).map(Task::Audit)
         }

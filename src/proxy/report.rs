@@ -31,6 +31,8 @@ pub(super) struct Report {
     pub status: u16,
     pub bytes: u64,
     pub end: End,
+    /// Nobody is told: there is no such request.
+    mute: bool,
 }
 
 impl Report {
@@ -49,7 +51,21 @@ impl Report {
         start: Mono,
     ) -> Self {
         snapshot.shard(worker).begin();
+        let mut report = Self::mute(worker, snapshot, asked, route, start);
+        report.mute = false;
+        report
+    }
+
+    /// That of a request that is only thought of: it tells nobody anything, neither now nor at its end.
+    pub fn mute(
+        worker: &Arc<Worker>,
+        snapshot: &Arc<Snapshot>,
+        asked: &Arc<Asked>,
+        route: Option<usize>,
+        start: Mono,
+    ) -> Self {
         Self {
+            mute: true,
             worker: Arc::clone(worker),
             snapshot: Arc::clone(snapshot),
             asked: Arc::clone(asked),
@@ -97,6 +113,9 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
+        if self.mute {
+            return;
+        }
         // A bug of ours is no client that left.
         if std::thread::panicking() {
             self.end = End::Broken;

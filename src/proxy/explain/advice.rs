@@ -136,7 +136,7 @@ fn candidates(thought: &Thought, predicted: &Prediction) -> Vec<Change> {
         (Source::Miss(Miss::Request), _) => {
             vec![Change::Without(&[header::IF_MATCH, header::IF_UNMODIFIED_SINCE])]
         }
-        (Source::Miss(Miss::Uri), _) => urls(thought),
+        (Source::Miss(Miss::Uri), _) => urls(thought, predicted),
         _ => Vec::new(),
     }
 }
@@ -169,9 +169,11 @@ fn variants(thought: &Thought, predicted: &Prediction) -> Vec<Change> {
 }
 
 /// Another writing of the URL that may be stored.
-fn urls(thought: &Thought) -> Vec<Change> {
+fn urls(thought: &Thought, predicted: &Prediction) -> Vec<Change> {
+    let cache = predicted.exchange.as_ref().and_then(|exchange| exchange.cache());
+    let counts = |argument: &&str| !cache.is_some_and(|cache| cache.key.ignores(argument));
     let mut names: Vec<String> = Vec::new();
-    for argument in thought.target.query().unwrap_or_default().split('&').filter(|it| !it.is_empty()) {
+    for argument in thought.target.query().unwrap_or_default().split('&').filter(counts) {
         let name = query::name(argument).to_owned();
         if !names.contains(&name) && !name.is_empty() && !name.contains('*') {
             names.push(name);

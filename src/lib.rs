@@ -5,10 +5,10 @@
 //! runtimes.
 //!
 //! ```text
-//! cli/             10      arguments, the environment, exit codes
-//! demo/            9      the sample API
-//! server/          8      threads, connections, drain
-//! admin/           7      own listener: health, figures, purging
+//! cli/             11      arguments, the environment, exit codes
+//! demo/            10      the sample API
+//! server/          9      threads, connections, drain
+//! admin/           8      own listener: health, figures, purging, explaining
 //! proxy/           7      client-side machine: receive lookup wait pass deliver
 //! fill/            6      far-side machine: ask Redis, ask origin, judge, keep
 //! worker/          5      what one thread owns, what all share, what a fill publishes

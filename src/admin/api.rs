@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::telemetry::Format;
 use crate::worker::{NotReloaded, Reloaded, Shared, Worker};
 
-use super::{access, fleet, gauges, purge};
+use super::{access, explain, fleet, gauges, purge};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -29,10 +29,12 @@ Larder, admin listener
   POST /purge     {\"urls\": […], \"tags\": […], \"prefixes\": [\"/products/*\"], \"routes\": […]} or
                   {\"all\": true}, with \"soft\": true to have it validated and not forgotten
   POST /reload    read the configuration anew; what is wrong changes nothing
+  POST /explain   {\"target\": \"/path?a=1\", \"fields\": [[\"host\", \"a.test\"]]}: what would become of such a
+                  request, without doing it (larder explain)
 ";
 
 /// Answers one request.
-pub(super) async fn answer(worker: &Worker, request: Request<Incoming>) -> Answer {
+pub(super) async fn answer(worker: &Arc<Worker>, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     // What a probe asks for tells nothing; but only to who reads.
     let reads = request.method() == Method::GET || request.method() == Method::HEAD;
@@ -50,7 +52,9 @@ pub(super) async fn answer(worker: &Worker, request: Request<Incoming>) -> Answe
     match path.as_str() {
         "/purge" if request.method() == Method::POST => purge::purge(worker, request).await,
         "/reload" if request.method() == Method::POST => reload(worker).await,
-        "/purge" | "/reload" => not_allowed("POST"),
+        // In a box, since it is rare and large.
+        "/explain" if request.method() == Method::POST => Box::pin(explain::explain(worker, request)).await,
+        "/purge" | "/reload" | "/explain" => not_allowed("POST"),
         "/" | "/stats" | "/metrics" | "/fleet" | "/livez" | "/readyz" | "/healthz" if !reads => {
             not_allowed("GET, HEAD")
         }
@@ -137,7 +141,7 @@ async fn reload(worker: &Worker) -> Answer {
 }
 
 /// The file that a reload reads, as text.
-fn file_read(shared: &Shared) -> Option<String> {
+pub(super) fn file_read(shared: &Shared) -> Option<String> {
     shared.reloads.file().map(|file| file.display().to_string())
 }
 

@@ -1,10 +1,11 @@
-//! The admin listener: health, figures, purging.
+//! The admin listener: health, figures, purging, explaining.
 //!
 //! Knows its own small API and who may use it. It is never on the public listener.
 //! Must not know: how requests are served.
 
 mod access;
 mod api;
+mod explain;
 mod fleet;
 mod gauges;
 mod purge;

@@ -25,6 +25,7 @@ Examples:
   larder check /etc/larder/proxy.toml       before a restart
   larder reload                             read ./proxy.toml anew, without one
   larder purge --tag products               what has this tag is fetched anew
+  larder explain GET /users/7               what would become of it, and why
 
 Exit codes:
    0  done, or stopped as asked after requests in flight were finished
@@ -107,6 +108,21 @@ Examples:
 
 Ends with Ctrl-C. Exits with 69 where no Larder answers (any more), and with 78
 where the file is wrong or names no admin listener.";
+const EXPLAIN_EXAMPLES: &str = "\
+Asks the running Larder whose admin listener the file names, without doing any
+of it: which route takes the request, how its key comes about, what each tier
+holds, what would become of it and by which clause, and what would make it a
+hit. Without -c the file is looked for as `larder run` does, and the
+configuration in force judges; a file that is named judges in its place.
+Values of cookies and credentials are not shown.
+
+Examples:
+  larder explain GET '/users/7?utm_source=x&b=2&a=1' -H 'Host: api.test'
+  larder explain https://api.test/users/7 -H 'Cookie: s=1' --json
+  larder explain --config new.toml GET /users/7
+
+Exits with 0 where it is told, with 1 where that Larder refuses, with 69 where
+no Larder answers, with 78 where the file is wrong.";
 const AUDIT_EXAMPLES: &str = "\
 Walks through all keys of `cache.namespace`, on every master of a cluster, in
 small steps; nothing else is looked at, and nothing is written. Some records are
@@ -155,6 +171,8 @@ pub enum Command {
     Status(Status),
     /// Watch what a running Larder answers from its cache, by route
     Top(Top),
+    /// Ask a running Larder what would become of a request, and why
+    Explain(Explain),
     /// Look into the Redis that a fleet shares
     #[command(arg_required_else_help = true)]
     Redis {
@@ -301,6 +319,34 @@ pub struct Purge {
     pub wait: Option<String>,
 }
 
+/// `larder explain`
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+#[command(override_usage = "larder explain [-c FILE] [METHOD] TARGET [-H FIELD]… [--json]")]
+pub struct Explain {
+    /// Judge by this file, not by the configuration in force
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Method; GET where only a target is given
+    #[arg(value_name = "METHOD")]
+    pub method: String,
+    /// Path and query, or an absolute URL
+    #[arg(value_name = "TARGET")]
+    pub target: Option<String>,
+    /// A field of the request, such as 'Cookie: s=1'
+    #[arg(short = 'H', long = "header", value_name = "FIELD")]
+    pub field: Vec<String>,
+    /// Its content
+    #[arg(short, long, value_name = "TEXT")]
+    pub data: Option<String>,
+    /// The address that it would come from [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    pub from: Option<std::net::IpAddr>,
+    /// For programs: one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `larder redis …`
 #[derive(Clone, Debug, Subcommand)]
 pub enum OfRedis {
@@ -443,6 +489,15 @@ mod tests {
     }
 
     #[test]
+    fn explain_takes_a_request() {
+        let line = "larder explain -c a.toml POST /a -H A:b -H C:d -d x --from ::1 --json";
+        let Ok(Command::Explain(explain)) = parse(line) else { panic!() };
+        assert_eq!((explain.method.as_str(), explain.target.as_deref()), ("POST", Some("/a")));
+        assert_eq!((explain.field.len(), explain.data.as_deref(), explain.json), (2, Some("x"), true));
+        assert!(matches!(parse("larder explain /a"), Ok(Command::Explain(it)) if it.target.is_none()));
+    }
+
+    #[test]
     fn the_demo_has_its_own_addresses() {
         let Ok(Command::Demo(demo)) = parse("larder demo") else { panic!() };
         assert_eq!((demo.listen.to_string().as_str(), demo.admin.to_string().as_str()), (LISTEN, ADMIN));
@@ -492,7 +547,9 @@ mod tests {
 
     #[test]
     fn help_tells_the_commands_examples_and_exit_codes() {
-        let text = Args::try_parse_from(["larder", "--help"]).unwrap_err().to_string();
+        // However wide the column of the commands is.
+        let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = flat(&Args::try_parse_from(["larder", "--help"]).unwrap_err().to_string());
         for expected in [
             "A caching reverse proxy with two tiers",
             "run     Serve, with a configuration file or in front of one API",
@@ -506,7 +563,7 @@ mod tests {
             "69  a listener cannot be bound",
             "78  the configuration is missing or wrong",
         ] {
-            assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+            assert!(text.contains(&flat(expected)), "{expected:?} is not in\n{text}");
         }
     }
 
@@ -520,6 +577,7 @@ mod tests {
             ),
             ("reload", ["[FILE]", "as on SIGHUP", "78", "Usage: larder reload [FILE]"]),
             ("purge", ["--tag <TAG>", "larder purge --route users", "69", "Usage: larder purge"]),
+            ("explain", ["-H, --header <FIELD>", "--json", "69", "Usage: larder explain"]),
             ("status", ["-c, --config <FILE>", "--json", "69", "Usage: larder status"]),
             ("demo", ["[default: 127.0.0.1:8080]", "--redis <URL>", "--print-config", "a free one"]),
         ];

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::args::{Args, Command, Demo, Deny, OfRedis, Purge, Run, Top};
+use super::args::{Args, Command, Demo, Deny, Explain, OfRedis, Purge, Run, Top};
 use super::config_file::{self, Missing, PLACES, Source};
 use super::one_line;
 
@@ -27,6 +27,8 @@ pub enum Task {
     Status(Source, bool),
     /// Show figures of the Larder that this configuration leads to, again and again.
     Top(Source, Top),
+    /// Have the Larder that this configuration leads to say what would become of this request.
+    Explain(Source, Explain),
     /// Count what stands in the Redis of this configuration.
     Audit(Source),
     /// Start the demo, or print its configuration where that is asked.
@@ -51,6 +53,9 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
             .map(|source| Task::Status(source, status.json)),
         Command::Top(top) => {
             find(top.config.as_deref().or(top.file.as_deref()), variable).map(|source| Task::Top(source, top))
+        }
+        Command::Explain(explain) => {
+            find(explain.config.as_deref(), variable).map(|source| Task::Explain(source, explain))
         }
         Command::Redis { of: OfRedis::Audit(audit) } => {
             find(audit.config.as_deref(), variable).map(Task::Audit)

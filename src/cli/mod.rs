@@ -9,6 +9,7 @@ mod audit;
 pub mod commands;
 pub mod config_file;
 pub mod exit;
+mod explain;
 mod one_line;
 mod purge;
 mod reload;
@@ -34,6 +35,7 @@ pub fn main() -> ExitCode {
         Ok(Task::Purge(source, purge)) => purge::purge(&source, &purge),
         Ok(Task::Status(source, json)) => status::status(&source, json),
         Ok(Task::Top(source, top)) => top::top(&source, &top),
+        Ok(Task::Explain(source, request)) => explain::explain(&source, &request),
         Ok(Task::Audit(source)) => audit::audit(&source),
         Ok(Task::Demo(demo)) => serve::demo(&demo),
         Err(missing) => complain(&missing.to_string(), exit::CONFIG),

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::rules;
 use crate::telemetry::Bypass;
 use crate::upstream::{RequestBody, Upload};
-use crate::worker::Content;
+use crate::worker::{Asked, Content};
 
 use super::Step;
 use super::beginning::Beginning;
@@ -66,7 +66,7 @@ impl Read {
 /// something.
 fn judged(mut exchange: Exchange, content: Content, bypass: Option<Bypass>) -> Step {
     exchange.body = Some(RequestBody::whole(content.bytes.clone()));
-    if !only_reads(&exchange, &content.bytes) {
+    if !only_reads(&exchange.asked, &content.bytes) {
         return Step::Pass(Box::new(Pass::bypassing(exchange, Bypass::MayChange, None)));
     }
     let asked = &exchange.asked;
@@ -83,8 +83,7 @@ fn judged(mut exchange: Exchange, content: Content, bypass: Option<Bypass>) -> S
 
 /// QUERY is safe by definition (RFC 10008); POST where the route says so and its content does not speak
 /// against it.
-fn only_reads(exchange: &Exchange, content: &[u8]) -> bool {
-    let asked = &exchange.asked;
+pub(super) fn only_reads(asked: &Asked, content: &[u8]) -> bool {
     asked.method != Method::POST || {
         let content_type = asked.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
         let encoded = asked.headers.contains_key(header::CONTENT_ENCODING);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
+use crate::clock::Mono;
 use crate::fill::{Fill, Want, verify};
 use crate::flight::FlightKey;
 use crate::rules::{self, MustAsk, NotStored, Reusable, Reuse, SelectingFields};
@@ -28,13 +29,23 @@ pub(super) fn lookup(mut exchange: Box<Exchange>) -> Step {
     let began = exchange.mono();
     exchange.report.cause = None;
     let resource = resource(&mut exchange);
-    match found(&mut exchange, resource.as_deref()) {
-        Found::Stored(stored) => reuse(exchange, stored, resource.as_deref(), began),
-        Found::Nothing(miss) => {
-            exchange.report.mark(Phase::Memory, began);
-            absent(exchange, miss, resource.as_deref())
-        }
-    }
+    let decision = decide(&mut exchange, resource.as_deref(), began);
+    exchange.report.mark(Phase::Memory, began);
+    act(exchange, decision, resource.as_deref())
+}
+
+/// What to do by what memory holds. To decide has no effect; [`act`] does it.
+pub(super) enum Decision {
+    /// It answers.
+    Fresh(Arc<StoredResponse>, Cut, Reusable),
+    /// It answers, and is refreshed.
+    InGrace(Arc<StoredResponse>, Cut, Reusable),
+    /// A fetch has to be waited for, unless none is worth it.
+    Ask(Miss, Option<Arc<StoredResponse>>),
+    /// The request goes on alone.
+    Alone(Miss),
+    /// It is none for this cache.
+    Bypass(Bypass),
 }
 
 /// What memory holds under the request's key; or under its very URL, if nothing is there that is the
@@ -43,6 +54,12 @@ fn resource(exchange: &mut Exchange) -> Option<Arc<Resource>> {
     let memory = &exchange.worker.shared.memory;
     let again = exchange.attempts > 0;
     let resource = if again { memory.peek(&exchange.key) } else { memory.find(&exchange.key) };
+    led_to(exchange, resource)
+}
+
+/// Of what memory holds under the request's key, what is for it; or what there is under its very URL.
+pub(super) fn led_to(exchange: &mut Exchange, resource: Option<Arc<Resource>>) -> Option<Arc<Resource>> {
+    let memory = &exchange.worker.shared.memory;
     let Some(exact) = &exchange.exact else { return resource };
     let (headers, normalize) = (&exchange.asked.headers, exchange.normalize());
     let of_this = |stored: &Arc<StoredResponse>| exchange.is_led_to(&stored.key, &stored.facts);
@@ -69,7 +86,7 @@ fn resource(exchange: &mut Exchange) -> Option<Arc<Resource>> {
 }
 
 /// What a look into memory gives.
-pub(super) enum Found {
+enum Found {
     Stored(Arc<StoredResponse>),
     Nothing(Miss),
 }
@@ -90,39 +107,56 @@ fn found(exchange: &mut Exchange, resource: Option<&Resource>) -> Found {
     }
 }
 
-fn reuse(
-    mut exchange: Box<Exchange>,
-    stored: Arc<StoredResponse>,
-    resource: Option<&Resource>,
-    began: crate::clock::Mono,
-) -> Step {
+/// What is to be done by what memory holds for the request, at `began`.
+#[inline]
+pub(super) fn decide(exchange: &mut Exchange, resource: Option<&Resource>, began: Mono) -> Decision {
+    let stored = match found(exchange, resource) {
+        Found::Stored(stored) => stored,
+        Found::Nothing(miss) => return absent(exchange, miss),
+    };
     let now = exchange.wall(began);
-    let Some(cache) = exchange.cache() else { return absent(exchange, Miss::Uri, resource) };
+    let Some(cache) = exchange.cache() else { return absent(exchange, Miss::Uri) };
     let verdict = exchange.worker.reuse(&stored, &exchange.asked.facts, &cache.policy, (now, began));
-    exchange.report.mark(Phase::Memory, began);
     let cut = stored.cut(&exchange.asked.facts, &exchange.asked.headers);
     match (verdict, cut) {
         // If-Match and If-Unmodified-Since are the origin's to judge (RFC 9110 §13.1).
-        _ if rules::has_precondition(&exchange.asked.headers) => {
-            forward(exchange, |exchange| Pass::missing(exchange, Miss::Request))
+        _ if rules::has_precondition(&exchange.asked.headers) => Decision::Alone(Miss::Request),
+        (Reuse::Fresh(reusable), Some(cut)) => Decision::Fresh(stored, cut, reusable),
+        (Reuse::Stale { grace: Some(reusable), .. }, Some(cut)) => Decision::InGrace(stored, cut, reusable),
+        // §3.3: what is missing has to be fetched first.
+        (Reuse::Fresh(_) | Reuse::Stale { grace: Some(_), .. }, None) => {
+            Decision::Ask(Miss::Partial, Some(stored))
         }
-        (Reuse::Fresh(reusable), Some(cut)) => {
+        (Reuse::Stale { grace: None, because }, _) => {
+            let (miss, detail) = asked(because);
+            exchange.because_of(detail);
+            Decision::Ask(miss, Some(stored))
+        }
+        (Reuse::Refused(because), _) => Decision::Bypass(refused(because)),
+    }
+}
+
+fn absent(exchange: &Exchange, miss: Miss) -> Decision {
+    match rules::has_precondition(&exchange.asked.headers) {
+        true => Decision::Alone(miss),
+        false => Decision::Ask(miss, None),
+    }
+}
+
+fn act(exchange: Box<Exchange>, decision: Decision, resource: Option<&Resource>) -> Step {
+    match decision {
+        Decision::Fresh(stored, cut, reusable) => {
             let Exchange { worker, snapshot, route, asked, .. } = &*exchange;
             verify::sample(worker, snapshot, *route, asked, &stored);
             hit(exchange, stored, cut, reusable, Source::Hit(Tier::Memory))
         }
-        (Reuse::Stale { grace: Some(reusable), .. }, Some(cut)) => {
+        Decision::InGrace(stored, cut, reusable) => {
             refresh(&exchange, &stored, resource);
             hit(exchange, stored, cut, reusable, Source::StaleWhileRevalidate(Tier::Memory))
         }
-        // §3.3: what is missing has to be fetched first.
-        (Reuse::Fresh(_) | Reuse::Stale { grace: Some(_), .. }, None) => {
-            ask(exchange, Miss::Partial, Some(stored), resource)
-        }
-        (Reuse::Stale { grace: None, because }, _) => must_ask(exchange, stored, because, resource),
-        (Reuse::Refused(because), _) => {
-            forward(exchange, |exchange| Pass::bypassing(exchange, refused(because), None))
-        }
+        Decision::Ask(miss, stale) => ask(exchange, miss, stale, resource),
+        Decision::Alone(miss) => forward(exchange, |exchange| Pass::missing(exchange, miss)),
+        Decision::Bypass(why) => forward(exchange, |exchange| Pass::bypassing(exchange, why, None)),
     }
 }
 
@@ -156,40 +190,45 @@ fn hit(
     transform::deliver(*exchange, stored, cut, reusable, outcome)
 }
 
-fn must_ask(
-    mut exchange: Box<Exchange>,
-    stored: Arc<StoredResponse>,
-    because: MustAsk,
+/// What to do where memory alone cannot answer.
+pub(super) enum Asking {
+    /// Nobody may be asked: RFC 9111 §5.2.1.7.
+    Nobody,
+    /// Go alone: waiting is not worth it.
+    Alone(NotStored),
+    /// Wait for a fetch.
+    Wait,
+}
+
+/// What to do where memory alone cannot answer: to tell has no effect.
+pub(super) fn asking(
+    exchange: &Exchange,
+    stale: Option<&StoredResponse>,
     resource: Option<&Resource>,
-) -> Step {
-    let (miss, detail) = asked(because);
-    exchange.because_of(detail);
-    ask(exchange, miss, Some(stored), resource)
-}
-
-fn absent(exchange: Box<Exchange>, miss: Miss, resource: Option<&Resource>) -> Step {
-    if rules::has_precondition(&exchange.asked.headers) {
-        return forward(exchange, |exchange| Pass::missing(exchange, miss));
+) -> Asking {
+    if exchange.asked.facts.directives.only_if_cached && exchange.worker.redis.is_none() {
+        return Asking::Nobody;
     }
-    ask(exchange, miss, None, resource)
+    match resource.and_then(|resource| known_uncacheable(exchange, resource, stale)) {
+        Some(why) => Asking::Alone(why),
+        None => Asking::Wait,
+    }
 }
 
-/// Memory alone cannot answer: wait for a fetch, or go alone where waiting is not worth it.
 fn ask(
     mut exchange: Box<Exchange>,
     miss: Miss,
     stale: Option<Arc<StoredResponse>>,
     resource: Option<&Resource>,
 ) -> Step {
-    if exchange.asked.facts.directives.only_if_cached && exchange.worker.redis.is_none() {
-        return only_if_cached(exchange);
+    match asking(&exchange, stale.as_deref(), resource) {
+        Asking::Nobody => only_if_cached(exchange),
+        Asking::Alone(why) => {
+            exchange.because(Detail::HitForMiss(why));
+            forward(exchange, |exchange| Pass::missing(exchange, miss))
+        }
+        Asking::Wait => Step::Wait(Box::new(Wait { exchange: *exchange, miss, stale })),
     }
-    if let Some(why) = resource.and_then(|resource| known_uncacheable(&exchange, resource, stale.as_deref()))
-    {
-        exchange.because(Detail::HitForMiss(why));
-        return forward(exchange, |exchange| Pass::missing(exchange, miss));
-    }
-    Step::Wait(Box::new(Wait { exchange: *exchange, miss, stale }))
 }
 
 /// Why it is known not to be worth a fetch for all.

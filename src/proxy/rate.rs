@@ -7,12 +7,13 @@
 
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::HeaderName;
 
-use crate::config::RateBy;
-use crate::rate::{Verdict, party};
+use crate::config::{RateBy, RateLimit};
+use crate::rate::{Table, Verdict, party};
 use crate::worker::{Asked, Snapshot, Worker};
 
 use super::failure::Failure;
@@ -31,6 +32,18 @@ pub(super) fn over(worker: &Worker, snapshot: &Snapshot, route: usize, asked: &A
         }
     }
     None
+}
+
+/// The same of a request that is only thought of: it counts for nothing.
+pub(super) fn would_be_over(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    route: usize,
+    asked: &Asked,
+) -> Option<Failure> {
+    let wait =
+        |(limit, table): (&RateLimit, &Arc<Table>)| table.wait(&Who::of(&limit.by, asked), worker.mono());
+    snapshot.rates(route).find_map(wait).map(Failure::rate_limited)
 }
 
 /// Whom a request counts for.

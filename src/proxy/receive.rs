@@ -3,9 +3,11 @@
 //! Knows routes and what keeps a request from the cache before anything is looked up.
 //! Must not know: what is stored.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Body;
@@ -18,6 +20,7 @@ use crate::rules::{Authorization, Cookies, RequestFacts};
 use crate::stored::{CacheKey, KeyPolicy};
 use crate::telemetry::{Bypass, Setting};
 use crate::upstream::{RequestBody, Upload};
+use crate::wire::Fault;
 use crate::worker::{Asked, Snapshot, Worker};
 
 use super::content::Read;
@@ -41,48 +44,13 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     let start = worker.mono();
     let snapshot = worker.shared.snapshot.load_full();
     let Client { peer, interim, fault } = client;
-    let trusted = snapshot.config.trusts(peer);
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::of(&mut parts.extensions);
-    let told = forwarded::told(&parts.headers, peer, |address| snapshot.config.trusts(address));
-    // Part of what is asked for (RFC 9110 §7.1): many origins redirect `http` to `https`, and that
-    // redirect must not be what `https` gets.
-    let scheme = told.scheme;
-    let judged = judge::judge(&parts, scheme, fault);
-    let authority = judged.as_ref().cloned().unwrap_or_default();
-    let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let route = snapshot.config.route(&parts.method, host_of(&authority), target.path());
+    let Taken { judged, asked, route, named, wants_key } = take(&worker, &snapshot, parts, peer, fault);
     let cache = route.and_then(|route| snapshot.cache(route));
-    let takes_trailers = list::contains(&parts.headers, &header::TE, "trailers");
-    // Here already, so that what the origin does not see chooses nothing that is stored.
-    let named = Names {
-        trusted,
-        cached: cache.filter(|cache| cache.policy.methods.contains(&parts.method)),
-        keyed: cache.map_or(&[][..], |cache| &cache.key.headers),
-        edits: route.and_then(|at| snapshot.route(at)).map(|route| &route.request_headers),
-    }
-    .read(&mut parts.headers);
-    let wants_key = named.debug && wants_key(&mut parts.headers) && snapshot.config.cache.status_key;
-    if named.cookie {
-        join_cookies(&mut parts.headers);
-    }
-    let asked = Asked {
-        facts: RequestFacts { chosen_by: named.chosen_by, ..RequestFacts::of(&parts.method, &parts.headers) },
-        target,
-        scheme,
-        authority,
-        method: parts.method,
-        headers: parts.headers,
-        version: parts.version,
-        peer,
-        client: told.client,
-        takes_trailers,
-        at: worker.now(),
-    };
-    let asked = Arc::new(under_policy(asked, cache));
+    let asked = Arc::new(asked);
     let mut report = Report::open(&worker, &snapshot, &asked, route, start);
-    let refused = judged.err().or_else(|| oversized(&snapshot, &asked)).or_else(|| looped(&worker, &asked));
-    if let Some(failure) = refused {
+    if let Some(failure) = refused(&worker, &snapshot, judged, &asked) {
         return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
     }
     // No method of HTTP: it is for this cache, and no origin ever sees it.
@@ -107,8 +75,7 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
             "a request asks for another protocol, such as WebSocket, and is forwarded without",
         );
     }
-    let bypass = bypass(&asked, cache, upgrade.is_some(), named.credential, &body)
-        .or_else(|| strays(&asked, &snapshot.config, route));
+    let bypass = bypass(&asked, &snapshot, route, &Unsaid::of(upgrade.is_some(), &named, &body));
     let with_content = keyed_on_content(&asked, cache) && bypass != Some(Bypass::Upgrade);
     let exchange = Exchange {
         worker,
@@ -128,11 +95,7 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
         detail: None,
     };
     // §5.2.1.7: what does not use the cache cannot be answered from it, and the origin is not wanted.
-    let kept_out = matches!(
-        bypass,
-        Some(Bypass::Body | Bypass::RequestNoStore | Bypass::Cookie | Bypass::Path | Bypass::Authorization)
-    );
-    if kept_out && exchange.asked.facts.directives.only_if_cached {
+    if bypass.is_some_and(is_kept_out) && exchange.asked.facts.directives.only_if_cached {
         return lookup::only_if_cached(Box::new(exchange));
     }
     let max = exchange.max_body();
@@ -157,6 +120,101 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     }
 }
 
+/// A request as it is taken in, before anything is counted or looked up.
+pub(super) struct Taken {
+    /// Its authority, or what is wrong with it.
+    pub judged: Result<String, Failure>,
+    pub asked: Asked,
+    /// The route that takes it.
+    pub route: Option<usize>,
+    pub named: Named,
+    /// The client asks to be told the key.
+    pub wants_key: bool,
+}
+
+/// Reads a request: changes nothing, and counts nothing.
+#[inline]
+pub(super) fn take(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    mut parts: Parts,
+    peer: IpAddr,
+    fault: Option<Fault>,
+) -> Taken {
+    let trusted = snapshot.config.trusts(peer);
+    let told = forwarded::told(&parts.headers, peer, |address| snapshot.config.trusts(address));
+    // Part of what is asked for (RFC 9110 §7.1): many origins redirect `http` to `https`, and that
+    // redirect must not be what `https` gets.
+    let scheme = told.scheme;
+    let judged = judge::judge(&parts, scheme, fault);
+    let authority = judged.as_ref().cloned().unwrap_or_default();
+    let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let route = snapshot.config.route(&parts.method, host_of(&authority), target.path());
+    let cache = route.and_then(|route| snapshot.cache(route));
+    let takes_trailers = list::contains(&parts.headers, &header::TE, "trailers");
+    // Here already, so that what the origin does not see chooses nothing that is stored.
+    let mut named = Names {
+        trusted,
+        cached: cache.filter(|cache| cache.policy.methods.contains(&parts.method)),
+        keyed: cache.map_or(&[][..], |cache| &cache.key.headers),
+        edits: route.and_then(|at| snapshot.route(at)).map(|route| &route.request_headers),
+    }
+    .read(&mut parts.headers);
+    let wants_key = named.debug && wants_key(&mut parts.headers) && snapshot.config.cache.status_key;
+    if named.cookie {
+        join_cookies(&mut parts.headers);
+    }
+    let facts = RequestFacts::of(&parts.method, &parts.headers);
+    let asked = Asked {
+        facts: RequestFacts { chosen_by: std::mem::take(&mut named.chosen_by), ..facts },
+        target,
+        scheme,
+        authority,
+        method: parts.method,
+        headers: parts.headers,
+        version: parts.version,
+        peer,
+        client: told.client,
+        takes_trailers,
+        at: worker.now(),
+    };
+    Taken { judged, asked: under_policy(asked, cache), route, named, wants_key }
+}
+
+/// Why Larder answers such a request itself, whatever route takes it.
+pub(super) fn refused(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    judged: Result<String, Failure>,
+    asked: &Asked,
+) -> Option<Failure> {
+    judged.err().or_else(|| oversized(snapshot, asked)).or_else(|| looped(worker, asked))
+}
+
+/// What of a request neither its head's text nor its route says.
+pub(super) struct Unsaid {
+    /// Its connection can leave HTTP.
+    pub upgrades: bool,
+    /// It says who the user is by a field that is not part of the key.
+    pub credential: bool,
+    /// It has a body.
+    pub body: bool,
+}
+
+impl Unsaid {
+    fn of(upgrades: bool, named: &Named, body: &Incoming) -> Self {
+        Self { upgrades, credential: named.credential, body: !body.is_end_stream() }
+    }
+}
+
+/// Whether a request that does not use the cache for this reason could have been answered from it otherwise.
+pub(super) const fn is_kept_out(bypass: Bypass) -> bool {
+    matches!(
+        bypass,
+        Bypass::Body | Bypass::RequestNoStore | Bypass::Cookie | Bypass::Path | Bypass::Authorization
+    )
+}
+
 /// What a client may say to the cache is settled before anything is asked of it.
 fn under_policy(asked: Asked, cache: Option<&RouteCache>) -> Asked {
     let client = cache.map(|cache| cache.policy.client_cache_control).unwrap_or_default();
@@ -177,9 +235,9 @@ struct Names<'a> {
 
 /// What the names of those fields say that a request keeps.
 #[derive(Default)]
-struct Named {
+pub(super) struct Named {
     /// One of them says who the user is, and is not part of the key.
-    credential: bool,
+    pub credential: bool,
     /// `Connection` names `Upgrade`.
     switches: bool,
     /// One is `Larder-Debug`.
@@ -256,7 +314,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// The key of a request, by its route's policy.
-fn key_of(asked: &Asked, policy: Option<&KeyPolicy>) -> CacheKey {
+pub(super) fn key_of(asked: &Asked, policy: Option<&KeyPolicy>) -> CacheKey {
     let (path, query) = (asked.target.path(), asked.target.query());
     let plain = KeyPolicy::default();
     CacheKey::of(asked.scheme, &asked.authority, path, query, &asked.headers, policy.unwrap_or(&plain))
@@ -284,24 +342,21 @@ fn looped(worker: &Worker, asked: &Asked) -> Option<Failure> {
         .then(|| Failure::local(StatusCode::LOOP_DETECTED, "loop", text))
 }
 
-/// Why a request does not use the cache at all; `credential`: it says who the user is by a field that is not
-/// part of the key.
-fn bypass(
-    asked: &Asked,
-    cache: Option<&RouteCache>,
-    upgrades: bool,
-    credential: bool,
-    body: &Incoming,
-) -> Option<Bypass> {
+/// Why a request does not use the cache at all.
+pub(super) fn bypass(asked: &Asked, snapshot: &Snapshot, route: usize, unsaid: &Unsaid) -> Option<Bypass> {
+    bypass_of(asked, snapshot.cache(route), unsaid).or_else(|| strays(asked, &snapshot.config, route))
+}
+
+fn bypass_of(asked: &Asked, cache: Option<&RouteCache>, unsaid: &Unsaid) -> Option<Bypass> {
     let Some(cache) = cache else { return Some(Bypass::Off) };
-    if upgrades && protocol_wanted(&asked.headers).is_some() {
+    if unsaid.upgrades && protocol_wanted(&asked.headers).is_some() {
         return Some(Bypass::Upgrade);
     }
     if !cache.policy.methods.contains(&asked.method) {
         return Some(Bypass::Method);
     }
     // A GET's body has no meaning that the key could know (RFC 9110 §9.3.1).
-    if !body.is_end_stream() && !keyed_on_content(asked, Some(cache)) {
+    if unsaid.body && !keyed_on_content(asked, Some(cache)) {
         return Some(Bypass::Body);
     }
     if asked.facts.directives.no_store {
@@ -310,7 +365,7 @@ fn bypass(
     if asked.facts.has_cookie && cache.policy.cookies == Cookies::Bypass {
         return Some(Bypass::Cookie);
     }
-    if cache.policy.authorization != Authorization::Share && credential {
+    if cache.policy.authorization != Authorization::Share && unsaid.credential {
         return Some(Bypass::Authorization);
     }
     debug_assert!(cache.policy.authorization != Authorization::PerCredential || cache.key.per_credential);
@@ -318,7 +373,7 @@ fn bypass(
 }
 
 /// Whether the request's content is part of its key.
-fn keyed_on_content(asked: &Asked, cache: Option<&RouteCache>) -> bool {
+pub(super) fn keyed_on_content(asked: &Asked, cache: Option<&RouteCache>) -> bool {
     let has_content = asked.method == Method::QUERY || asked.method == Method::POST;
     has_content && cache.is_some_and(|cache| cache.policy.methods.contains(&asked.method))
 }

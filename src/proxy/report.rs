@@ -34,6 +34,8 @@ pub(super) struct Report {
     pub end: End,
     /// When it ended, where that is known before this is dropped.
     pub ended: Option<Mono>,
+    /// Nobody is told: there is no such request.
+    mute: bool,
 }
 
 impl Report {
@@ -52,8 +54,22 @@ impl Report {
         start: Mono,
     ) -> Box<Self> {
         snapshot.shard(worker).begin();
+        let mut report = Self::mute(worker, snapshot, asked, route, start);
+        report.mute = false;
+        report
+    }
+
+    /// That of a request that is only thought of: it tells nobody anything, neither now nor at its end.
+    pub fn mute(
+        worker: &Arc<Worker>,
+        snapshot: &Arc<Snapshot>,
+        asked: &Arc<Asked>,
+        route: Option<usize>,
+        start: Mono,
+    ) -> Box<Self> {
         // It goes through every step, and each would move it.
         Box::new(Self {
+            mute: true,
             worker: Arc::clone(worker),
             snapshot: Arc::clone(snapshot),
             asked: Arc::clone(asked),
@@ -98,6 +114,9 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
+        if self.mute {
+            return;
+        }
         // A bug of ours is no client that left.
         if std::thread::panicking() {
             self.end = End::Broken;

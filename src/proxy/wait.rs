@@ -96,7 +96,7 @@ impl Wait {
     }
 
     /// Why this request is none to fetch a whole response for, and the word for it.
-    fn cannot_fill(&self) -> Option<Option<Detail>> {
+    pub fn cannot_fill(&self) -> Option<Option<Detail>> {
         let facts = &self.exchange.asked.facts;
         if self.exchange.asked.method == Method::HEAD {
             Some(Some(Detail::NotStored(NotStored::Head)))
@@ -279,7 +279,7 @@ impl Wait {
     }
 
     /// Memory alone was looked into when the request set out; the shared tier may have known more of it.
-    fn learn(&mut self, looked: Looked) {
+    pub fn learn(&mut self, looked: Looked) {
         if self.stale.is_some() {
             return;
         }

@@ -61,14 +61,27 @@ impl Table {
 
     /// Takes a request of `who` that comes at `now`.
     pub fn take(&self, who: &impl Hash, now: Mono) -> Verdict {
-        let who = self.hasher.hash_one(who);
-        let now = u64::try_from(now.since(Mono::default()).as_nanos()).unwrap_or(u64::MAX);
-        let sets = self.sets.len() as u64;
-        let set = usize::try_from(who % sets.max(1)).ok().and_then(|index| self.sets.get(index));
+        let (set, who, now) = self.place(who, now);
         match set {
             Some(set) => take(&mut set.lock(), self.rate, who, now),
             None => Verdict::Pass,
         }
+    }
+
+    /// How long a request of `who` at `now` would have to wait, if it would; none is taken.
+    pub fn wait(&self, who: &impl Hash, now: Mono) -> Option<Duration> {
+        let (set, who, now) = self.place(who, now);
+        let set = set?.lock();
+        let due = set.iter().find(|place| place.who == who)?.due;
+        self.rate.take(due, now).err()
+    }
+
+    fn place(&self, who: &impl Hash, now: Mono) -> (Option<&Mutex<Set>>, u64, u64) {
+        let who = self.hasher.hash_one(who);
+        let now = u64::try_from(now.since(Mono::default()).as_nanos()).unwrap_or(u64::MAX);
+        let sets = self.sets.len() as u64;
+        let set = usize::try_from(who % sets.max(1)).ok().and_then(|index| self.sets.get(index));
+        (set, who, now)
     }
 }
 
@@ -111,7 +124,9 @@ mod tests {
         let table = Table::new(per_second(2), 1024);
         for who in 0..50 {
             assert_eq!(table.take(&who, at(5)), Verdict::Pass);
+            assert_eq!(table.wait(&who, at(5)), None);
             assert_eq!(table.take(&who, at(5)), Verdict::Pass);
+            assert_eq!(table.wait(&who, at(5)), Some(Duration::from_secs(1)));
             assert_eq!(table.take(&who, at(5)), Verdict::Wait(Duration::from_secs(1)));
         }
         assert_eq!(table.take(&0, at(6)), Verdict::Pass);

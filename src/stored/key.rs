@@ -78,6 +78,13 @@ impl KeyPolicy {
         !self.headers.is_empty() || !self.cookies.is_empty() || self.per_credential
     }
 
+    /// Whether the route leaves an argument of a query out. Not one in which an origin may find more than this
+    /// one: `utm_source=x;id=1` is two arguments to some.
+    pub fn ignores(&self, argument: &str) -> bool {
+        let name = query::name(argument);
+        self.ignore_query.iter().any(|glob| glob.matches(name)) && !query::is_divided_otherwise(argument)
+    }
+
     /// A path as the key has it.
     pub fn path<'a>(&self, path: &'a str) -> Cow<'a, str> {
         let merged = match self.slashes {
@@ -265,7 +272,7 @@ fn push_query(text: &mut String, query: Option<&str>, policy: &KeyPolicy) {
         text.push_str(query);
         return;
     }
-    let mut arguments: Vec<_> = query.split('&').filter(|argument| !ignored(argument, policy)).collect();
+    let mut arguments: Vec<_> = query.split('&').filter(|argument| !policy.ignores(argument)).collect();
     if !arguments.iter().copied().any(query::is_divided_otherwise) {
         // Stable: arguments of one name keep their order, which may mean something (`?sort=a&sort=b`).
         arguments.sort_by(|one, two| query::folded(one).cmp(query::folded(two)));
@@ -274,13 +281,6 @@ fn push_query(text: &mut String, query: Option<&str>, policy: &KeyPolicy) {
         text.push(if nth == 0 { '?' } else { '&' });
         text.push_str(argument);
     }
-}
-
-/// Whether the route leaves an argument out. Not one in which an origin may find more than this one:
-/// `utm_source=x;id=1` is two arguments to some.
-fn ignored(argument: &str, policy: &KeyPolicy) -> bool {
-    let name = query::name(argument);
-    policy.ignore_query.iter().any(|glob| glob.matches(name)) && !query::is_divided_otherwise(argument)
 }
 
 /// One item per addition, each ended by `;`, which no escaped value holds, so that different

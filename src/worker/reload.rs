@@ -122,6 +122,23 @@ impl Snapshot {
         Self { config, upstreams, rates, metrics }
     }
 
+    /// Another configuration in place of this one's, only to be asked what it would decide: it has no upstreams,
+    /// nothing that is counted by it is seen, and of rate limits it has the counts of those that stay as they were.
+    pub fn only_to_ask(&self, config: Config) -> Self {
+        let counts = |route: &Route| {
+            let known = self.config.routes.iter().position(|known| known.name == route.name);
+            let before: Vec<_> = known.map(|at| self.rates(at).collect()).unwrap_or_default();
+            // Nobody is counted in it: it need not be as large as it says.
+            let none = |limit: &RateLimit| Arc::new(Table::new(limit.rate, 1));
+            let of =
+                |limit| before.iter().find(|(known, _)| *known == limit).map(|(_, table)| Arc::clone(table));
+            route.rate_limits.iter().map(|limit| of(limit).unwrap_or_else(|| none(limit))).collect()
+        };
+        let rates = config.routes.iter().map(counts).collect();
+        let metrics = Metrics::new(&route_names(&config), 1);
+        Self { config, upstreams: Vec::new(), rates, metrics }
+    }
+
     /// What is made from another configuration: an upstream that is the same keeps its connections, and
     /// everything of the same name counts on; so do the rate limits that a route had before.
     fn after(&self, config: Config, clock: &Clock) -> Self {

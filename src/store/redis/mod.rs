@@ -322,6 +322,27 @@ impl Redis {
         }
     }
 
+    /// As [`get`](Self::get), for who only wants to know what stands there: nothing is counted, and what is damaged
+    /// is left as it is.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn peek(
+        &self,
+        key: &Arc<CacheKey>,
+        headers: &HeaderMap,
+        normalize: Normalize,
+    ) -> Result<Arc<StoredResponse>, Absent> {
+        let (seal, longest, seq) = (&self.0.seal, self.0.longest, self.0.purges.seq());
+        let asked = Request { seal, headers, normalize, longest, now: self.0.clock.now(), bid: None };
+        let mut notes = Notes::default();
+        let looked =
+            self.0.reader.with(self.0.deadline, |connection| look(connection, key, asked, &mut notes));
+        let response = looked.await.map_err(Absent::from)??;
+        response.standing.meet(seq);
+        if self.0.purges.is_purged(&response) { Err(Absent::NotFound) } else { Ok(Arc::new(response)) }
+    }
+
     /// Has what was found damaged removed or made anew, and says so in the log.
     fn mend(&self, mend: Mend) {
         let (key, why) = match &mend {

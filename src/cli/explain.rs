@@ -1,0 +1,222 @@
+//! `larder explain`: asks a running Larder what would become of a request, and shows what it says.
+//!
+//! Knows where the file says that the admin listener is, its token, and how the answer reads for people.
+//! Must not know: how anything is decided.
+#![expect(clippy::indexing_slicing, reason = "a serde_json::Value gives null for what it does not have")]
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::args::Explain;
+use super::config_file::Source;
+use super::{asking, complain, exit, print, variable};
+use crate::config::Config;
+
+/// Has the Larder that a file leads to say what would become of a request, by the file itself where that was named.
+pub(super) fn explain(source: &Source, explain: &Explain) -> ExitCode {
+    let by_file = explain.config.is_some();
+    if let Err(problems) = Config::parse(&source.text, &source.name, &variable)
+        && by_file
+    {
+        return complain(&format!("{problems}"), exit::CONFIG);
+    }
+    let Some((admin, token)) = Config::admin_of(&source.text, &variable) else {
+        return complain(&format!("{} has no admin listener to ask", source.name), exit::CONFIG);
+    };
+    let wanted = match wanted(explain, by_file.then_some(source)) {
+        Ok(wanted) => wanted,
+        Err(why) => return complain(&why, exit::USAGE),
+    };
+    let body = serde_json::to_vec(&wanted).unwrap_or_default();
+    match asking::post(admin, token.as_deref(), "/explain", body) {
+        Ok((StatusCode::OK, body)) => match serde_json::from_slice::<Value>(&body) {
+            Ok(told) if explain.json => print(&format!("{told:#}\n")),
+            Ok(told) => print(&text(&told)),
+            Err(_) => no_answer(admin, source, "what answers is no Larder"),
+        },
+        Ok((StatusCode::UNAUTHORIZED, _)) => complain(
+            &format!("the Larder at {admin} has another admin_token than {}", source.name),
+            exit::FAILURE,
+        ),
+        Ok((status, body)) => {
+            let told: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let why = told["error"].as_str().map_or_else(|| format!("it answers {status}"), str::to_owned);
+            complain(&format!("not explained: {why}"), exit::FAILURE)
+        }
+        Err(error) => no_answer(admin, source, &error.to_string()),
+    }
+}
+
+fn no_answer(admin: SocketAddr, source: &Source, why: &str) -> ExitCode {
+    let text = format!("no Larder answers at {admin}, the admin address of {}: {why}", source.name);
+    complain(&text, exit::UNAVAILABLE)
+}
+
+/// What is asked; with the file to judge by, and the variables that it names.
+fn wanted(explain: &Explain, by: Option<&Source>) -> Result<Value, String> {
+    let (method, target) = match &explain.target {
+        Some(target) => (explain.method.as_str(), target),
+        None => ("GET", &explain.method),
+    };
+    let mut fields: Vec<[&str; 2]> = Vec::new();
+    for line in &explain.field {
+        let (name, value) = line.split_once(':').ok_or("-H: write a field as 'Name: value'")?;
+        fields.push([name.trim(), value.trim()]);
+    }
+    let mut wanted = Map::new();
+    wanted.insert("method".into(), method.into());
+    wanted.insert("target".into(), target.as_str().into());
+    wanted.insert("fields".into(), json!(fields));
+    wanted.extend(explain.data.as_ref().map(|data| ("body".into(), data.as_str().into())));
+    wanted.extend(explain.from.map(|from| ("from".into(), from.to_string().into())));
+    if let Some(source) = by {
+        let other = json!({ "name": source.name, "text": source.text, "variables": variables(&source.text, &variable) });
+        wanted.insert("config".into(), other);
+    }
+    Ok(wanted.into())
+}
+
+/// The variables that a file names, as far as they are set here: the running Larder has others.
+fn variables(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Map<String, Value> {
+    let names = text.split("${").skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name));
+    names.filter_map(|name| Some((name.to_owned(), variable(name)?.into()))).collect()
+}
+
+/// An explanation for people.
+fn text(told: &Value) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, text: String| out.push_str(&format!("{name:<10} {text}\n"));
+    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let request = &told["request"];
+    line("request", format!("{} {}", word(&request["method"]), word(&request["target"])));
+    let assumed = if request["host_assumed"] == true { "  (assumed: say it by -H 'Host: …')" } else { "" };
+    line("", format!("host {}{assumed}", word(&request["host"])));
+    if let Some(left_out) = names(&request["fields_left_out"]) {
+        line("", format!("left out, as the origin does not get it from this client: {left_out}"));
+    }
+    let route = &told["route"];
+    match route["name"].as_str() {
+        Some(name) => {
+            let file = route["file"].as_str().map_or("line ".to_owned(), |file| format!("{file}:"));
+            line(
+                "route",
+                format!("{name}  ({file}{}, upstream {})", route["line"], word(&route["upstream"])),
+            );
+        }
+        None => line("route", "none".to_owned()),
+    }
+    for (nth, step) in told["key"]["steps"].as_array().into_iter().flatten().enumerate() {
+        let mut notes: Vec<String> = Vec::new();
+        notes.extend(names(&step["dropped"]).map(|dropped| format!("without {dropped}")));
+        notes.extend((step["sorted"] == true).then(|| "sorted".to_owned()));
+        let notes = if notes.is_empty() { String::new() } else { format!(": {}", notes.join(", ")) };
+        let name = if nth == 0 { "key" } else { "" };
+        line(name, format!("{}   [{}{notes}]", word(&step["key"]), word(&step["step"])));
+    }
+    let memory = &told["memory"];
+    let variants = memory["variants"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if variants.is_empty() {
+        line("memory", "nothing".to_owned());
+    }
+    for (nth, variant) in variants.iter().enumerate() {
+        line(if nth == 0 { "memory" } else { "" }, response(variant));
+    }
+    if let Some(why) = memory["known_uncacheable"].as_str() {
+        line("", format!("known not to be storable: {why}"));
+    }
+    match &told["redis"] {
+        Value::Null => line("redis", "not configured".to_owned()),
+        redis if redis["response"].is_object() => line("redis", response(&redis["response"])),
+        redis => line(
+            "redis",
+            format!("nothing ({}, breaker {})", word(&redis["absent"]), word(&redis["breaker"])),
+        ),
+    }
+    if told["in_flight"] == true {
+        line("", "a fetch for this key is on its way: the request may share it".to_owned());
+    }
+    let verdict = &told["verdict"];
+    let more: Vec<&str> =
+        ["tier", "reason", "detail"].iter().filter_map(|name| verdict[*name].as_str()).collect();
+    let or = verdict["or"].as_str().map_or(String::new(), |or| format!(", or {or}, as the origin answers"));
+    let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join(", ")) };
+    line("verdict", format!("{}{more}{or}", word(&verdict["outcome"]).to_uppercase()));
+    line("", format!("{} [{}]", word(&verdict["why"]), word(&verdict["rfc"])));
+    advice(&told["would_be_a_hit_if"], &mut line);
+    out
+}
+
+fn advice(advice: &Value, line: &mut impl FnMut(&str, String)) {
+    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let settings = advice["settings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let requests = advice["request"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut name = "a hit if";
+    for setting in settings {
+        let place = format!("in {} of line {}", word(&setting["table"]), advice["route_line"]);
+        line(name, format!("`{}` {place}", word(&setting["line"])));
+        line("", format!("  caution: {}", word(&setting["caution"])));
+        name = "and if";
+    }
+    for request in requests {
+        line(name, format!("it came {}", word(request)));
+        name = "and if";
+    }
+}
+
+/// A stored response in a line.
+fn response(stored: &Value) -> String {
+    let number = |name: &str| stored[name].as_f64().unwrap_or_default();
+    let mut parts = vec![
+        stored["status"].to_string(),
+        format!(
+            "age {:.0}s of {:.0}s by {}",
+            number("age"),
+            number("lifetime"),
+            stored["lifetime_from"].as_str().unwrap_or("-")
+        ),
+        format!("{} bytes", stored["length"]),
+    ];
+    let vary = stored["vary"].as_object().into_iter().flatten();
+    parts.extend(vary.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or("(none)"))));
+    parts.extend(names(&stored["tags"]).map(|tags| format!("tags {tags}")));
+    for (name, told) in [("selected", "this one"), ("purged", "purged"), ("soft_purged", "purged softly")] {
+        if stored[name] == true {
+            parts.push(told.to_owned());
+        }
+    }
+    parts.join(", ")
+}
+
+fn names(list: &Value) -> Option<String> {
+    let names: Vec<&str> = list.as_array()?.iter().filter_map(Value::as_str).collect();
+    (!names.is_empty()).then(|| names.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_variables_that_a_file_names_go_with_it() {
+        let set = |name: &str| (name != "UNSET").then(|| format!("{name}'s"));
+        let found = variables("a = \"${ONE}\"\nb = \"${UNSET}${TWO}\" # ${", &set);
+        assert_eq!(Value::Object(found), json!({ "ONE": "ONE's", "TWO": "TWO's" }));
+    }
+
+    #[test]
+    fn what_is_asked_is_what_was_written() {
+        let explain = Explain {
+            method: "/a".into(),
+            field: vec!["Cookie: a=b".into(), "X:".into()],
+            from: "192.0.2.1".parse().ok(),
+            ..Explain::default()
+        };
+        let fields = json!([["Cookie", "a=b"], ["X", ""]]);
+        let expected = json!({ "method": "GET", "target": "/a", "fields": fields, "from": "192.0.2.1" });
+        assert_eq!(wanted(&explain, None), Ok(expected));
+        assert!(wanted(&Explain { field: vec!["a".into()], ..explain }, None).is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! What would become of a request, without doing it.
+//!
+//! Asks the very functions that requests go through (`receive::take`, `lookup::decide`, `rules::reuse`, …), with a
+//! report that tells nobody, and writes down what they say. It starts no fetch, counts nothing, and changes nothing
+//! that is stored.
+//! Must not know: who asks, or how the answer is shown.
+
+mod advice;
+mod key;
+mod predict;
+mod view;
+mod words;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use serde_json::{Value, json};
+
+use crate::worker::{Snapshot, Worker};
+
+use predict::Prediction;
+
+/// A request that nobody has sent.
+#[derive(Clone, Debug)]
+pub struct Thought {
+    /// Its method.
+    pub method: Method,
+    /// A path with its query, or an absolute URL.
+    pub target: Uri,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// Its content.
+    pub body: Bytes,
+    /// Where its connection would come from.
+    pub from: IpAddr,
+}
+
+/// What would become of it under the configuration of `snapshot`, whose file is called `file`: for programs, and for
+/// `larder explain`, which shows it. Names of fields are told, and no value that may be somebody's secret.
+///
+/// Cancellation: nothing is held over an await; it reads Redis within the deadline of a request, some dozen times
+/// at most.
+pub async fn explain(
+    worker: &Arc<Worker>,
+    snapshot: &Arc<Snapshot>,
+    thought: &Thought,
+    file: Option<&str>,
+) -> Value {
+    let (thought, assumed) = named(snapshot, thought);
+    let mut predicted = predict::predict(worker, snapshot, &thought, true).await;
+    if predicted.redis.is_none() {
+        predicted.redis = predict::look(worker, &predicted).await;
+    }
+    let now = worker.now();
+    let advice = advice::seek(worker, snapshot, &thought, &predicted).await;
+    let fields = predicted.asked.as_deref().map(|asked| &asked.headers);
+    let left_out: Vec<&str> = thought
+        .headers
+        .keys()
+        .filter(|name| fields.is_some_and(|fields| !fields.contains_key(*name)))
+        .map(|name| name.as_str())
+        .collect();
+    json!({
+        "request": {
+            "method": thought.method.as_str(),
+            "target": thought.target.path_and_query().map(|target| target.as_str()),
+            "host": thought.headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes())),
+            "host_assumed": assumed,
+            "fields": thought.headers.keys().map(|name| name.as_str()).collect::<Vec<_>>(),
+            "fields_left_out": left_out,
+        },
+        "route": view::route(snapshot, predicted.route, file),
+        "key": key::steps(&thought, snapshot, &predicted),
+        "memory": view::memory(worker, snapshot, &predicted, now),
+        "redis": view::redis(worker, snapshot, &predicted, now),
+        "in_flight": is_in_flight(worker, &predicted),
+        "verdict": words::verdict(&predicted),
+        "would_be_a_hit_if": advice,
+    })
+}
+
+fn is_in_flight(worker: &Worker, predicted: &Prediction) -> bool {
+    predicted.key().is_some_and(|key| worker.shared.flights.any(key.hash()))
+}
+
+/// A request has a host: where it names none, that of the first listener, as a client on this machine would.
+fn named(snapshot: &Snapshot, thought: &Thought) -> (Thought, bool) {
+    let mut thought = thought.clone();
+    if thought.headers.contains_key(header::HOST) || thought.target.authority().is_some() {
+        return (thought, false);
+    }
+    let listen = snapshot.config.listen.first().map(|listen| listen.address.to_string());
+    if let Some(host) = listen.and_then(|listen| HeaderValue::try_from(listen).ok()) {
+        thought.headers.insert(header::HOST, host);
+    }
+    (thought, true)
+}

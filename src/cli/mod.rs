@@ -13,6 +13,7 @@ mod one_line;
 mod purge;
 mod reload;
 mod serve;
+mod simulate;
 mod status;
 
 use std::io::{IsTerminal, Write};
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
         Ok(Task::Purge(source, purge)) => purge::purge(&source, &purge),
         Ok(Task::Status(source, json)) => status::status(&source, json),
         Ok(Task::Audit(source)) => audit::audit(&source),
+        Ok(Task::Simulate(source, args)) => simulate::simulate(&source, &args),
         Ok(Task::Demo(demo)) => serve::demo(&demo),
         Err(missing) => complain(&missing.to_string(), exit::CONFIG),
     }

@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, Method};
 
 use crate::clock::Mono;
 use crate::store::{Passing, STREAMING};
-use crate::stored::CacheKey;
-use crate::telemetry::{self, End, Finished, Outcome, Phase, Setting, Source, Timeline};
-use crate::worker::{Asked, Snapshot, Worker};
+use crate::stored::{CacheKey, StoredResponse};
+use crate::telemetry::{self, End, Finished, FinishedHeads, Outcome, Phase, Setting, Source, Timeline};
+use crate::worker::{Asked, Fetched, Snapshot, Worker};
 
 /// Status that is noted when the client left before there was an answer.
 const CLIENT_CLOSED: u16 = 499;
@@ -31,6 +31,22 @@ pub(super) struct Report {
     pub status: u16,
     pub bytes: u64,
     pub end: End,
+    /// What it was answered with, where a log asks for it.
+    pub answer: Answer,
+}
+
+/// The origin's answer, as the log tells of it.
+#[derive(Default)]
+pub(super) enum Answer {
+    /// Nobody has asked, or there is none.
+    #[default]
+    Untold,
+    /// From a tier, and how old it was.
+    Stored(Arc<StoredResponse>, Duration),
+    /// On its way into the cache.
+    Fetched(Arc<Fetched>),
+    /// For this client alone.
+    Alone(Box<HeaderMap>),
 }
 
 impl Report {
@@ -60,6 +76,34 @@ impl Report {
             status: CLIENT_CLOSED,
             bytes: 0,
             end: End::ClientGone,
+            answer: Answer::Untold,
+        }
+    }
+
+    /// Whether a log asks for the heads.
+    pub fn tells_heads(&self) -> bool {
+        self.worker.shared.access.as_ref().is_some_and(telemetry::AccessLog::tells_heads)
+    }
+
+    /// What such a log is told of them.
+    fn heads(&self) -> FinishedHeads<'_> {
+        let untold = FinishedHeads { scheme: self.asked.scheme, ..FinishedHeads::default() };
+        if !self.tells_heads() {
+            return untold;
+        }
+        let cache = self.route.and_then(|route| self.snapshot.cache(route));
+        let keyed = cache.map_or(&[][..], |cache| &cache.key.headers);
+        let heads = FinishedHeads { request: Some(&self.asked.headers), keyed, ..untold };
+        match &self.answer {
+            Answer::Untold => heads,
+            Answer::Stored(stored, age) => FinishedHeads {
+                answer: Some(&stored.headers),
+                length: Some(stored.content.length()),
+                age: Some(*age),
+                ..heads
+            },
+            Answer::Fetched(fetched) => FinishedHeads { answer: Some(&fetched.headers), ..heads },
+            Answer::Alone(headers) => FinishedHeads { answer: Some(headers), ..heads },
         }
     }
 
@@ -123,6 +167,7 @@ impl Drop for Report {
             total: self.elapsed(),
             bytes: self.bytes,
             end: self.end,
+            heads: self.heads(),
         };
         let shard = self.snapshot.shard(&self.worker);
         telemetry::finish(&finished, shard, self.worker.shared.access.as_ref(), config.timing.slow_request);

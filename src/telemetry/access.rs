@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::finish::{End, Finished};
+use super::heads_kept::{Answer, Request};
 use super::lines::Lines;
 use super::outcome::{Kind, Outcome, Source, Tier};
 use super::stamp::{Rfc3339, TimeOfDay};
@@ -69,6 +70,11 @@ impl AccessLog {
         }
     }
 
+    /// Whether it tells of the heads of requests and answers.
+    pub const fn tells_heads(&self) -> bool {
+        matches!(self.form, Form::Json)
+    }
+
     /// Lines that never reached the reader.
     pub fn dropped(&self) -> u64 {
         self.lines.dropped()
@@ -86,13 +92,14 @@ impl AccessLog {
     }
 }
 
-/// The JSON form. Keys are stable; `tier`, `reason` and `detail` are null where there is none.
+/// The JSON form: docs/logs.md tells each key. They are stable; what there is none of is null.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(serialize_with = "display")]
     ts: Rfc3339,
     client: IpAddr,
     method: &'a str,
+    scheme: &'a str,
     host: &'a str,
     path: &'a str,
     status: u16,
@@ -106,6 +113,10 @@ struct Line<'a> {
     dur_ms: f64,
     bytes_out: u64,
     end: &'static str,
+    length: Option<u64>,
+    age_s: Option<u64>,
+    request: Option<Request<'a>>,
+    response: Option<Answer<'a>>,
 }
 
 impl<'a> Line<'a> {
@@ -114,6 +125,7 @@ impl<'a> Line<'a> {
             ts: Rfc3339(r.at),
             client: r.client,
             method: r.method.as_str(),
+            scheme: r.heads.scheme,
             host: clipped(r.host),
             path: clipped(r.path),
             status: r.status,
@@ -126,6 +138,14 @@ impl<'a> Line<'a> {
             dur_ms: r.total.as_micros() as f64 / 1000.0,
             bytes_out: r.bytes,
             end: r.end.as_str(),
+            length: r.heads.length,
+            age_s: r.heads.age.map(|age| age.as_secs()),
+            request: r.heads.request.map(|headers| Request {
+                headers,
+                answer: r.heads.answer,
+                keyed: r.heads.keyed,
+            }),
+            response: r.heads.answer.map(Answer),
         }
     }
 }
@@ -259,9 +279,10 @@ mod tests {
     fn the_json_form_has_stable_keys_in_a_stable_order() {
         let hit = logged(Form::Json, &Outcome::new(Source::Hit(Tier::Redis)), |_| {});
         let expected = concat!(
-            r#"{"ts":"2024-02-29T12:34:56.789Z","client":"192.0.2.7","method":"GET","host":"example.com","#,
+            r#"{"ts":"2024-02-29T12:34:56.789Z","client":"192.0.2.7","method":"GET","scheme":"http","host":"example.com","#,
             r#""path":"/users/1","status":200,"route":"users","cache":"hit","tier":"redis","reason":null,"#,
-            r#""detail":null,"collapsed":false,"dur_ms":0.812,"bytes_out":37,"end":"complete"}"#,
+            r#""detail":null,"collapsed":false,"dur_ms":0.812,"bytes_out":37,"end":"complete","#,
+            r#""length":null,"age_s":null,"request":null,"response":null}"#,
             "\n"
         );
         assert_eq!(hit, expected);

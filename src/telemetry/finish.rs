@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{Method, Version};
+use http::{HeaderMap, HeaderName, Method, Version};
 
 use super::access::AccessLog;
 use super::logs;
@@ -67,6 +67,25 @@ pub struct Finished<'a> {
     pub bytes: u64,
     /// How the body ended.
     pub end: End,
+    /// For a log that tells of them.
+    pub heads: Heads<'a>,
+}
+
+/// The heads of a request and of what it was answered with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Heads<'a> {
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// Those of the request; `None` where nobody has asked to be told.
+    pub request: Option<&'a HeaderMap>,
+    /// Which of them are part of the route's keys.
+    pub keyed: &'a [HeaderName],
+    /// Those of the origin's answer, as it came or as it is stored; `None` where there is none.
+    pub answer: Option<&'a HeaderMap>,
+    /// Bytes of the whole representation, of what is stored.
+    pub length: Option<u64>,
+    /// How old what was stored was.
+    pub age: Option<Duration>,
 }
 
 impl Finished<'_> {
@@ -114,6 +133,7 @@ pub(super) mod sample {
             total: Duration::from_micros(812),
             bytes: 37,
             end: End::Complete,
+            heads: Heads { scheme: "http", ..Heads::default() },
         })
     }
 }

@@ -3,7 +3,7 @@
 //! Knows routes and what keeps a request from the cache before anything is looked up.
 //! Must not know: what is stored.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
@@ -76,6 +76,7 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
         client: told.client,
         takes_trailers,
         at: worker.now(),
+        ids: OnceLock::new(),
     };
     let asked = Arc::new(under_policy(asked, cache));
     let mut report = Report::open(&worker, &snapshot, &asked, route, start);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 
 use crate::clock::Mono;
+use crate::fields::trace::Ids;
 use crate::store::{Passing, STREAMING};
 use crate::stored::{CacheKey, StoredResponse};
 use crate::telemetry::{self, End, Finished, FinishedHeads, Outcome, Phase, Setting, Source, Timeline};
@@ -85,6 +86,13 @@ impl Report {
         self.worker.shared.access.as_ref().is_some_and(telemetry::AccessLog::tells_heads)
     }
 
+    /// What it is called, where a line will say so: else nothing is made, nor looked for.
+    fn ids(&self, total: Duration) -> Option<&Ids> {
+        let config = &self.snapshot.config;
+        let slow = config.timing.slow_request.is_some_and(|limit| total > limit);
+        (self.tells_heads() || slow).then(|| self.asked.ids(config.log.trace))
+    }
+
     /// What such a log is told of them.
     fn heads(&self) -> FinishedHeads<'_> {
         let untold = FinishedHeads { scheme: self.asked.scheme, ..FinishedHeads::default() };
@@ -148,7 +156,7 @@ impl Drop for Report {
                 self.status = 500;
             }
         }
-        let config = &self.snapshot.config;
+        let (config, total) = (&self.snapshot.config, self.elapsed());
         let finished = Finished {
             route: self.route,
             route_name: self
@@ -164,10 +172,12 @@ impl Drop for Report {
             status: self.status,
             outcome: &self.outcome,
             timeline: &self.timeline,
-            total: self.elapsed(),
+            total,
             bytes: self.bytes,
             end: self.end,
             heads: self.heads(),
+            ids: self.ids(total),
+            redact: &config.log.redact,
         };
         let shard = self.snapshot.shard(&self.worker);
         telemetry::finish(&finished, shard, self.worker.shared.access.as_ref(), config.timing.slow_request);

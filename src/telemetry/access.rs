@@ -4,6 +4,7 @@
 //! written by another, so a slow reader costs lines (dropped, counted), never a request's time.
 //! Must not know: how requests are counted, or what switches the log on.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -101,7 +102,7 @@ struct Line<'a> {
     method: &'a str,
     scheme: &'a str,
     host: &'a str,
-    path: &'a str,
+    path: Clipped<'a>,
     status: u16,
     route: &'a str,
     /// The word of the label `result`.
@@ -117,6 +118,18 @@ struct Line<'a> {
     age_s: Option<u64>,
     request: Option<Request<'a>>,
     response: Option<Answer<'a>>,
+    trace_id: Option<String>,
+    span_id: Option<String>,
+    request_id: Option<&'a str>,
+}
+
+/// A text that is cut where it is long.
+struct Clipped<'a>(Cow<'a, str>);
+
+impl Serialize for Clipped<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(clipped(&self.0))
+    }
 }
 
 impl<'a> Line<'a> {
@@ -127,7 +140,7 @@ impl<'a> Line<'a> {
             method: r.method.as_str(),
             scheme: r.heads.scheme,
             host: clipped(r.host),
-            path: clipped(r.path),
+            path: Clipped(r.shown_path()),
             status: r.status,
             route: r.route_name,
             cache: r.outcome.result(),
@@ -146,6 +159,9 @@ impl<'a> Line<'a> {
                 keyed: r.heads.keyed,
             }),
             response: r.heads.answer.map(Answer),
+            trace_id: r.ids.and_then(|ids| ids.trace).map(|trace| trace.trace_id()),
+            span_id: r.ids.and_then(|ids| ids.trace).map(|trace| trace.span_id()),
+            request_id: r.ids.and_then(|ids| ids.request.as_ref()?.to_str().ok()),
         }
     }
 }
@@ -155,7 +171,7 @@ fn display<S: Serializer>(value: &Rfc3339, serializer: S) -> Result<S::Ok, S::Er
 }
 
 fn text(r: &Finished, colour: bool) -> String {
-    let (time, method, path) = (TimeOfDay(r.at), r.method.as_str(), escaped(clipped(r.path)));
+    let (time, method, path) = (TimeOfDay(r.at), r.method.as_str(), escaped(clipped(&r.shown_path())));
     let outcome = words(r.outcome);
     let (paint, plain) = if colour { (paint(r), "\u{1b}[0m") } else { ("", "") };
     let millis = r.total.as_micros() as f64 / 1000.0;
@@ -282,7 +298,8 @@ mod tests {
             r#"{"ts":"2024-02-29T12:34:56.789Z","client":"192.0.2.7","method":"GET","scheme":"http","host":"example.com","#,
             r#""path":"/users/1","status":200,"route":"users","cache":"hit","tier":"redis","reason":null,"#,
             r#""detail":null,"collapsed":false,"dur_ms":0.812,"bytes_out":37,"end":"complete","#,
-            r#""length":null,"age_s":null,"request":null,"response":null}"#,
+            r#""length":null,"age_s":null,"request":null,"response":null,"#,
+            r#""trace_id":null,"span_id":null,"request_id":null}"#,
             "\n"
         );
         assert_eq!(hit, expected);

@@ -2,6 +2,7 @@
 //!
 //! Knows the facts of a finished request. Must not know: how any of the three is kept or written.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use super::access::AccessLog;
 use super::logs;
 use super::metrics::Shard;
 use super::outcome::Outcome;
+use super::redact;
 use super::timeline::Timeline;
 use crate::clock::Timestamp;
+use crate::fields::trace::Ids;
 
 /// How a response's body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +72,10 @@ pub struct Finished<'a> {
     pub end: End,
     /// For a log that tells of them.
     pub heads: Heads<'a>,
+    /// What it is called, where a line tells of it.
+    pub ids: Option<&'a Ids>,
+    /// Arguments of its query whose values no line shows, in lower case.
+    pub redact: &'a [String],
 }
 
 /// The heads of a request and of what it was answered with.
@@ -89,6 +96,11 @@ pub struct Heads<'a> {
 }
 
 impl Finished<'_> {
+    /// Its path and query, as a log may show them.
+    pub(super) fn shown_path(&self) -> Cow<'_, str> {
+        redact::path(self.path, self.redact)
+    }
+
     /// Whether the request counts as failed: a status of 500 or above, or a body that could not be
     /// completed. A client that leaves is no failure.
     pub const fn failed(&self) -> bool {
@@ -134,6 +146,8 @@ pub(super) mod sample {
             bytes: 37,
             end: End::Complete,
             heads: Heads { scheme: "http", ..Heads::default() },
+            ids: None,
+            redact: &[],
         })
     }
 }

@@ -5,6 +5,7 @@
 //! leaves it, so that nobody can try secrets against a log.
 //! Must not know: who logs.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
@@ -34,6 +35,37 @@ pub(super) fn word(secret: &[u8]) -> String {
     word
 }
 
+/// A path with a word in place of the value of each argument of its query that has one of these names, which are
+/// in lower case.
+pub(super) fn path<'a>(path: &'a str, names: &[String]) -> Cow<'a, str> {
+    let Some((before, query)) = path.split_once('?') else { return Cow::Borrowed(path) };
+    // Which of the two divides arguments is the origin's to know.
+    let is_secret = |argument: &str| {
+        let name = argument.split('=').next().unwrap_or_default();
+        let mut decoded = form_urlencoded::parse(name.as_bytes());
+        let name = decoded.next().map_or_else(String::new, |(name, _)| name.to_ascii_lowercase());
+        // `a[token]` is a token, too, to who reads brackets.
+        let name = name.trim_end_matches(']').rsplit('[').find(|part| !part.is_empty()).unwrap_or_default();
+        names.iter().any(|known| known == name)
+    };
+    if names.is_empty() || !query.split(['&', ';']).any(is_secret) {
+        return Cow::Borrowed(path);
+    }
+    let mut shown = format!("{before}?");
+    for argument in query.split_inclusive(['&', ';']) {
+        let divider = argument.trim_start_matches(|c| c != '&' && c != ';');
+        let argument = argument.strip_suffix(['&', ';']).unwrap_or(argument);
+        match argument.split_once('=').filter(|_| is_secret(argument)) {
+            Some((name, value)) => {
+                let _ = write!(shown, "{name}={}", word(value.as_bytes()));
+            }
+            None => shown.push_str(argument),
+        }
+        shown.push_str(divider);
+    }
+    Cow::Owned(shown)
+}
+
 /// A `Cookie` with a word in place of each value.
 pub(super) fn cookie(text: &str) -> String {
     let crumbs = text.split(';').map(|crumb| match crumb.trim().split_once('=') {
@@ -55,6 +87,31 @@ mod tests {
         assert!(
             word(b"hunter2").len() == "redacted-".len() + 2 * SHOWN && !word(b"hunter2").contains("hunter2")
         );
+    }
+
+    #[test]
+    fn secrets_in_a_query_are_not_shown_however_their_names_are_written() {
+        let names = ["token".to_owned(), "x-sig".to_owned()];
+        let rows = [
+            ("/a?token=hunter2", "/a?token="),
+            ("/a?b=1&TOKEN=hunter2&c=2", "/a?b=1&TOKEN="),
+            ("/a?b=1;token=hunter2;c=2", "/a?b=1;token="),
+            ("/a?%74oken=hunter2", "/a?%74oken="),
+            ("/a?user[token]=hunter2", "/a?user[token]="),
+            ("/a?token[]=hunter2", "/a?token[]="),
+            ("/a?X-Sig=a=hunter2", "/a?X-Sig="),
+        ];
+        for (text, begins) in rows {
+            let shown = path(text, &names);
+            assert!(shown.starts_with(&format!("{begins}redacted-")), "{text}: {shown}");
+            assert!(!shown.contains("hunter2"), "{text}: {shown}");
+        }
+        assert!(path("/a?b=1&token=x&c=2", &names).ends_with("&c=2"));
+        for text in ["/a", "/a?", "/a?b=token", "/token=1", "/a?token", "/a?tokens=1"] {
+            assert_eq!(path(text, &names), text);
+        }
+        assert_eq!(path("/a?token=1", &[]), "/a?token=1");
+        assert_eq!(path("/a?token=1", &names), path("/a?token=1", &names), "alike is alike");
     }
 
     #[test]

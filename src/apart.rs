@@ -138,6 +138,17 @@ pub fn gather(chunks: &[Bytes]) -> Bytes {
     Bytes::from(whole)
 }
 
+/// A body of so many zeros. A large one takes no memory as long as nobody looks at it: for who only weighs it.
+pub fn blank(len: usize) -> Bytes {
+    match (len >= LARGE).then(|| Apart::new(len, false)).flatten() {
+        Some(mut apart) => {
+            apart.len = len;
+            apart.finish()
+        }
+        None => Bytes::from(vec![0; len]),
+    }
+}
+
 /// A copy of these, in memory of its own where they are many.
 pub fn own(bytes: &[u8]) -> Bytes {
     if bytes.len() >= LARGE
@@ -168,6 +179,15 @@ pub const fn weight(len: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_blank_body_is_as_long_as_asked_for_and_apart_where_it_is_large() {
+        for len in [0, 1, LARGE - 1, LARGE, 3 * LARGE + 1] {
+            let body = blank(len);
+            assert!(body.len() == len && body.iter().all(|byte| *byte == 0));
+            assert_eq!(Witness::of(&body).is_some(), len >= LARGE);
+        }
+    }
 
     #[test]
     fn what_is_pushed_is_what_comes_of_it() {

@@ -8,6 +8,7 @@
 //! cli/             11      arguments, the environment, exit codes
 //! demo/            10      the sample API
 //! server/          9      threads, connections, drain
+//! simulate/        8      what another configuration would have made of a log
 //! admin/           8      own listener: health, figures, purging, explaining
 //! proxy/           7      client-side machine: receive lookup wait pass deliver
 //! fill/            6      far-side machine: ask Redis, ask origin, judge, keep
@@ -49,6 +50,7 @@ pub mod rate;
 pub mod rules;
 pub mod scratch;
 pub mod server;
+pub mod simulate;
 pub mod store;
 pub mod stored;
 pub mod telemetry;

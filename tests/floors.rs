@@ -16,7 +16,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every room and its floor. A room may use rooms with a smaller number, and itself.
-const FLOORS: [(&str, u8); 23] = [
+const FLOORS: [(&str, u8); 24] = [
     ("apart", 0),
     ("clock", 0),
     ("pace", 0),
@@ -37,6 +37,7 @@ const FLOORS: [(&str, u8); 23] = [
     ("fill", 6),
     ("proxy", 7),
     ("server", 9),
+    ("simulate", 8),
     ("admin", 8),
     ("demo", 10),
     ("cli", 11),

@@ -132,6 +132,25 @@ read to tell which route they are of. Without -c the file is looked for as
 Exits with 0 where every key expires, with 1 where one does not, with 69 where
 Redis cannot be reached, with 78 where the file is wrong or has no Redis.";
 
+const SIMULATE_EXAMPLES: &str = "\
+Replays the requests of a log through the keys, rules and lifetimes of the file,
+and through its memory tier, and shows per route the hit ratio and the requests
+to the origin: as the log has them (now), and as they would be (then). At
+several sizes of memory, too, up to what would hold everything.
+
+The log is Larder's own (`log.access = \"json\"`), which says how long responses
+are fresh, or nginx's combined format, which does not. Lines that are neither
+are counted, and the first of them shown. Without -c the file is looked for as
+`larder run` does. Nothing is asked and nothing is changed.
+
+Examples:
+  larder simulate --log access.jsonl
+  larder simulate --log access.jsonl --config new.toml
+  larder simulate --log nginx.log --host api.example.org --json
+
+Exits with 1 where the log cannot be read or has no request, with 78 where the
+file is wrong.";
+
 const DEMO_EXAMPLES: &str = "\
 Starts a small users API, Larder in front of it, and prints what to try.
 A port that is in use is replaced by a free one. No Redis is needed.
@@ -180,6 +199,8 @@ pub enum Command {
         #[command(subcommand)]
         of: OfRedis,
     },
+    /// Replay a log: what would another configuration make of it
+    Simulate(Simulate),
     /// Show it at work: a sample API with Larder in front of it
     Demo(Demo),
 }
@@ -361,6 +382,25 @@ pub struct Audit {
     /// Configuration file
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// `larder simulate`
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = SIMULATE_EXAMPLES)]
+pub struct Simulate {
+    /// Log of requests
+    #[arg(short, long, value_name = "FILE")]
+    pub log: PathBuf,
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Whom requests are for, where the log does not say
+    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(hide_default_value = true)]
+    pub host: String,
+    /// For programs: one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `larder demo`
@@ -552,12 +592,13 @@ mod tests {
         let text = flat(&Args::try_parse_from(["larder", "--help"]).unwrap_err().to_string());
         for expected in [
             "A caching reverse proxy with two tiers",
-            "run     Serve, with a configuration file or in front of one API",
-            "check   Check a configuration file",
-            "reload  Have a running Larder read its configuration file anew",
-            "purge   Have a running Larder purge what it has stored",
-            "status  Ask a running Larder how it is",
-            "demo    Show it at work",
+            "run       Serve, with a configuration file or in front of one API",
+            "check     Check a configuration file",
+            "reload    Have a running Larder read its configuration file anew",
+            "purge     Have a running Larder purge what it has stored",
+            "status    Ask a running Larder how it is",
+            "simulate  Replay a log",
+            "demo      Show it at work",
             "larder run --to http://127.0.0.1:3000",
             "Exit codes:",
             "69  a listener cannot be bound",
@@ -578,6 +619,7 @@ mod tests {
             ("reload", ["[FILE]", "as on SIGHUP", "78", "Usage: larder reload [FILE]"]),
             ("purge", ["--tag <TAG>", "larder purge --route users", "69", "Usage: larder purge"]),
             ("explain", ["-H, --header <FIELD>", "--json", "69", "Usage: larder explain"]),
+            ("simulate", ["--log <FILE>", "--host <NAME>", "combined format", "Usage: larder simulate"]),
             ("status", ["-c, --config <FILE>", "--json", "69", "Usage: larder status"]),
             ("demo", ["[default: 127.0.0.1:8080]", "--redis <URL>", "--print-config", "a free one"]),
         ];

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::args::{Args, Command, Demo, Deny, Explain, OfRedis, Purge, Run, Top};
+use super::args::{Args, Command, Demo, Deny, Explain, OfRedis, Purge, Run, Simulate, Top};
 use super::config_file::{self, Missing, PLACES, Source};
 use super::one_line;
 
@@ -31,6 +31,8 @@ pub enum Task {
     Explain(Source, Explain),
     /// Count what stands in the Redis of this configuration.
     Audit(Source),
+    /// Replay a log by this configuration.
+    Simulate(Source, Simulate),
     /// Start the demo, or print its configuration where that is asked.
     Demo(Demo),
 }
@@ -59,6 +61,9 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
         }
         Command::Redis { of: OfRedis::Audit(audit) } => {
             find(audit.config.as_deref(), variable).map(Task::Audit)
+        }
+        Command::Simulate(args) => {
+            find(args.config.as_deref(), variable).map(|source| Task::Simulate(source, args))
         }
         Command::Demo(demo) => Ok(Task::Demo(demo)),
     }

@@ -14,6 +14,7 @@ mod one_line;
 mod purge;
 mod reload;
 mod serve;
+mod simulate;
 mod status;
 mod top;
 
@@ -37,6 +38,7 @@ pub fn main() -> ExitCode {
         Ok(Task::Top(source, top)) => top::top(&source, &top),
         Ok(Task::Explain(source, request)) => explain::explain(&source, &request),
         Ok(Task::Audit(source)) => audit::audit(&source),
+        Ok(Task::Simulate(source, args)) => simulate::simulate(&source, &args),
         Ok(Task::Demo(demo)) => serve::demo(&demo),
         Err(missing) => complain(&missing.to_string(), exit::CONFIG),
     }

@@ -13,6 +13,7 @@ use super::reader::{Reader, Span, Text, Zero, one_of};
 use super::section::{Section, with_article};
 use super::{Access, Cache, Config, Limits, Listen, Log, LogFormat, Network, Sample, Timing, WarmStart};
 use super::{address, defaults, listen, network, redis, routes, upstreams};
+use crate::fields::trace::Tracing;
 use crate::pace::Pace;
 
 /// Reads the whole file. What is wrong is noted in `reader`, and only where nothing was is the
@@ -171,11 +172,17 @@ fn log(mut section: Section<'_>) -> Log {
     let default = Log::default();
     let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
     let accesses = [("text", Access::Text), ("json", Access::Json), ("off", Access::Off)];
+    let traces = [("off", Tracing::Off), ("accept", Tracing::Accept), ("make", Tracing::Make)];
     let log = Log {
         level: level(&mut section).unwrap_or(default.level),
         format: section.word("format", default.format, &formats),
         access: section.word("access", default.access, &accesses),
         access_queue: section.count("access_queue", default.access_queue, 1..=1_000_000),
+        trace: section.word("trace", default.trace, &traces),
+        redact: section
+            .texts("redact")
+            .map(|names| names.into_iter().map(|name| name.value.to_ascii_lowercase()).collect())
+            .unwrap_or(default.redact),
     };
     section.finish();
     log

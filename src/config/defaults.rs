@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{Access, Cache, Limits, Log, LogFormat, Pool, RouteCache, Timeouts, Timing};
+use crate::fields::trace::Tracing;
 use crate::pace::Pace;
 use crate::rules::Policy;
 use crate::stored::KeyPolicy;
@@ -25,6 +26,23 @@ pub(super) fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
+const REDACTED: [&str; 14] = [
+    "access_token",
+    "api_key",
+    "apikey",
+    "auth",
+    "code",
+    "id_token",
+    "key",
+    "password",
+    "refresh_token",
+    "secret",
+    "sig",
+    "signature",
+    "token",
+    "x-amz-signature",
+];
+
 impl Default for Log {
     fn default() -> Self {
         Self {
@@ -36,6 +54,10 @@ impl Default for Log {
             access: Access::Off,
             // About 2 MiB of lines: a pause of the reader, not a lasting one.
             access_queue: 8192,
+            // What is made by us would decide for origins that sample by their parent: all, or nothing.
+            trace: Tracing::Accept,
+            // What sign-ins, signed links and API keys are called.
+            redact: REDACTED.map(str::to_owned).to_vec(),
         }
     }
 }

@@ -49,11 +49,16 @@ impl Config {
 }
 
 impl Log {
-    /// All of it: its threads and writers are made before anything is served.
+    /// Its threads and writers are made before anything is served.
     fn needs_restart(&self, new: &Self, names: &mut Vec<&'static str>) {
-        let Self { level, format, access, access_queue } = self;
-        let Self { level: new_level, format: new_format, access: new_access, access_queue: new_access_queue } =
-            new;
+        let Self { level, format, access, access_queue, trace: _, redact: _ } = self;
+        let Self {
+            level: new_level,
+            format: new_format,
+            access: new_access,
+            access_queue: new_access_queue,
+            ..
+        } = new;
         differing!(names:
             "log.level" level new_level;
             "log.format" format new_format;
@@ -183,7 +188,7 @@ mod tests {
             ("admin = \"off\"\nworkers = 77\n", &["admin", "workers"]),
             ("admin_token = \"t\"\ntrusted_proxies = [\"10.0.0.0/8\"]\npurge_from = [\"10.0.0.0/8\"]\n", &[]),
             (
-                "[log]\nlevel = \"warn\"\nformat = \"json\"\naccess = \"json\"\naccess_queue = 7\n",
+                "[log]\nlevel = \"warn\"\nformat = \"json\"\naccess = \"json\"\naccess_queue = 7\ntrace = \"make\"\nredact = []\n",
                 &["log.level", "log.format", "log.access", "log.access_queue"],
             ),
             (

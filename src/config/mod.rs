@@ -40,6 +40,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::coding::Compress;
+use crate::fields::trace::Tracing;
 use crate::pace::Pace;
 use crate::rate::Rate;
 use crate::rules::Policy;
@@ -163,6 +164,10 @@ pub struct Log {
     pub access: Access,
     /// Access-log lines that may wait for a slow stdout before further ones are dropped.
     pub access_queue: usize,
+    /// What is done about `traceparent` and `X-Request-Id`.
+    pub trace: Tracing,
+    /// Arguments of queries whose values are not written, in lower case.
+    pub redact: Vec<String>,
 }
 
 /// How messages on stderr look.

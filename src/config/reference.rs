@@ -29,7 +29,9 @@ const FURTHER: [(&str, &str); 6] = [
 ];
 
 /// How a setting is turned off where that is not `false`; nothing where it is left out.
-const OFF: [(&str, &str); 25] = [
+const OFF: [(&str, &str); 27] = [
+    ("log.trace", "\"off\""),
+    ("log.redact", "[]"),
     ("purge_from", "[]"),
     ("admin", "\"off\""),
     ("admin_token", ""),

@@ -25,6 +25,7 @@ pub mod range;
 pub mod structured;
 pub mod tags;
 pub mod targeted;
+pub mod trace;
 pub mod trailers;
 pub mod validator;
 pub mod vary;

@@ -142,7 +142,7 @@ pub(super) fn standing_in(
 /// often (429): these are to wait, all of them, so that it is asked less.
 ///
 /// Of a request that chose by a field that nobody else need have, nothing is concluded but that.
-pub(super) fn remembered(why: NotStored, status: u16, chooses: bool) -> Option<Marked> {
+pub fn remembered(why: NotStored, status: u16, chooses: bool) -> Option<Marked> {
     let of_this_request = matches!(
         why,
         NotStored::RequestNoStore

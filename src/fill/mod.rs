@@ -51,7 +51,7 @@ use crate::worker::{Asked, Content, FillTimes, ForOwner, Landing, Looked, Snapsh
 pub use adopt::{Adopted, Heard, Hearing};
 use elect::{Look, Turned};
 use judge::Verdict;
-pub use judge::is_failure;
+pub use judge::{is_failure, remembered};
 pub use keep::CHUNK;
 use plan::{Gap, Plan};
 pub use plan::{Want, want};

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header}
 use crate::config::Route;
 use crate::fields::forwarded::{self, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP};
 use crate::fields::hop;
+use crate::fields::trace::Tracing;
 use crate::rules;
 use crate::worker::{Asked, Worker};
 
@@ -78,6 +79,10 @@ fn forwarded_fields(worker: &Worker, asked: &Asked, route: &Route) -> HeaderMap 
     }
     name_the_client(&mut headers, asked.peer, asked.client, asked.scheme);
     hop::append_via(&mut headers, asked.version, &worker.shared.pseudonym);
+    let tracing = worker.shared.snapshot.load().config.log.trace;
+    if tracing != Tracing::Off {
+        asked.ids(tracing).apply(&mut headers);
+    }
     route.request_headers.apply(&mut headers);
     headers
 }

@@ -26,7 +26,7 @@ use super::exchange::Exchange;
 use super::failure::Failure;
 use super::head;
 use super::multipart;
-use super::report::Report;
+use super::report::{Answer, Report};
 use super::transform::{self, At};
 
 /// Everything that is needed to answer.
@@ -164,6 +164,9 @@ impl Deliver {
     pub fn response(self) -> Response<Delivery> {
         let Self { worker, snapshot, route, asked, mut report, mut outcome, varies, own, what } = self;
         let answered = answered(&what);
+        if report.tells_heads() {
+            report.answer = told(&what);
+        }
         let foreign = !matches!(what, What::Failure(_));
         let bare = matches!(&what, What::Stored(stored, ..) if stored.is_bare()) && own.is_none();
         let route = route.and_then(|route| snapshot.route(route));
@@ -228,6 +231,20 @@ impl Deliver {
         *response.status_mut() = draft.status;
         *response.headers_mut() = draft.headers;
         response
+    }
+}
+
+/// What a log is told of the origin's answer.
+fn told(what: &What) -> Answer {
+    match what {
+        What::Stored(stored, _, reusable) | What::Copy(stored, reusable, ..) => {
+            Answer::Stored(Arc::clone(stored), reusable.age())
+        }
+        What::Growing(fetched, _) => Answer::Fetched(Arc::clone(fetched)),
+        What::Private(response) | What::Passed(response) => {
+            Answer::Alone(Box::new(response.headers().clone()))
+        }
+        What::Failure(_) => Answer::Untold,
     }
 }
 

@@ -4,7 +4,7 @@
 //! Must not know: what is stored.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -177,6 +177,7 @@ pub(super) fn take(
         client: told.client,
         takes_trailers,
         at: worker.now(),
+        ids: OnceLock::new(),
     };
     Taken { judged, asked: under_policy(asked, cache), route, named, wants_key }
 }

@@ -5,14 +5,18 @@
 //! Must not know: how it is counted, logged or shown.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, Method};
 
 use crate::clock::Mono;
+use crate::fields::trace::Ids;
 use crate::store::{Passing, STREAMING};
-use crate::stored::CacheKey;
-use crate::telemetry::{self, Cause, End, Finished, Outcome, Phase, Setting, Source, Timeline};
-use crate::worker::{Asked, Snapshot, Worker};
+use crate::stored::{CacheKey, StoredResponse};
+use crate::telemetry::{
+    self, Cause, End, Finished, FinishedHeads, Outcome, Phase, Setting, Source, Timeline,
+};
+use crate::worker::{Asked, Fetched, Snapshot, Worker};
 
 /// Status that is noted when the client left before there was an answer.
 const CLIENT_CLOSED: u16 = 499;
@@ -34,8 +38,24 @@ pub(super) struct Report {
     pub end: End,
     /// When it ended, where that is known before this is dropped.
     pub ended: Option<Mono>,
+    /// What it was answered with, where a log asks for it.
+    pub answer: Answer,
     /// Nobody is told: there is no such request.
     mute: bool,
+}
+
+/// The origin's answer, as the log tells of it.
+#[derive(Default)]
+pub(super) enum Answer {
+    /// Nobody has asked, or there is none.
+    #[default]
+    Untold,
+    /// From a tier, and how old it was.
+    Stored(Arc<StoredResponse>, Duration),
+    /// On its way into the cache.
+    Fetched(Arc<Fetched>),
+    /// For this client alone.
+    Alone(Box<HeaderMap>),
 }
 
 impl Report {
@@ -82,7 +102,42 @@ impl Report {
             bytes: 0,
             end: End::ClientGone,
             ended: None,
+            answer: Answer::Untold,
         })
+    }
+
+    /// Whether a log asks for the heads.
+    pub fn tells_heads(&self) -> bool {
+        self.worker.shared.access.as_ref().is_some_and(telemetry::AccessLog::tells_heads)
+    }
+
+    /// What it is called, where a line will say so: else nothing is made, nor looked for.
+    fn ids(&self, total: Duration) -> Option<&Ids> {
+        let config = &self.snapshot.config;
+        let slow = config.timing.slow_request.is_some_and(|limit| total > limit);
+        (self.tells_heads() || slow).then(|| self.asked.ids(config.log.trace))
+    }
+
+    /// What such a log is told of them.
+    fn heads(&self) -> FinishedHeads<'_> {
+        let untold = FinishedHeads { scheme: self.asked.scheme, ..FinishedHeads::default() };
+        if !self.tells_heads() {
+            return untold;
+        }
+        let cache = self.route.and_then(|route| self.snapshot.cache(route));
+        let keyed = cache.map_or(&[][..], |cache| &cache.key.headers);
+        let heads = FinishedHeads { request: Some(&self.asked.headers), keyed, ..untold };
+        match &self.answer {
+            Answer::Untold => heads,
+            Answer::Stored(stored, age) => FinishedHeads {
+                answer: Some(&stored.headers),
+                length: Some(stored.content.length()),
+                age: Some(*age),
+                ..heads
+            },
+            Answer::Fetched(fetched) => FinishedHeads { answer: Some(&fetched.headers), ..heads },
+            Answer::Alone(headers) => FinishedHeads { answer: Some(headers), ..heads },
+        }
     }
 
     /// Whether the request is a HEAD, whose answer has no body whoever gives it.
@@ -125,6 +180,7 @@ impl Drop for Report {
             }
         }
         let config = &self.snapshot.config;
+        let total = self.ended.unwrap_or_else(|| self.mono()).since(self.timeline.start());
         let finished = Finished {
             route: self.route,
             route_name: self
@@ -141,9 +197,12 @@ impl Drop for Report {
             outcome: &self.outcome,
             cause: self.cause,
             timeline: &self.timeline,
-            total: self.ended.unwrap_or_else(|| self.mono()).since(self.timeline.start()),
+            total,
             bytes: self.bytes,
             end: self.end,
+            heads: self.heads(),
+            ids: self.ids(total),
+            redact: &config.log.redact,
         };
         let shard = self.snapshot.shard(&self.worker);
         telemetry::finish(&finished, shard, self.worker.shared.access.as_ref(), config.timing.slow_request);

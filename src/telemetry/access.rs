@@ -4,6 +4,7 @@
 //! written by another, so a slow reader costs lines (dropped, counted), never a request's time.
 //! Must not know: how requests are counted, or what switches the log on.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::finish::{End, Finished};
+use super::heads_kept::{Answer, Request};
 use super::lines::Lines;
 use super::outcome::{Kind, Outcome, Source, Tier};
 use super::stamp::{Rfc3339, TimeOfDay};
@@ -69,6 +71,11 @@ impl AccessLog {
         }
     }
 
+    /// Whether it tells of the heads of requests and answers.
+    pub const fn tells_heads(&self) -> bool {
+        matches!(self.form, Form::Json)
+    }
+
     /// Lines that never reached the reader.
     pub fn dropped(&self) -> u64 {
         self.lines.dropped()
@@ -86,15 +93,16 @@ impl AccessLog {
     }
 }
 
-/// The JSON form. Keys are stable; `tier`, `reason` and `detail` are null where there is none.
+/// The JSON form: docs/logs.md tells each key. They are stable; what there is none of is null.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(serialize_with = "display")]
     ts: Rfc3339,
     client: IpAddr,
     method: &'a str,
+    scheme: &'a str,
     host: &'a str,
-    path: &'a str,
+    path: Clipped<'a>,
     status: u16,
     route: &'a str,
     /// The word of the label `result`.
@@ -106,6 +114,22 @@ struct Line<'a> {
     dur_ms: f64,
     bytes_out: u64,
     end: &'static str,
+    length: Option<u64>,
+    age_s: Option<u64>,
+    request: Option<Request<'a>>,
+    response: Option<Answer<'a>>,
+    trace_id: Option<String>,
+    span_id: Option<String>,
+    request_id: Option<&'a str>,
+}
+
+/// A text that is cut where it is long.
+struct Clipped<'a>(Cow<'a, str>);
+
+impl Serialize for Clipped<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(clipped(&self.0))
+    }
 }
 
 impl<'a> Line<'a> {
@@ -114,8 +138,9 @@ impl<'a> Line<'a> {
             ts: Rfc3339(r.at),
             client: r.client,
             method: r.method.as_str(),
+            scheme: r.heads.scheme,
             host: clipped(r.host),
-            path: clipped(r.path),
+            path: Clipped(r.shown_path()),
             status: r.status,
             route: r.route_name,
             cache: r.outcome.result(),
@@ -126,6 +151,17 @@ impl<'a> Line<'a> {
             dur_ms: r.total.as_micros() as f64 / 1000.0,
             bytes_out: r.bytes,
             end: r.end.as_str(),
+            length: r.heads.length,
+            age_s: r.heads.age.map(|age| age.as_secs()),
+            request: r.heads.request.map(|headers| Request {
+                headers,
+                answer: r.heads.answer,
+                keyed: r.heads.keyed,
+            }),
+            response: r.heads.answer.map(Answer),
+            trace_id: r.ids.and_then(|ids| ids.trace).map(|trace| trace.trace_id()),
+            span_id: r.ids.and_then(|ids| ids.trace).map(|trace| trace.span_id()),
+            request_id: r.ids.and_then(|ids| ids.request.as_ref()?.to_str().ok()),
         }
     }
 }
@@ -135,7 +171,7 @@ fn display<S: Serializer>(value: &Rfc3339, serializer: S) -> Result<S::Ok, S::Er
 }
 
 fn text(r: &Finished, colour: bool) -> String {
-    let (time, method, path) = (TimeOfDay(r.at), r.method.as_str(), escaped(clipped(r.path)));
+    let (time, method, path) = (TimeOfDay(r.at), r.method.as_str(), escaped(clipped(&r.shown_path())));
     let outcome = words(r.outcome);
     let (paint, plain) = if colour { (paint(r), "\u{1b}[0m") } else { ("", "") };
     let millis = r.total.as_micros() as f64 / 1000.0;
@@ -259,9 +295,11 @@ mod tests {
     fn the_json_form_has_stable_keys_in_a_stable_order() {
         let hit = logged(Form::Json, &Outcome::new(Source::Hit(Tier::Redis)), |_| {});
         let expected = concat!(
-            r#"{"ts":"2024-02-29T12:34:56.789Z","client":"192.0.2.7","method":"GET","host":"example.com","#,
+            r#"{"ts":"2024-02-29T12:34:56.789Z","client":"192.0.2.7","method":"GET","scheme":"http","host":"example.com","#,
             r#""path":"/users/1","status":200,"route":"users","cache":"hit","tier":"redis","reason":null,"#,
-            r#""detail":null,"collapsed":false,"dur_ms":0.812,"bytes_out":37,"end":"complete"}"#,
+            r#""detail":null,"collapsed":false,"dur_ms":0.812,"bytes_out":37,"end":"complete","#,
+            r#""length":null,"age_s":null,"request":null,"response":null,"#,
+            r#""trace_id":null,"span_id":null,"request_id":null}"#,
             "\n"
         );
         assert_eq!(hit, expected);

@@ -2,18 +2,21 @@
 //!
 //! Knows the facts of a finished request. Must not know: how any of the three is kept or written.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{Method, Version};
+use http::{HeaderMap, HeaderName, Method, Version};
 
 use super::access::AccessLog;
 use super::cause::Cause;
 use super::logs;
 use super::metrics::Shard;
 use super::outcome::Outcome;
+use super::redact;
 use super::timeline::Timeline;
 use crate::clock::Timestamp;
+use crate::fields::trace::Ids;
 
 /// How a response's body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,9 +73,37 @@ pub struct Finished<'a> {
     pub bytes: u64,
     /// How the body ended.
     pub end: End,
+    /// For a log that tells of them.
+    pub heads: Heads<'a>,
+    /// What it is called, where a line tells of it.
+    pub ids: Option<&'a Ids>,
+    /// Arguments of its query whose values no line shows, in lower case.
+    pub redact: &'a [String],
+}
+
+/// The heads of a request and of what it was answered with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Heads<'a> {
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// Those of the request; `None` where nobody has asked to be told.
+    pub request: Option<&'a HeaderMap>,
+    /// Which of them are part of the route's keys.
+    pub keyed: &'a [HeaderName],
+    /// Those of the origin's answer, as it came or as it is stored; `None` where there is none.
+    pub answer: Option<&'a HeaderMap>,
+    /// Bytes of the whole representation, of what is stored.
+    pub length: Option<u64>,
+    /// How old what was stored was.
+    pub age: Option<Duration>,
 }
 
 impl Finished<'_> {
+    /// Its path and query, as a log may show them.
+    pub(super) fn shown_path(&self) -> Cow<'_, str> {
+        redact::path(self.path, self.redact)
+    }
+
     /// Whether the request counts as failed: a status of 500 or above, or a body that could not be
     /// completed. A client that leaves is no failure.
     pub const fn failed(&self) -> bool {
@@ -118,6 +149,9 @@ pub(super) mod sample {
             total: Duration::from_micros(812),
             bytes: 37,
             end: End::Complete,
+            heads: Heads { scheme: "http", ..Heads::default() },
+            ids: None,
+            redact: &[],
         })
     }
 }

@@ -103,7 +103,7 @@ pub fn slow(r: &Finished) {
     tracing::warn!(
         target: "larder::slow",
         method = r.method.as_str(),
-        path = r.path,
+        path = &*r.shown_path(),
         route = r.route_name,
         status = r.status,
         outcome = r.outcome.result(),
@@ -122,6 +122,8 @@ pub fn slow(r: &Finished) {
         coding_ms = phase(Phase::Coding),
         body_ms = phase(Phase::Body),
         end = r.end.as_str(),
+        trace_id = r.ids.and_then(|ids| ids.trace).map_or_else(|| NONE.to_owned(), |trace| trace.trace_id()),
+        request_id = r.ids.and_then(|ids| ids.request.as_ref()?.to_str().ok()).unwrap_or(NONE),
         "slow request"
     );
 }

@@ -15,6 +15,7 @@ mod families;
 mod finish;
 mod gauges;
 mod heads;
+mod heads_kept;
 mod hints;
 mod histogram;
 mod lines;
@@ -25,6 +26,7 @@ mod outcome;
 mod paced;
 mod panics;
 mod proxy_headers;
+mod redact;
 mod stamp;
 mod stats;
 mod timeline;
@@ -35,7 +37,7 @@ pub use access::{AccessLog, Form};
 pub use cause::Cause;
 pub use cuts::{Cut, Cuts};
 pub use families::{FAMILIES, Family, MetricType};
-pub use finish::{End, Finished, finish};
+pub use finish::{End, Finished, Heads as FinishedHeads, finish};
 pub use gauges::{
     CodingGauges, FleetGauges, Gauges, LeaseGauges, MemoryGauges, RedisGauges, UpstreamGauges, WarmGauges,
 };

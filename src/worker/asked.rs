@@ -5,13 +5,14 @@
 //! Must not know: routes or what is stored.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Version};
 
 use crate::clock::Timestamp;
+use crate::fields::trace::{Ids, Tracing};
 use crate::rules::RequestFacts;
 use crate::store::Reserved;
 
@@ -49,4 +50,20 @@ pub struct Asked {
     pub takes_trailers: bool,
     /// When it arrived.
     pub at: Timestamp,
+    /// What it is called, once somebody has asked: most hits nobody asks about.
+    pub ids: OnceLock<Box<Ids>>,
+}
+
+impl Asked {
+    /// What it is called to the origin and in the log: the same to all who ask.
+    pub fn ids(&self, tracing: Tracing) -> &Ids {
+        self.ids.get_or_init(|| Box::new(Ids::of(&self.headers, tracing, drawn)))
+    }
+}
+
+/// Random bits; none where the system has none, which makes ids that are alike and nothing worse.
+fn drawn() -> u128 {
+    let mut bits = [0; 16];
+    let _none = getrandom::fill(&mut bits);
+    u128::from_ne_bytes(bits)
 }

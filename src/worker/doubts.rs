@@ -259,6 +259,7 @@ mod tests {
         let mut headers = http::HeaderMap::new();
         headers.insert("x-a", http::HeaderValue::from_str(&"a".repeat(value)).unwrap());
         Arc::new(Asked {
+            ids: std::sync::OnceLock::new(),
             facts: crate::rules::RequestFacts::of(&http::Method::GET, &headers),
             method: http::Method::GET,
             target: http::uri::PathAndQuery::from_static("/"),

@@ -1,0 +1,234 @@
+//! Which trace a request is of (W3C Trace Context), and its id.
+//!
+//! Knows the form of `traceparent`, and which `X-Request-Id` may stand in a log. What may come of them is made of
+//! bits that somebody else has drawn.
+//! Must not know: logs, spans, who sends what to whom.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// `traceparent` (W3C Trace Context §3.2)
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// `tracestate` (W3C Trace Context §3.3)
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// `X-Request-Id`, which no standard knows.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Bytes of an `X-Request-Id`; longer ones are none.
+const LONGEST: usize = 128;
+
+/// A `traceparent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceParent {
+    trace: u128,
+    parent: u64,
+    flags: u8,
+}
+
+/// What a request is called to the origin and in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// Its trace, with this process's own part as the parent.
+    pub trace: Option<TraceParent>,
+    /// Its id.
+    pub request: Option<HeaderValue>,
+}
+
+/// What is done about traces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracing {
+    /// What comes passes as it is.
+    Off,
+    /// What comes is taken up.
+    #[default]
+    Accept,
+    /// The same, and what does not come is made.
+    Make,
+}
+
+impl TraceParent {
+    /// Reads the one line of a field: §3.2.2. Of a later version what is known of this one counts (§4).
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?;
+        let mut parts = text.splitn(5, '-');
+        let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let more = parts.next();
+        let is_hex = |part: &str, len: usize| {
+            part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let fits = is_hex(version, 2) && is_hex(trace, 32) && is_hex(parent, 16) && is_hex(flags, 2);
+        // §3.2.2.1: "Version ff is invalid"; this version has nothing behind its flags.
+        if !fits || version == "ff" || (version == "00" && more.is_some()) {
+            return None;
+        }
+        let trace = u128::from_str_radix(trace, 16).ok()?;
+        let parent = u64::from_str_radix(parent, 16).ok()?;
+        // §3.2.2.3, §3.2.2.4: all zeros are invalid.
+        let flags = u8::from_str_radix(flags, 16).ok()?;
+        (trace != 0 && parent != 0).then_some(Self { trace, parent, flags })
+    }
+
+    /// The trace, in hexadecimal.
+    pub fn trace_id(&self) -> String {
+        format!("{:032x}", self.trace)
+    }
+
+    /// The part of it, in hexadecimal.
+    pub fn span_id(&self) -> String {
+        format!("{:016x}", self.parent)
+    }
+}
+
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.parent, self.flags)
+    }
+}
+
+impl Ids {
+    /// Those of a request with these fields; `drawn` gives random bits, and is asked only where some are needed.
+    pub fn of(headers: &HeaderMap, tracing: Tracing, mut drawn: impl FnMut() -> u128) -> Self {
+        if tracing == Tracing::Off {
+            return Self::default();
+        }
+        let came = only(headers, &TRACEPARENT).and_then(|value| TraceParent::parse(value.as_bytes()));
+        let makes = tracing == Tracing::Make;
+        // Zero is no id; one bit more or less is nothing to chance.
+        let own = |drawn: u128| u64::try_from(drawn >> 64).unwrap_or(1).max(1);
+        let trace = match came {
+            // §3.2.2.5: of the flags, those that are known.
+            Some(came) => Some(TraceParent { parent: own(drawn()), flags: came.flags & 0b11, ..came }),
+            // Who has traces made wants them kept, and origins ask their parent.
+            None if makes => Some(TraceParent { trace: drawn().max(1), parent: own(drawn()), flags: 0b11 }),
+            None => None,
+        };
+        let request = only(headers, &X_REQUEST_ID).filter(|id| is_sane(id.as_bytes())).cloned();
+        let request = request
+            .or_else(|| makes.then(|| HeaderValue::from_str(&format!("{:032x}", drawn())).ok()).flatten());
+        Self { trace, request }
+    }
+
+    /// Writes them in place of what came.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        match self.trace.and_then(|trace| HeaderValue::from_str(&trace.to_string()).ok()) {
+            // §3.3: `tracestate` is of the trace that came. Where that was made anew, there is none.
+            Some(trace) => {
+                let came = only(headers, &TRACEPARENT).and_then(|value| TraceParent::parse(value.as_bytes()));
+                if came.map(|came| came.trace) != self.trace.map(|trace| trace.trace) {
+                    headers.remove(TRACESTATE);
+                }
+                headers.insert(TRACEPARENT, trace);
+            }
+            // §4.3: "If traceparent cannot be parsed", `tracestate` is not to be used.
+            None => {
+                headers.remove(TRACEPARENT);
+                headers.remove(TRACESTATE);
+            }
+        }
+        match &self.request {
+            Some(id) => _ = headers.insert(X_REQUEST_ID, id.clone()),
+            None => _ = headers.remove(X_REQUEST_ID),
+        }
+    }
+}
+
+/// Whether an id may stand in a log and in a head, whoever has said it.
+fn is_sane(id: &[u8]) -> bool {
+    let plain =
+        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'+' | b'/' | b'=');
+    (1..=LONGEST).contains(&id.len()) && id.iter().all(plain)
+}
+
+/// The value of a field that stands on one line.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_traceparent_is_read_by_its_version_and_zeros_are_refused() {
+        let rows = [
+            ("§3.2.2", GOOD.to_owned(), true),
+            ("§3.2.2.1 version ff", GOOD.replacen("00", "ff", 1), false),
+            ("§4 a later version", GOOD.replacen("00", "01", 1), true),
+            ("§4 a later version with more", format!("{}-what", GOOD.replacen("00", "cc", 1)), true),
+            (
+                "§4 a later version with more, undivided",
+                format!("{}what", GOOD.replacen("00", "cc", 1)),
+                false,
+            ),
+            ("§3.2.2.2 version 00 with more", format!("{GOOD}-00"), false),
+            (
+                "§3.2.2.3 trace-id of zeros",
+                GOOD.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
+                false,
+            ),
+            ("§3.2.2.4 parent-id of zeros", GOOD.replace("00f067aa0ba902b7", &"0".repeat(16)), false),
+            ("§3.2.2.3 upper case", GOOD.to_uppercase(), false),
+            ("§3.2.2.3 short", GOOD.replace("4bf9", "4bf"), false),
+            ("§3.2.2.3 a sign", GOOD.replace("4bf9", "+bf9"), false),
+            ("nothing", String::new(), false),
+        ];
+        for (clause, text, good) in rows {
+            assert_eq!(TraceParent::parse(text.as_bytes()).is_some(), good, "{clause}: {text}");
+        }
+        assert_eq!(TraceParent::parse(GOOD.as_bytes()).unwrap().to_string(), GOOD);
+    }
+
+    /// What the origin gets of these fields.
+    fn sent(tracing: Tracing, came: &[(&'static str, &'static str)]) -> (HeaderMap, u32) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in came {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let mut draws = 0;
+        let ids = Ids::of(&headers, tracing, || {
+            draws += 1;
+            u128::from(draws) << 64 | 7
+        });
+        ids.apply(&mut headers);
+        (headers, draws)
+    }
+
+    #[test]
+    fn what_comes_is_taken_up_and_the_rest_made_only_where_that_is_asked_for() {
+        let state = ("tracestate", "a=b");
+        let (headers, draws) =
+            sent(Tracing::Accept, &[("traceparent", GOOD), state, ("x-request-id", "r-1")]);
+        assert_eq!(headers["traceparent"], "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000001-01");
+        assert_eq!(
+            (&headers["tracestate"], &headers["x-request-id"], draws),
+            (&"a=b".parse().unwrap(), &"r-1".parse().unwrap(), 1)
+        );
+        for bad in ["00-0-0-00", ""] {
+            let (headers, draws) =
+                sent(Tracing::Accept, &[("traceparent", bad), state, ("x-request-id", "a b")]);
+            assert!(headers.is_empty() && draws == 0, "{headers:?}");
+            let (headers, _) = sent(Tracing::Make, &[("traceparent", bad), state, ("x-request-id", "a b")]);
+            assert!(TraceParent::parse(headers["traceparent"].as_bytes()).is_some());
+            assert!(!headers.contains_key("tracestate"), "of no trace that is known");
+            assert_eq!(headers["x-request-id"].len(), 32);
+        }
+        let (headers, _) = sent(Tracing::Accept, &[("traceparent", GOOD), ("traceparent", GOOD), state]);
+        assert!(headers.is_empty(), "§3.2: one line, not two");
+        let (headers, draws) = sent(Tracing::Accept, &[]);
+        assert!(headers.is_empty() && draws == 0, "nothing is drawn where nothing is made");
+    }
+
+    #[test]
+    fn an_id_is_short_and_of_harmless_bytes() {
+        let long = "x".repeat(LONGEST + 1);
+        for (id, sane) in
+            [("0af7-B.1:2_+/=", true), ("", false), ("a b", false), ("a\"b", false), (&long, false)]
+        {
+            assert_eq!(is_sane(id.as_bytes()), sane, "{id}");
+        }
+    }
+}

@@ -88,12 +88,12 @@ impl fmt::Display for TraceParent {
 
 impl Ids {
     /// Those of a request with these fields; `drawn` gives random bits, and is asked only where some are needed.
-    pub fn of(headers: &HeaderMap, tracing: Tracing, mut drawn: impl FnMut() -> u128) -> Self {
-        if tracing == Tracing::Off {
+    pub fn of(headers: &HeaderMap, mode: Tracing, mut drawn: impl FnMut() -> u128) -> Self {
+        if mode == Tracing::Off {
             return Self::default();
         }
         let came = only(headers, &TRACEPARENT).and_then(|value| TraceParent::parse(value.as_bytes()));
-        let makes = tracing == Tracing::Make;
+        let makes = mode == Tracing::Make;
         // Zero is no id; one bit more or less is nothing to chance.
         let own = |drawn: u128| u64::try_from(drawn >> 64).unwrap_or(1).max(1);
         let trace = match came {
@@ -183,13 +183,13 @@ mod tests {
     }
 
     /// What the origin gets of these fields.
-    fn sent(tracing: Tracing, came: &[(&'static str, &'static str)]) -> (HeaderMap, u32) {
+    fn sent(mode: Tracing, came: &[(&'static str, &'static str)]) -> (HeaderMap, u32) {
         let mut headers = HeaderMap::new();
         for (name, value) in came {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let mut draws = 0;
-        let ids = Ids::of(&headers, tracing, || {
+        let ids = Ids::of(&headers, mode, || {
             draws += 1;
             u128::from(draws) << 64 | 7
         });

@@ -99,6 +99,11 @@ impl<P: Clone + PartialEq> Election<P> {
                 Next::Wait(left.max(SHORTEST))
             }
             Turn::Theirs(about, _) => {
+                // Another lease than before, once in a while; at each look, and this would never end.
+                self.changes = self.changes.saturating_add(u32::from(self.listens.is_some()));
+                if self.changes > CHANGES {
+                    return Next::Fetch(None);
+                }
                 self.listens = Some(about.clone());
                 Next::Listen(about)
             }
@@ -147,6 +152,13 @@ mod tests {
 
     fn held() -> Turned {
         Turn::Theirs('a', Duration::from_secs(2))
+    }
+
+    #[test]
+    fn who_is_shown_another_lease_at_each_look_does_not_look_for_ever() {
+        let mut election = Election::default();
+        let mut looks = "abababab".chars().map(|about| election.looked(Turned::Theirs(about, SHORTEST)));
+        assert!(looks.any(|next| next == Next::Fetch(None)));
     }
 
     #[test]

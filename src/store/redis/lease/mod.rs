@@ -321,7 +321,9 @@ impl Attempt {
         Ok(Tried::Turn(match told {
             Ok(Told::Taken) => Turn::Mine(self.taken()),
             Ok(Told::Held(left)) => Turn::Theirs(About(Arc::clone(&self.names)), left),
-            Ok(Told::Rest(left)) => Turn::Resting(left),
+            // Nobody who is waited for rests: an answer that nobody has asked for changes nothing.
+            Ok(Told::Rest(left)) if self.refresh => Turn::Resting(left),
+            Ok(Told::Rest(_)) => Turn::Alone,
             Ok(Told::Changed) => Turn::Changed,
             Ok(Told::Unknown) => {
                 self.open = true;

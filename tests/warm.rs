@@ -14,35 +14,17 @@ use std::time::Duration;
 
 use serde_json::json;
 use support::client::{self, Connection};
-use support::{Cluster, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Script, unused_address, within};
+use support::{
+    Cluster, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Script, tier, unused_address, within,
+};
 
 /// What one node stored, the others must find, and their ports differ.
 const HOST: (&str, &str) = ("Host", "api.test");
 const OFTEN: &str = "warm_start = { every = \"100ms\" }";
 
 fn start(origin: &Origin, redis: &str, cache: &str) -> Larder {
-    Larder::start(&format!(
-        r#"
-listen = "127.0.0.1:0"
-admin = "127.0.0.1:0"
-workers = 2
-[cache]
-redis = "{redis}"
-redis_deadline = "2s"
-{cache}
-[upstream.o]
-servers = ["{}"]
-[[route]]
-name = "all"
-match = {{ path = "/*" }}
-upstream = "o"
-[route.cache]
-ttl.default = "10m"
-keep = "10m"
-key.headers = ["X-Tenant"]
-"#,
-        origin.url()
-    ))
+    let cache = format!("redis = \"{redis}\"\nredis_deadline = \"2s\"\n{cache}");
+    Larder::start(&tier::configuration(origin, &cache, "keep = \"10m\"\nkey.headers = [\"X-Tenant\"]"))
 }
 
 /// Starts one, and waits until it reaches Redis and is ready.

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::listen::hear_no_newcomers;
 use super::places::Place;
 use super::{Thread, connection, introduce};
 use crate::rate::Hold;
@@ -33,6 +35,10 @@ const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_milli
 const TURNED_AWAY: Duration = Duration::from_secs(1);
 /// What a newcomer may say at most before it is turned away, bytes.
 const ASKED: usize = 64 * 1024;
+
+/// How long those who have begun to connect have to end it, once nobody new is heard: some round trips in a
+/// network. Who comes meanwhile hears nothing, asks again after a second, and is refused then.
+const HANDSHAKES: Duration = Duration::from_millis(100);
 
 /// What those are told for whom there is no place.
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
@@ -51,9 +57,19 @@ pub(super) struct Door {
 }
 
 /// Takes connections until Larder does not listen any more, and then those that the kernel has taken
-/// for it: the last of them may have been told that they are connected.
+/// for it: the last of them may have been told that they are connected. Whoever came between the last that is
+/// taken and the end of the socket would be told so and then be reset, so the kernel hears of nobody new first.
 pub(super) async fn listen(thread: Thread, worker: Arc<Worker>, door: Door, busy: watch::Receiver<()>) {
-    supervise("listener", || accept(&thread, &worker, &door, &busy)).await;
+    let stop = thread.stop.clone();
+    supervise("listener", || {
+        let mut stop = stop.clone();
+        accept(&thread, &worker, &door, &busy, async move { stop.deaf().await })
+    })
+    .await;
+    match hear_no_newcomers(&door.listener) {
+        Ok(()) => accept(&thread, &worker, &door, &busy, sleep(HANDSHAKES)).await,
+        Err(error) => tracing::debug!(%error, "a listener closes without a filter for newcomers"),
+    }
     let Door { listener, introduced } = door;
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = listener.accept() {
@@ -63,14 +79,20 @@ pub(super) async fn listen(thread: Thread, worker: Arc<Worker>, door: Door, busy
     }
 }
 
-/// Accepts connections until Larder does not listen any more.
-async fn accept(thread: &Thread, worker: &Arc<Worker>, door: &Door, busy: &watch::Receiver<()>) {
-    let mut stop = thread.stop.clone();
+/// Accepts connections until `end`.
+async fn accept(
+    thread: &Thread,
+    worker: &Arc<Worker>,
+    door: &Door,
+    busy: &watch::Receiver<()>,
+    end: impl Future<Output = ()>,
+) {
+    let mut end = pin!(end);
     let mut words = None;
     loop {
         let accepted = tokio::select! {
             accepted = door.listener.accept() => accepted,
-            () = stop.deaf() => return,
+            () = end.as_mut() => return,
         };
         match accepted {
             Ok((stream, peer)) => Guest::new(thread, worker, door.introduced, busy).knock(stream, peer),

@@ -88,6 +88,29 @@ fn open(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Has the kernel drop whoever asks for a connection from now on; who has been answered already goes on, and may
+/// be accepted. Between the last accept(2) and close(2) nobody can come then, only to be reset.
+///
+/// # Errors
+/// The kernel takes no such filter: some containers forbid it, and only Linux has it.
+#[cfg(target_os = "linux")]
+pub(super) fn hear_no_newcomers(listener: &impl std::os::fd::AsFd) -> io::Result<()> {
+    use socket2::{SockFilter, SockRef};
+    /// `ldb [13]`: the flags in a header of TCP (RFC 9293 §3.1), at which a filter of a TCP socket starts.
+    const FLAGS: SockFilter = SockFilter::new(0x30, 0, 0, 13);
+    /// `jset #2`: SYN leads on, everything else over the next.
+    const IS_SYN: SockFilter = SockFilter::new(0x45, 0, 1, 0x02);
+    const DROP: SockFilter = SockFilter::new(0x06, 0, 0, 0);
+    const TAKE: SockFilter = SockFilter::new(0x06, 0, 0, u32::MAX);
+    SockRef::from(listener).attach_filter(&[FLAGS, IS_SYN, DROP, TAKE])
+}
+
+/// As on Linux, which alone can.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn hear_no_newcomers(_listener: &tokio::net::TcpListener) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +125,29 @@ mod tests {
         let refused = bind_all(&[address], 2).err().unwrap();
         assert!(matches!(refused, StartError::Bind { .. }));
         assert!(refused.to_string().contains("another program has this port"), "{refused}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn who_is_connected_may_be_accepted_when_no_newcomers_are_heard() {
+        use std::io::{Read, Write};
+        use std::net::TcpStream;
+        use std::time::Duration;
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = open(any.parse().unwrap(), true) else { continue };
+            let address = listener.local_addr().unwrap();
+            let mut before = TcpStream::connect(address).unwrap();
+            hear_no_newcomers(&listener).unwrap();
+            let after = TcpStream::connect_timeout(&address, Duration::from_millis(50)).unwrap_err();
+            assert_eq!(after.kind(), io::ErrorKind::TimedOut, "{any}");
+            listener.set_nonblocking(false).unwrap();
+            let (mut taken, _) = listener.accept().unwrap();
+            drop(listener);
+            before.write_all(b"asked").unwrap();
+            let mut read = [0; 5];
+            taken.read_exact(&mut read).unwrap();
+            assert_eq!(&read, b"asked", "what comes on it is not dropped");
+            assert!(TcpStream::connect(address).is_err());
+        }
     }
 }

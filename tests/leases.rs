@@ -446,6 +446,34 @@ fn a_refresh_that_failed_backs_off_for_the_fleet() {
     }
 }
 
+/// While refreshes rest for the fleet, a client of a node that has had none of that itself, and that may not be given
+/// what is stale, is not kept waiting for a refresh that will not come.
+#[test]
+fn a_refresh_that_rests_lets_go_who_may_not_have_what_is_stale() {
+    let redis = RedisServer::start();
+    let origin = Origin::start(|request| match request.count {
+        1 => Script::ok("#1", &[("Cache-Control", "max-age=1, stale-while-revalidate=600")]),
+        2 => Script::respond(503, &[("Retry-After", "60")], "no"),
+        _ => numbered(request),
+    });
+    let (a, b) = (node(&origin, &redis.url(), "30s", ""), node(&origin, &redis.url(), "30s", ""));
+    assert_eq!(a.get("/x", &[HOST]).text(), "#1");
+    assert!(within(PATIENCE, || a.stats()["tiers"]["redis"]["writes"] == 1));
+    assert_eq!(b.get("/x", &[HOST]).text(), "#1");
+    let key = |end: &str| redis.keys().into_iter().find(|key| key.ends_with(end));
+    assert!(within(PATIENCE, || {
+        assert_eq!(a.get("/x", &[HOST]).text(), "#1");
+        key(":b").is_some()
+    }));
+    // As one that is full may: so what the refresh finds there is nothing to tell anybody.
+    assert_eq!(redis.command(&["DEL", &key("}:-").unwrap()]).int(), 1);
+    let stale = b.get("/x", &[HOST]);
+    assert!(stale.text() == "#1" && served(&stale).contains("ttl=-"), "{}", served(&stale));
+    assert_eq!(b.get("/x", &[HOST, ("Cache-Control", "no-cache")]).text(), "#3");
+    assert_eq!(b.get("/x", &[HOST]).text(), "#1", "the others have what is stale");
+    assert!(key(":b").is_some());
+}
+
 /// In a cluster a lease stands with its record and inboxes elsewhere: the same.
 #[test]
 fn in_a_cluster_one_node_fetches_as_well() {

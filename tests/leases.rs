@@ -73,6 +73,13 @@ fn sum(nodes: &[Larder], what: &str) -> u64 {
     nodes.iter().map(|node| leases(node, what)).sum()
 }
 
+fn purge(node: &Larder, path: &str) {
+    let body = format!("{{\"urls\":[\"http://api.test{path}\"],\"wait\":\"5s\"}}");
+    let json = [("Content-Type", "application/json")];
+    let purged = client::request(node.admin(), "POST", "/purge", &json, body.as_bytes());
+    assert_eq!(purged.status, 200, "{}", purged.text());
+}
+
 fn served(response: &Response) -> &str {
     response.header("cache-status")
 }
@@ -369,6 +376,72 @@ fn who_asks_after_a_purge_does_not_get_what_another_node_began_to_fetch_before()
         });
         assert_eq!(origin.count("/x"), 2, "one for all who came after it");
     }
+}
+
+/// Ten clients wait on a node for another's fetch, which cannot be stored: what is then fetched here is asked for
+/// after a purge that came meanwhile, so it is as good for all of them.
+#[test]
+fn a_purge_while_a_node_waits_for_another_makes_its_own_fetch_void_for_nobody() {
+    let (redis, gate) = (RedisServer::start(), Gate::new());
+    let origin = holding(&gate, |request| match request.count {
+        1 => Script::ok("#1", &[("Cache-Control", "private")]),
+        _ => numbered(request),
+    });
+    let (a, b) = (node(&origin, &redis.url(), "30s", ""), node(&origin, &redis.url(), "30s", ""));
+    thread::scope(|scope| {
+        let first = scope.spawn(|| a.get("/x", &[HOST]));
+        assert!(within(PATIENCE, || leases(&a, "held") == 1));
+        let others: Vec<_> = (0..10).map(|_| scope.spawn(|| b.get("/x", &[HOST]))).collect();
+        assert!(within(PATIENCE, || leases(&b, "waiting") == 1 && b.stats()["active"] == 10));
+        purge(&b, "/x");
+        gate.open();
+        assert_eq!(first.join().unwrap().text(), "#1");
+        others.into_iter().for_each(|other| assert_eq!(other.join().unwrap().text(), "#2"));
+    });
+    assert_eq!((origin.count("/x"), leases(&b, "not_stored")), (2, 1));
+}
+
+/// What a node holds and would have confirmed is purged while it waits for another's fetch: a 304 must not bring it
+/// back.
+#[test]
+fn what_is_purged_while_a_node_waits_for_another_is_not_confirmed_afterwards() {
+    let (redis, gate) = (RedisServer::start(), Gate::new());
+    let held = gate.clone();
+    let origin = Origin::start(move |request| {
+        let number = request.count;
+        let fields = |age| [("Cache-Control", age), ("ETag", "\"e\"")];
+        match number {
+            1 => Script::ok("#1", &fields("max-age=1")),
+            2 => Script::new().wait(&held).then_ok("#2", &fields("max-age=60")),
+            _ if request.header("if-none-match") == "\"e\"" => {
+                Script::respond(304, &fields("max-age=60"), "")
+            }
+            _ => Script::ok(format!("#{number}"), &fields("max-age=60")),
+        }
+    });
+    let (a, b) = (node(&origin, &redis.url(), "30s", ""), node(&origin, &redis.url(), "30s", ""));
+    assert_eq!(a.get("/x", &[HOST]).text(), "#1");
+    assert!(within(PATIENCE, || a.stats()["tiers"]["redis"]["writes"] == 1));
+    assert_eq!(b.get("/x", &[HOST]).text(), "#1");
+    thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            loop {
+                let answer = a.get("/x", &[HOST]).text();
+                if answer != "#1" {
+                    return answer;
+                }
+            }
+        });
+        assert!(within(PATIENCE, || leases(&a, "held") == 1 && origin.count("/x") == 2));
+        let other = scope.spawn(|| b.get("/x", &[HOST]));
+        assert!(within(PATIENCE, || leases(&b, "waiting") == 1));
+        purge(&b, "/x");
+        gate.open();
+        assert_eq!(first.join().unwrap(), "#2");
+        assert_eq!(other.join().unwrap().text(), "#3");
+    });
+    assert_eq!(origin.last().header("if-none-match"), "");
+    assert_eq!(b.get("/x", &[HOST]).text(), "#3");
 }
 
 /// Stale in grace on all nodes: one refreshes, and all have what it brought.

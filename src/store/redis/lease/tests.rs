@@ -9,7 +9,7 @@ use super::*;
 use crate::store::redis::link::Phase;
 use crate::store::redis::topology::slot_of;
 use crate::store::redis::{Asked, Generation, Redis};
-use crate::store::redis_server::{Mode, RedisServer, Relay, Reply, free_port};
+use crate::store::redis_server::{Liar, Mode, RedisServer, Relay, Reply, free_port};
 use crate::store::{PURGES, Purges, samples};
 use crate::stored::samples::{key, plain};
 use crate::stored::{Born, StoredResponse};
@@ -358,6 +358,31 @@ async fn a_master_that_is_dead_and_a_slot_that_nobody_has_cost_the_leases_of_the
     inner.give_back(&errands).await;
     assert_eq!(hears(&mut ears).await, Woken::Stored);
     drop(held);
+}
+
+/// A Redis that does not wait where it is to, or has words without end for nobody.
+#[tokio::test]
+async fn a_redis_that_answers_at_once_is_not_asked_for_words_in_a_circle() {
+    for says in ["$-1\r\n", "$1\r\nx\r\n"] {
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&asked);
+        let liar = Liar::start(move |words, _| {
+            counted.fetch_add(u64::from(words[0] == "BLMOVE"), Ordering::AcqRel);
+            says.as_bytes().to_vec()
+        });
+        let cfg = samples::cache(Some(format!("redis://{}", liar.addr())));
+        let leases = Leases::start(&cfg, Clock::system(), "n-1", &Arc::default()).unwrap();
+        let mut phases = leases.inner.inbox.phases();
+        timeout(PATIENCE, phases.wait_for(|phase| *phase == Phase::Closed)).await.unwrap().unwrap();
+        let seal = Seal::default();
+        let names = keys::lease(&seal, &keys::base(&seal, &key("/")), 0);
+        let since = tokio::time::Instant::now();
+        let mut ears = leases.listen(&About(Arc::new(names))).unwrap();
+        assert_eq!(ears.wait(Duration::from_secs(2)).await, Woken::Expired);
+        // Each time that passes allows for one; the slower all of this is, the more.
+        let (asked, tenths) = (asked.load(Ordering::Acquire), since.elapsed().as_millis() / 100);
+        assert!(asked > 1 && u128::from(asked) <= 12 + tenths, "{says:?}: {asked} in {tenths} tenths");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use support::{
     Cluster, Connection, Gate, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Response, Script, client,
-    within,
+    tier, within,
 };
 
 /// What one node stored, the others must find, and their ports differ.
@@ -24,26 +24,7 @@ const HOST: (&str, &str) = ("Host", "api.test");
 const NODES: usize = 3;
 
 fn config(origin: &Origin, redis: &str, cache: &str, route: &str) -> String {
-    format!(
-        r#"
-listen = "127.0.0.1:0"
-admin = "127.0.0.1:0"
-workers = 2
-[cache]
-redis = "{redis}"
-redis_deadline = "2s"
-{cache}
-[upstream.o]
-servers = ["{}"]
-[[route]]
-name = "all"
-match = {{ path = "/*" }}
-upstream = "o"
-[route.cache]
-{route}
-"#,
-        origin.url()
-    )
+    tier::configuration(origin, &format!("redis = \"{redis}\"\nredis_deadline = \"2s\"\n{cache}"), route)
 }
 
 fn node(origin: &Origin, redis: &str, lease: &str, route: &str) -> Larder {
@@ -51,14 +32,7 @@ fn node(origin: &Origin, redis: &str, lease: &str, route: &str) -> Larder {
 }
 
 fn node_with(origin: &Origin, redis: &str, cache: &str, route: &str) -> Larder {
-    let larder = Larder::start(&config(origin, redis, cache, route));
-    let up = || {
-        let stats = larder.stats();
-        let hears = stats["leases"]["hears"] == true && stats["fleet"]["coherence"] == "ok";
-        hears && stats["tiers"]["redis"]["up"] == true
-    };
-    assert!(within(PATIENCE, up), "{:#}", larder.stats());
-    larder
+    tier::join(&config(origin, redis, cache, route))
 }
 
 fn fleet(origin: &Origin, redis: &str, lease: &str, route: &str) -> Vec<Larder> {

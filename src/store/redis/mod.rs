@@ -7,6 +7,7 @@
 //! Must not know: the memory tier, freshness, or what is done with a response.
 
 mod audit;
+mod bids;
 mod compression;
 mod dial;
 mod fleet;
@@ -37,6 +38,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 pub use self::audit::{Audit, Sum};
+use self::bids::Bids;
 pub use self::fleet::{Apply, Coherence, Fleet, Node, Peer, Promise, Receipt, State, Stream, Telling};
 pub use self::lease::{About, Bid, Election, Lease, Leases, Listening, Next, Turn, Woken, Word};
 use self::lease::{Attempt, Fingerprint, Tried};
@@ -74,6 +76,7 @@ struct Inner {
     queue: Arc<Queue>,
     purges: Arc<Purges>,
     counters: Arc<Counters>,
+    bids: Bids,
     clock: Clock,
     seal: Seal,
     deadline: Duration,
@@ -227,6 +230,7 @@ impl Redis {
             queue,
             purges,
             counters,
+            bids: Bids::default(),
             clock,
             seal,
             deadline,
@@ -259,6 +263,7 @@ impl Redis {
         counters.gets.fetch_add(1, Ordering::Relaxed);
         // Before the question: what is purged after this moment is seen as purged after the look.
         let (seen_at, seq) = (self.0.clock.mono(), self.0.purges.seq());
+        let bid = bid.filter(|_| self.0.bids.may(seen_at));
         let asked = Request {
             seal: &self.0.seal,
             headers,
@@ -271,7 +276,15 @@ impl Redis {
         let mut notes = Notes::default();
         let looked =
             self.0.reader.with(self.0.deadline, |connection| look(connection, key, asked, &mut notes));
-        let found = match looked.await {
+        let looked = looked.await;
+        match looked {
+            _ if bid.is_none() => {}
+            Ok(_) => self.0.bids.answered(),
+            Err(Fault::Deadline) => self.0.bids.missed(self.0.clock.mono()),
+            // It was not asked, or has answered, or is not there: none of that tells of its writes.
+            Err(_) => {}
+        }
+        let found = match looked {
             Ok(Ok(response)) => {
                 response.standing.meet(seq);
                 if self.0.purges.is_purged(&response) { Err(Absent::NotFound) } else { Ok(response) }

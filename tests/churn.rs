@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use support::client::{self, Connection};
 use support::process::run_to_end;
-use support::{Larder, Origin, PATIENCE, RedisServer, Reply, Script, within};
+use support::{Larder, Origin, PATIENCE, RedisServer, Reply, Script, tier};
 
 const HOST: (&str, &str) = ("Host", "api.test");
 /// Purges that the log holds, of each kind: the least that may be configured.
@@ -29,7 +29,7 @@ const ROUNDS: usize = 4;
 const LONGEST: i64 = 8 * 24 * 3_600 * 1_000;
 
 fn start(origin: &Origin, redis: &RedisServer) -> Larder {
-    let larder = Larder::start(&format!(
+    tier::join(&format!(
         r#"
 listen = "127.0.0.1:0"
 admin = "127.0.0.1:0"
@@ -57,13 +57,7 @@ keep = "2s"
 "#,
         redis.url(),
         origin.url()
-    ));
-    let up = || {
-        let stats = larder.stats();
-        stats["tiers"]["redis"]["up"] == true && stats["fleet"]["coherence"] == "ok"
-    };
-    assert!(within(PATIENCE, up), "{:#}", larder.stats());
-    larder
+    ))
 }
 
 /// Says of each target which of its answers this is; what it says of storing is by the first part of the path.

@@ -29,13 +29,7 @@ fn config(origin: &Origin, redis: &str, cache: &str, route: &str) -> String {
 const COHERENCE: &str = "coherence = { bound = \"1s\", when_lost = \"2s\" }";
 
 fn node(origin: &Origin, redis: &str) -> Larder {
-    let larder = Larder::start(&config(origin, redis, COHERENCE, ""));
-    let up = || {
-        let stats = larder.stats();
-        stats["tiers"]["redis"]["up"] == true && stats["fleet"]["coherence"] == "ok"
-    };
-    assert!(within(PATIENCE, up), "{:#}", larder.stats());
-    larder
+    tier::join(&config(origin, redis, COHERENCE, ""))
 }
 
 /// An origin whose every answer says which one for its target it is; of ten, each one's first is tagged.

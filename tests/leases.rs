@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use support::{
     Cluster, Connection, Gate, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Response, Script, client,
-    within,
+    tier, within,
 };
 
 /// What one node stored, the others must find, and their ports differ.
@@ -24,26 +24,7 @@ const HOST: (&str, &str) = ("Host", "api.test");
 const NODES: usize = 3;
 
 fn config(origin: &Origin, redis: &str, cache: &str, route: &str) -> String {
-    format!(
-        r#"
-listen = "127.0.0.1:0"
-admin = "127.0.0.1:0"
-workers = 2
-[cache]
-redis = "{redis}"
-redis_deadline = "2s"
-{cache}
-[upstream.o]
-servers = ["{}"]
-[[route]]
-name = "all"
-match = {{ path = "/*" }}
-upstream = "o"
-[route.cache]
-{route}
-"#,
-        origin.url()
-    )
+    tier::configuration(origin, &format!("redis = \"{redis}\"\nredis_deadline = \"2s\"\n{cache}"), route)
 }
 
 fn node(origin: &Origin, redis: &str, lease: &str, route: &str) -> Larder {
@@ -51,14 +32,7 @@ fn node(origin: &Origin, redis: &str, lease: &str, route: &str) -> Larder {
 }
 
 fn node_with(origin: &Origin, redis: &str, cache: &str, route: &str) -> Larder {
-    let larder = Larder::start(&config(origin, redis, cache, route));
-    let up = || {
-        let stats = larder.stats();
-        let hears = stats["leases"]["hears"] == true && stats["fleet"]["coherence"] == "ok";
-        hears && stats["tiers"]["redis"]["up"] == true
-    };
-    assert!(within(PATIENCE, up), "{:#}", larder.stats());
-    larder
+    tier::join(&config(origin, redis, cache, route))
 }
 
 fn fleet(origin: &Origin, redis: &str, lease: &str, route: &str) -> Vec<Larder> {
@@ -71,6 +45,13 @@ fn leases(larder: &Larder, what: &str) -> u64 {
 
 fn sum(nodes: &[Larder], what: &str) -> u64 {
     nodes.iter().map(|node| leases(node, what)).sum()
+}
+
+fn purge(node: &Larder, path: &str) {
+    let body = format!("{{\"urls\":[\"http://api.test{path}\"],\"wait\":\"5s\"}}");
+    let json = [("Content-Type", "application/json")];
+    let purged = client::request(node.admin(), "POST", "/purge", &json, body.as_bytes());
+    assert_eq!(purged.status, 200, "{}", purged.text());
 }
 
 fn served(response: &Response) -> &str {
@@ -371,6 +352,72 @@ fn who_asks_after_a_purge_does_not_get_what_another_node_began_to_fetch_before()
     }
 }
 
+/// Ten clients wait on a node for another's fetch, which cannot be stored: what is then fetched here is asked for
+/// after a purge that came meanwhile, so it is as good for all of them.
+#[test]
+fn a_purge_while_a_node_waits_for_another_makes_its_own_fetch_void_for_nobody() {
+    let (redis, gate) = (RedisServer::start(), Gate::new());
+    let origin = holding(&gate, |request| match request.count {
+        1 => Script::ok("#1", &[("Cache-Control", "private")]),
+        _ => numbered(request),
+    });
+    let (a, b) = (node(&origin, &redis.url(), "30s", ""), node(&origin, &redis.url(), "30s", ""));
+    thread::scope(|scope| {
+        let first = scope.spawn(|| a.get("/x", &[HOST]));
+        assert!(within(PATIENCE, || leases(&a, "held") == 1));
+        let others: Vec<_> = (0..10).map(|_| scope.spawn(|| b.get("/x", &[HOST]))).collect();
+        assert!(within(PATIENCE, || leases(&b, "waiting") == 1 && b.stats()["active"] == 10));
+        purge(&b, "/x");
+        gate.open();
+        assert_eq!(first.join().unwrap().text(), "#1");
+        others.into_iter().for_each(|other| assert_eq!(other.join().unwrap().text(), "#2"));
+    });
+    assert_eq!((origin.count("/x"), leases(&b, "not_stored")), (2, 1));
+}
+
+/// What a node holds and would have confirmed is purged while it waits for another's fetch: a 304 must not bring it
+/// back.
+#[test]
+fn what_is_purged_while_a_node_waits_for_another_is_not_confirmed_afterwards() {
+    let (redis, gate) = (RedisServer::start(), Gate::new());
+    let held = gate.clone();
+    let origin = Origin::start(move |request| {
+        let number = request.count;
+        let fields = |age| [("Cache-Control", age), ("ETag", "\"e\"")];
+        match number {
+            1 => Script::ok("#1", &fields("max-age=1")),
+            2 => Script::new().wait(&held).then_ok("#2", &fields("max-age=60")),
+            _ if request.header("if-none-match") == "\"e\"" => {
+                Script::respond(304, &fields("max-age=60"), "")
+            }
+            _ => Script::ok(format!("#{number}"), &fields("max-age=60")),
+        }
+    });
+    let (a, b) = (node(&origin, &redis.url(), "30s", ""), node(&origin, &redis.url(), "30s", ""));
+    assert_eq!(a.get("/x", &[HOST]).text(), "#1");
+    assert!(within(PATIENCE, || a.stats()["tiers"]["redis"]["writes"] == 1));
+    assert_eq!(b.get("/x", &[HOST]).text(), "#1");
+    thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            loop {
+                let answer = a.get("/x", &[HOST]).text();
+                if answer != "#1" {
+                    return answer;
+                }
+            }
+        });
+        assert!(within(PATIENCE, || leases(&a, "held") == 1 && origin.count("/x") == 2));
+        let other = scope.spawn(|| b.get("/x", &[HOST]));
+        assert!(within(PATIENCE, || leases(&b, "waiting") == 1));
+        purge(&b, "/x");
+        gate.open();
+        assert_eq!(first.join().unwrap(), "#2");
+        assert_eq!(other.join().unwrap().text(), "#3");
+    });
+    assert_eq!(origin.last().header("if-none-match"), "");
+    assert_eq!(b.get("/x", &[HOST]).text(), "#3");
+}
+
 /// Stale in grace on all nodes: one refreshes, and all have what it brought.
 #[test]
 fn a_refresh_is_done_by_one_node() {
@@ -444,6 +491,34 @@ fn a_refresh_that_failed_backs_off_for_the_fleet() {
         assert_eq!((origin.count("/x"), sum(&nodes, "taken")), (before, taken), "{status}");
         assert_eq!(before, 2, "one node has asked");
     }
+}
+
+/// While refreshes rest for the fleet, a client of a node that has had none of that itself, and that may not be given
+/// what is stale, is not kept waiting for a refresh that will not come.
+#[test]
+fn a_refresh_that_rests_lets_go_who_may_not_have_what_is_stale() {
+    let redis = RedisServer::start();
+    let origin = Origin::start(|request| match request.count {
+        1 => Script::ok("#1", &[("Cache-Control", "max-age=1, stale-while-revalidate=600")]),
+        2 => Script::respond(503, &[("Retry-After", "60")], "no"),
+        _ => numbered(request),
+    });
+    let (a, b) = (node(&origin, &redis.url(), "30s", ""), node(&origin, &redis.url(), "30s", ""));
+    assert_eq!(a.get("/x", &[HOST]).text(), "#1");
+    assert!(within(PATIENCE, || a.stats()["tiers"]["redis"]["writes"] == 1));
+    assert_eq!(b.get("/x", &[HOST]).text(), "#1");
+    let key = |end: &str| redis.keys().into_iter().find(|key| key.ends_with(end));
+    assert!(within(PATIENCE, || {
+        assert_eq!(a.get("/x", &[HOST]).text(), "#1");
+        key(":b").is_some()
+    }));
+    // As one that is full may: so what the refresh finds there is nothing to tell anybody.
+    assert_eq!(redis.command(&["DEL", &key("}:-").unwrap()]).int(), 1);
+    let stale = b.get("/x", &[HOST]);
+    assert!(stale.text() == "#1" && served(&stale).contains("ttl=-"), "{}", served(&stale));
+    assert_eq!(b.get("/x", &[HOST, ("Cache-Control", "no-cache")]).text(), "#3");
+    assert_eq!(b.get("/x", &[HOST]).text(), "#1", "the others have what is stale");
+    assert!(key(":b").is_some());
 }
 
 /// In a cluster a lease stands with its record and inboxes elsewhere: the same.

@@ -112,6 +112,28 @@ fn a_sentinel_that_was_cut_off_with_the_old_master_is_not_believed() {
     assert_eq!((other.keys(), redis.replica.keys_without("{fleet}").len()), (vec![], before + 3));
 }
 
+/// Sentinels that were made anew count failovers from nothing. One from before them, that was forgotten somewhere, and
+/// its master, who is one still: nobody else uses it.
+#[test]
+fn a_sentinel_that_is_left_over_does_not_outvote_all_others() {
+    let (redis, old) = (Sentinels::start(), RedisServer::start());
+    let lines = format!(
+        "sentinel monitor mymaster 127.0.0.1 {} 1\nsentinel config-epoch mymaster 50\nsentinel current-epoch 50",
+        old.addr().port()
+    );
+    let left_over = RedisServer::sentinel(&lines);
+    let told = left_over.command(&["SENTINEL", "MASTER", "mymaster"]);
+    let Reply::Array(told) = told else { panic!("{told:?}") };
+    let told: Vec<String> = told.into_iter().map(Reply::text).collect();
+    assert!(told.windows(2).any(|pair| pair == ["config-epoch", "50"]), "{told:?}");
+    let list: Vec<String> =
+        [&left_over].into_iter().chain(&redis.sentinels).map(|s| format!("\"{}\"", s.addr())).collect();
+    let tier =
+        Tier::start(1, &format!("redis = {{ sentinels = [{}], master = \"mymaster\" }}", list.join(", ")));
+    tier.fill("a", 3);
+    assert_eq!((old.keys(), redis.master.keys_without("{fleet}").len()), (vec![], 3));
+}
+
 /// A Larder that may not get at this Redis.
 fn alone(redis: &str) -> Larder {
     let origin = Origin::ok("x", &[("Cache-Control", "max-age=60")]);

@@ -749,6 +749,27 @@ fn writes_that_redis_has_not_taken_yet_are_waited_for_at_the_end() {
     assert!(redis.keys_without("{fleet}").len() >= 30, "{:?}", redis.keys_without("{fleet}"));
 }
 
+/// A lookup asks for a lease, which is a write. What stands there is found all the same, once it is known that no such
+/// question is answered.
+#[test]
+fn what_is_in_redis_is_read_on_while_its_writes_are_paused() {
+    let (redis, origin) = (RedisServer::start(), counting());
+    let config = config_with(&origin, &redis.url(), "redis_deadline = \"100ms\"\nwarm_start = false");
+    let first = start(&config);
+    let paths: Vec<String> = (0..40).map(|nth| format!("/{nth}")).collect();
+    paths.iter().for_each(|path| drop(fetch(&first, path)));
+    assert!(within(PATIENCE, || redis_figure(&first, "writes") == 40), "{:#}", first.stats()["tiers"]);
+    let second = start(&config);
+    redis.command(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+    let is_hit = |path: &String| {
+        let asks = || second.stats()["tiers"]["redis"]["breaker"] == "closed";
+        assert!(within(PATIENCE, asks), "{:#}", second.stats()["tiers"]);
+        fetch(&second, path).header("cache-status").ends_with("detail=redis")
+    };
+    assert!(paths.iter().any(is_hit), "{:#}", second.stats()["tiers"]);
+    redis.command(&["CLIENT", "UNPAUSE"]);
+}
+
 #[test]
 fn a_redis_that_is_absent_at_the_start_is_said_and_used_once_it_is_there() {
     let origin = counting();

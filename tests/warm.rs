@@ -22,16 +22,19 @@ use support::{
 const HOST: (&str, &str) = ("Host", "api.test");
 const OFTEN: &str = "warm_start = { every = \"100ms\" }";
 
-fn start(origin: &Origin, redis: &str, cache: &str) -> Larder {
+fn config(origin: &Origin, redis: &str, cache: &str) -> String {
     let cache = format!("redis = \"{redis}\"\nredis_deadline = \"2s\"\n{cache}");
-    Larder::start(&tier::configuration(origin, &cache, "keep = \"10m\"\nkey.headers = [\"X-Tenant\"]"))
+    tier::configuration(origin, &cache, "keep = \"10m\"\nkey.headers = [\"X-Tenant\"]")
 }
 
-/// Starts one, and waits until it reaches Redis and is ready.
+fn start(origin: &Origin, redis: &str, cache: &str) -> Larder {
+    Larder::start(&config(origin, redis, cache))
+}
+
+/// Starts one, and waits until it has joined the fleet and is ready.
 fn node(origin: &Origin, redis: &RedisServer, cache: &str) -> Larder {
-    let larder = start(origin, &redis.url(), cache);
-    let up = || larder.stats()["tiers"]["redis"]["up"] == true && ready(&larder).0 == 200;
-    assert!(within(PATIENCE, up), "{:#}", larder.stats());
+    let larder = tier::join(&config(origin, &redis.url(), cache));
+    assert!(within(PATIENCE, || ready(&larder).0 == 200), "{:#}", larder.stats());
     larder
 }
 

@@ -14,6 +14,9 @@ pub(super) const LONGEST: usize = 4096;
 /// Stands before all else, and is no text.
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
+/// What `authorization` and `set_cookie` may say in `[route.cache]`. Anything else may be a field's value.
+const WORDS: [&str; 7] = ["bypass", "per-credential", "share", "origin", "never", "strip", "keep"];
+
 /// The stretches that are not shown, in order, none of them touching another.
 pub(super) fn secrets(text: &str) -> Vec<Range<usize>> {
     let (mut parts, mut start) = (Vec::new(), 0);
@@ -383,7 +386,7 @@ fn without_references(text: &str, part: Range<usize>) -> Vec<Range<usize>> {
 enum Key {
     /// It is.
     Secret,
-    /// A setting has this name, too: a plain word is no secret.
+    /// A setting has this name, too: one of its words is no secret, nor what was meant to be one.
     Field,
     /// It should be a path, and a secret may stand there by mistake.
     Path,
@@ -417,7 +420,10 @@ impl Key {
     fn hides(&self, value: &str) -> bool {
         match self {
             Self::Secret => !matches!(value, "true" | "false"),
-            Self::Field => !value.bytes().all(|b| b.is_ascii_lowercase() || b == b'-' || b == b'_'),
+            Self::Field => {
+                let is_word = value.bytes().all(|b| b.is_ascii_lowercase() || b == b'-' || b == b'_');
+                !is_word || nearest(value, WORDS).is_none()
+            }
             Self::Path => !value.starts_with('/') && !value.contains('.'),
             Self::Address => value.contains('@') && !value.contains("://"),
         }

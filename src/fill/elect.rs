@@ -54,6 +54,8 @@ impl Filling {
         let mut ears: Option<Listening> = None;
         let mut waits_since: Option<Mono> = None;
         loop {
+            // What is asked from now on is asked after every purge so far.
+            self.begins_anew();
             let mut next = match self.look(look).await {
                 Sight::Settled => return Turned::Settled,
                 Sight::Turn(turn) => election.looked(turn),
@@ -67,6 +69,11 @@ impl Filling {
                             self.count_alone();
                         }
                         self.lease = lease;
+                        // Nothing is looked at between a word and a fetch for this node alone, and what was purged
+                        // before that word is not to make the fetch void for all who wait for it.
+                        if self.lease.is_none() {
+                            self.begins_anew();
+                        }
                         return Turned::Fetch;
                     }
                     Next::Rest(left) => {
@@ -88,6 +95,18 @@ impl Filling {
                 }
             }
         }
+    }
+
+    /// From here on it counts as begun now, after every purge so far: what was stored before one of them is no
+    /// validator any more, since a 304 would give it a new birth. The seat is held all along, so the notes of all
+    /// these purges stand (`worker/forget`).
+    ///
+    /// The shared tier's generation stays that of the latest look: what is fetched past a purge that came after
+    /// it is kept in memory alone.
+    fn begins_anew(&mut self) {
+        let purges = &self.fill.worker.shared.purges;
+        (self.born, self.read) = (Born::Here(purges.seq()), purges.position());
+        self.fill.stale = self.fill.stale.take().filter(|stale| !purges.is_purged(stale));
     }
 
     /// Waits for a word, as long as this fill may.
@@ -134,9 +153,6 @@ impl Filling {
     /// Looks into the shared tier, and asks for a lease in the same step; or, where something stands that does not
     /// answer, in one of its own.
     async fn look(&mut self, look: Look) -> Sight {
-        let shared = &self.fill.worker.shared;
-        // What is asked from now on is asked after every purge so far.
-        (self.born, self.read) = (Born::Here(shared.purges.seq()), shared.purges.position());
         let (found, asked) = ask::redis(self, self.is_refresh()).await;
         if let Some(found) = found {
             let has_answered = self.judge_found(found, look);

@@ -80,6 +80,16 @@ impl Filling {
         }
     }
 
+    /// A refresh that is not to be made now. Whoever has found its seat taken, and could not be given what is
+    /// stored, is told of that all the same, and goes on alone: nothing else comes of this seat. Where nothing is
+    /// stored any more, it is given up.
+    pub(super) async fn rest_with_what_is_stored(mut self) {
+        let purges = &self.fill.worker.shared.purges;
+        let Some(stale) = self.fill.stale.clone().filter(|stale| !purges.is_purged(stale)) else { return };
+        self.tell(Landing::Found(stale));
+        self.rest_on().await;
+    }
+
     /// Holds the seat on, so that no refresh begins, while what is stored may be served without one.
     pub(super) async fn rest_on(&self) {
         self.rest_while(|filling| {

@@ -139,7 +139,7 @@ impl Fill {
         match filling.elect(Look::First).await {
             Turned::Settled => {}
             Turned::Fetch => filling.ask_origin().await,
-            Turned::Rested => filling.rest_on().await,
+            Turned::Rested => filling.rest_with_what_is_stored().await,
         }
     }
 }

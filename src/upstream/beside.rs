@@ -18,6 +18,10 @@ use super::error::ForwardError;
 use super::forward::{Answer, Trip, replay};
 use super::hedge::{Race, Role};
 
+/// How long after it has set out a hedge may keep a client from an error that the first server has answered; less where
+/// less is slow (`timeout.hedge_after`).
+const FOR_A_BETTER: Duration = Duration::from_secs(1);
+
 impl Upstream {
     /// When another server is asked too, of a request that may be given to one and waits for longer than that. Who has
     /// waited for others' answers and has less left has no such moment: what is not yet slow is no reason to ask twice.
@@ -35,6 +39,10 @@ impl Upstream {
     /// An answer of 5xx is kept in hand while the other attempt may still bring a better one: a hedge must not turn
     /// what would have been answered into an error, nor an error be given that a server which is well could have kept
     /// from the client. If the other brings none, or only its own error, the first's is given, then the hedge's.
+    ///
+    /// The hedge's waits as long as the first may take, which has all of its time. The first's waits for
+    /// [`FOR_A_BETTER`] at most from when the hedge set out: without a hedge it would have been given, or what is stored
+    /// in its place, at once, and it is for silence, not for errors, that another server is asked.
     ///
     /// The attempt that is not taken is dropped, as both are where the client leaves: its connection is closed, never
     /// used again, and its slot goes to the next in line.
@@ -61,6 +69,8 @@ impl Upstream {
                 () = over.as_mut() => Err(self.overdue(race)),
             };
         };
+        let for_a_better = self.timeout.hedge_after.map_or(FOR_A_BETTER, |after| after.min(FOR_A_BETTER));
+        let enough = Instant::now() + for_a_better;
         let mut second = pin!(self.exchange(&mut trip, *request));
         let (mut one, mut two) = (None, None);
         loop {
@@ -94,6 +104,14 @@ impl Upstream {
                 }
                 (Some(Err(_)), Some(Ok(error))) => return Ok(error),
                 (Some(answer), Some(_)) => return answer,
+                (Some(Ok(error)), None) => {
+                    if Instant::now() >= enough {
+                        return Ok(error);
+                    }
+                    let end = over.deadline().min(enough);
+                    over.as_mut().reset(end);
+                    (one, two) = (Some(Ok(error)), None);
+                }
                 pending => (one, two) = pending,
             }
         }

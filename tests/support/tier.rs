@@ -135,6 +135,18 @@ fn ask(connection: &mut Connection, path: &str) -> Response {
     response
 }
 
+/// Starts a Larder of a fleet, and waits until it reaches all of Redis and hears what the others say.
+pub fn join(config: &str) -> Larder {
+    let larder = Larder::start(config);
+    let has_joined = || {
+        let stats = larder.stats();
+        let hears = stats["leases"]["hears"] == true && stats["fleet"]["coherence"] == "ok";
+        hears && stats["tiers"]["redis"]["up"] == true
+    };
+    assert!(within(PATIENCE, has_joined), "{:#}", larder.stats());
+    larder
+}
+
 /// A configuration in front of `origin`: `cache` stands in `[cache]` or after it, `route` in
 /// `[route.cache]` of its only route.
 pub fn configuration(origin: &Origin, cache: &str, route: &str) -> String {

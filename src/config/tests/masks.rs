@@ -78,6 +78,8 @@ fn secrets_are_hidden_and_nothing_else() {
         ("set = { Authorization = \"Basic aHVudGVy\" }", "set = { Authorization = \"…\" }"),
         ("set = { authorization = \"Bearer a\", A = \"1\" }", "set = { authorization = \"…\", A = \"1\" }"),
         ("set.Cookie = \"session=1\"", "set.Cookie = \"…\""),
+        ("set.Cookie = \"hunter\"", "set.Cookie = \"…\""),
+        ("set = { Authorization = \"hunter-two\" }", "set = { Authorization = \"…\" }"),
         // What stands in quotes is no key, unless the quotes are broken.
         ("name = \"token = a\"", "name = \"token = a\""),
         ("name = \"a, token = \"hunter2\"", "name = \"a, token = \"…\""),
@@ -91,6 +93,8 @@ fn secrets_are_hidden_and_nothing_else() {
         ("set.X-Api-Key = \"hunter2\"", "set.X-Api-Key = \"…\""),
         ("authorization = \"per-credential\"", "authorization = \"per-credential\""),
         ("set_cookie = \"keep\"", "set_cookie = \"keep\""),
+        ("authorization = \"per-credentail\"", "authorization = \"per-credentail\""),
+        ("set_cookie = \"strp\"", "set_cookie = \"strp\""),
         ("cookies = [\"lang\"]", "cookies = [\"lang\"]"),
         ("admin_time = \"10s\"", "admin_time = \"10s\""),
         ("key.headers = [\"X-Api-Key\"]", "key.headers = [\"X-Api-Key\"]"),

@@ -139,17 +139,30 @@ impl Nodes {
 }
 
 /// Sends commands, to each server those of its keys in one piece, and gives their answers in order, errors of
-/// Redis among them.
+/// Redis among them. One that is not answered is a fault of all.
 pub(super) async fn ask_all(
     asker: &mut Asker,
     commands: impl IntoIterator<Item = Cmd>,
 ) -> Result<Vec<Value>, Fault> {
     let Some(link) = &asker.shared.only else {
         let commands: Vec<Cmd> = commands.into_iter().collect();
-        return asker.shared.ask_cluster(asker.until, commands).await;
+        return asker.shared.ask_cluster(asker.until, commands).await.into_iter().collect();
     };
     let question = question(commands);
     link.ask(asker.until, &question).await
+}
+
+/// The same of commands that have nothing to do with each other: a server that does not answer, or a slot that nobody
+/// has, is a fault of those that it was asked, and of no others.
+pub(super) async fn ask_each(asker: &mut Asker, commands: Vec<Cmd>) -> Vec<Result<Value, Fault>> {
+    let Some(link) = &asker.shared.only else {
+        return asker.shared.ask_cluster(asker.until, commands).await;
+    };
+    let count = commands.len();
+    match link.ask(asker.until, &question(commands)).await {
+        Ok(answers) => answers.into_iter().map(Ok).collect(),
+        Err(fault) => vec![Err(fault); count],
+    }
 }
 
 /// Sends one command and gives its answer; an error that Redis answers is a [`Fault::Refused`].
@@ -163,16 +176,16 @@ pub(super) async fn ask(asker: &mut Asker, command: Cmd) -> Result<Value, Fault>
 }
 
 impl Shared {
-    /// By the node of each command's key.
-    async fn ask_cluster(&self, until: Instant, commands: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
-        let topology = self.servers.topology().ok_or(Fault::Open)?;
+    /// By the node of each command's key, an answer or a fault to each.
+    async fn ask_cluster(&self, until: Instant, commands: Vec<Cmd>) -> Vec<Result<Value, Fault>> {
+        // Nobody has been found to ask for it.
+        let mut all = vec![Err(Fault::Open); commands.len()];
+        let Some(topology) = self.servers.topology() else { return all };
         let mut parts: Vec<(&Node, Vec<(usize, Cmd)>)> = Vec::new();
-        let count = commands.len();
         for (index, command) in commands.into_iter().enumerate() {
-            let slot = slot_of(key_of(&command).ok_or(Fault::Nonsense)?);
-            let Some(node) = topology.owner(slot) else {
+            let Some(node) = key_of(&command).and_then(|key| topology.owner(slot_of(key))) else {
                 self.servers.look_again();
-                return Err(Fault::Open);
+                continue;
             };
             match parts.iter_mut().find(|(known, _)| *known == node) {
                 Some((_, part)) => part.push((index, command)),
@@ -181,77 +194,99 @@ impl Shared {
         }
         let asked = parts.into_iter().map(|(node, part)| async move {
             let (places, commands): (Vec<usize>, Vec<Cmd>) = part.into_iter().unzip();
-            let answers = self.ask_node(until, node, commands).await?;
-            Ok::<_, Fault>(places.into_iter().zip(answers))
+            let answers = self.ask_node(until, node, commands).await;
+            places.into_iter().zip(answers)
         });
-        let mut all: Vec<Option<Value>> = vec![None; count];
         for answers in join_all(asked).await {
-            for (place, answer) in answers? {
+            for (place, answer) in answers {
                 if let Some(at) = all.get_mut(place) {
-                    *at = Some(answer);
+                    *at = answer;
                 }
             }
         }
-        all.into_iter().collect::<Option<Vec<_>>>().ok_or(Fault::Nonsense)
+        all
     }
 
-    /// Asks one node, and once more whomever it names instead.
-    async fn ask_node(&self, until: Instant, node: &Node, commands: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
+    /// Asks one node, and once more whomever it names instead; an answer or a fault to each command.
+    async fn ask_node(&self, until: Instant, node: &Node, commands: Vec<Cmd>) -> Vec<Result<Value, Fault>> {
+        let count = commands.len();
         let asked = question(commands);
-        let link = self.link(node).ok_or(Fault::Open)?;
+        let Some(link) = self.link(node) else { return vec![Err(Fault::Open); count] };
         link.tried(until).await;
-        let mut answers = link.send(until, &asked).await?;
-        let redirections: Vec<_> = answers.iter().map(|answer| redirection(answer, node)).collect();
-        let Some(to) = redirections.iter().flatten().next().cloned() else { return self.settled(answers) };
-        self.servers.look_again();
-        let link = self.find(until, &asked, &to).await?;
-        link.tried(until).await;
-        let is_meant = |at: &usize| redirections.get(*at).is_some_and(|known| known.as_ref() == Some(&to));
-        let meant: Vec<usize> = (0..answers.len()).filter(is_meant).collect();
-        let again =
-            asked.cmd_iter().enumerate().filter(|(at, _)| meant.contains(at)).flat_map(|(_, command)| {
-                let asking = to.once.then(|| cmd("ASKING"));
-                asking.into_iter().chain([command.clone()])
-            });
-        let second = link.send(until, &question(again)).await?;
-        let step = if to.once { 2 } else { 1 };
-        let second = second.into_iter().skip(step - 1).step_by(step);
-        for (place, answer) in meant.into_iter().zip(second) {
-            if let Some(at) = answers.get_mut(place) {
-                *at = answer;
+        let mut answers: Vec<Result<Value, Fault>> = match link.send(until, &asked).await {
+            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Err(fault) => return vec![Err(fault); count],
+        };
+        let redirections: Vec<_> =
+            answers.iter().map(|answer| redirection(answer.as_ref().ok()?, node)).collect();
+        if let Some(to) = redirections.iter().flatten().next() {
+            self.servers.look_again();
+            let meant: Vec<(usize, Cmd)> = asked
+                .cmd_iter()
+                .zip(&redirections)
+                .enumerate()
+                .filter(|(_, (_, known))| known.as_ref() == Some(to))
+                .map(|(place, (command, _))| (place, command.clone()))
+                .collect();
+            let (places, commands): (Vec<usize>, Vec<Cmd>) = meant.into_iter().unzip();
+            let second: Vec<Result<Value, Fault>> = match self.ask_instead(until, commands, to).await {
+                Ok(second) => second.into_iter().map(Ok).collect(),
+                Err(fault) => vec![Err(fault); places.len()],
+            };
+            for (place, answer) in places.into_iter().zip(second) {
+                if let Some(at) = answers.get_mut(place) {
+                    *at = answer;
+                }
             }
         }
         self.settled(answers)
     }
 
+    /// Asks whom a redirection names.
+    async fn ask_instead(
+        &self,
+        until: Instant,
+        commands: Vec<Cmd>,
+        to: &Redirection,
+    ) -> Result<Vec<Value>, Fault> {
+        let link = self.find(until, &commands, to).await?;
+        link.tried(until).await;
+        let asked = commands.into_iter().flat_map(|command| {
+            let asking = to.once.then(|| cmd("ASKING"));
+            asking.into_iter().chain([command])
+        });
+        let answers = link.send(until, &question(asked)).await?;
+        let step = if to.once { 2 } else { 1 };
+        Ok(answers.into_iter().skip(step - 1).step_by(step).collect())
+    }
+
     /// Who was asked once more and names yet another is not followed: the topology will tell. While a slot is on its
     /// way, a command of several keys is answered only where all of them are: that is its own, and the others have
     /// theirs.
-    fn settled(&self, answers: Vec<Value>) -> Result<Vec<Value>, Fault> {
-        let says = |codes: &[&str]| {
-            let code =
-                |answer: &Value| matches!(answer, Value::ServerError(error) if codes.contains(&error.code()));
-            answers.iter().any(code)
-        };
-        let is_amiss = says(&["MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN", "READONLY"]);
-        if is_amiss || says(&["TRYAGAIN"]) {
+    fn settled(&self, mut answers: Vec<Result<Value, Fault>>) -> Vec<Result<Value, Fault>> {
+        let mut is_amiss = false;
+        for answer in &mut answers {
+            let Ok(Value::ServerError(error)) = answer else { continue };
+            match error.code() {
+                "MOVED" | "ASK" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" => *answer = Err(Fault::Refused),
+                "TRYAGAIN" => {}
+                _ => continue,
+            }
+            is_amiss = true;
+        }
+        if is_amiss {
             self.servers.look_again();
         }
-        if is_amiss { Err(Fault::Refused) } else { Ok(answers) }
+        answers
     }
 
     /// The link to whomever a redirection means. One that is not known is waited for: the next look tells.
-    async fn find(
-        &self,
-        until: Instant,
-        asked: &redis::Pipeline,
-        to: &Redirection,
-    ) -> Result<Arc<Link>, Fault> {
+    async fn find(&self, until: Instant, commands: &[Cmd], to: &Redirection) -> Result<Arc<Link>, Fault> {
         let known = self.servers.topology().and_then(|topology| topology.called(&to.to).cloned());
         if let Some(link) = known.and_then(|node| self.link(&node)) {
             return Ok(link);
         }
-        let slot = slot_of(asked.cmd_iter().next().and_then(key_of).ok_or(Fault::Nonsense)?);
+        let slot = slot_of(commands.first().and_then(key_of).ok_or(Fault::Nonsense)?);
         let mut views = self.servers.views();
         views.mark_unchanged();
         let changed = timeout_at(until, views.changed()).await;

@@ -1,8 +1,16 @@
 //! What sentinels tell of a master, and which of them are believed.
 //!
-//! Knows their answers. Each sentinel is right but for the one that was cut off: it goes on naming the master of
-//! before, which may be cut off with it, and then still takes itself for the master. So all are heard, and the
-//! latest failover counts; where none is later than another, whom most of them name. Pure.
+//! Knows their answers. A sentinel that was cut off goes on naming the master of before, which may be cut off with
+//! it, and then still takes itself for the master. One that is left over, of a deployment that is no more or from before
+//! the others were made anew, names whatever it knew, with the number of a failover that may be higher than any of
+//! theirs. So all are heard, and more than half of those that answer decide.
+//!
+//! Why not the latest failover in any case, though each takes the leave of a majority and its number wins among
+//! sentinels: it wins within seconds, since whoever has it says so to all others through every server that they
+//! watch (each second or two). Until then more than half may name the master of before, which by then is down, or says itself that it
+//! is a replica: that much longer memory alone answers. A number that the others do not take over for longer is of none
+//! of their failovers, and to follow it would be to follow one sentinel against all, for ever. Where no more than half
+//! agree, nothing but the number tells them apart. Pure.
 //! Must not know: how a sentinel is asked, or whether what is named is a master.
 
 use redis::{Cmd, Value, cmd};
@@ -52,25 +60,29 @@ fn epoch(described: &Value) -> Option<u64> {
     })
 }
 
-/// Whom to believe, likeliest first: of the latest failover alone. What an earlier one has made is no master
-/// any more, whatever it says itself.
+/// Whom to believe, likeliest first: the one whom more than half of them name, and nobody beside it. Where there is no
+/// such one, those of the latest failover alone: what an earlier one has made is no master any more, whatever it says
+/// itself.
 pub(super) fn believed(told: &[Told]) -> Vec<Node> {
+    let votes = |node: &Node| told.iter().filter(|told| told.node == *node).count();
+    if let Some(most) = told.iter().find(|one| votes(&one.node) > told.len() / 2) {
+        return vec![most.node.clone()];
+    }
     let latest = told.iter().map(|told| told.epoch).max().unwrap_or(0);
-    let mut named: Vec<(usize, &Node)> = Vec::new();
+    let mut named: Vec<&Node> = Vec::new();
     for Told { node, .. } in told.iter().filter(|told| told.epoch == latest) {
-        match named.iter_mut().find(|(_, known)| *known == node) {
-            Some((votes, _)) => *votes = votes.saturating_add(1),
-            None => named.push((1, node)),
+        if !named.contains(&node) {
+            named.push(node);
         }
     }
     // Stable: of as many votes, in the order in which they came.
-    named.sort_by_key(|(votes, _)| std::cmp::Reverse(*votes));
-    named.into_iter().map(|(_, node)| node.clone()).collect()
+    named.sort_by_key(|node| std::cmp::Reverse(votes(node)));
+    named.into_iter().cloned().collect()
 }
 
-/// Whether more than half of `all` tell the same: nobody else need be waited for.
+/// Whether more than half of `all` name the same: nobody else need be waited for.
 pub(super) fn is_settled(told: &[Told], all: usize) -> bool {
-    let alike = |one: &Told| told.iter().filter(|other| *other == one).count();
+    let alike = |one: &Told| told.iter().filter(|other| other.node == one.node).count();
     told.last().is_some_and(|last| alike(last) > all / 2)
 }
 
@@ -102,13 +114,27 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_failover_counts_and_then_whom_most_name() {
+    fn more_than_half_of_those_that_answer_decide_and_else_the_latest_failover() {
         for (what, all, ports) in [
             ("nobody tells", vec![], vec![]),
             ("one", vec![told(1, 0)], vec![1]),
-            ("one that was cut off is outvoted", vec![told(9, 0), told(1, 0), told(1, 0)], vec![1, 9]),
-            ("and knows nothing of what came later", vec![told(9, 0), told(9, 0), told(1, 1)], vec![1]),
+            ("one that was cut off is outvoted", vec![told(9, 0), told(1, 1), told(1, 1)], vec![1]),
+            ("in whatever order they answer", vec![told(1, 1), told(1, 1), told(9, 0)], vec![1]),
+            ("also where nothing has failed yet", vec![told(9, 0), told(1, 0), told(1, 0)], vec![1]),
+            ("so is one that is left over", vec![told(9, 50), told(1, 0), told(1, 0)], vec![1]),
+            ("though it answers last", vec![told(1, 0), told(1, 0), told(9, 50)], vec![1]),
+            ("a failover that one alone has heard of", vec![told(1, 4), told(1, 4), told(2, 5)], vec![1]),
+            ("and that most have", vec![told(1, 4), told(2, 5), told(2, 5)], vec![2]),
+            ("whom they name counts, not since when", vec![told(1, 3), told(9, 7), told(1, 4)], vec![1]),
+            ("half is not most: the later", vec![told(9, 0), told(1, 1)], vec![1]),
+            ("of four as well", vec![told(9, 0), told(1, 1), told(9, 0), told(1, 1)], vec![1]),
+            ("three who each name another", vec![told(9, 0), told(1, 1), told(2, 2)], vec![2]),
             ("as many of each: in the order in which they came", vec![told(2, 3), told(1, 3)], vec![2, 1]),
+            (
+                "of the latest the one with more",
+                vec![told(2, 3), told(1, 3), told(9, 1), told(1, 2)],
+                vec![1, 2],
+            ),
         ] {
             let believed: Vec<u16> = believed(&all).iter().map(|node| node.port).collect();
             assert_eq!(believed, ports, "{what}");
@@ -122,7 +148,8 @@ mod tests {
             (vec![told(1, 0)], 1, true),
             (vec![told(1, 0)], 2, false),
             (vec![told(1, 0), told(1, 0)], 3, true),
-            (vec![told(1, 0), told(1, 1)], 3, false),
+            (vec![told(1, 0), told(1, 1)], 3, true),
+            (vec![told(1, 0), told(2, 1)], 3, false),
             (vec![told(1, 0), told(2, 0), told(1, 0)], 3, true),
             (vec![told(1, 0), told(1, 0)], 4, false),
         ] {

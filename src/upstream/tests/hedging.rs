@@ -203,6 +203,32 @@ async fn an_error_in_hand_is_given_when_the_other_server_has_let_its_time_pass()
     }
 }
 
+/// Without a hedge it would have been given at once.
+#[tokio::test]
+async fn an_error_of_the_first_server_waits_a_second_for_the_hedge_and_no_longer() {
+    stop_time();
+    let second = Duration::from_secs(1);
+    let pair = Pair::new(|_| ()).await;
+    let (asked, mut first, mut other) = pair.both().await;
+    first.say(BUSY).await;
+    until(|| pair.up.answers.load(std::sync::atomic::Ordering::Relaxed) == 1).await;
+    pass(second - Duration::from_millis(100)).await;
+    rest().await;
+    assert!(!asked.is_finished());
+    pass(Duration::from_millis(100)).await;
+    assert_eq!(whole(reply(asked).await).await.unwrap(), "busy");
+    other.until_closed().await;
+    // One that comes later waits no more, and where less is slow than that, it is as long.
+    for (after, gone) in [(AFTER, second), (second / 10, second / 10)] {
+        let pair = Pair::new(|cfg| cfg.timeout.hedge_after = Some(after)).await;
+        let (asked, mut first, _second) = pair.both().await;
+        pass(gone).await;
+        rest().await;
+        first.say(BUSY).await;
+        assert_eq!(whole(reply(asked).await).await.unwrap(), "busy");
+    }
+}
+
 /// Neither attempt is worth a third one, and each failure is the first's to tell.
 #[tokio::test]
 async fn where_both_servers_break_off_the_request_has_failed() {

@@ -28,8 +28,10 @@ const BLOCK: Duration = Duration::from_millis(400);
 const ANSWER: Duration = Duration::from_millis(600);
 /// The usual bound of a call, from which the link takes that of a `PING`.
 pub(super) const PING: Duration = Duration::from_millis(500);
-/// After a question that failed.
+/// After a question that failed, or that was answered sooner than this for nobody.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Answers in a row, sooner than [`AGAIN`] and for nobody, that are taken at once: the words of a few who have left.
+const IN_VAIN: u32 = 8;
 
 /// A word to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,29 +127,40 @@ impl Inbox {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Says a word to those who wait for this lease.
-    pub(super) fn say(&self, word: Word, lease: &str) {
+    /// Says a word to those who wait for this lease; whether there were any.
+    pub(super) fn say(&self, word: Word, lease: &str) -> bool {
         let told = self.waiting.lock().remove(lease).unwrap_or_default();
+        let any = !told.is_empty();
         for (_, waiter) in told {
             // Who has left just now needs none.
             let _left = waiter.send(word);
         }
+        any
     }
 
     /// Hears for ever. Dropped at any point, what is in the inbox stays there.
     pub(super) async fn hear(&self) {
         let mut phases = self.link.phases();
+        let mut in_vain: u32 = 0;
         loop {
             if self.waiting.lock().is_empty() {
                 self.news.notified().await;
                 continue;
             }
+            let asked = Instant::now();
             match self.hear_once().await {
                 Ok(words) => {
+                    let mut any = false;
                     for said in &words {
                         if let Some((word, lease)) = Word::read(said) {
-                            self.say(word, lease);
+                            any |= self.say(word, lease);
                         }
+                    }
+                    // A Redis that does not wait, or has words without end for nobody, is not asked in a circle.
+                    let is_slow = asked.elapsed() >= AGAIN;
+                    in_vain = if any || is_slow { 0 } else { in_vain.saturating_add(1) };
+                    if in_vain > IN_VAIN {
+                        sleep(AGAIN).await;
                     }
                 }
                 Err(Fault::Open) => {

@@ -23,10 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 pub use self::election::{Election, Next, Turn, Woken};
 use self::inbox::Inbox;
@@ -35,7 +36,7 @@ use self::script::{Asking, Told};
 pub(super) use self::script::{Fingerprint, Names};
 use super::keys;
 use super::link::{AbortOnDrop, Fault, Link};
-use super::nodes::{Nodes, ask_all};
+use super::nodes::{Nodes, ask_each};
 use super::reach::{Member, Reach};
 use super::servers::Servers;
 use crate::clock::{Clock, Mono};
@@ -375,39 +376,41 @@ impl Inner {
 
     /// Gives back and prolongs, for ever. Dropped at any point, leases end by their time.
     async fn keep(&self, todo: &mut mpsc::Receiver<Errand>) {
-        let every = self.time / PROLONGED;
-        let mut due = Instant::now() + every;
-        let mut errands = Vec::with_capacity(AT_ONCE);
-        loop {
-            let came = tokio::select! {
-                came = todo.recv_many(&mut errands, AT_ONCE) => Some(came),
-                () = sleep_until(due) => None,
-            };
-            if came == Some(0) {
-                return;
-            }
-            if !errands.is_empty() {
-                self.give_back(&errands).await;
-                self.are_done(errands.len() as u64);
-                errands.clear();
-            }
-            if Instant::now() >= due {
-                self.prolong(every).await;
-                due = Instant::now() + every;
-            }
+        // Each at its own pace: a server that is slow to take what is given back must not let what is held expire.
+        tokio::select! {
+            () = self.keep_giving_back(todo) => {}
+            () = self.keep_prolonging() => {}
         }
     }
 
-    /// Gives leases back and tells those who wait.
+    async fn keep_giving_back(&self, todo: &mut mpsc::Receiver<Errand>) {
+        let mut errands = Vec::with_capacity(AT_ONCE);
+        while todo.recv_many(&mut errands, AT_ONCE).await > 0 {
+            self.give_back(&errands).await;
+            self.are_done(errands.len() as u64);
+            errands.clear();
+        }
+    }
+
+    async fn keep_prolonging(&self) {
+        let every = self.time / PROLONGED;
+        loop {
+            sleep(every).await;
+            self.prolong(every).await;
+        }
+    }
+
+    /// Gives leases back and tells those who wait. Of a cluster, what one master does not answer is left to its time,
+    /// and all else is done.
     async fn give_back(&self, errands: &[Errand]) {
-        let calls: Vec<Cmd> = errands
+        let calls = errands
             .iter()
             .map(|errand| script::give_back(&errand.names, &hex(errand.token), errand.rest))
             .collect();
-        let Ok(answers) = self.ask(calls).await else { return };
         let mut words: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (errand, answer) in errands.iter().zip(&answers) {
-            for node in script::waiting(answer) {
+        for (errand, answer) in errands.iter().zip(self.ask_each(calls).await) {
+            let Ok(answer) = answer else { continue };
+            for node in script::waiting(&answer) {
                 if node == self.node {
                     self.inbox.say(errand.word, &errand.names.lease);
                 } else {
@@ -419,7 +422,7 @@ impl Inner {
             words.iter().map(|(node, words)| script::push(&keys::inbox(&self.seal, node), words)).collect();
         if !calls.is_empty() {
             // Who is not told finds out when the lease's time is over.
-            let _told = self.ask(calls).await;
+            let _told = self.ask_each(calls).await;
         }
     }
 
@@ -442,15 +445,18 @@ impl Inner {
         for (token, names) in slow {
             self.send(Errand { token, names, word: Word::NotStored, rest: Duration::ZERO });
         }
-        for some in due.chunks(AT_ONCE) {
+        // All at once, so that none waits for what another part waits for; no more than may be held.
+        let asked = due.chunks(AT_ONCE).map(|some| {
             let calls = some.iter().map(|(token, names)| script::prolong(names, &hex(*token), self.time));
-            // Not prolonged, it ends by its time, and another node fetches, too.
-            let _prolonged = self.ask(calls.collect()).await;
-        }
+            self.ask_each(calls.collect())
+        });
+        // Not prolonged, it ends by its time, and another node fetches, too.
+        let _prolonged = join_all(asked).await;
     }
 
-    async fn ask(&self, calls: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
-        self.link.with(ASK, |mut connection| async move { ask_all(&mut connection, calls).await }).await
+    async fn ask_each(&self, calls: Vec<Cmd>) -> Vec<Result<Value, Fault>> {
+        let asked = |mut connection| async move { Ok(ask_each(&mut connection, calls).await) };
+        self.link.with(ASK, asked).await.unwrap_or_default()
     }
 }
 

@@ -7,8 +7,9 @@ use http::HeaderMap;
 use super::script::{self, TAKE, TAKE_HASH};
 use super::*;
 use crate::store::redis::link::Phase;
+use crate::store::redis::topology::slot_of;
 use crate::store::redis::{Asked, Generation, Redis};
-use crate::store::redis_server::{Mode, RedisServer, Relay, Reply};
+use crate::store::redis_server::{Liar, Mode, RedisServer, Relay, Reply, free_port};
 use crate::store::{PURGES, Purges, samples};
 use crate::stored::samples::{key, plain};
 use crate::stored::{Born, StoredResponse};
@@ -287,6 +288,101 @@ async fn who_hears_nothing_any_more_is_told_so() {
     let about = About(Arc::clone(&lease.names));
     assert!(two.leases.listen(&about).is_none(), "nor does anybody begin to");
     relay.set(Mode::Pass);
+}
+
+/// A cluster of two masters, real ones: the second has the slot of one key, nobody that of another, and the first all
+/// others.
+async fn cluster(of_the_second: &str, of_nobody: &str) -> [RedisServer; 2] {
+    let args = || {
+        let bus = free_port().to_string();
+        let words =
+            ["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--cluster-port", &bus];
+        words.map(str::to_owned).to_vec()
+    };
+    let servers = [RedisServer::start_with(args), RedisServer::start_with(args)];
+    let [second, nobody] = [of_the_second, of_nobody].map(|key| slot_of(key.as_bytes()));
+    let others = (0..16_384).filter(|slot| *slot != second && *slot != nobody);
+    for (server, slots) in servers.iter().zip([others.collect(), vec![second]]) {
+        let mut words = vec!["CLUSTER".to_owned(), "ADDSLOTS".to_owned()];
+        words.extend(slots.iter().map(u16::to_string));
+        assert_eq!(server.command(&words), Reply::Simple("OK".into()));
+    }
+    let bus = servers[1].command(&["CONFIG", "GET", "cluster-port"]);
+    let Reply::Array(bus) = bus else { panic!("{bus:?}") };
+    let (port, bus) = (servers[1].addr().port().to_string(), bus[1].clone().text());
+    servers[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
+    let agreed = async {
+        let agrees = |server: &RedisServer| {
+            let told = server.command(&["CLUSTER", "INFO"]).text();
+            told.contains("cluster_state:ok") && told.contains("cluster_slots_assigned:16383")
+        };
+        while !servers.iter().all(agrees) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, agreed).await.expect("the cluster does not come up");
+    servers
+}
+
+/// A batch of what is given back goes to all masters; one that is dead, or a slot that nobody has, costs the others
+/// nothing, neither words nor time that their leases are to live.
+#[tokio::test]
+async fn a_master_that_is_dead_and_a_slot_that_nobody_has_cost_the_leases_of_the_others_nothing() {
+    let seal = Seal::default();
+    let names = |path: &str| keys::lease(&seal, &keys::base(&seal, &key(path)), 0);
+    let (dead, nobodys) = (names("/dead"), names("/nobody's"));
+    let mut servers = cluster(&dead.lease, &nobodys.lease).await;
+    let url = format!("redis+cluster://{}", servers[0].addr());
+    let (one, two) = (Node::start(&url, "n-1").await, Node::start(&url, "n-2").await);
+    let held = [one.takes("/dead").await, one.takes("/good").await];
+    let mut ears = two.listens("/good").await;
+    servers[1].stop();
+    let inner = &one.leases.inner;
+    let since = inner.clock.mono();
+    inner.held.lock().insert(0, Held { names: Arc::new(nobodys), since, head: None });
+    let good = names("/good").lease;
+    assert_eq!(servers[0].command(&["PEXPIRE", &good, "900"]).int(), 1);
+    inner.prolong(Duration::ZERO).await;
+    assert!(servers[0].command(&["PTTL", &good]).int() > 900, "prolonged");
+    // As if each had been dropped just now.
+    let mut all: Vec<(u64, Held)> = inner.held.lock().drain().collect();
+    all.sort_by_key(|(_, held)| held.names.lease == good);
+    let errand = |(token, held): (u64, Held)| Errand {
+        token,
+        names: held.names,
+        word: Word::Look,
+        rest: Duration::ZERO,
+    };
+    let errands: Vec<Errand> = all.into_iter().map(errand).collect();
+    assert_eq!(errands.len(), 3);
+    inner.give_back(&errands).await;
+    assert_eq!(hears(&mut ears).await, Woken::Stored);
+    drop(held);
+}
+
+/// A Redis that does not wait where it is to, or has words without end for nobody.
+#[tokio::test]
+async fn a_redis_that_answers_at_once_is_not_asked_for_words_in_a_circle() {
+    for says in ["$-1\r\n", "$1\r\nx\r\n"] {
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&asked);
+        let liar = Liar::start(move |words, _| {
+            counted.fetch_add(u64::from(words[0] == "BLMOVE"), Ordering::AcqRel);
+            says.as_bytes().to_vec()
+        });
+        let cfg = samples::cache(Some(format!("redis://{}", liar.addr())));
+        let leases = Leases::start(&cfg, Clock::system(), "n-1", &Arc::default()).unwrap();
+        let mut phases = leases.inner.inbox.phases();
+        timeout(PATIENCE, phases.wait_for(|phase| *phase == Phase::Closed)).await.unwrap().unwrap();
+        let seal = Seal::default();
+        let names = keys::lease(&seal, &keys::base(&seal, &key("/")), 0);
+        let since = tokio::time::Instant::now();
+        let mut ears = leases.listen(&About(Arc::new(names))).unwrap();
+        assert_eq!(ears.wait(Duration::from_secs(2)).await, Woken::Expired);
+        // Each time that passes allows for one; the slower all of this is, the more.
+        let (asked, tenths) = (asked.load(Ordering::Acquire), since.elapsed().as_millis() / 100);
+        assert!(asked > 1 && u128::from(asked) <= 12 + tenths, "{says:?}: {asked} in {tenths} tenths");
+    }
 }
 
 #[test]

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use http::HeaderName;
+
 use super::*;
 use crate::fields::no_vary_search::NO_VARY_SEARCH;
+use crate::fields::vary::Vary;
+use crate::rules::selecting_fields;
 use crate::stored::{encode_names, encode_rule};
 
 pub(super) fn damaged(node: &Node) -> BTreeMap<&'static str, u64> {

@@ -12,6 +12,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
+use super::present::Present;
 use super::{claims, groups, list, no_vary_search, tags, targeted};
 
 /// Removed from every message, whether `Connection` names them or not.
@@ -113,7 +114,8 @@ pub fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
 /// Whether `Connection` has no power over a field of this name: also what says of the client who it is,
 /// so that nobody takes that away from behind a proxy that has said it.
 pub fn is_end_to_end(name: &HeaderName) -> bool {
-    END_TO_END.contains(name) || claims::claim(name.as_str()).is_some()
+    let may_claim = Present::named(name.as_str()).has(Present::OTHER);
+    END_TO_END.contains(name) || (may_claim && claims::claim(name.as_str()).is_some())
 }
 
 /// Whether a name is written with `_` or `.` in place of `-` and would be taken for that of a field that means

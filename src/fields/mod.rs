@@ -20,6 +20,7 @@ pub mod list;
 mod names;
 pub mod no_vary_search;
 pub mod path;
+pub mod present;
 pub mod query;
 pub mod range;
 pub mod structured;

@@ -112,7 +112,9 @@ impl Delivery {
         };
         let at_hand = matches!(content, Content::Empty | Content::Whole(_) | Content::Pieces(_));
         let room = (!at_hand).then(|| report.passing());
-        Self { content, report, expected, trailers: announced(headers), head_sent, _room: room }
+        // What is at hand has none.
+        let trailers = if at_hand { Vec::new() } else { announced(headers) };
+        Self { content, report, expected, trailers, head_sent, _room: room }
     }
 
     fn ended(&mut self, end: End) {

@@ -13,7 +13,7 @@ use http_body_util::Full;
 
 use crate::coding;
 use crate::fields::range::{Resolved, Span};
-use crate::fields::{digits, groups, hop, no_vary_search, targeted};
+use crate::fields::{groups, hop, no_vary_search, targeted};
 use crate::flight::Reader;
 use crate::rules::{self, ResponseFacts, Reusable};
 use crate::stored::{self, Cut, Form, StoredResponse};
@@ -259,7 +259,7 @@ fn answered(what: &What) -> Option<StatusCode> {
 
 fn from_store(stored: &StoredResponse, cut: Cut, reusable: &Reusable) -> Draft {
     let mut headers = stored.headers.clone();
-    headers.reserve(head::ADDED);
+    headers.reserve(stored::ADDED);
     head::set_age(&mut headers, reusable.age());
     // What another server measured for another request says nothing about this one.
     if !stored.is_bare() {
@@ -268,6 +268,9 @@ fn from_store(stored: &StoredResponse, cut: Cut, reusable: &Reusable) -> Draft {
     let length = stored.content.length();
     match cut {
         Cut::NotModified => not_modified(headers),
+        Cut::Whole(bytes) if stored.says_length() && bytes.len() as u64 == length => {
+            Draft { status: stored.status, headers, content: Content::Whole(bytes) }
+        }
         Cut::Whole(bytes) => whole(stored.status, headers, bytes),
         Cut::Part(span, bytes) => {
             set_content_range(&mut headers, span, length);
@@ -280,7 +283,7 @@ fn from_store(stored: &StoredResponse, cut: Cut, reusable: &Reusable) -> Draft {
 
 fn copy(stored: &StoredResponse, reusable: &Reusable, form: Form, body: Option<Bytes>) -> Draft {
     let mut headers = stored.headers.clone();
-    headers.reserve(head::ADDED);
+    headers.reserve(stored::ADDED);
     head::set_age(&mut headers, reusable.age());
     headers.remove(head::SERVER_TIMING);
     match form {
@@ -331,7 +334,7 @@ fn stretch(mut headers: HeaderMap, reader: Reader, span: Span, length: u64) -> D
 
 fn private(asked: Option<&Asked>, response: Response<OriginBody>, worker: &Worker) -> Draft {
     // Read for those alone who hold something: it takes as long as a stored response to be found.
-    let is_not_modified = asked.filter(|asked| rules::may_hold_it(&asked.headers)).is_some_and(|asked| {
+    let is_not_modified = asked.filter(|asked| asked.facts.may_hold_it()).is_some_and(|asked| {
         let now = worker.now();
         let facts = ResponseFacts::of(response.status().as_u16(), response.headers(), now, now);
         is_not_modified(asked, &facts)
@@ -379,16 +382,10 @@ pub(super) fn bug() -> Response<Full<Bytes>> {
 
 fn whole(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Draft {
     // RFC 9110 §8.6: no Content-Length in a 204; a 304 that was stored has no body of its own.
-    if status != StatusCode::NO_CONTENT && !says_length(&headers, body.len() as u64) {
+    if status != StatusCode::NO_CONTENT && !stored::says_length(&headers, body.len() as u64) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     Draft { status, headers, content: Content::Whole(body) }
-}
-
-/// Whether the head has this length already, once and as it is written here: most of what is stored does.
-fn says_length(headers: &HeaderMap, length: u64) -> bool {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
-    lines.next().is_some_and(|value| digits::is(value.as_bytes(), length)) && lines.next().is_none()
 }
 
 /// RFC 9110 §15.4.5: a 304 carries what would have been sent in a 200, but of the representation only

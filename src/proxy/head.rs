@@ -27,7 +27,7 @@ pub(super) fn set_age(headers: &mut HeaderMap, age: Duration) {
 }
 
 /// What a response that came from an origin, now or once, is given on its way through. `bare`: it is
-/// known to have no field for this cache alone.
+/// known to have no field for caches alone ([`StoredResponse::is_bare`](stored::StoredResponse::is_bare)).
 pub(super) fn pass_on(headers: &mut HeaderMap, via: Option<&HeaderValue>, route: Option<&Route>, bare: bool) {
     if let Some(via) = via {
         headers.append(header::VIA, via.clone());
@@ -39,12 +39,9 @@ pub(super) fn pass_on(headers: &mut HeaderMap, via: Option<&HeaderValue>, route:
         headers.remove(LARDER_CACHE_CONTROL);
     }
     if let Some(route) = route {
-        route.tags.hide(headers);
+        route.tags.hide(headers, bare);
     }
 }
-
-/// Fields that Larder adds to a stored response, and one that a route may: room for them is made at once.
-pub(super) const ADDED: usize = 7;
 
 /// What every response is given last: where it came from, the route's edits, the time it took until the moment
 /// that is returned.

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
+use crate::fields::present::Present;
 use crate::fields::{host, list};
 use crate::wire::Fault;
 
@@ -16,7 +17,13 @@ use super::failure::Failure;
 
 /// What is asked for and of whom, in their one writing: the authority. `scheme` is how the client came;
 /// `fault` is what the bytes of the request's head were found to hold.
-pub(super) fn judge(parts: &Parts, scheme: &str, fault: Option<Fault>) -> Result<String, Failure> {
+/// `present` are the fields that it has.
+pub(super) fn judge(
+    parts: &Parts,
+    present: Present,
+    scheme: &str,
+    fault: Option<Fault>,
+) -> Result<String, Failure> {
     if let Some(fault) = fault {
         return Err(broken(fault));
     }
@@ -24,10 +31,14 @@ pub(super) fn judge(parts: &Parts, scheme: &str, fault: Option<Fault>) -> Result
     target(parts)?;
     let authority = authority(parts, scheme)?;
     // RFC 9110 §8.6: once. Over HTTP/2 nobody has looked at it before.
-    if parts.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+    if present.has(Present::CONTENT_LENGTH)
+        && parts.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some()
+    {
         return Err(broken(Fault::Length));
     }
-    expectation(&parts.headers)?;
+    if present.has(Present::EXPECT) {
+        expectation(&parts.headers)?;
+    }
     way(parts)?;
     Ok(authority)
 }
@@ -141,12 +152,16 @@ mod tests {
     use super::*;
     use http::{HeaderValue, Request};
 
+    fn judged_of(parts: &Parts, fault: Option<Fault>) -> Result<String, Failure> {
+        judge(parts, Present::of(&parts.headers), "http", fault)
+    }
+
     fn judged(method: &str, version: Version, uri: &str, hosts: &[&str]) -> Result<String, u16> {
         let mut request = Request::builder().method(method).version(version).uri(uri).body(()).unwrap();
         for host in hosts {
             request.headers_mut().append(header::HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
-        judge(&request.into_parts().0, "http", None).map_err(|failure| failure.status.as_u16())
+        judged_of(&request.into_parts().0, None).map_err(|failure| failure.status.as_u16())
     }
 
     #[test]
@@ -195,7 +210,7 @@ mod tests {
             parts.path_and_query = http::uri::PathAndQuery::from_maybe_shared(path).ok();
             let uri = Uri::from_parts(parts).unwrap();
             let request = Request::builder().version(Version::HTTP_2).uri(uri).body(()).unwrap();
-            let got = judge(&request.into_parts().0, "http", None).map_err(|failure| failure.status.as_u16());
+            let got = judged_of(&request.into_parts().0, None).map_err(|failure| failure.status.as_u16());
             assert_eq!(got, want, "{path:?}");
         }
     }
@@ -212,7 +227,7 @@ mod tests {
     fn each_fault_of_a_head_has_its_answer() {
         for fault in Fault::ALL {
             let parts = Request::builder().uri("/").body(()).unwrap().into_parts().0;
-            let failure = judge(&parts, "http", Some(fault)).unwrap_err();
+            let failure = judged_of(&parts, Some(fault)).unwrap_err();
             assert!(failure.close && matches!(failure.status.as_u16(), 400 | 501), "{fault:?}");
         }
     }

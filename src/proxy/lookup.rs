@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 use crate::clock::Mono;
 use crate::fill::{Fill, Want, verify};
 use crate::flight::FlightKey;
-use crate::rules::{self, MustAsk, NotStored, Reusable, Reuse, SelectingFields};
+use crate::rules::{MustAsk, NotStored, Reusable, Reuse, SelectingFields};
 use crate::store::{Class, Resource};
 use crate::stored::{Cut, StoredResponse};
 use crate::telemetry::{Bypass, Detail, Miss, Outcome, Phase, Source, Tier};
@@ -120,7 +120,7 @@ pub(super) fn decide(exchange: &mut Exchange, resource: Option<&Resource>, began
     let cut = stored.cut(&exchange.asked.facts, &exchange.asked.headers);
     match (verdict, cut) {
         // If-Match and If-Unmodified-Since are the origin's to judge (RFC 9110 §13.1).
-        _ if rules::has_precondition(&exchange.asked.headers) => Decision::Alone(Miss::Request),
+        _ if exchange.asked.facts.has_precondition() => Decision::Alone(Miss::Request),
         (Reuse::Fresh(reusable), Some(cut)) => Decision::Fresh(stored, cut, reusable),
         (Reuse::Stale { grace: Some(reusable), .. }, Some(cut)) => Decision::InGrace(stored, cut, reusable),
         // §3.3: what is missing has to be fetched first.
@@ -137,7 +137,7 @@ pub(super) fn decide(exchange: &mut Exchange, resource: Option<&Resource>, began
 }
 
 fn absent(exchange: &Exchange, miss: Miss) -> Decision {
-    match rules::has_precondition(&exchange.asked.headers) {
+    match exchange.asked.facts.has_precondition() {
         true => Decision::Alone(miss),
         false => Decision::Ask(miss, None),
     }

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 
 use crate::config::{Config, Edits, RouteCache};
 use crate::fields::claims::{self, Claim};
+use crate::fields::present::Present;
 use crate::fields::{forwarded, hop, list, path};
 use crate::rules::{Authorization, Cookies, RequestFacts};
 use crate::stored::{CacheKey, KeyPolicy};
@@ -46,11 +47,11 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     let Client { peer, interim, fault } = client;
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::of(&mut parts.extensions);
-    let Taken { judged, asked, route, named, wants_key } = take(&worker, &snapshot, parts, peer, fault);
+    let Taken { fault, asked, route, named, wants_key } = take(&worker, &snapshot, parts, peer, fault);
     let cache = route.and_then(|route| snapshot.cache(route));
     let asked = Arc::new(asked);
     let mut report = Report::open(&worker, &snapshot, &asked, route, start);
-    if let Some(failure) = refused(&worker, &snapshot, judged, &asked) {
+    if let Some(failure) = refused(&worker, &snapshot, fault, &asked) {
         return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
     }
     // No method of HTTP: it is for this cache, and no origin ever sees it.
@@ -122,8 +123,8 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
 
 /// A request as it is taken in, before anything is counted or looked up.
 pub(super) struct Taken {
-    /// Its authority, or what is wrong with it.
-    pub judged: Result<String, Failure>,
+    /// What is wrong with it.
+    pub fault: Option<Failure>,
     pub asked: Asked,
     /// The route that takes it.
     pub route: Option<usize>,
@@ -146,25 +147,28 @@ pub(super) fn take(
     // Part of what is asked for (RFC 9110 §7.1): many origins redirect `http` to `https`, and that
     // redirect must not be what `https` gets.
     let scheme = told.scheme;
-    let judged = judge::judge(&parts, scheme, fault);
-    let authority = judged.as_ref().cloned().unwrap_or_default();
+    let present = Present::of(&parts.headers);
+    let (authority, fault) = match judge::judge(&parts, present, scheme, fault) {
+        Ok(authority) => (authority, None),
+        Err(failure) => (String::new(), Some(failure)),
+    };
     let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let route = snapshot.config.route(&parts.method, host_of(&authority), target.path());
     let cache = route.and_then(|route| snapshot.cache(route));
-    let takes_trailers = list::contains(&parts.headers, &header::TE, "trailers");
+    let takes_trailers = present.has(Present::TE) && list::contains(&parts.headers, &header::TE, "trailers");
     // Here already, so that what the origin does not see chooses nothing that is stored.
-    let mut named = Names {
+    let (mut named, present) = Names {
         trusted,
         cached: cache.filter(|cache| cache.policy.methods.contains(&parts.method)),
         keyed: cache.map_or(&[][..], |cache| &cache.key.headers),
         edits: route.and_then(|at| snapshot.route(at)).map(|route| &route.request_headers),
     }
-    .read(&mut parts.headers);
+    .read(&mut parts.headers, present);
     let wants_key = named.debug && wants_key(&mut parts.headers) && snapshot.config.cache.status_key;
-    if named.cookie {
+    if present.has(Present::COOKIE) {
         join_cookies(&mut parts.headers);
     }
-    let facts = RequestFacts::of(&parts.method, &parts.headers);
+    let facts = RequestFacts::knowing(&parts.method, &parts.headers, present);
     let asked = Asked {
         facts: RequestFacts { chosen_by: std::mem::take(&mut named.chosen_by), ..facts },
         target,
@@ -179,17 +183,17 @@ pub(super) fn take(
         at: worker.now(),
         ids: OnceLock::new(),
     };
-    Taken { judged, asked: under_policy(asked, cache), route, named, wants_key }
+    Taken { fault, asked: under_policy(asked, cache), route, named, wants_key }
 }
 
 /// Why Larder answers such a request itself, whatever route takes it.
 pub(super) fn refused(
     worker: &Worker,
     snapshot: &Snapshot,
-    judged: Result<String, Failure>,
+    fault: Option<Failure>,
     asked: &Asked,
 ) -> Option<Failure> {
-    judged.err().or_else(|| oversized(snapshot, asked)).or_else(|| looped(worker, asked))
+    fault.or_else(|| oversized(snapshot, asked)).or_else(|| looped(worker, asked))
 }
 
 /// What of a request neither its head's text nor its route says.
@@ -243,19 +247,29 @@ pub(super) struct Named {
     switches: bool,
     /// One is `Larder-Debug`.
     debug: bool,
-    /// One is `Cookie`.
-    cookie: bool,
     /// By which scripts choose, and that are neither part of the key nor kept from the origin.
     chosen_by: Vec<HeaderName>,
 }
 
 impl Names<'_> {
-    /// Reads them once, and removes what the origin does not get.
-    fn read(&self, headers: &mut HeaderMap) -> Named {
-        let options = hop::connection_options(headers);
+    /// Reads them once, and removes what the origin does not get. `present` are the fields that there are; gives those
+    /// that are left.
+    fn read(&self, headers: &mut HeaderMap, present: Present) -> (Named, Present) {
+        let options = match present.has(Present::CONNECTION) {
+            true => hop::connection_options(headers),
+            false => Vec::new(),
+        };
         let (mut named, mut dropped) = (Named::default(), Vec::new());
         named.switches = options.contains(&header::UPGRADE);
+        // Of most requests no name says anything.
+        if options.is_empty() && !present.has(Present::OTHER) {
+            return (named, present);
+        }
         for name in headers.keys() {
+            let is_other = Present::named(name.as_str()).has(Present::OTHER);
+            if !is_other && !options.contains(name) {
+                continue;
+            }
             let told = claims::told(name.as_str());
             // What `Connection` names (RFC 9110 §7.6.1) may not choose what is stored for others either: neither
             // by the key, nor by `Vary`, nor by what the rules read. Whether an upgrade is asked for is told from
@@ -266,7 +280,6 @@ impl Names<'_> {
                 continue;
             }
             named.debug |= *name == LARDER_DEBUG;
-            named.cookie |= *name == header::COOKIE;
             if !self.keyed.contains(name) {
                 // Who the user is need not be told by `Authorization`, of which alone RFC 9111 §3.5 speaks.
                 named.credential |= told.credential;
@@ -275,10 +288,13 @@ impl Names<'_> {
                 }
             }
         }
+        if dropped.is_empty() {
+            return (named, present);
+        }
         for name in dropped {
             headers.remove(name);
         }
-        named
+        (named, Present::of(headers))
     }
 
     /// Whether the origin gets nothing of what the client says by this name.
@@ -339,7 +355,7 @@ fn oversized(snapshot: &Snapshot, asked: &Asked) -> Option<Failure> {
 /// RFC 9110 §7.6.3: Via exists to detect forwarding loops.
 fn looped(worker: &Worker, asked: &Asked) -> Option<Failure> {
     let text = "the request has come through this Larder before: an upstream leads back to it";
-    hop::via_contains(&asked.headers, &worker.shared.pseudonym)
+    (asked.facts.present.has(Present::VIA) && hop::via_contains(&asked.headers, &worker.shared.pseudonym))
         .then(|| Failure::local(StatusCode::LOOP_DETECTED, "loop", text))
 }
 

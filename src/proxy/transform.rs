@@ -13,7 +13,7 @@ use crate::coding::Compress;
 use crate::coding::{self, head};
 use crate::fields::accept_encoding::AcceptEncoding;
 use crate::fields::content_coding::{self, ContentCoding};
-use crate::rules::{self, MustAsk, ResponseFacts, Reusable, SelectingFields};
+use crate::rules::{MustAsk, ResponseFacts, Reusable, SelectingFields};
 use crate::stored::{Copy, Cut, Form, StoredResponse};
 use crate::telemetry::{Detail, Miss, Outcome, Phase};
 use crate::worker::{Asked, Fetched, Shared, Snapshot};
@@ -214,7 +214,8 @@ pub(super) fn passing(exchange: &At<'_>, draft: &mut Draft) {
     }
     head::vary(&mut draft.headers);
     // A tag that If-Match named is strong, and so must be that of the answer (RFC 9110 §13.1.1).
-    let Some(coding) = compress.choose(request).filter(|_| !rules::has_precondition(request)) else { return };
+    let has_precondition = exchange.asked.facts.has_precondition();
+    let Some(coding) = compress.choose(request).filter(|_| !has_precondition) else { return };
     match std::mem::replace(&mut draft.content, Content::Empty) {
         Content::Origin(body) => match Encoding::of(body, coding, exchange.shared) {
             Ok(body) => draft.content = Content::Encoded(Box::new(body)),

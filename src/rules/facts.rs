@@ -7,10 +7,7 @@
 
 use std::time::Duration;
 
-use http::header::{
-    AGE, AUTHORIZATION, CONTENT_LANGUAGE, CONTENT_RANGE, COOKIE, DATE, EXPIRES, LAST_MODIFIED, RANGE,
-    SET_COOKIE,
-};
+use http::header::{AGE, CONTENT_LANGUAGE, CONTENT_RANGE, DATE, EXPIRES, LAST_MODIFIED, RANGE, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::policy::ClientCacheControl;
@@ -19,6 +16,7 @@ use crate::fields::cache_control::{Reach, RequestDirectives, ResponseDirectives,
 use crate::fields::content_coding::ContentCoding;
 use crate::fields::groups::{self, Groups};
 use crate::fields::no_vary_search::{self, NoVarySearch};
+use crate::fields::present::Present;
 use crate::fields::range::{self, ContentRange, Ranges};
 use crate::fields::targeted::{self, InForce};
 use crate::fields::validator::ETag;
@@ -30,6 +28,8 @@ use crate::fields::{accept, date, list, tags};
 pub struct RequestFacts {
     /// Its method.
     pub method: Method,
+    /// Which of the fields that count it had when it was read: it may have lost some since, and got none.
+    pub present: Present,
     /// Its `Cache-Control` (or `Pragma`).
     pub directives: RequestDirectives,
     /// It carries `Authorization`.
@@ -94,17 +94,34 @@ pub enum Expires {
 impl RequestFacts {
     /// Reads a request's fields.
     pub fn of(method: &Method, headers: &HeaderMap) -> Self {
+        Self::knowing(method, headers, Present::of(headers))
+    }
+
+    /// The same where it is known which fields there are.
+    pub fn knowing(method: &Method, headers: &HeaderMap, present: Present) -> Self {
         // RFC 9110 §14.2: to be ignored on every method but GET.
-        let range = *method == Method::GET && headers.contains_key(RANGE);
+        let range = *method == Method::GET && present.has(Present::RANGE);
+        let directives = present.has(Present::CACHE_CONTROL).then(|| RequestDirectives::parse(headers));
         Self {
             method: method.clone(),
-            directives: RequestDirectives::parse(headers),
-            has_authorization: headers.contains_key(AUTHORIZATION),
-            has_cookie: headers.contains_key(COOKIE),
+            present,
+            directives: directives.unwrap_or_default(),
+            has_authorization: present.has(Present::AUTHORIZATION),
+            has_cookie: present.has(Present::COOKIE),
             range,
             ranges: range.then(|| ranges(method, headers)).flatten(),
             chosen_by: Vec::new(),
         }
+    }
+
+    /// Whether the request has a condition that is the origin's to judge (§4.3.2).
+    pub const fn has_precondition(&self) -> bool {
+        self.present.has(Present::PRECONDITION)
+    }
+
+    /// Whether the request says that its client may hold the answer already (RFC 9110 §13.1).
+    pub const fn may_hold_it(&self) -> bool {
+        self.present.has(Present::HOLDING)
     }
 
     /// The same where the route does not let clients direct the cache (`client_cache_control`):
@@ -382,6 +399,16 @@ mod tests {
         assert!(facts.has_authorization && facts.has_cookie && facts.range);
         let facts = RequestFacts::of(&Method::HEAD, &HeaderMap::new());
         assert!(!facts.has_authorization && !facts.has_cookie && !facts.range);
+        for (clause, line, precondition, holding) in [
+            ("§4.3.2", "if-match: *", true, false),
+            ("§4.3.2", "if-unmodified-since: x", true, false),
+            ("9110 §13.1.2", "if-none-match: *", false, true),
+            ("9110 §13.1.3", "if-modified-since: x", false, true),
+            ("9110 §13.1.5", "if-range: x", false, false),
+        ] {
+            let facts = RequestFacts::of(&Method::GET, &headers(&[line]));
+            assert_eq!((facts.has_precondition(), facts.may_hold_it()), (precondition, holding), "{clause}");
+        }
     }
 
     #[test]

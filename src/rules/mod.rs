@@ -38,8 +38,8 @@ pub use reuse::{Reusable, Reuse, after_validation, on_error, ttl};
 pub use selecting::{SelectingFields, selecting_fields};
 pub use storing::{Storable, stored_fields};
 pub use validation::{
-    ClientCondition, client_condition, confirms, for_who_asked, freshen, has_precondition, if_range_holds,
-    keep_to_the_stored, may_hold_it, not_modified_fields, origin_conditions, our_if_range,
-    same_representation, same_strong_validator, speaks_of, strip_conditions,
+    ClientCondition, client_condition, confirms, for_who_asked, freshen, if_range_holds, keep_to_the_stored,
+    not_modified_fields, origin_conditions, our_if_range, same_representation, same_strong_validator,
+    speaks_of, strip_conditions,
 };
 pub use verifying::{Compared, Finding, finding};

@@ -83,16 +83,6 @@ pub fn client_condition(request_headers: &HeaderMap, resp: &ResponseFacts) -> Cl
     if held { ClientCondition::NotModified } else { ClientCondition::None }
 }
 
-/// Whether the request has a condition that is the origin's to judge (§4.3.2).
-pub fn has_precondition(request_headers: &HeaderMap) -> bool {
-    request_headers.contains_key(IF_MATCH) || request_headers.contains_key(IF_UNMODIFIED_SINCE)
-}
-
-/// Whether the request says that its client may hold the answer already (RFC 9110 §13.1).
-pub fn may_hold_it(request_headers: &HeaderMap) -> bool {
-    request_headers.contains_key(IF_NONE_MATCH) || request_headers.contains_key(IF_MODIFIED_SINCE)
-}
-
 /// Whether a `Range` counts (RFC 9110 §13.1.5): `If-Range` is absent, or names just what is stored.
 pub fn if_range_holds(request_headers: &HeaderMap, resp: &ResponseFacts) -> bool {
     let mut lines = request_headers.get_all(IF_RANGE).iter();
@@ -399,12 +389,8 @@ mod tests {
             "range: bytes=0-",
             "accept: x",
         ]);
-        assert!(has_precondition(&map));
         strip_conditions(&mut map);
         assert_eq!(lines(&map), ["accept: x"]);
-        assert!(!has_precondition(&map));
-        assert!(has_precondition(&headers(&["if-unmodified-since: x"])), "§4.3.2");
-        assert!(!has_precondition(&headers(&["if-none-match: *"])), "§4.3.2");
     }
 
     #[test]
@@ -669,7 +655,7 @@ mod tests {
                     map.append(name, value);
                 }
             }
-            let _ = (client_condition(&map, &resp), if_range_holds(&map, &resp), has_precondition(&map));
+            let _ = (client_condition(&map, &resp), if_range_holds(&map, &resp));
         }
     }
 }

@@ -35,7 +35,8 @@ const NEVER: u64 = u64::MAX;
 /// An answer's body on its way to the connection. `B` is the body itself.
 pub(super) struct Held<B> {
     body: B,
-    flow: Option<Outflow>,
+    /// Apart, since hyper moves this about and most have none.
+    flow: Option<Box<Outflow>>,
     /// Bytes handed to hyper, and how many had gone out on the connection before the first of them.
     handed: (u64, u64),
     /// Until it is dropped, the request is being answered.
@@ -86,7 +87,7 @@ impl<B> Held<B> {
     /// An answer on a stream of its own.
     pub(super) fn on_stream(body: B, running: Running, flow: Arc<Flow>, pace: Pace) -> Self {
         let flow = Outflow { flow, pace, debt: Debt::default(), handed: None, rest: Bytes::new() };
-        Self { body, flow: Some(flow), handed: (0, 0), running }
+        Self { body, flow: Some(Box::new(flow)), handed: (0, 0), running }
     }
 }
 

@@ -205,7 +205,7 @@ impl<'a> Model<'a> {
             stored = Some(found);
         }
         // RFC 9110 §13.1: the origin's to judge.
-        if rules::has_precondition(&asking.headers) {
+        if asking.facts.has_precondition() {
             return Came::Missed { asks: true };
         }
         if let Some(stored) = &stored {

@@ -27,6 +27,7 @@ use http::header::TRAILER;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::response::ADDED;
 use super::{Born, CacheKey, Content, Damaged, Parts, Position, Standing, StoredResponse};
 use crate::clock::Timestamp;
 use crate::fields::hop;
@@ -374,7 +375,7 @@ impl Reader {
         let count = self.u16()?;
         // Each takes at least two lengths, so no more are made room for than there can be.
         let room = usize::from(count).min(self.left() / 8);
-        let mut headers = HeaderMap::try_with_capacity(room).map_err(|_| Damaged::Malformed)?;
+        let mut headers = HeaderMap::try_with_capacity(room + ADDED).map_err(|_| Damaged::Malformed)?;
         for _ in 0..count {
             let name = self.name()?;
             // RFC 9111 §3.1: never stored. Whoever put it there means to say where a message ends.
@@ -386,7 +387,8 @@ impl Reader {
                 HeaderValue::from_maybe_shared(self.shared(length)?).map_err(|_| Damaged::Malformed)?;
             headers.try_append(name, value).map_err(|_| Damaged::Malformed)?;
         }
-        Ok(headers)
+        // A copy has as wide an index and no slot that is not used.
+        Ok(headers.clone())
     }
 
     fn names(&mut self) -> Result<Vec<HeaderName>, Damaged> {

@@ -50,7 +50,7 @@ impl StoredResponse {
 pub fn is_not_modified(asked: &RequestFacts, headers: &HeaderMap, facts: &ResponseFacts) -> bool {
     // Of a QUERY, conditions mean what they mean of a GET (RFC 10008); of a POST they do not.
     let reads = matches!(asked.method, Method::GET | Method::HEAD | Method::QUERY);
-    reads && client_condition(headers, facts) == ClientCondition::NotModified
+    reads && asked.may_hold_it() && client_condition(headers, facts) == ClientCondition::NotModified
 }
 
 /// How the request's ranges fall on a representation of `length` bytes: RFC 9110 §14.2, on what would

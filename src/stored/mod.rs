@@ -29,7 +29,7 @@ pub use group::Group;
 pub use key::{CacheKey, DotSegments, KeyPolicy, Slashes};
 pub use mark::LONGEST_MARK;
 pub use parts::{Content, MOST_PIECES, Parts};
-pub use response::{Received, SERVER_TIMING, StoredResponse};
+pub use response::{ADDED, Received, SERVER_TIMING, StoredResponse, says_length};
 pub use scope::{LONGEST_NAME, LONGEST_URL, Position, Prefix, Purge, Scope, Unfit};
 pub use seal::{MOST_SECRETS, Nonce, SEALED, Seal, Secret, from_hex};
 pub use standing::{Born, Standing, TagPolicy, Verdict, route_hash, tag_hash};

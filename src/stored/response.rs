@@ -8,13 +8,14 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::TRAILER;
+use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{CacheKey, Content, Copies, Standing};
 use crate::apart;
 use crate::clock::Timestamp;
 use crate::fields::targeted::LARDER_CACHE_CONTROL;
+use crate::fields::{digits, tags};
 use crate::rules::{
     self, MustAsk, Normalize, OriginFailure, Policy, RequestFacts, ResponseFacts, Reusable, Reuse,
     SelectingFields, Storable, stored_fields,
@@ -41,6 +42,8 @@ pub struct StoredResponse {
     pub copies: Arc<Copies>,
     /// None of its fields has to be taken out on its way to a client, whoever that is.
     bare: bool,
+    /// Its `Content-Length` is that of its content, said once and as it is written here.
+    says_length: bool,
     /// Keeps others from making one without a permit.
     _sealed: (),
 }
@@ -93,13 +96,19 @@ impl StoredResponse {
         standing: Arc<Standing>,
     ) -> Self {
         let headers = compact_fields(headers);
-        Self { bare: is_bare(&headers), headers, facts, selecting, standing, ..self.clone() }
+        let (bare, says_length) = (is_bare(&headers), says_length(&headers, self.content.length()));
+        Self { bare, says_length, headers, facts, selecting, standing, ..self.clone() }
     }
 
     /// Whether it has none of the fields that do not go to any client, or not to every one: found when it is
     /// stored, since each hit would have to look for all of them.
     pub fn is_bare(&self) -> bool {
         self.bare
+    }
+
+    /// Whether its `Content-Length` is that of its content, said once: found when it is stored, too.
+    pub fn says_length(&self) -> bool {
+        self.says_length
     }
 
     /// Whether it answers this request at `now`, if no purge has made it void. One that was purged softly
@@ -155,7 +164,8 @@ impl StoredResponse {
             size_of::<Copies>(),
             self.copies.weight(),
             fields,
-            self.headers.capacity().saturating_mul(FIELD),
+            self.headers.keys_len().saturating_mul(FIELD),
+            self.headers.capacity().saturating_mul(INDEX),
             repeats.saturating_mul(FIELD),
             selecting,
             self.facts.heap(),
@@ -179,17 +189,42 @@ impl StoredResponse {
         // Understood from the stored fields, so that it means the same in both tiers.
         let facts = ResponseFacts::of(status.as_u16(), &headers, request_time, response_time);
         let copies = Arc::default();
-        let bare = is_bare(&headers);
-        Self { status, headers, facts, content, selecting, key, standing, copies, bare, _sealed: () }
+        let (bare, says_length) = (is_bare(&headers), says_length(&headers, content.length()));
+        Self {
+            status,
+            headers,
+            facts,
+            content,
+            selecting,
+            key,
+            standing,
+            copies,
+            bare,
+            says_length,
+            _sealed: (),
+        }
     }
 }
 
 fn is_bare(headers: &HeaderMap) -> bool {
-    [SERVER_TIMING, LARDER_CACHE_CONTROL, TRAILER].iter().all(|name| !headers.contains_key(name))
+    let own = [SERVER_TIMING, LARDER_CACHE_CONTROL, TRAILER];
+    own.iter().chain(&tags::FIELDS).all(|name| !headers.contains_key(name))
 }
 
-/// A slot of a `HeaderMap` with its share of the index.
-const FIELD: usize = 112;
+/// Whether the head has this length already, once and as it is written here: most of what is stored does.
+pub fn says_length(headers: &HeaderMap, length: u64) -> bool {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    lines.next().is_some_and(|value| digits::is(value.as_bytes(), length)) && lines.next().is_none()
+}
+
+/// Fields that each client gets beside those that are stored, and one that its route may add. The index of what is
+/// stored has room for them, so that the copy that a client gets has it, too, and none has to be made anew.
+pub const ADDED: usize = 7;
+
+/// A slot of a `HeaderMap`.
+const FIELD: usize = 104;
+/// The share of a field that the index has room for.
+const INDEX: usize = 6;
 /// A piece of the content, with its reference count.
 const PIECE: usize = 64;
 /// One selecting field.
@@ -206,13 +241,14 @@ fn compact_fields(headers: &HeaderMap) -> HeaderMap {
         values
     });
     let mut values = Bytes::from(values);
-    let mut compacted = HeaderMap::with_capacity(headers.keys_len());
+    let mut compacted = HeaderMap::with_capacity(headers.keys_len() + ADDED);
     for (name, value) in headers {
         let own = values.split_to(value.len().min(values.len()));
         // What was a valid value stays one.
         compacted.append(name, HeaderValue::from_maybe_shared(own).unwrap_or_else(|_| value.clone()));
     }
-    compacted
+    // A copy has as wide an index and no slot that is not used.
+    compacted.clone()
 }
 
 /// Responses for the tests of this and of higher rooms.
@@ -315,6 +351,20 @@ mod tests {
         assert_eq!(compacted.get_all("link").iter().collect::<Vec<_>>(), ["one", "two"]);
         drop(headers);
         assert!(buffer.is_unique());
+    }
+
+    #[test]
+    fn a_copy_of_the_fields_has_room_for_those_that_a_client_gets_beside_them() {
+        for count in 0..40 {
+            let mut headers = HeaderMap::new();
+            for nth in 0..count {
+                headers.append(HeaderName::try_from(format!("x-{nth}")).unwrap(), HeaderValue::from(nth));
+            }
+            let mut copy = compact_fields(&headers).clone();
+            let room = copy.capacity();
+            copy.reserve(ADDED);
+            assert_eq!(copy.capacity(), room, "{count}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::metrics::raise;
 use super::timeline::nanos;
 
 /// Upper bounds, inclusive: nanoseconds, and the value of the label `le` in seconds. The upper ten
@@ -40,13 +41,14 @@ pub(super) struct Histogram<C> {
 }
 
 impl Histogram<AtomicU64> {
+    /// Of a histogram that no other thread writes.
     pub(super) fn observe(&self, took: Duration) {
         let took = nanos(took);
         let bucket = BOUNDS.partition_point(|(bound, _)| *bound < took);
         if let Some(bucket) = self.buckets.get(bucket) {
-            bucket.fetch_add(1, Relaxed);
+            raise(bucket, 1);
         }
-        self.sum_nanos.fetch_add(took, Relaxed);
+        raise(&self.sum_nanos, took);
     }
 
     pub(super) fn add_to(&self, sum: &mut Histogram<u64>) {

@@ -1,7 +1,7 @@
 //! Counters: one block per worker, summed when somebody asks.
 //!
-//! The set of metrics and labels is closed, so a counter is a field and an event is one relaxed
-//! addition to memory that no other worker writes; there is no map, no lock and no label on the
+//! The set of metrics and labels is closed, so a counter is a field and an event is one addition
+//! to memory that no other worker writes; there is no map, no lock and no label on the
 //! way. A scrape sums all blocks into one [`Snapshot`], from which `/stats` and `/metrics` are both
 //! written.
 //! Knows what is counted, and what "failed" and "missed" mean. Must not know: how it is shown.
@@ -89,7 +89,8 @@ impl Metrics {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// A worker's shard; `worker` wraps around, so any number is right.
+    /// The shard that thread `worker` alone writes; numbers of more threads than there are shards wrap around, and may
+    /// lose a count.
     pub fn shard(&self, worker: usize) -> &Shard {
         let i = worker % (self.others.len() + 1);
         i.checked_sub(1).and_then(|i| self.others.get(i)).unwrap_or(&self.first)
@@ -181,7 +182,7 @@ impl Shard {
 
     /// A request's head has arrived.
     pub fn begin(&self) {
-        self.process.0.begun.fetch_add(1, Relaxed);
+        raise(&self.process.0.begun, 1);
     }
 
     /// A request is over: called once for each [`Shard::begin`], on any shard, by
@@ -195,15 +196,15 @@ impl Shard {
 
     /// A request took longer than the configured limit.
     pub(super) fn slow(&self) {
-        self.process.0.slow.fetch_add(1, Relaxed);
+        raise(&self.process.0.slow, 1);
     }
 
     /// The origin was asked on behalf of a route, in the foreground or behind a client's back;
     /// `took` is the time until its response's head, or until it failed.
     pub fn origin_fetch(&self, route: Option<usize>, took: Duration) {
         if let Some(route) = self.route(route) {
-            route.origin_fetches.fetch_add(1, Relaxed);
-            route.origin_nanos.fetch_add(nanos(took), Relaxed);
+            raise(&route.origin_fetches, 1);
+            raise(&route.origin_nanos, nanos(took));
         }
         self.process.0.origin_fetches.observe(took);
     }
@@ -218,14 +219,14 @@ impl Shard {
     /// A request was refused by its route's rate limit.
     pub fn rate_limited(&self, route: usize) {
         if let Some(route) = self.route(Some(route)) {
-            route.rate_limited.fetch_add(1, Relaxed);
+            raise(&route.rate_limited, 1);
         }
     }
 
     /// A rate limit of a route gave up one client's count for another's.
     pub fn rate_forgotten(&self, route: usize) {
         if let Some(route) = self.route(Some(route)) {
-            route.rate_forgotten.fetch_add(1, Relaxed);
+            raise(&route.rate_forgotten, 1);
         }
     }
 
@@ -362,12 +363,12 @@ impl RouteCounts<AtomicU64> {
         // RFC 9110 §15: an unknown class is treated as the fifth, and no final status is below 200.
         bump(&self.status_classes, usize::from(r.status / 100).clamp(1, 5) - 1);
         if let Some(bytes) = self.bytes.get(side(r.outcome)) {
-            bytes.fetch_add(r.bytes, Relaxed);
+            raise(bytes, r.bytes);
         }
         if r.failed() {
-            self.failed.fetch_add(1, Relaxed);
+            raise(&self.failed, 1);
         } else if r.end == End::ClientGone {
-            self.client_closed.fetch_add(1, Relaxed);
+            raise(&self.client_closed, 1);
         }
     }
 
@@ -383,7 +384,7 @@ impl RouteCounts<AtomicU64> {
             bump(&self.not_stored, why as usize);
         }
         if outcome.collapsed {
-            self.collapsed.fetch_add(1, Relaxed);
+            raise(&self.collapsed, 1);
         }
     }
 
@@ -403,8 +404,14 @@ const fn side(outcome: &Outcome) -> usize {
 
 fn bump(cells: &[AtomicU64], i: usize) {
     if let Some(cell) = cells.get(i) {
-        cell.fetch_add(1, Relaxed);
+        raise(cell, 1);
     }
+}
+
+/// Adds to a counter that no other thread writes, as is every one of a worker's [`Shard`]: it need not be locked for
+/// that, which takes ten times as long and would be done ten times for each request.
+pub(super) fn raise(cell: &AtomicU64, by: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
 impl RouteCounts<u64> {

@@ -98,8 +98,11 @@ impl Timeline {
 
     /// How long a phase took; none when it did not happen.
     pub fn get(&self, phase: Phase) -> Option<Duration> {
-        let span = self.spans.get(phase as usize).copied()?;
-        (span != NEVER).then(|| Duration::from_nanos(span))
+        self.nanos(phase).map(Duration::from_nanos)
+    }
+
+    fn nanos(&self, phase: Phase) -> Option<u64> {
+        self.spans.get(phase as usize).copied().filter(|span| *span != NEVER)
     }
 
     /// Appends the value of `Server-Timing`: `memory;dur=0.012, redis;dur=0.610, lease;dur=…,
@@ -107,19 +110,19 @@ impl Timeline {
     /// and first byte together. Appends nothing when nothing happened: an empty field is not sent.
     pub fn write_server_timing(&self, out: &mut String) {
         let origin = [Phase::Queue, Phase::Connect, Phase::Hedge, Phase::FirstByte];
-        let origin = origin.into_iter().filter_map(|phase| self.get(phase)).reduce(Duration::saturating_add);
+        let origin = origin.into_iter().filter_map(|phase| self.nanos(phase)).reduce(u64::saturating_add);
         let entries = [
-            ("memory", self.get(Phase::Memory)),
-            ("redis", self.get(Phase::Redis)),
-            ("lease", self.get(Phase::Lease)),
-            ("wait", self.get(Phase::Wait)),
+            ("memory", self.nanos(Phase::Memory)),
+            ("redis", self.nanos(Phase::Redis)),
+            ("lease", self.nanos(Phase::Lease)),
+            ("wait", self.nanos(Phase::Wait)),
             ("origin", origin),
-            ("coding", self.get(Phase::Coding)),
+            ("coding", self.nanos(Phase::Coding)),
         ];
         let mut separator = "";
         for (name, took) in entries {
-            if let Some(took) = took {
-                let micros = rounded_micros(took);
+            if let Some(nanos) = took {
+                let micros = nanos.saturating_add(500) / 1000;
                 out.push_str(separator);
                 out.push_str(name);
                 out.push_str(";dur=");
@@ -134,7 +137,8 @@ impl Timeline {
 
 /// Appends the value of `X-Process-Time`: seconds with 6 decimals, such as `0.000812`.
 pub fn write_process_time(took: Duration, out: &mut String) {
-    let micros = rounded_micros(took);
+    let below = u64::from(took.subsec_nanos().saturating_add(500) / 1000);
+    let micros = took.as_secs().saturating_mul(1_000_000).saturating_add(below);
     digits::push(out, micros / 1_000_000, 1);
     out.push('.');
     digits::push(out, micros % 1_000_000, 6);
@@ -143,10 +147,6 @@ pub fn write_process_time(took: Duration, out: &mut String) {
 /// Nanoseconds; 584 years and more read as 584 years.
 pub(super) fn nanos(took: Duration) -> u64 {
     u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn rounded_micros(took: Duration) -> u64 {
-    u64::try_from(took.as_nanos().saturating_add(500) / 1000).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

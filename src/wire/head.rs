@@ -87,6 +87,11 @@ impl<'a> Lines<'a> {
     pub const fn new(head: &'a [u8]) -> Self {
         Self { rest: head }
     }
+
+    /// What follows those that have been given.
+    pub(super) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
 }
 
 impl<'a> Iterator for Lines<'a> {

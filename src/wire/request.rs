@@ -107,6 +107,12 @@ impl Requests {
         }
         // Almost always a head comes in one piece, and is looked at where it lies.
         if self.head.is_empty()
+            && let Some((framing, rest)) = served(bytes)
+        {
+            self.judged(Ok(framing));
+            return rest;
+        }
+        if self.head.is_empty()
             && let Some(end) = end_of_head(bytes)
             && let Some((head, rest)) = bytes.split_at_checked(end)
         {
@@ -159,6 +165,21 @@ static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"
 /// Where the first head ends, its empty line included.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     END.find(bytes).map(|at| at + 4)
+}
+
+/// The same of one that may be served, and what follows it, in one pass; `None` where it is not whole, or may not be.
+fn served(bytes: &[u8]) -> Option<(Framing, &[u8])> {
+    let mut lines = Lines::new(bytes);
+    let mut request_line = RequestLine::default();
+    request_line.watch(lines.next()?.ok()?);
+    request_line.judge().ok()?;
+    let mut framing = Framing::default();
+    loop {
+        match lines.next()?.ok()? {
+            [] => return Some((framing.judged().ok()?, lines.rest())),
+            line => framing.take(line.first().copied(), line, line.len()).ok()?,
+        }
+    }
 }
 
 /// How a request is framed that may be served.

@@ -102,11 +102,10 @@ fn received(
     };
     let mut parts = request.into_parts().0;
     parts.headers = thought.headers.clone();
-    let Taken { judged, asked, route, named, .. } =
-        receive::take(worker, snapshot, parts, thought.from, None);
+    let Taken { fault, asked, route, named, .. } = receive::take(worker, snapshot, parts, thought.from, None);
     let asked = Arc::new(asked);
     let settled = |told: Prediction| Box::new(Prediction { asked: Some(Arc::clone(&asked)), route, ..told });
-    if let Some(failure) = receive::refused(worker, snapshot, judged, &asked) {
+    if let Some(failure) = receive::refused(worker, snapshot, fault, &asked) {
         return Err(settled(Prediction::local(failure)));
     }
     if asked.method.as_str() == purging::PURGE {

@@ -7,6 +7,7 @@ mod codec;
 mod copies;
 mod cut;
 mod damaged;
+mod fields;
 mod glob;
 mod group;
 mod key;
@@ -24,6 +25,7 @@ pub use codec::{
 pub use copies::{Copies, Copy, Form};
 pub use cut::{Cut, is_not_modified, resolve};
 pub use damaged::Damaged;
+pub use fields::StoredFields;
 pub use glob::Glob;
 pub use group::Group;
 pub use key::{CacheKey, DotSegments, KeyPolicy, Slashes};

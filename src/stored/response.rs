@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::TRAILER;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::{CacheKey, Content, Copies, Standing};
+use super::{CacheKey, Content, Copies, Standing, StoredFields};
 use crate::apart;
 use crate::clock::Timestamp;
 use crate::fields::targeted::LARDER_CACHE_CONTROL;
@@ -26,7 +26,7 @@ pub struct StoredResponse {
     /// Status.
     pub status: StatusCode,
     /// The fields that are stored (§3.1), in their order, repeats kept.
-    pub headers: HeaderMap,
+    pub headers: StoredFields,
     /// The same, understood.
     pub facts: ResponseFacts,
     /// What is held of its content.
@@ -72,7 +72,7 @@ pub struct Received<'a> {
 impl StoredResponse {
     /// Makes a response that the rules allow to be stored, without the fields they do not.
     pub fn new(permit: Storable, received: Received<'_>) -> Self {
-        let headers = compact_fields(&stored_fields(received.headers, &permit));
+        let headers = stored_fields(received.headers, &permit);
         let times = (received.request_time, received.response_time);
         let Received { status, content, selecting, key, standing, .. } = received;
         Self::from_record(status, headers, times, content, selecting, key, standing)
@@ -92,8 +92,8 @@ impl StoredResponse {
         selecting: SelectingFields,
         standing: Arc<Standing>,
     ) -> Self {
-        let headers = compact_fields(headers);
-        Self { bare: is_bare(&headers), headers, facts, selecting, standing, ..self.clone() }
+        let (bare, headers) = (is_bare(headers), StoredFields::of(headers));
+        Self { bare, headers, facts, selecting, standing, ..self.clone() }
     }
 
     /// Whether it has none of the fields that do not go to any client, or not to every one: found when it is
@@ -144,8 +144,6 @@ impl StoredResponse {
     /// Bytes of memory it takes: body, its copies in other forms, fields, its share of the key, and what holds them together.
     /// An estimate from the layout of the types, on the high side.
     pub fn weight(&self) -> usize {
-        let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        let repeats = self.headers.len().saturating_sub(self.headers.keys_len());
         let selecting = self.selecting.bytes() + self.selecting.parts().len().saturating_mul(SELECTING);
         [
             size_of::<Self>(),
@@ -154,9 +152,7 @@ impl StoredResponse {
             self.content.pieces().saturating_mul(PIECE),
             size_of::<Copies>(),
             self.copies.weight(),
-            fields,
-            self.headers.capacity().saturating_mul(FIELD),
-            repeats.saturating_mul(FIELD),
+            self.headers.weight(),
             selecting,
             self.facts.heap(),
             self.key.heap(),
@@ -179,7 +175,7 @@ impl StoredResponse {
         // Understood from the stored fields, so that it means the same in both tiers.
         let facts = ResponseFacts::of(status.as_u16(), &headers, request_time, response_time);
         let copies = Arc::default();
-        let bare = is_bare(&headers);
+        let (bare, headers) = (is_bare(&headers), StoredFields::of(&headers));
         Self { status, headers, facts, content, selecting, key, standing, copies, bare, _sealed: () }
     }
 }
@@ -188,8 +184,6 @@ fn is_bare(headers: &HeaderMap) -> bool {
     [SERVER_TIMING, LARDER_CACHE_CONTROL, TRAILER].iter().all(|name| !headers.contains_key(name))
 }
 
-/// A slot of a `HeaderMap` with its share of the index.
-const FIELD: usize = 112;
 /// A piece of the content, with its reference count.
 const PIECE: usize = 64;
 /// One selecting field.
@@ -197,28 +191,10 @@ const SELECTING: usize = 64;
 /// Reference counts, allocator rounding, and the facts' own small allocations.
 const COUNTERS: usize = 192;
 
-/// The same fields with all values in one piece of memory of their own. As hyper gives them, values
-/// are parts of a connection's read buffer.
-fn compact_fields(headers: &HeaderMap) -> HeaderMap {
-    let values = Vec::with_capacity(headers.values().map(HeaderValue::len).sum());
-    let values = headers.values().fold(values, |mut values, value| {
-        values.extend_from_slice(value.as_bytes());
-        values
-    });
-    let mut values = Bytes::from(values);
-    let mut compacted = HeaderMap::with_capacity(headers.keys_len());
-    for (name, value) in headers {
-        let own = values.split_to(value.len().min(values.len()));
-        // What was a valid value stays one.
-        compacted.append(name, HeaderValue::from_maybe_shared(own).unwrap_or_else(|_| value.clone()));
-    }
-    compacted
-}
-
 /// Responses for the tests of this and of higher rooms.
 #[cfg(test)]
 pub(crate) mod samples {
-    use http::{HeaderName, Method};
+    use http::{HeaderName, HeaderValue, Method};
 
     use super::*;
     use crate::rules::{Policy, RequestFacts, selecting_fields, storing};
@@ -301,23 +277,6 @@ mod tests {
     }
 
     #[test]
-    fn fields_keep_order_and_repeats_and_leave_the_read_buffer() {
-        let buffer = Bytes::from_static(b"max-age=60onetwoa,b").to_vec();
-        let buffer = Bytes::from(buffer);
-        let value = |range| HeaderValue::from_maybe_shared(buffer.slice(range)).unwrap();
-        let mut headers = HeaderMap::new();
-        headers.append("cache-control", value(0..10));
-        headers.append("link", value(10..13));
-        headers.append("x-other", value(16..19));
-        headers.append("link", value(13..16));
-        let compacted = compact_fields(&headers);
-        assert!(headers.iter().eq(compacted.iter()));
-        assert_eq!(compacted.get_all("link").iter().collect::<Vec<_>>(), ["one", "two"]);
-        drop(headers);
-        assert!(buffer.is_unique());
-    }
-
-    #[test]
     fn what_may_not_be_stored_is_left_out() {
         // §3.1: fields of the connection are not stored.
         let stored = stored(
@@ -327,8 +286,9 @@ mod tests {
             b"",
             Born::Here(0),
         );
-        assert!(!stored.headers.contains_key("x-hop") && !stored.headers.contains_key("connection"));
-        assert_eq!(stored.headers.get("x-kept").unwrap(), "2");
+        let headers = stored.headers.to_map(0);
+        assert!(!headers.contains_key("x-hop") && !headers.contains_key("connection"));
+        assert_eq!(headers.get("x-kept").unwrap(), "2");
     }
 
     #[test]
@@ -359,7 +319,7 @@ mod tests {
         );
         assert_eq!((&fresh.content, fresh.standing.born()), (&old.content, Born::Here(2)));
         assert!(Arc::ptr_eq(&fresh.copies, &old.copies), "and so its other forms");
-        assert_eq!((fresh.headers, fresh.facts), (headers, facts));
+        assert_eq!((fresh.headers.to_map(0), fresh.facts), (headers, facts));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! Knows the registered codings that Larder can read and write, and how many a response has.
 //! Must not know: how anything is coded, or what a client accepts.
 
-use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 
 use super::list;
 
@@ -58,7 +58,7 @@ impl ContentCoding {
     /// From all `Content-Encoding` lines of a response. `identity` should not stand there (§8.4)
     /// and says nothing where it does.
     pub fn of(headers: &HeaderMap) -> Self {
-        let mut codings = names(headers);
+        let mut codings = names(headers.get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes));
         match (codings.next(), codings.next()) {
             (None, _) => Self::Identity,
             (Some(name), None) => Coding::of(name).map_or(Self::Other, Self::One),
@@ -67,9 +67,9 @@ impl ContentCoding {
     }
 }
 
-/// The names of the codings that a response has, in the order they were applied (§8.4).
-pub fn names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    list::all(headers, &CONTENT_ENCODING).filter(|name| !name.eq_ignore_ascii_case(b"identity"))
+/// The names of the codings in these lines of `Content-Encoding`, in the order they were applied (§8.4).
+pub fn names<'a>(lines: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
+    lines.flat_map(list::members).filter(|name| !name.eq_ignore_ascii_case(b"identity"))
 }
 
 /// Whether it is the name of a coding that is registered (RFC 9110 §16.6.1).

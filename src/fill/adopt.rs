@@ -103,8 +103,8 @@ fn outdated(filling: &Filling, stored: &Arc<StoredResponse>) -> Option<Arc<Store
     }
     let age = lifetime.as_secs().saturating_add(1);
     let mut news = HeaderMap::from_iter([(header::AGE, HeaderValue::from(age))]);
-    if let Some(date) = stored.headers.get(header::DATE) {
-        news.insert(header::DATE, date.clone());
+    if let Some(date) = stored.headers.get(&header::DATE) {
+        news.insert(header::DATE, date);
     }
     keep::freshened(filling, stored, &news, (stored.facts.request_time, stored.facts.response_time))
 }

@@ -201,7 +201,7 @@ fn rest(filling: &Filling, answer: Answer, gap: Gap) -> Verdict {
     if !fits || came.content_range != expected || !rules::same_representation(&stale.facts, &came) {
         return Verdict::Unfit;
     }
-    let headers = rules::freshen(&stale.headers, answer.response.headers());
+    let headers = rules::freshen(&stale.headers.to_map(), answer.response.headers());
     let status = stale.status.as_u16();
     let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
     // The parts had a Content-Range each, and so has what comes.

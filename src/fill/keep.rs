@@ -70,7 +70,7 @@ struct News {
 /// Reads a 304; what of it is for the client alone whose request asked is taken out where others would be given
 /// it.
 fn news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> News {
-    let mut own = rules::for_who_asked(&stale.headers, answer.response.headers());
+    let mut own = rules::for_who_asked(&stale.headers.to_map(), answer.response.headers());
     let times = (answer.request_time, answer.response_time);
     let (headers, facts) = merged(stale, answer.response.headers(), times);
     let (asked, policy) = (&filling.fill.asked.facts, &filling.cache.policy);
@@ -96,7 +96,7 @@ fn merged(
     news: &HeaderMap,
     (request_time, response_time): (Timestamp, Timestamp),
 ) -> (HeaderMap, ResponseFacts) {
-    let mut headers = rules::freshen(&stored.headers, news);
+    let mut headers = rules::freshen(&stored.headers.to_map(), news);
     ensure_date(&mut headers, response_time);
     let facts = ResponseFacts::of(stored.status.as_u16(), &headers, request_time, response_time);
     (headers, facts)

@@ -271,7 +271,7 @@ struct Seen {
 impl Seen {
     fn stored(stored: &StoredResponse) -> Option<Self> {
         let body = stored.content.whole()?.clone();
-        Self::of(stored.status.as_u16(), &stored.headers, stored.facts.clone(), body)
+        Self::of(stored.status.as_u16(), &stored.headers.to_map(), stored.facts.clone(), body)
     }
 
     /// `None` where its body cannot be decoded within the bound.

@@ -258,8 +258,7 @@ fn answered(what: &What) -> Option<StatusCode> {
 }
 
 fn from_store(stored: &StoredResponse, cut: Cut, reusable: &Reusable) -> Draft {
-    let mut headers = stored.headers.clone();
-    headers.reserve(stored::ADDED);
+    let mut headers = stored.headers.to_map();
     head::set_age(&mut headers, reusable.age());
     // What another server measured for another request says nothing about this one.
     if !stored.is_bare() {
@@ -282,8 +281,7 @@ fn from_store(stored: &StoredResponse, cut: Cut, reusable: &Reusable) -> Draft {
 }
 
 fn copy(stored: &StoredResponse, reusable: &Reusable, form: Form, body: Option<Bytes>) -> Draft {
-    let mut headers = stored.headers.clone();
-    headers.reserve(stored::ADDED);
+    let mut headers = stored.headers.to_map();
     head::set_age(&mut headers, reusable.age());
     headers.remove(head::SERVER_TIMING);
     match form {

@@ -118,8 +118,16 @@ impl Report {
         (self.tells_heads() || slow).then(|| self.asked.ids(config.log.trace))
     }
 
-    /// What such a log is told of them.
-    fn heads(&self) -> FinishedHeads<'_> {
+    /// The fields of what is stored, where such a log is told of them.
+    fn stored_fields(&self) -> Option<HeaderMap> {
+        match &self.answer {
+            Answer::Stored(stored, _) if self.tells_heads() => Some(stored.headers.to_map()),
+            Answer::Stored(..) | Answer::Untold | Answer::Fetched(_) | Answer::Alone(_) => None,
+        }
+    }
+
+    /// What such a log is told of them; `fields` of what is stored.
+    fn heads<'a>(&'a self, fields: &'a Option<HeaderMap>) -> FinishedHeads<'a> {
         let untold = FinishedHeads { scheme: self.asked.scheme, ..FinishedHeads::default() };
         if !self.tells_heads() {
             return untold;
@@ -130,7 +138,7 @@ impl Report {
         match &self.answer {
             Answer::Untold => heads,
             Answer::Stored(stored, age) => FinishedHeads {
-                answer: Some(&stored.headers),
+                answer: fields.as_ref(),
                 length: Some(stored.content.length()),
                 age: Some(*age),
                 ..heads
@@ -181,6 +189,7 @@ impl Drop for Report {
         }
         let config = &self.snapshot.config;
         let total = self.ended.unwrap_or_else(|| self.mono()).since(self.timeline.start());
+        let fields = self.stored_fields();
         let finished = Finished {
             route: self.route,
             route_name: self
@@ -200,7 +209,7 @@ impl Drop for Report {
             total,
             bytes: self.bytes,
             end: self.end,
-            heads: self.heads(),
+            heads: self.heads(&fields),
             ids: self.ids(total),
             redact: &config.log.redact,
         };

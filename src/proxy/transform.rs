@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use http::header::ACCEPT_ENCODING;
-use http::{HeaderMap, Method, StatusCode};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::coding::Compress;
 use crate::coding::{self, head};
@@ -93,7 +93,8 @@ pub(super) fn can_read(exchange: &Exchange, stored: &StoredResponse) -> bool {
 /// Whether a client that shares another's fetch reads what comes of it. One that says nothing of codings
 /// gets what it would get once it is stored: what is decoded then, the origin is asked for now.
 pub(super) fn reads(asked: &Asked, fetched: &Fetched) -> bool {
-    let accepts = accepts(&asked.headers, &fetched.headers, &fetched.facts, &fetched.selecting);
+    let coded = fetched.headers.get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
+    let accepts = accepts(&asked.headers, coded, &fetched.facts, &fetched.selecting);
     accepts.unwrap_or_else(|| !has_decoded_form(&fetched.facts))
 }
 
@@ -147,7 +148,9 @@ fn wanted(exchange: &Exchange, stored: &StoredResponse) -> Wanted {
     if facts.coding == ContentCoding::Identity {
         let compress = exchange.route().and_then(|route| route.compress.as_ref()).filter(|_| whole);
         let length = stored.content.length();
-        return match compress.filter(|compress| compress.takes(status, &stored.headers, Some(length))) {
+        return match compress
+            .filter(|compress| compress.takes(status, &stored.headers.to_map(), Some(length)))
+        {
             Some(compress) => match compress.choose(request) {
                 Some(coding) => Wanted::Form(Form::Encoded(coding)),
                 None => Wanted::Stored { varies: true },
@@ -157,7 +160,7 @@ fn wanted(exchange: &Exchange, stored: &StoredResponse) -> Wanted {
     }
     let varies = whole && has_decoded_form(facts);
     let decodable = varies && !coding::no_transform(request);
-    match accepts(request, &stored.headers, facts, &stored.selecting) {
+    match accepts(request, stored.headers.lines(&CONTENT_ENCODING), facts, &stored.selecting) {
         Some(true) => Wanted::Stored { varies },
         _ if decodable && AcceptEncoding::of(request).accepts_identity() => Wanted::Form(Form::Decoded),
         None => Wanted::Stored { varies },
@@ -173,9 +176,9 @@ fn has_decoded_form(facts: &ResponseFacts) -> bool {
 /// Whether a request accepts a response's coding; `None` where it says nothing of codings. Then "any
 /// content coding is considered acceptable" (RFC 9110 §12.5.3), but who says nothing often reads
 /// none: only what the origin has chosen for just such a request is certain to be read.
-fn accepts(
+fn accepts<'a>(
     request: &HeaderMap,
-    response: &HeaderMap,
+    coded: impl Iterator<Item = &'a [u8]>,
     facts: &ResponseFacts,
     selecting: &SelectingFields,
 ) -> Option<bool> {
@@ -188,7 +191,7 @@ fn accepts(
     }
     // §8.4.1: codings "ought to be registered". What is not (`utf-8`, `none`), no client can name: those
     // who use it have agreed on it, or it stands there by mistake; the origin would answer the same.
-    let mut negotiated = content_coding::names(response).filter(|name| content_coding::is_registered(name));
+    let mut negotiated = content_coding::names(coded).filter(|name| content_coding::is_registered(name));
     Some(negotiated.all(|name| accepts.weight(name) > 0))
 }
 

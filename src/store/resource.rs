@@ -19,9 +19,13 @@ pub struct Resource {
     pub key: Arc<CacheKey>,
     /// The responses, the most recent first.
     pub variants: Vec<Arc<StoredResponse>>,
-    pub(super) marks: [Option<Mark>; Class::ALL.len()],
+    /// By class; none where none has ever been set, which is so for most.
+    pub(super) marks: Option<Box<Marks>>,
     pub(super) weight: u64,
 }
+
+/// A mark for each class.
+type Marks = [Option<Mark>; Class::ALL.len()];
 
 /// Which requests a mark is for: what makes a response uncacheable for one may not for the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,7 +108,7 @@ impl Resource {
     }
 
     fn marked_as(&self, how: Marked, class: Class, now: Timestamp) -> Option<NotStored> {
-        let mark = self.marks.get(class as usize).copied().flatten();
+        let mark = self.marks.as_ref().and_then(|marks| marks.get(class as usize).copied().flatten());
         mark.filter(|mark| mark.how == how && now < mark.until).map(|mark| mark.why)
     }
 
@@ -114,22 +118,30 @@ impl Resource {
     }
 
     pub(super) fn empty(key: &Arc<CacheKey>) -> Self {
-        Self { key: Arc::clone(key), variants: Vec::new(), marks: [None; Class::ALL.len()], weight: 0 }
+        Self { key: Arc::clone(key), variants: Vec::new(), marks: None, weight: 0 }
     }
 
     pub(super) fn mark(&mut self, class: Class, new: Option<Mark>) {
-        if let Some(mark) = self.marks.get_mut(class as usize) {
+        if new.is_none() && self.marks.is_none() {
+            return;
+        }
+        let marks = self.marks.get_or_insert_default();
+        if let Some(mark) = marks.get_mut(class as usize) {
             *mark = new;
+        }
+        if marks.iter().all(Option::is_none) {
+            self.marks = None;
         }
     }
 
     pub(super) fn is_void(&self) -> bool {
-        self.variants.is_empty() && self.marks.iter().all(Option::is_none)
+        self.variants.is_empty() && self.marks.is_none()
     }
 
     pub(super) fn weighed(mut self) -> Self {
         let variants = self.variants.iter().map(|variant| weight(variant)).fold(0, u64::saturating_add);
-        let own = size_of::<Self>() + ENTRY + self.key.heap() + size_of::<CacheKey>();
+        let marks = if self.marks.is_some() { size_of::<Marks>() } else { 0 };
+        let own = size_of::<Self>() + marks + ENTRY + self.key.heap() + size_of::<CacheKey>();
         self.weight = variants.saturating_add(u64::try_from(own).unwrap_or(u64::MAX));
         self
     }

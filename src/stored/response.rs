@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRAILER};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::{CacheKey, Content, Copies, Standing};
+use super::{CacheKey, Content, Copies, Standing, StoredFields};
 use crate::apart;
 use crate::clock::Timestamp;
 use crate::fields::targeted::LARDER_CACHE_CONTROL;
@@ -27,7 +27,7 @@ pub struct StoredResponse {
     /// Status.
     pub status: StatusCode,
     /// The fields that are stored (§3.1), in their order, repeats kept.
-    pub headers: HeaderMap,
+    pub headers: StoredFields,
     /// The same, understood.
     pub facts: ResponseFacts,
     /// What is held of its content.
@@ -75,7 +75,7 @@ pub struct Received<'a> {
 impl StoredResponse {
     /// Makes a response that the rules allow to be stored, without the fields they do not.
     pub fn new(permit: Storable, received: Received<'_>) -> Self {
-        let headers = compact_fields(&stored_fields(received.headers, &permit));
+        let headers = stored_fields(received.headers, &permit);
         let times = (received.request_time, received.response_time);
         let Received { status, content, selecting, key, standing, .. } = received;
         Self::from_record(status, headers, times, content, selecting, key, standing)
@@ -95,8 +95,8 @@ impl StoredResponse {
         selecting: SelectingFields,
         standing: Arc<Standing>,
     ) -> Self {
-        let headers = compact_fields(headers);
-        let (bare, says_length) = (is_bare(&headers), says_length(&headers, self.content.length()));
+        let (bare, says_length) = (is_bare(headers), says_length(headers, self.content.length()));
+        let headers = StoredFields::of(headers);
         Self { bare, says_length, headers, facts, selecting, standing, ..self.clone() }
     }
 
@@ -153,8 +153,6 @@ impl StoredResponse {
     /// Bytes of memory it takes: body, its copies in other forms, fields, its share of the key, and what holds them together.
     /// An estimate from the layout of the types, on the high side.
     pub fn weight(&self) -> usize {
-        let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        let repeats = self.headers.len().saturating_sub(self.headers.keys_len());
         let selecting = self.selecting.bytes() + self.selecting.parts().len().saturating_mul(SELECTING);
         [
             size_of::<Self>(),
@@ -163,10 +161,7 @@ impl StoredResponse {
             self.content.pieces().saturating_mul(PIECE),
             size_of::<Copies>(),
             self.copies.weight(),
-            fields,
-            self.headers.keys_len().saturating_mul(FIELD),
-            self.headers.capacity().saturating_mul(INDEX),
-            repeats.saturating_mul(FIELD),
+            self.headers.weight(),
             selecting,
             self.facts.heap(),
             self.key.heap(),
@@ -190,6 +185,7 @@ impl StoredResponse {
         let facts = ResponseFacts::of(status.as_u16(), &headers, request_time, response_time);
         let copies = Arc::default();
         let (bare, says_length) = (is_bare(&headers), says_length(&headers, content.length()));
+        let headers = StoredFields::of(&headers);
         Self {
             status,
             headers,
@@ -217,14 +213,6 @@ pub fn says_length(headers: &HeaderMap, length: u64) -> bool {
     lines.next().is_some_and(|value| digits::is(value.as_bytes(), length)) && lines.next().is_none()
 }
 
-/// Fields that each client gets beside those that are stored, and one that its route may add. The index of what is
-/// stored has room for them, so that the copy that a client gets has it, too, and none has to be made anew.
-pub const ADDED: usize = 7;
-
-/// A slot of a `HeaderMap`.
-const FIELD: usize = 104;
-/// The share of a field that the index has room for.
-const INDEX: usize = 6;
 /// A piece of the content, with its reference count.
 const PIECE: usize = 64;
 /// One selecting field.
@@ -232,29 +220,10 @@ const SELECTING: usize = 64;
 /// Reference counts, allocator rounding, and the facts' own small allocations.
 const COUNTERS: usize = 192;
 
-/// The same fields with all values in one piece of memory of their own. As hyper gives them, values
-/// are parts of a connection's read buffer.
-fn compact_fields(headers: &HeaderMap) -> HeaderMap {
-    let values = Vec::with_capacity(headers.values().map(HeaderValue::len).sum());
-    let values = headers.values().fold(values, |mut values, value| {
-        values.extend_from_slice(value.as_bytes());
-        values
-    });
-    let mut values = Bytes::from(values);
-    let mut compacted = HeaderMap::with_capacity(headers.keys_len() + ADDED);
-    for (name, value) in headers {
-        let own = values.split_to(value.len().min(values.len()));
-        // What was a valid value stays one.
-        compacted.append(name, HeaderValue::from_maybe_shared(own).unwrap_or_else(|_| value.clone()));
-    }
-    // A copy has as wide an index and no slot that is not used.
-    compacted.clone()
-}
-
 /// Responses for the tests of this and of higher rooms.
 #[cfg(test)]
 pub(crate) mod samples {
-    use http::{HeaderName, Method};
+    use http::{HeaderName, HeaderValue, Method};
 
     use super::*;
     use crate::rules::{Policy, RequestFacts, selecting_fields, storing};
@@ -337,37 +306,6 @@ mod tests {
     }
 
     #[test]
-    fn fields_keep_order_and_repeats_and_leave_the_read_buffer() {
-        let buffer = Bytes::from_static(b"max-age=60onetwoa,b").to_vec();
-        let buffer = Bytes::from(buffer);
-        let value = |range| HeaderValue::from_maybe_shared(buffer.slice(range)).unwrap();
-        let mut headers = HeaderMap::new();
-        headers.append("cache-control", value(0..10));
-        headers.append("link", value(10..13));
-        headers.append("x-other", value(16..19));
-        headers.append("link", value(13..16));
-        let compacted = compact_fields(&headers);
-        assert!(headers.iter().eq(compacted.iter()));
-        assert_eq!(compacted.get_all("link").iter().collect::<Vec<_>>(), ["one", "two"]);
-        drop(headers);
-        assert!(buffer.is_unique());
-    }
-
-    #[test]
-    fn a_copy_of_the_fields_has_room_for_those_that_a_client_gets_beside_them() {
-        for count in 0..40 {
-            let mut headers = HeaderMap::new();
-            for nth in 0..count {
-                headers.append(HeaderName::try_from(format!("x-{nth}")).unwrap(), HeaderValue::from(nth));
-            }
-            let mut copy = compact_fields(&headers).clone();
-            let room = copy.capacity();
-            copy.reserve(ADDED);
-            assert_eq!(copy.capacity(), room, "{count}");
-        }
-    }
-
-    #[test]
     fn what_may_not_be_stored_is_left_out() {
         // §3.1: fields of the connection are not stored.
         let stored = stored(
@@ -377,8 +315,9 @@ mod tests {
             b"",
             Born::Here(0),
         );
-        assert!(!stored.headers.contains_key("x-hop") && !stored.headers.contains_key("connection"));
-        assert_eq!(stored.headers.get("x-kept").unwrap(), "2");
+        let headers = stored.headers.to_map();
+        assert!(!headers.contains_key("x-hop") && !headers.contains_key("connection"));
+        assert_eq!(headers.get("x-kept").unwrap(), "2");
     }
 
     #[test]
@@ -409,7 +348,7 @@ mod tests {
         );
         assert_eq!((&fresh.content, fresh.standing.born()), (&old.content, Born::Here(2)));
         assert!(Arc::ptr_eq(&fresh.copies, &old.copies), "and so its other forms");
-        assert_eq!((fresh.headers, fresh.facts), (headers, facts));
+        assert_eq!((fresh.headers.to_map(), fresh.facts), (headers, facts));
     }
 
     #[test]

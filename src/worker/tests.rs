@@ -271,7 +271,7 @@ async fn what_is_purged_while_it_is_read_for_a_warm_start_is_not_kept() {
     let now = worker.now();
     let fresh = |path: &str| {
         let old = plain(path, b"kept", worker.born());
-        let mut headers = old.headers.clone();
+        let mut headers = old.headers.to_map();
         headers.insert(http::header::DATE, crate::fields::date::to_value(now));
         let facts = crate::rules::ResponseFacts::of(200, &headers, now, now);
         Arc::new(old.freshened(&headers, facts, old.selecting.clone(), Arc::clone(&old.standing)))

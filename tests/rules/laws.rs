@@ -276,12 +276,13 @@ proptest! {
     #[test]
     fn what_is_stored_has_no_field_of_the_connection((status, _, map) in response(), policy in policy()) {
         let Some(stored) = kept(&map, status, &policy) else { return Ok(()) };
+        let headers = stored.headers.to_map();
         for name in ["connection", "keep-alive", "proxy-authenticate", "transfer-encoding", "upgrade", "te"] {
-            prop_assert!(!stored.headers.contains_key(name), "§3.1 {}", name);
+            prop_assert!(!headers.contains_key(name), "§3.1 {}", name);
         }
-        prop_assert!(!map.contains_key("connection") || !stored.headers.contains_key("x"), "§3.1 named");
-        prop_assert!(stored.headers.contains_key("date"), "9110 §6.6.1");
-        for (name, value) in &stored.headers {
+        prop_assert!(!map.contains_key("connection") || !headers.contains_key("x"), "§3.1 named");
+        prop_assert!(headers.contains_key("date"), "9110 §6.6.1");
+        for (name, value) in &headers {
             let came = map.get_all(name).iter().any(|line| line == value);
             prop_assert!(came || name == "date", "§3.1 {}: {:?}", name, value);
         }

@@ -123,11 +123,8 @@ fn candidates(thought: &Thought, predicted: &Prediction) -> Vec<Change> {
             }
             MustAsk::Coding => {
                 let stored = predicted.judged.as_ref();
-                let coding = stored.and_then(|stored| stored.headers.get(header::CONTENT_ENCODING));
-                coding
-                    .map(|coding| Change::With(header::ACCEPT_ENCODING, coding.clone()))
-                    .into_iter()
-                    .collect()
+                let coding = stored.and_then(|stored| stored.headers.get(&header::CONTENT_ENCODING));
+                coding.map(|coding| Change::With(header::ACCEPT_ENCODING, coding)).into_iter().collect()
             }
             MustAsk::NoCache | MustAsk::Purged | MustAsk::Unheard => Vec::new(),
         },

@@ -298,7 +298,7 @@ async fn waited(mut wait: Wait, with_redis: bool) -> Prediction {
 fn can_be_confirmed(wait: &Wait, stale: &StoredResponse) -> bool {
     wait.exchange.asked.method != Method::POST
         && stale.content.whole().is_some()
-        && !rules::origin_conditions(&stale.facts, &stale.headers).is_empty()
+        && !rules::origin_conditions(&stale.facts, &stale.headers.to_map()).is_empty()
 }
 
 /// What the shared tier's response comes to (`fill::ask_redis`, `wait::without_a_fill`); `None`: the origin is asked.

@@ -110,7 +110,7 @@ fn selecting(name: &HeaderName, value: Option<&[u8]>) -> Value {
 fn tags_of(snapshot: &Snapshot, route: usize, stored: &StoredResponse) -> Vec<String> {
     let also = snapshot.route(route).and_then(|route| route.tags.header.as_ref());
     let mut found: Vec<String> = Vec::new();
-    tags::each(&stored.headers, also, |tag| {
+    tags::each(&stored.headers.to_map(), also, |tag| {
         if found.len() < TAGS {
             found.push(String::from_utf8_lossy(tag).into_owned());
         }

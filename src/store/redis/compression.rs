@@ -10,11 +10,10 @@
 //! ```
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use lz4_flex::block;
 
-use crate::stored::{Damaged, StoredResponse};
+use crate::stored::{Damaged, StoredFields, StoredResponse};
 
 const MAGIC: &[u8; 4] = b"LRDZ";
 const VERSION: u8 = 1;
@@ -102,12 +101,11 @@ pub(super) fn expand(bytes: Bytes, longest: u64) -> Result<Bytes, Damaged> {
 }
 
 /// Whether the response says that its content is compressed already.
-fn is_dense(headers: &HeaderMap) -> bool {
-    let coded = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
-    if headers.get_all(CONTENT_ENCODING).iter().any(coded) {
+fn is_dense(fields: &StoredFields) -> bool {
+    if fields.lines(&CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
         return true;
     }
-    let Some(Ok(said)) = headers.get(CONTENT_TYPE).map(http::HeaderValue::to_str) else { return false };
+    let Some(Ok(said)) = fields.lines(&CONTENT_TYPE).next().map(str::from_utf8) else { return false };
     let begins = |start: &&str| said.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start));
     DENSE.iter().any(begins) && !PLAIN.iter().any(begins)
 }

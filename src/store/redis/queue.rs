@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use redis::cmd;
 use tokio::sync::Notify;
@@ -34,7 +33,7 @@ use crate::fields::no_vary_search::NO_VARY_SEARCH;
 use crate::rules::{Normalize, SelectingFields};
 use crate::store::Purges;
 use crate::stored::{
-    Group, MOST_NAMES, Nonce, Seal, StoredResponse, encode_names, encode_response, encode_rule,
+    Group, MOST_NAMES, Nonce, Seal, StoredFields, StoredResponse, encode_names, encode_response, encode_rule,
 };
 
 /// The longest that one write may take.
@@ -395,8 +394,8 @@ pub(super) fn chance() -> Option<Nonce> {
 }
 
 /// The field that says a rule, on one line.
-fn rule_text(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let lines: Vec<&[u8]> = headers.get_all(NO_VARY_SEARCH).iter().map(HeaderValue::as_bytes).collect();
+fn rule_text(fields: &StoredFields) -> Option<Vec<u8>> {
+    let lines: Vec<&[u8]> = fields.lines(&NO_VARY_SEARCH).collect();
     (!lines.is_empty()).then(|| lines.join(&b", "[..]))
 }
 

@@ -108,6 +108,19 @@ Examples:
 
 Ends with Ctrl-C. Exits with 69 where no Larder answers (any more), and with 78
 where the file is wrong or names no admin listener.";
+const SLOW_EXAMPLES: &str = "\
+Shows the last requests that took longer than `timing.slow_request`, or than
+`slow_request` of their route, and where their time went (ms). Values that the
+log does not show are not shown here either. Without a file it is looked for as
+`larder run` does.
+
+Examples:
+  larder slow                   the last 20
+  larder slow --tail            and those that come
+  larder slow --tail --json     for programs, one JSON object a line
+
+With --tail it ends with Ctrl-C. Exits with 69 where no Larder answers (any
+more), and with 78 where the file is wrong or names no admin listener.";
 const EXPLAIN_EXAMPLES: &str = "\
 Asks the running Larder whose admin listener the file names, without doing any
 of it: which route takes the request, how its key comes about, what each tier
@@ -190,6 +203,8 @@ pub enum Command {
     Status(Status),
     /// Watch what a running Larder answers from its cache, by route
     Top(Top),
+    /// Show which requests were slow, and where their time went
+    Slow(Slow),
     /// Ask a running Larder what would become of a request, and why
     Explain(Explain),
     /// Look into the Redis that a fleet shares
@@ -303,6 +318,27 @@ pub struct Top {
     /// Show them once, and end
     #[arg(long)]
     pub once: bool,
+    /// For programs: one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `larder slow`
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = SLOW_EXAMPLES)]
+pub struct Slow {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The same, without -c
+    #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
+    pub file: Option<PathBuf>,
+    /// Go on with those that come
+    #[arg(short = 'f', long)]
+    pub tail: bool,
+    /// At most so many of those that there are
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    pub lines: usize,
     /// For programs: one JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -621,6 +657,7 @@ mod tests {
             ("explain", ["-H, --header <FIELD>", "--json", "69", "Usage: larder explain"]),
             ("simulate", ["--log <FILE>", "--host <NAME>", "combined format", "Usage: larder simulate"]),
             ("status", ["-c, --config <FILE>", "--json", "69", "Usage: larder status"]),
+            ("slow", ["-f, --tail", "--json", "[default: 20]", "Usage: larder slow"]),
             ("demo", ["[default: 127.0.0.1:8080]", "--redis <URL>", "--print-config", "a free one"]),
         ];
         assert!(help("--help").lines().all(|line| line.chars().count() <= 80));

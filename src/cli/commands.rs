@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::args::{Args, Command, Demo, Deny, Explain, OfRedis, Purge, Run, Simulate, Top};
+use super::args::{Args, Command, Demo, Deny, Explain, OfRedis, Purge, Run, Simulate, Slow, Top};
 use super::config_file::{self, Missing, PLACES, Source};
 use super::one_line;
 
@@ -27,6 +27,8 @@ pub enum Task {
     Status(Source, bool),
     /// Show figures of the Larder that this configuration leads to, again and again.
     Top(Source, Top),
+    /// Show the slow requests of the Larder that this configuration leads to.
+    Slow(Source, Slow),
     /// Have the Larder that this configuration leads to say what would become of this request.
     Explain(Source, Explain),
     /// Count what stands in the Redis of this configuration.
@@ -56,6 +58,8 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
         Command::Top(top) => {
             find(top.config.as_deref().or(top.file.as_deref()), variable).map(|source| Task::Top(source, top))
         }
+        Command::Slow(slow) => find(slow.config.as_deref().or(slow.file.as_deref()), variable)
+            .map(|source| Task::Slow(source, slow)),
         Command::Explain(explain) => {
             find(explain.config.as_deref(), variable).map(|source| Task::Explain(source, explain))
         }

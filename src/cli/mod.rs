@@ -15,6 +15,7 @@ mod purge;
 mod reload;
 mod serve;
 mod simulate;
+mod slow;
 mod status;
 mod top;
 
@@ -36,6 +37,7 @@ pub fn main() -> ExitCode {
         Ok(Task::Purge(source, purge)) => purge::purge(&source, &purge),
         Ok(Task::Status(source, json)) => status::status(&source, json),
         Ok(Task::Top(source, top)) => top::top(&source, &top),
+        Ok(Task::Slow(source, args)) => slow::slow(&source, &args),
         Ok(Task::Explain(source, request)) => explain::explain(&source, &request),
         Ok(Task::Audit(source)) => audit::audit(&source),
         Ok(Task::Simulate(source, args)) => simulate::simulate(&source, &args),

@@ -23,6 +23,7 @@ pub(super) fn config<'a>(reader: &'a Reader<'a>, file: &'a DeTable<'a>, end: usi
     let listen = listen::read(&mut top);
     let (admin, admin_token) = admin(&mut top, &listen);
     let upstreams = upstreams::read(&mut top, &listen);
+    let timing = top.section("timing").map_or_else(Timing::default, timing);
     let config = Config {
         admin,
         admin_token,
@@ -31,9 +32,9 @@ pub(super) fn config<'a>(reader: &'a Reader<'a>, file: &'a DeTable<'a>, end: usi
         purge_from: networks(&mut top, "purge_from"),
         log: top.section("log").map_or_else(Log::default, log),
         cache: top.section("cache").map_or_else(Cache::default, cache),
-        timing: top.section("timing").map_or_else(Timing::default, timing),
         limits: top.section("limits").map_or_else(Limits::default, limits),
-        routes: routes::read(&mut top, &upstreams),
+        routes: routes::read(&mut top, &upstreams, timing.slow_request),
+        timing,
         upstreams,
         listen,
         warnings: Problems::default(),
@@ -371,7 +372,8 @@ fn timing(mut section: Section<'_>) -> Timing {
     timing
 }
 
-fn slow_request(section: &mut Section<'_>, default: Option<Duration>) -> Option<Duration> {
+/// A time, or `"off"`.
+pub(super) fn slow_request(section: &mut Section<'_>, default: Option<Duration>) -> Option<Duration> {
     let Some(text) = section.measure("slow_request") else { return default };
     if text.value == "off" {
         return None;

@@ -417,6 +417,8 @@ pub struct Route {
     pub compress: Option<Compress>,
     /// Requests may leave HTTP for another protocol.
     pub upgrade: bool,
+    /// Its requests that are slower than this are logged: what `timing.slow_request` says where it says nothing.
+    pub slow_request: Option<Duration>,
     /// `rate_limit`: how often each client may ask; a request must keep to all of them.
     pub rate_limits: Vec<RateLimit>,
     /// Line of its `[[route]]` in the file, from 1.

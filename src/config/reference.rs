@@ -29,7 +29,7 @@ const FURTHER: [(&str, &str); 6] = [
 ];
 
 /// How a setting is turned off where that is not `false`; nothing where it is left out.
-const OFF: [(&str, &str); 27] = [
+const OFF: [(&str, &str); 28] = [
     ("log.trace", "\"off\""),
     ("log.redact", "[]"),
     ("purge_from", "[]"),
@@ -52,6 +52,7 @@ const OFF: [(&str, &str); 27] = [
     ("upstream.NAME.pool.queue", "0"),
     ("route.max_body", "\"off\""),
     ("route.request_buffer", "\"0B\""),
+    ("route.slow_request", "\"off\""),
     ("route.rate_limit", ""),
     ("route.cache.heuristic", "\"off\""),
     ("route.cache.stale_while_revalidate", "\"0s\""),

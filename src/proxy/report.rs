@@ -111,11 +111,16 @@ impl Report {
         self.worker.shared.access.as_ref().is_some_and(telemetry::AccessLog::tells_heads)
     }
 
+    /// What it is slow beyond.
+    fn slow_after(&self) -> Option<Duration> {
+        let route = self.route.and_then(|route| self.snapshot.route(route));
+        route.map_or(self.snapshot.config.timing.slow_request, |route| route.slow_request)
+    }
+
     /// What it is called, where a line will say so: else nothing is made, nor looked for.
     fn ids(&self, total: Duration) -> Option<&Ids> {
-        let config = &self.snapshot.config;
-        let slow = config.timing.slow_request.is_some_and(|limit| total > limit);
-        (self.tells_heads() || slow).then(|| self.asked.ids(config.log.trace))
+        let slow = self.slow_after().is_some_and(|limit| total > limit);
+        (self.tells_heads() || slow).then(|| self.asked.ids(self.snapshot.config.log.trace))
     }
 
     /// What such a log is told of them.
@@ -205,6 +210,7 @@ impl Drop for Report {
             redact: &config.log.redact,
         };
         let shard = self.snapshot.shard(&self.worker);
-        telemetry::finish(&finished, shard, self.worker.shared.access.as_ref(), config.timing.slow_request);
+        let slow = (self.slow_after(), &self.worker.shared.slow);
+        telemetry::finish(&finished, shard, self.worker.shared.access.as_ref(), slow);
     }
 }

@@ -39,7 +39,7 @@ use crate::config::{Access, Config};
 use crate::fields::hop;
 use crate::flight::Flights;
 use crate::store::{Coherence, Hot, Memory, Promise, Purges, Searches};
-use crate::telemetry::{AccessLog, Form, Heads, Hints, ProxyHeaders};
+use crate::telemetry::{AccessLog, Form, Heads, Hints, ProxyHeaders, SlowRequests};
 use crate::worker::{
     Doubts, Membership, NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot, Warming,
 };
@@ -161,6 +161,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         flights: Flights::new(),
         searches: Searches::default(),
         access,
+        slow: SlowRequests::default(),
         via: hop::via(Version::HTTP_11, &pseudonym),
         pseudonym,
         interim: Arc::default(),

@@ -91,7 +91,7 @@ families! {
     CLIENT_CLOSED: Counter "larder_client_closed_total"
         "Requests whose client left before the end of the response; they are not failures.";
     SLOW: Counter "larder_slow_requests_total"
-        "Requests that took longer than timing.slow_request.";
+        "Requests that took longer than timing.slow_request, or than slow_request of their route.";
     CONNECTIONS: Gauge "larder_client_connections"
         "Open connections of clients.";
     TUNNELS: Gauge "larder_tunnels"

@@ -14,6 +14,7 @@ use super::logs;
 use super::metrics::Shard;
 use super::outcome::Outcome;
 use super::redact;
+use super::slow::SlowRequests;
 use super::timeline::Timeline;
 use crate::clock::Timestamp;
 use crate::fields::trace::Ids;
@@ -113,11 +114,17 @@ impl Finished<'_> {
 
 /// Counts a finished request, and logs it where asked. Called exactly once for each
 /// [`Shard::begin`]. Never blocks on the access log.
-pub fn finish(r: &Finished, shard: &Shard, access: Option<&AccessLog>, slow_after: Option<Duration>) {
+pub fn finish(
+    r: &Finished,
+    shard: &Shard,
+    access: Option<&AccessLog>,
+    (slow_after, slow): (Option<Duration>, &SlowRequests),
+) {
     shard.finish(r);
-    if slow_after.is_some_and(|limit| r.total > limit) {
+    if let Some(limit) = slow_after.filter(|limit| r.total > *limit) {
         shard.slow();
         logs::slow(r);
+        slow.push(r, limit);
     }
     if let Some(access) = access {
         access.record(r);
@@ -167,6 +174,7 @@ mod tests {
 
     #[test]
     fn only_what_is_slower_than_the_limit_is_slow_and_every_request_reaches_the_access_log() {
+        let slow = SlowRequests::default();
         let metrics = Metrics::new(&["users".to_owned()], 1);
         let sink = Sink::default();
         let access = AccessLog::new(Box::new(sink.clone()), Form::Json, 10).unwrap();
@@ -176,9 +184,10 @@ mod tests {
             sample::with(&Outcome::new(Source::Hit(Tier::Memory)), |r| {
                 let shard = metrics.shard(0);
                 shard.begin();
-                finish(&Finished { total, ..r }, shard, Some(&access), limit);
+                finish(&Finished { total, ..r }, shard, Some(&access), (limit, &slow));
             });
             assert_eq!(metrics.stats(&Gauges::default())["slow"], slow_so_far);
+            assert_eq!(slow.last(), slow_so_far);
         }
         assert!(access.stop(Duration::from_secs(10)));
         assert_eq!(sink.text().lines().count(), rows.len());

@@ -30,7 +30,7 @@ use crate::rate::{Holds, Table};
 use crate::rules::Methods;
 use crate::store::{Coherence, Hot, Leases, Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy, StoredResponse};
-use crate::telemetry::{AccessLog, Cuts, Heads, Hints, Metrics, ProxyHeaders, Shard, Tunnels};
+use crate::telemetry::{AccessLog, Cuts, Heads, Hints, Metrics, ProxyHeaders, Shard, SlowRequests, Tunnels};
 use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
@@ -75,6 +75,8 @@ pub struct Shared {
     pub flights: Arc<Flights<Landing>>,
     /// The access log, where one is kept.
     pub access: Option<AccessLog>,
+    /// The last slow requests.
+    pub slow: SlowRequests,
     /// How this process names itself in `Via`: unlike any other's, so that a loop is told from a
     /// chain.
     pub pseudonym: String,

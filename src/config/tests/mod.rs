@@ -111,6 +111,24 @@ fn words_stand_for_their_values() {
 }
 
 #[test]
+fn a_route_has_a_limit_for_slow_requests_of_its_own_where_it_says_so() {
+    for (timing, route, limit) in [
+        ("", "", Some(1000)),
+        ("\"2s\"", "", Some(2000)),
+        ("\"off\"", "", None),
+        ("\"2s\"", "\"off\"", None),
+        ("\"off\"", "\"50ms\"", Some(50)),
+        ("", "\"0s\"", Some(0)),
+    ] {
+        let line =
+            |value: &str| if value.is_empty() { String::new() } else { format!("slow_request = {value}\n") };
+        let text = with_rest(&format!("[timing]\n{}", line(timing))) + "\n" + &line(route);
+        let config = parse(&text).unwrap();
+        assert_eq!(config.routes[0].slow_request.map(|limit| limit.as_millis()), limit, "{timing} {route}");
+    }
+}
+
+#[test]
 fn a_listener_may_be_a_table_that_asks_for_the_proxy_protocol() {
     let rows: [(&str, &[(&str, bool)]); 4] = [
         ("listen = { address = \"[::]:1\", proxy_protocol = true }", &[("[::]:1", true)]),

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Lint;
+
 /// Where the public listener is unless told otherwise.
 pub const LISTEN: &str = "127.0.0.1:8080";
 /// Where the admin listener is unless told otherwise.
@@ -53,13 +55,15 @@ SIGHUP: the file is read anew, as by `larder reload`.";
 const CHECK_EXAMPLES: &str = "\
 Every problem is shown at once, each with its line. Exits with 0 where there is
 none and with 78 where there is one; what works and is dangerous, or does
-nothing, is a warning, and makes it 78 only with --deny warnings. Without a file
-it is looked for as `larder run` does.
+nothing, is a warning, and makes it 78 only with --deny warnings. Each warning
+has a name, by which --allow lets it pass. Without a file it is looked for as
+`larder run` does.
 
 Examples:
   larder check proxy.toml
   larder check -c proxy.toml    the same
-  larder check --deny warnings  in a pipeline that is to fail by them";
+  larder check --deny warnings  in a pipeline that is to fail by them
+  larder check --deny warnings --allow cached-post,ignored-cookies";
 
 const RELOAD_EXAMPLES: &str = "\
 The file says where the running Larder's admin listener is, and the token for
@@ -258,7 +262,7 @@ pub struct Run {
 
 /// `larder check`
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(after_help = CHECK_EXAMPLES, override_usage = "larder check [FILE] [--deny warnings]")]
+#[command(after_help = CHECK_EXAMPLES, override_usage = "larder check [FILE] [--deny warnings [--allow NAME]…]")]
 pub struct Check {
     /// The same
     #[arg(short, long, value_name = "FILE")]
@@ -269,6 +273,9 @@ pub struct Check {
     /// Exit with 78 for these, too
     #[arg(long, value_name = "WHAT")]
     pub deny: Option<Deny>,
+    /// Let a warning of this name pass, as `= name:` tells it
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = lint)]
+    pub allow: Vec<Lint>,
 }
 
 /// What is taken for a mistake that is none.
@@ -488,6 +495,14 @@ fn has_good_port(authority: &http::uri::Authority) -> bool {
     rest.is_empty() || authority.port_u16().is_some_and(|port| port > 0)
 }
 
+fn lint(text: &str) -> Result<Lint, String> {
+    let known = Lint::ALL.iter().find(|lint| lint.as_str() == text);
+    known.copied().ok_or_else(|| {
+        let names: Vec<&str> = Lint::ALL.iter().map(|lint| lint.as_str()).collect();
+        format!("write one of {}", names.join(", "))
+    })
+}
+
 fn duration(text: &str) -> Result<String, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.strip_prefix(digits).unwrap_or_default();
@@ -547,6 +562,9 @@ mod tests {
         assert!(matches!(parse("larder reload a.toml"), Ok(Command::Reload(reload)) if reload.file == file));
         let denied = parse("larder check --deny warnings a.toml");
         assert!(matches!(denied, Ok(Command::Check(check)) if check.file == file && check.deny.is_some()));
+        let allowed = parse("larder check --allow no-drain,cached-post --allow wide-trust a.toml");
+        let allow = vec![Lint::NoDrain, Lint::CachedPost, Lint::WideTrust];
+        assert!(matches!(allowed, Ok(Command::Check(check)) if check.file == file && check.allow == allow));
         for command in ["run", "check", "reload"] {
             let error = parse(&format!("larder {command} a.toml -c b.toml")).unwrap_err();
             assert!(error.to_string().contains("cannot be used with"), "{error}");
@@ -605,6 +623,7 @@ mod tests {
             ("larder purge --all --wait 1", "such as 60s"),
             ("larder demo --listen 8080", "such as 127.0.0.1:8080"),
             ("larder check --deny errors", "[possible values: warnings]"),
+            ("larder check --allow nonsense", "write one of shared-credentials, "),
             ("larder redis audit --to http://a", "unexpected argument"),
             ("larder rum", "similar subcommand exists: 'run'"),
         ];

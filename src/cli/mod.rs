@@ -32,7 +32,7 @@ pub fn main() -> ExitCode {
     match commands::task(args, std::env::var_os(config_file::VARIABLE)) {
         Ok(Task::Print(text)) => print(&text),
         Ok(Task::Serve(source)) => serve::serve(&source),
-        Ok(Task::Check(source, deny)) => serve::check(&source, deny),
+        Ok(Task::Check(source, args)) => serve::check(&source, &args),
         Ok(Task::Reload(source)) => reload::reload(&source),
         Ok(Task::Purge(source, purge)) => purge::purge(&source, &purge),
         Ok(Task::Status(source, json)) => status::status(&source, json),

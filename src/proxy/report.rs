@@ -120,7 +120,8 @@ impl Report {
     /// What it is called, where a line will say so: else nothing is made, nor looked for.
     fn ids(&self, total: Duration) -> Option<&Ids> {
         let slow = self.slow_after().is_some_and(|limit| total > limit);
-        (self.tells_heads() || slow).then(|| self.asked.ids(self.snapshot.config.log.trace))
+        let spans = self.worker.shared.spans.is_some();
+        (self.tells_heads() || slow || spans).then(|| self.asked.ids(self.snapshot.config.log.trace))
     }
 
     /// What such a log is told of them.
@@ -211,6 +212,7 @@ impl Drop for Report {
         };
         let shard = self.snapshot.shard(&self.worker);
         let slow = (self.slow_after(), &self.worker.shared.slow);
-        telemetry::finish(&finished, shard, self.worker.shared.access.as_ref(), slow);
+        let shared = &self.worker.shared;
+        telemetry::finish(&finished, shard, (shared.access.as_ref(), shared.spans.as_ref()), slow);
     }
 }

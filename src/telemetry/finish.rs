@@ -1,4 +1,4 @@
-//! The end of a request: the one place that feeds metrics, slow-request log and access log.
+//! The end of a request: the one place that feeds metrics, slow-request log, access log and traces.
 //!
 //! Knows the facts of a finished request. Must not know: how any of the three is kept or written.
 
@@ -12,6 +12,7 @@ use super::access::AccessLog;
 use super::cause::Cause;
 use super::logs;
 use super::metrics::Shard;
+use super::otlp::Spans;
 use super::outcome::Outcome;
 use super::redact;
 use super::slow::SlowRequests;
@@ -117,7 +118,7 @@ impl Finished<'_> {
 pub fn finish(
     r: &Finished,
     shard: &Shard,
-    access: Option<&AccessLog>,
+    (access, spans): (Option<&AccessLog>, Option<&Spans>),
     (slow_after, slow): (Option<Duration>, &SlowRequests),
 ) {
     shard.finish(r);
@@ -128,6 +129,9 @@ pub fn finish(
     }
     if let Some(access) = access {
         access.record(r);
+    }
+    if let Some(spans) = spans {
+        spans.request(r);
     }
 }
 
@@ -184,7 +188,7 @@ mod tests {
             sample::with(&Outcome::new(Source::Hit(Tier::Memory)), |r| {
                 let shard = metrics.shard(0);
                 shard.begin();
-                finish(&Finished { total, ..r }, shard, Some(&access), (limit, &slow));
+                finish(&Finished { total, ..r }, shard, (Some(&access), None), (limit, &slow));
             });
             assert_eq!(metrics.stats(&Gauges::default())["slow"], slow_so_far);
             assert_eq!(slow.last(), slow_so_far);

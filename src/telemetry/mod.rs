@@ -22,6 +22,7 @@ mod lines;
 mod logs;
 mod metrics;
 mod openmetrics;
+mod otlp;
 mod outcome;
 mod paced;
 mod panics;
@@ -40,13 +41,15 @@ pub use cuts::{Cut, Cuts};
 pub use families::{FAMILIES, Family, MetricType};
 pub use finish::{End, Finished, Heads as FinishedHeads, finish};
 pub use gauges::{
-    CodingGauges, FleetGauges, Gauges, LeaseGauges, MemoryGauges, RedisGauges, UpstreamGauges, WarmGauges,
+    CodingGauges, FleetGauges, Gauges, LeaseGauges, MemoryGauges, RedisGauges, SpanGauges, UpstreamGauges,
+    WarmGauges,
 };
 pub use heads::{HeadRefused, Heads};
 pub use hints::{Hints, Setting};
 pub use logs::{Messages, init};
 pub use metrics::{Metrics, Shard};
 pub use openmetrics::Format;
+pub use otlp::{Asking, Collector, OriginAsked, RedisAsked, Spans};
 pub use outcome::{Bypass, Detail, Kind, Miss, Outcome, Source, Tier};
 pub use paced::Paced;
 #[cfg(test)]

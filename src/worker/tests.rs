@@ -35,6 +35,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         flights: Flights::new(),
         searches: Searches::default(),
         access: None,
+        spans: None,
         slow: crate::telemetry::SlowRequests::default(),
         pseudonym: "larder-test".into(),
         via: None,

@@ -43,11 +43,13 @@ fn least(mounted: &Path, group: &str, file: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    /// Below `/sys/fs/cgroup`: names and texts.
+    type Files = &'static [(&'static str, &'static str)];
+
     #[test]
     fn the_least_limit_of_a_group_and_those_above_it_holds() {
         let v1 = "12:cpu,cpuacct:/a\n4:memory:/docker/abc\n";
-        let unlimited = "9223372036854771712\n";
-        let rows: [(&str, &str, &[(&str, &str)], Option<u64>); 8] = [
+        let rows: [(&str, &str, Files, Option<u64>); 8] = [
             ("no limit", "0::/\n", &[], None),
             ("version 2", "0::/\n", &[("memory.max", "1000\n")], Some(1000)),
             ("version 2, none", "0::/\n", &[("memory.max", "max\n")], None),
@@ -65,7 +67,12 @@ mod tests {
             ),
             ("version 1", v1, &[("memory/docker/abc/memory.limit_in_bytes", "3000\n")], Some(3000)),
             ("a name of the host's", v1, &[("memory/memory.limit_in_bytes", "4000\n")], Some(4000)),
-            ("version 1, none", v1, &[("memory/docker/abc/memory.limit_in_bytes", unlimited)], None),
+            (
+                "version 1, none",
+                v1,
+                &[("memory/docker/abc/memory.limit_in_bytes", "9223372036854771712\n")],
+                None,
+            ),
         ];
         for (what, groups, files, limit) in rows {
             let root = tempfile::tempdir().unwrap();

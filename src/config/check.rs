@@ -262,6 +262,7 @@ fn cache(mut section: Section<'_>) -> Cache {
             Found::warning(Lint::UnusedSecret, span, "there is no `redis` for it to seal: nothing is shared");
         s.reader.report(found.help("add such as redis = \"redis://127.0.0.1:6379\", or leave this out"));
     }
+    s.reader.has_redis.set(cache.redis.is_some());
     not_beyond(s, ("max_object", max_object), ("memory", memory));
     not_beyond(s, ("max_object", max_object), ("in_flight", in_flight));
     not_beyond(s, ("redis_max_object", redis_max_object), ("redis_queue", redis_queue));

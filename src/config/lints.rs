@@ -43,6 +43,8 @@ lints! {
     TtlBeyondMax "ttl-beyond-max";
     /// A stale window within another.
     StaleNever "stale-never";
+    /// A stale window that is longer than Redis keeps anything.
+    BeyondRedis "beyond-redis";
     /// `methods` of which none brings anything to be stored.
     NeverStores "never-stores";
     /// `*` in `key.ignore_query`

@@ -55,6 +55,9 @@ pub use lints::Lint;
 pub use problems::{Problem, Problems, Severity};
 pub use redis::{Identity, Login, Node, Place, Redis};
 
+/// The longest that Redis keeps a response, from its last confirmation on.
+pub const KEPT_IN_REDIS: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// The shipped `proxy.toml`: the commented reference, and the demo's configuration.
 pub const SHIPPED: &str = include_str!("../../proxy.toml");
 

@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, COOKIE};
 
 use super::problems::Found;
 use super::section::Section;
-use super::{Edits, Lint};
+use super::{Edits, KEPT_IN_REDIS, Lint};
 use crate::rules::{Authorization, Cookies, Policy, SetCookie, Ttl};
 use crate::stored::Glob;
 
@@ -58,12 +58,27 @@ pub(super) fn check(section: &Section<'_>, policy: &Policy, edits: &Edits) {
     );
     warn(
         Lint::NeverStores,
-        !policy.methods.get && !policy.methods.with_content(),
+        policy.methods.head && !policy.methods.get && !policy.methods.with_content(),
         "methods",
         "a HEAD is answered from what a GET has brought: without GET nothing is ever stored",
         "add \"GET\", or write cache = false in place of [route.cache]",
     );
     check_windows(section, policy);
+    let windows = [
+        ("stale_while_revalidate", policy.stale_while_revalidate),
+        ("stale_if_error", policy.stale_if_error),
+        ("stale_if_disconnected", policy.stale_if_disconnected),
+    ];
+    for (key, window) in windows {
+        warn(
+            Lint::BeyondRedis,
+            section.reader.has_redis.get() && window.is_some_and(|window| window > KEPT_IN_REDIS),
+            key,
+            "Redis keeps nothing for longer than 7 days: past that, what is stale is in no node's reach but those \
+             whose memory still holds it",
+            "write at most \"7d\"",
+        );
+    }
 }
 
 /// Warns of a lifetime in place of one that the origin denies: `max-age=0` and the like are how most servers mark one

@@ -118,8 +118,8 @@ impl Report {
     }
 
     /// What it is called, where a line will say so: else nothing is made, nor looked for.
-    fn ids(&self, total: Duration) -> Option<&Ids> {
-        let slow = self.slow_after().is_some_and(|limit| total > limit);
+    fn ids(&self, total: Duration, slow_after: Option<Duration>) -> Option<&Ids> {
+        let slow = slow_after.is_some_and(|limit| total > limit);
         let spans = self.worker.shared.spans.is_some();
         (self.tells_heads() || slow || spans).then(|| self.asked.ids(self.snapshot.config.log.trace))
     }
@@ -187,6 +187,7 @@ impl Drop for Report {
         }
         let config = &self.snapshot.config;
         let total = self.ended.unwrap_or_else(|| self.mono()).since(self.timeline.start());
+        let slow_after = self.slow_after();
         let finished = Finished {
             route: self.route,
             route_name: self
@@ -207,11 +208,11 @@ impl Drop for Report {
             bytes: self.bytes,
             end: self.end,
             heads: self.heads(),
-            ids: self.ids(total),
+            ids: self.ids(total, slow_after),
             redact: &config.log.redact,
         };
         let shard = self.snapshot.shard(&self.worker);
-        let slow = (self.slow_after(), &self.worker.shared.slow);
+        let slow = (slow_after, &self.worker.shared.slow);
         let shared = &self.worker.shared;
         telemetry::finish(&finished, shard, (shared.access.as_ref(), shared.spans.as_ref()), slow);
     }

@@ -795,7 +795,10 @@ fn a_key_in_the_wrong_table_is_told_where_it_belongs() {
         ("[cache]\nstale_if_error = \"1s\"\n", "it belongs in [route.cache]"),
         ("[limits]\ntotal = \"1s\"\n", "it belongs in [upstream.NAME.timeout]"),
         ("[timing]\nrate = \"1/s\"\n", "it belongs in a [[route]], as `rate_limit.rate`"),
-        ("[cache]\ntimeout = { total = \"1s\" }\n", "it belongs in [upstream.NAME]"),
+        (
+            "[cache]\ntimeout = { total = \"1s\" }\n",
+            "it belongs at the top of the file, as `otlp.timeout`, or in [upstream.NAME]",
+        ),
         ("proxy_protocol = true\n", "it belongs at the top of the file, as `listen.proxy_protocol`"),
         // Known twice.
         (
@@ -1083,6 +1086,16 @@ fn what_works_and_is_dangerous_or_does_nothing_is_a_warning() {
     assert_eq!(names, [Lint::SharedCredentials, Lint::OverriddenPrivate]);
     let hidden = format!("request_headers.remove = [\"Authorization\"]\n{shared}");
     assert_eq!(parse(&with_route(&hidden)).unwrap().warning(), None);
+    // What Redis keeps no longer, where there is one.
+    for (top, window, name) in [
+        ("[cache]\nredis = \"redis://a\"\n", "8d", Some(Lint::BeyondRedis)),
+        ("[cache]\nredis = \"redis://a\"\n", "7d", None),
+        ("", "8d", None),
+    ] {
+        let route = with_route(&format!("[route.cache]\nstale_if_error = \"{window}\"\n"));
+        let config = parse(&format!("{top}{route}")).unwrap();
+        assert_eq!(config.warnings.iter().find_map(|warning| warning.name), name, "{top} {window}");
+    }
     // Beside a mistake both are told.
     let both = parse(&with_rest("admin_token = \"short\"\nwrokers = 1\n")).unwrap_err().to_string();
     assert!(both.contains("warning: a token") && both.contains("error: unknown key"), "{both}");

@@ -138,7 +138,7 @@ fn who_collects_traces_is_named_by_a_url_alone() {
     for (rest, message) in [
         ("headers = { \"a b\" = \"c\" }", "not a field name"),
         ("headers = { Host = \"c\" }", "Larder writes this field itself"),
-        ("headers = { X-Api-Key = \"hunter2\\n\" }", "not a field value"),
+        ("headers = { X-Api-Key = \"hunter2\\u0001\" }", "not a field value"),
         ("sample = \"2/1\"", "not a part of all"),
         ("sample = \"0/1\"", "not a part of all"),
         ("timeout = \"0s\"", "zero makes no sense"),

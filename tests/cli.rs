@@ -168,6 +168,12 @@ fn check_fails_by_warnings_where_they_are_denied_and_only_there() {
         assert!(denied.err.contains(said), "{said:?} is not in\n{}", denied.err);
     }
     assert_eq!(run_to_end(&["check"], folder.path()).code, Some(0));
+    // By its name, one is let pass, and another is not.
+    let allowed = |name: &str| run_to_end(&["check", "--deny", "warnings", "--allow", name], folder.path());
+    let passed = allowed("shared-credentials");
+    assert_eq!((passed.code, passed.err.as_str()), (Some(0), ""));
+    assert_eq!(allowed("kept-cookies").code, Some(78));
+    assert_eq!(allowed("share").code, Some(2));
     fs::write(folder.path().join("proxy.toml"), good).unwrap();
     let finished = run_to_end(&["check", "proxy.toml", "--deny", "warnings"], folder.path());
     assert_eq!((finished.code, finished.err.as_str()), (Some(0), ""));

@@ -13,6 +13,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use support::{Larder, Origin, PATIENCE, get};
 
@@ -126,4 +128,31 @@ fn no_log_has_a_secret_that_stands_in_a_query_or_a_field_and_the_origin_has_them
     assert_eq!(origin.last().target, path);
     let logged = line(&larder, "/a?ticket=redacted-").to_string();
     assert!(!logged.contains("hunter2") && logged.contains("&token=shown"), "{logged}");
+}
+
+/// Every key of a line of the access log has a row in docs/logs.md, and every row a key.
+#[test]
+fn the_access_log_is_documented_key_by_key() {
+    let origin = Origin::ok("x", &[]);
+    let larder = larder(&origin, "", "");
+    assert_eq!(larder.get("/a", &[]).status, 200);
+    let line = line(&larder, "/a");
+    let keys: BTreeSet<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
+    let document = include_str!("../docs/logs.md");
+    let (_, table) = document.split_once("| key | what it is |\n|---|---|\n").unwrap();
+    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    let told: BTreeSet<&str> =
+        rows.iter().flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2)).collect();
+    assert_eq!(told, keys);
+}
+
+/// Its usual effect is to end the process, and those who rotate logs send it.
+#[test]
+fn a_signal_to_reopen_logs_ends_nothing() {
+    let origin = Origin::ok("x", &[]);
+    let mut larder = larder(&origin, "", "");
+    larder.signal("USR1");
+    larder.err.wait_for_line(|line| line.contains("SIGUSR1 does nothing"), PATIENCE);
+    assert_eq!(larder.get("/a", &[]).status, 200);
+    assert!(larder.is_running());
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::telemetry::Format;
 use crate::worker::{NotReloaded, Reloaded, Shared, Worker};
 
-use super::{access, explain, fleet, gauges, purge};
+use super::{access, explain, fleet, gauges, purge, slow};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -23,6 +23,7 @@ Larder, admin listener
 
   GET  /stats     requests, hit ratios per route and tier (JSON)
   GET  /metrics   the same and more (Prometheus, or OpenMetrics by Accept)
+  GET  /slow     the last slow requests (JSON); ?since=LAST&wait=5s holds the answer back until there is a new one
   GET  /fleet     the nodes that share this Redis, and whether each hears of purges (JSON)
   GET  /livez     alive?
   GET  /readyz    ready for requests? (503 while stopping, or until the warm start is over)
@@ -55,12 +56,13 @@ pub(super) async fn answer(worker: &Arc<Worker>, request: Request<Incoming>) -> 
         // In a box, since it is rare and large.
         "/explain" if request.method() == Method::POST => Box::pin(explain::explain(worker, request)).await,
         "/purge" | "/reload" | "/explain" => not_allowed("POST"),
-        "/" | "/stats" | "/metrics" | "/fleet" | "/livez" | "/readyz" | "/healthz" if !reads => {
+        "/" | "/stats" | "/metrics" | "/slow" | "/fleet" | "/livez" | "/readyz" | "/healthz" if !reads => {
             not_allowed("GET, HEAD")
         }
         "/" => text(INDEX.to_owned()),
         "/stats" => json_answer(StatusCode::OK, &stats(worker)),
         "/metrics" => metrics(worker, request.headers()),
+        "/slow" => slow::slow(worker, &request).await,
         "/fleet" => fleet::nodes(worker).await,
         "/livez" => json_answer(StatusCode::OK, &json!({ "status": "alive" })),
         "/readyz" | "/healthz" => ready(worker),

@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::store::{Fleet, Leases};
-use crate::telemetry::{self, Gauges, RedisGauges};
+use crate::telemetry::{self, Gauges, RedisGauges, Spans};
 use crate::worker::Worker;
 
 /// The state of everything, now.
@@ -37,6 +37,7 @@ pub(super) fn gather(worker: &Worker) -> Gauges {
         panics: telemetry::panics(),
         reloads_done: shared.reloads.done(),
         reloads_refused: shared.reloads.refused(),
+        spans: shared.spans.as_ref().map(Spans::gauges).unwrap_or_default(),
         access_dropped: shared.access.as_ref().map_or(0, |access| access.dropped()),
     }
 }

@@ -9,6 +9,7 @@ mod explain;
 mod fleet;
 mod gauges;
 mod purge;
+mod slow;
 mod visitors;
 
 use std::convert::Infallible;

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Lint;
+
 /// Where the public listener is unless told otherwise.
 pub const LISTEN: &str = "127.0.0.1:8080";
 /// Where the admin listener is unless told otherwise.
@@ -53,13 +55,15 @@ SIGHUP: the file is read anew, as by `larder reload`.";
 const CHECK_EXAMPLES: &str = "\
 Every problem is shown at once, each with its line. Exits with 0 where there is
 none and with 78 where there is one; what works and is dangerous, or does
-nothing, is a warning, and makes it 78 only with --deny warnings. Without a file
-it is looked for as `larder run` does.
+nothing, is a warning, and makes it 78 only with --deny warnings. Each warning
+has a name, by which --allow lets it pass. Without a file it is looked for as
+`larder run` does.
 
 Examples:
   larder check proxy.toml
   larder check -c proxy.toml    the same
-  larder check --deny warnings  in a pipeline that is to fail by them";
+  larder check --deny warnings  in a pipeline that is to fail by them
+  larder check --deny warnings --allow cached-post,ignored-cookies";
 
 const RELOAD_EXAMPLES: &str = "\
 The file says where the running Larder's admin listener is, and the token for
@@ -108,6 +112,19 @@ Examples:
 
 Ends with Ctrl-C. Exits with 69 where no Larder answers (any more), and with 78
 where the file is wrong or names no admin listener.";
+const SLOW_EXAMPLES: &str = "\
+Shows the last requests that took longer than `timing.slow_request`, or than
+`slow_request` of their route, and where their time went (ms). Values that the
+log does not show are not shown here either. Without a file it is looked for as
+`larder run` does.
+
+Examples:
+  larder slow                   the last 20
+  larder slow --tail            and those that come
+  larder slow --tail --json     for programs, one JSON object a line
+
+With --tail it ends with Ctrl-C. Exits with 69 where no Larder answers (any
+more), and with 78 where the file is wrong or names no admin listener.";
 const EXPLAIN_EXAMPLES: &str = "\
 Asks the running Larder whose admin listener the file names, without doing any
 of it: which route takes the request, how its key comes about, what each tier
@@ -190,6 +207,8 @@ pub enum Command {
     Status(Status),
     /// Watch what a running Larder answers from its cache, by route
     Top(Top),
+    /// Show which requests were slow, and where their time went
+    Slow(Slow),
     /// Ask a running Larder what would become of a request, and why
     Explain(Explain),
     /// Look into the Redis that a fleet shares
@@ -243,7 +262,7 @@ pub struct Run {
 
 /// `larder check`
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(after_help = CHECK_EXAMPLES, override_usage = "larder check [FILE] [--deny warnings]")]
+#[command(after_help = CHECK_EXAMPLES, override_usage = "larder check [FILE] [--deny warnings [--allow NAME]…]")]
 pub struct Check {
     /// The same
     #[arg(short, long, value_name = "FILE")]
@@ -254,6 +273,9 @@ pub struct Check {
     /// Exit with 78 for these, too
     #[arg(long, value_name = "WHAT")]
     pub deny: Option<Deny>,
+    /// Let a warning of this name pass, as `= name:` tells it
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = lint)]
+    pub allow: Vec<Lint>,
 }
 
 /// What is taken for a mistake that is none.
@@ -303,6 +325,27 @@ pub struct Top {
     /// Show them once, and end
     #[arg(long)]
     pub once: bool,
+    /// For programs: one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `larder slow`
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = SLOW_EXAMPLES)]
+pub struct Slow {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The same, without -c
+    #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
+    pub file: Option<PathBuf>,
+    /// Go on with those that come
+    #[arg(short = 'f', long)]
+    pub tail: bool,
+    /// At most so many of those that there are
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    pub lines: usize,
     /// For programs: one JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -452,6 +495,14 @@ fn has_good_port(authority: &http::uri::Authority) -> bool {
     rest.is_empty() || authority.port_u16().is_some_and(|port| port > 0)
 }
 
+fn lint(text: &str) -> Result<Lint, String> {
+    let known = Lint::ALL.iter().find(|lint| lint.as_str() == text);
+    known.copied().ok_or_else(|| {
+        let names: Vec<&str> = Lint::ALL.iter().map(|lint| lint.as_str()).collect();
+        format!("write one of {}", names.join(", "))
+    })
+}
+
 fn duration(text: &str) -> Result<String, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.strip_prefix(digits).unwrap_or_default();
@@ -511,6 +562,9 @@ mod tests {
         assert!(matches!(parse("larder reload a.toml"), Ok(Command::Reload(reload)) if reload.file == file));
         let denied = parse("larder check --deny warnings a.toml");
         assert!(matches!(denied, Ok(Command::Check(check)) if check.file == file && check.deny.is_some()));
+        let allowed = parse("larder check --allow no-drain,cached-post --allow wide-trust a.toml");
+        let allow = vec![Lint::NoDrain, Lint::CachedPost, Lint::WideTrust];
+        assert!(matches!(allowed, Ok(Command::Check(check)) if check.file == file && check.allow == allow));
         for command in ["run", "check", "reload"] {
             let error = parse(&format!("larder {command} a.toml -c b.toml")).unwrap_err();
             assert!(error.to_string().contains("cannot be used with"), "{error}");
@@ -569,6 +623,7 @@ mod tests {
             ("larder purge --all --wait 1", "such as 60s"),
             ("larder demo --listen 8080", "such as 127.0.0.1:8080"),
             ("larder check --deny errors", "[possible values: warnings]"),
+            ("larder check --allow nonsense", "write one of shared-credentials, "),
             ("larder redis audit --to http://a", "unexpected argument"),
             ("larder rum", "similar subcommand exists: 'run'"),
         ];
@@ -621,6 +676,7 @@ mod tests {
             ("explain", ["-H, --header <FIELD>", "--json", "69", "Usage: larder explain"]),
             ("simulate", ["--log <FILE>", "--host <NAME>", "combined format", "Usage: larder simulate"]),
             ("status", ["-c, --config <FILE>", "--json", "69", "Usage: larder status"]),
+            ("slow", ["-f, --tail", "--json", "[default: 20]", "Usage: larder slow"]),
             ("demo", ["[default: 127.0.0.1:8080]", "--redis <URL>", "--print-config", "a free one"]),
         ];
         assert!(help("--help").lines().all(|line| line.chars().count() <= 80));

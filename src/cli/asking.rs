@@ -24,18 +24,14 @@ const ANSWER: usize = 16 << 20;
 pub(super) fn post(
     admin: SocketAddr,
     token: Option<&str>,
-    path: &'static str,
+    path: &str,
     body: Vec<u8>,
 ) -> io::Result<(StatusCode, Bytes)> {
     wait_for(exchange(reachable(admin), token, (Method::POST, path), body))
 }
 
 /// What a Larder answers to a GET.
-pub(super) fn get(
-    admin: SocketAddr,
-    token: Option<&str>,
-    path: &'static str,
-) -> io::Result<(StatusCode, Bytes)> {
+pub(super) fn get(admin: SocketAddr, token: Option<&str>, path: &str) -> io::Result<(StatusCode, Bytes)> {
     wait_for(exchange(reachable(admin), token, (Method::GET, path), Vec::new()))
 }
 
@@ -61,7 +57,7 @@ fn reachable(mut admin: SocketAddr) -> SocketAddr {
 async fn exchange(
     admin: SocketAddr,
     token: Option<&str>,
-    (method, path): (Method, &'static str),
+    (method, path): (Method, &str),
     body: Vec<u8>,
 ) -> io::Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(admin).await?;

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::args::{Args, Command, Demo, Deny, Explain, OfRedis, Purge, Run, Simulate, Top};
+use super::args::{Args, Check, Command, Demo, Explain, OfRedis, Purge, Run, Simulate, Slow, Top};
 use super::config_file::{self, Missing, PLACES, Source};
 use super::one_line;
 
@@ -17,8 +17,8 @@ pub enum Task {
     Print(String),
     /// Check this configuration and serve with it.
     Serve(Source),
-    /// Check this configuration and say what is wrong with it, and take this for wrong, too.
-    Check(Source, Option<Deny>),
+    /// Check this configuration and say what is wrong with it, and of what is not.
+    Check(Source, Check),
     /// Have the Larder that this configuration leads to read its own anew.
     Reload(Source),
     /// Have the Larder that this configuration leads to purge this.
@@ -27,6 +27,8 @@ pub enum Task {
     Status(Source, bool),
     /// Show figures of the Larder that this configuration leads to, again and again.
     Top(Source, Top),
+    /// Show the slow requests of the Larder that this configuration leads to.
+    Slow(Source, Slow),
     /// Have the Larder that this configuration leads to say what would become of this request.
     Explain(Source, Explain),
     /// Count what stands in the Redis of this configuration.
@@ -45,8 +47,8 @@ pub enum Task {
 pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
     match args.command {
         Command::Run(run) => run_task(&run, variable),
-        Command::Check(check) => find(check.config.or(check.file).as_deref(), variable)
-            .map(|source| Task::Check(source, check.deny)),
+        Command::Check(check) => find(check.config.as_deref().or(check.file.as_deref()), variable)
+            .map(|source| Task::Check(source, check)),
         Command::Reload(reload) => find(reload.config.or(reload.file).as_deref(), variable).map(Task::Reload),
         Command::Purge(purge) => {
             find(purge.config.as_deref(), variable).map(|source| Task::Purge(source, purge))
@@ -56,6 +58,8 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
         Command::Top(top) => {
             find(top.config.as_deref().or(top.file.as_deref()), variable).map(|source| Task::Top(source, top))
         }
+        Command::Slow(slow) => find(slow.config.as_deref().or(slow.file.as_deref()), variable)
+            .map(|source| Task::Slow(source, slow)),
         Command::Explain(explain) => {
             find(explain.config.as_deref(), variable).map(|source| Task::Explain(source, explain))
         }
@@ -102,7 +106,7 @@ mod tests {
             assert!(matches!(task, Ok(Task::Serve(source)) if source.text == "here"));
         }
         assert!(
-            matches!(task_of("larder check", Some(&file)), Ok(Task::Check(source, None)) if source.text == "here")
+            matches!(task_of("larder check", Some(&file)), Ok(Task::Check(source, _)) if source.text == "here")
         );
         assert!(
             matches!(task_of("larder reload", Some(&file)), Ok(Task::Reload(source)) if source.text == "here")

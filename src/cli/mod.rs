@@ -15,6 +15,7 @@ mod purge;
 mod reload;
 mod serve;
 mod simulate;
+mod slow;
 mod status;
 mod top;
 
@@ -31,11 +32,12 @@ pub fn main() -> ExitCode {
     match commands::task(args, std::env::var_os(config_file::VARIABLE)) {
         Ok(Task::Print(text)) => print(&text),
         Ok(Task::Serve(source)) => serve::serve(&source),
-        Ok(Task::Check(source, deny)) => serve::check(&source, deny),
+        Ok(Task::Check(source, args)) => serve::check(&source, &args),
         Ok(Task::Reload(source)) => reload::reload(&source),
         Ok(Task::Purge(source, purge)) => purge::purge(&source, &purge),
         Ok(Task::Status(source, json)) => status::status(&source, json),
         Ok(Task::Top(source, top)) => top::top(&source, &top),
+        Ok(Task::Slow(source, args)) => slow::slow(&source, &args),
         Ok(Task::Explain(source, request)) => explain::explain(&source, &request),
         Ok(Task::Audit(source)) => audit::audit(&source),
         Ok(Task::Simulate(source, args)) => simulate::simulate(&source, &args),

@@ -6,6 +6,7 @@
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::server::{self, Running, StartError};
 use crate::telemetry::{self, Messages};
 use crate::worker::Reread;
 
-use super::args::{Demo, Deny};
+use super::args::{Check, Demo, Deny};
 use super::config_file::Source;
 use super::{colours, complain, counted, exit, print, variable};
 
@@ -63,12 +64,12 @@ pub(super) fn serve(source: &Source) -> ExitCode {
 }
 
 /// Says whether a configuration is good; one with warnings is none where these are denied.
-pub(super) fn check(source: &Source, deny: Option<Deny>) -> ExitCode {
+pub(super) fn check(source: &Source, args: &Check) -> ExitCode {
     match parse(&source.text, &source.name) {
         Ok(config) => {
-            if let Some(warning) = config.warning() {
+            if let Some(warning) = config.warning_but(&args.allow) {
                 eprintln!("{warning}");
-                if deny == Some(Deny::Warnings) {
+                if args.deny == Some(Deny::Warnings) {
                     return complain("warnings are denied", exit::CONFIG);
                 }
             }
@@ -114,7 +115,9 @@ pub(super) fn parse(text: &str, name: &str) -> Result<Config, ExitCode> {
 
 /// The configuration, with what stands in other files.
 fn read(text: &str, name: &str) -> Result<Config, String> {
-    let mut config = Config::parse(text, name, &variable).map_err(|problems| problems.to_string())?;
+    let limit = config::memory_limit(Path::new("/"));
+    let config = Config::parse_within(text, name, &variable, limit);
+    let mut config = config.map_err(|problems| problems.to_string())?;
     config.read_secrets().map_err(|why| format!("{name}: {why}"))?;
     Ok(config)
 }
@@ -187,11 +190,12 @@ fn until_told(signals: Signals, running: Running) -> ExitCode {
     exit::DONE.into()
 }
 
-/// The signals that ask for an end, and the one that asks for a reload.
+/// The signals that ask for an end, the one that asks for a reload, and the one by which files of logs are rotated.
 struct Told {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    rotate: Signal,
 }
 
 impl Told {
@@ -202,6 +206,10 @@ impl Told {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hangup.recv() => reload(),
+                // Unheard, it would end the process.
+                _ = self.rotate.recv() => {
+                    tracing::info!("SIGUSR1 does nothing: Larder opens no log file, so there is none to be reopened");
+                }
             }
         }
     }
@@ -222,6 +230,7 @@ fn hear_signals() -> io::Result<Signals> {
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
         hangup: signal(SignalKind::hangup())?,
+        rotate: signal(SignalKind::user_defined1())?,
     };
     drop(guard);
     Ok((told, runtime))

@@ -11,9 +11,11 @@ use toml::de::DeTable;
 use super::problems::{Found, Problems};
 use super::reader::{Reader, Span, Text, Zero, one_of};
 use super::section::{Section, with_article};
-use super::{Access, Cache, Config, Limits, Listen, Log, LogFormat, Network, Sample, Timing, WarmStart};
-use super::{address, defaults, listen, network, redis, routes, upstreams};
-use crate::fields::trace::Tracing;
+use super::{
+    Access, Cache, Config, Limits, Lint, Listen, Log, LogFormat, Network, Otlp, Sample, Timing, WarmStart,
+};
+use super::{address, defaults, listen, network, otlp, redis, routes, upstreams};
+use crate::fields::trace::{Share, Tracing};
 use crate::pace::Pace;
 
 /// Reads the whole file. What is wrong is noted in `reader`, and only where nothing was is the
@@ -23,17 +25,24 @@ pub(super) fn config<'a>(reader: &'a Reader<'a>, file: &'a DeTable<'a>, end: usi
     let listen = listen::read(&mut top);
     let (admin, admin_token) = admin(&mut top, &listen);
     let upstreams = upstreams::read(&mut top, &listen);
+    let mut log = top.section("log").map_or_else(Log::default, log);
+    let otlp = otlp::read(&mut top, log.trace);
+    if let (Some(Otlp { sample, .. }), Tracing::Make(_)) = (&otlp, log.trace) {
+        log.trace = Tracing::Make(Share::new(sample.some, sample.of));
+    }
+    let timing = top.section("timing").map_or_else(Timing::default, timing);
     let config = Config {
         admin,
         admin_token,
         workers: workers(&mut top),
         trusted_proxies: networks(&mut top, "trusted_proxies"),
         purge_from: networks(&mut top, "purge_from"),
-        log: top.section("log").map_or_else(Log::default, log),
+        log,
+        otlp,
         cache: top.section("cache").map_or_else(Cache::default, cache),
-        timing: top.section("timing").map_or_else(Timing::default, timing),
         limits: top.section("limits").map_or_else(Limits::default, limits),
-        routes: routes::read(&mut top, &upstreams),
+        routes: routes::read(&mut top, &upstreams, timing.slow_request),
+        timing,
         upstreams,
         listen,
         warnings: Problems::default(),
@@ -113,8 +122,11 @@ fn admin_token(top: &mut Section<'_>) -> Option<String> {
         return None;
     }
     if text.value.len() < LEAST_TOKEN {
-        let found =
-            Found::warning(text.span, format!("a token of fewer than {LEAST_TOKEN} bytes can be guessed"));
+        let found = Found::warning(
+            Lint::WeakToken,
+            text.span,
+            format!("a token of fewer than {LEAST_TOKEN} bytes can be guessed"),
+        );
         top.reader.report(found.help(make_one));
     }
     Some(text.value)
@@ -146,7 +158,7 @@ fn networks(top: &mut Section<'_>, key: &'static str) -> Vec<Network> {
         let network = read.map_err(|mistake| top.reader.refuse(text, mistake.message, mistake.help)).ok()?;
         if network.holds_strangers() {
             let what = "anyone may claim any address: this trusts the internet, or much of it";
-            let found = Found::warning(text.span.clone(), what);
+            let found = Found::warning(Lint::WideTrust, text.span.clone(), what);
             top.reader
                 .report(found.help("name your own proxies alone, such as \"10.0.0.5\" or \"10.0.0.0/8\""));
         }
@@ -163,7 +175,7 @@ fn proxies_that_introduce(top: &Section<'_>, config: &Config) {
         return;
     }
     let what = "anyone who reaches a `proxy_protocol` listener may claim any address";
-    let found = Found::warning(span, what);
+    let found = Found::warning(Lint::OpenProxyProtocol, span, what);
     top.reader
         .report(found.help("name the balancer in `trusted_proxies`, or listen where it alone can reach"));
 }
@@ -172,7 +184,7 @@ fn log(mut section: Section<'_>) -> Log {
     let default = Log::default();
     let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
     let accesses = [("text", Access::Text), ("json", Access::Json), ("off", Access::Off)];
-    let traces = [("off", Tracing::Off), ("accept", Tracing::Accept), ("make", Tracing::Make)];
+    let traces = [("off", Tracing::Off), ("accept", Tracing::Accept), ("make", Tracing::Make(Share::ALL))];
     let log = Log {
         level: level(&mut section).unwrap_or(default.level),
         format: section.word("format", default.format, &formats),
@@ -246,9 +258,11 @@ fn cache(mut section: Section<'_>) -> Cache {
         in_flight,
     };
     if let Some(span) = s.span_of("redis_secret_file").filter(|_| s.span_of("redis").is_none()) {
-        let found = Found::warning(span, "there is no `redis` for it to seal: nothing is shared");
+        let found =
+            Found::warning(Lint::UnusedSecret, span, "there is no `redis` for it to seal: nothing is shared");
         s.reader.report(found.help("add such as redis = \"redis://127.0.0.1:6379\", or leave this out"));
     }
+    s.reader.has_redis.set(cache.redis.is_some());
     not_beyond(s, ("max_object", max_object), ("memory", memory));
     not_beyond(s, ("max_object", max_object), ("in_flight", in_flight));
     not_beyond(s, ("redis_max_object", redis_max_object), ("redis_queue", redis_queue));
@@ -321,14 +335,41 @@ fn verify(section: &mut Section<'_>, default: Option<Sample>) -> Option<Sample> 
     if text.value == "off" {
         return None;
     }
-    let parts = text.value.split_once('/');
-    let sample = parts
-        .and_then(|(some, of)| Some(Sample { some: some.trim().parse().ok()?, of: of.trim().parse().ok()? }));
-    let sample = sample.filter(|sample| sample.some > 0 && sample.some <= sample.of);
+    let sample = part(&text.value);
     if sample.is_none() {
         section.reader.refuse(&text, "not a part of all hits", "write such as \"1/1000\", or \"off\"");
     }
     sample
+}
+
+/// A part such as `"1/10"`.
+pub(super) fn sample(section: &mut Section<'_>, key: &'static str, default: Sample) -> Sample {
+    let Some(text) = section.text(key) else { return default };
+    let sample = part(&text.value);
+    if sample.is_none() {
+        section.reader.refuse(&text, "not a part of all", "write such as \"1/10\", or \"1/1\" for all");
+    }
+    sample.unwrap_or(default)
+}
+
+fn part(text: &str) -> Option<Sample> {
+    let (some, of) = text.split_once('/')?;
+    let sample = Sample { some: some.trim().parse().ok()?, of: of.trim().parse().ok()? };
+    (sample.some > 0 && sample.some <= sample.of).then_some(sample)
+}
+
+/// Warns of a memory tier that is larger than the process may be.
+pub(super) fn within(reader: &Reader<'_>, file: &DeTable<'_>, cache: &Cache, limit: Option<u64>) {
+    let Some(limit) = limit.filter(|limit| cache.memory > *limit) else { return };
+    let table = file.get("cache").and_then(|cache| cache.get_ref().as_table());
+    let written = table.and_then(|cache| cache.get("memory")).map(toml::Spanned::span);
+    let whose = if written.is_some() { "this is" } else { "the default of `cache.memory`, 256 MiB, is" };
+    let most = limit >> 20;
+    let message = format!("{whose} more than the {most} MiB that this process may have: it would be killed");
+    let found = Found::warning(Lint::MemoryBeyondLimit, written.unwrap_or(0..0), message);
+    reader.report(
+        found.help(format!("write such as \"{}MiB\": connections and buffers need room, too", most / 2)),
+    );
 }
 
 /// Refuses a value that could never be reached because another is smaller.
@@ -371,7 +412,8 @@ fn timing(mut section: Section<'_>) -> Timing {
     timing
 }
 
-fn slow_request(section: &mut Section<'_>, default: Option<Duration>) -> Option<Duration> {
+/// A time, or `"off"`.
+pub(super) fn slow_request(section: &mut Section<'_>, default: Option<Duration>) -> Option<Duration> {
     let Some(text) = section.measure("slow_request") else { return default };
     if text.value == "off" {
         return None;
@@ -392,7 +434,11 @@ fn limits(mut section: Section<'_>) -> Limits {
     let lame_duck = s.duration("lame_duck", d.lame_duck.min(drain), Zero::Fine);
     not_beyond(s, ("lame_duck", lame_duck), ("drain", drain));
     if let Some(span) = s.span_of("lame_duck").filter(|_| lame_duck == drain && !drain.is_zero()) {
-        let found = Found::warning(span, "all of `drain` is `lame_duck`: what is in flight then is cut off");
+        let found = Found::warning(
+            Lint::NoDrain,
+            span,
+            "all of `drain` is `lame_duck`: what is in flight then is cut off",
+        );
         s.reader.report(found.help("write less than what `drain` is, by as long as requests take"));
     }
     let limits = Limits {

@@ -4,7 +4,7 @@
 //! until somebody has decided here.
 //! Must not know: how a change is made.
 
-use super::{Cache, Config, Limits, Log, Redis};
+use super::{Cache, Config, Limits, Log, Otlp, Redis};
 
 /// Notes the names of settings whose values differ.
 macro_rules! differing {
@@ -27,6 +27,7 @@ impl Config {
             log,
             cache,
             limits,
+            otlp,
             admin_token: _,
             trusted_proxies: _,
             purge_from: _,
@@ -36,10 +37,13 @@ impl Config {
             warnings: _,
         } = self;
         let (new_listen, new_admin, new_workers) = (&new.listen, &new.admin, &new.workers);
+        // What is sent, and where, is told to a thread at the start.
+        let [otlp, new_otlp] = [otlp, &new.otlp].map(|otlp| otlp.as_ref().map(Otlp::but_for_sample));
         differing!(names:
             "listen" listen new_listen;
             "admin" admin new_admin;
             "workers" workers new_workers;
+            "otlp" otlp new_otlp;
         );
         log.needs_restart(&new.log, &mut names);
         cache.needs_restart(&new.cache, &mut names);
@@ -181,10 +185,25 @@ mod tests {
     }
 
     #[test]
+    fn the_share_of_traces_may_change_and_nothing_else_of_the_collector() {
+        let of = |rest: &str| {
+            parse(&with_rest(&format!("[log]\ntrace = \"make\"\n[otlp]\nendpoint = \"http://a\"\n{rest}\n")))
+                .unwrap()
+        };
+        let (all, half) = (of(""), of("sample = \"1/2\""));
+        assert_eq!(all.needs_restart(&half), Vec::<&str>::new());
+        assert_ne!(all.log.trace, half.log.trace);
+        for other in ["queue = 7", "timeout = \"1s\"", "service_name = \"x\"", "headers = { a = \"b\" }"] {
+            assert_eq!(all.needs_restart(&of(other)), ["otlp"], "{other}");
+        }
+    }
+
+    #[test]
     fn what_takes_a_restart_is_named_all_at_once_and_the_rest_is_not() {
-        let rows: [(&str, &[&str]); 8] = [
+        let rows: [(&str, &[&str]); 9] = [
             ("", &[]),
             ("listen = \"127.0.0.1:1\"\n", &["listen"]),
+            ("[otlp]\nendpoint = \"http://a\"\n", &["otlp"]),
             ("admin = \"off\"\nworkers = 77\n", &["admin", "workers"]),
             ("admin_token = \"t\"\ntrusted_proxies = [\"10.0.0.0/8\"]\npurge_from = [\"10.0.0.0/8\"]\n", &[]),
             (

@@ -5,15 +5,18 @@
 //! Must not know: sockets, threads, or what the settings do.
 
 mod address;
+mod cgroup;
 mod check;
 mod defaults;
 mod edits;
 mod environment;
+mod lints;
 mod listen;
 mod live;
 mod masks;
 mod nearest;
 mod network;
+mod otlp;
 mod overrides;
 mod problems;
 mod reader;
@@ -47,8 +50,13 @@ use crate::rules::Policy;
 use crate::stored::{KeyPolicy, Secret, TagPolicy};
 
 pub use address::without_password;
+pub use cgroup::memory_limit;
+pub use lints::Lint;
 pub use problems::{Problem, Problems, Severity};
 pub use redis::{Identity, Login, Node, Place, Redis};
+
+/// The longest that Redis keeps a response, from its last confirmation on.
+pub const KEPT_IN_REDIS: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The shipped `proxy.toml`: the commented reference, and the demo's configuration.
 pub const SHIPPED: &str = include_str!("../../proxy.toml");
@@ -64,12 +72,26 @@ impl Config {
         file_name: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Problems> {
+        Self::parse_within(text, file_name, env, None)
+    }
+
+    /// The same for a process that may have no more memory than `limit`, bytes; see [`memory_limit`].
+    ///
+    /// # Errors
+    /// As of [`parse`](Self::parse): that there is too little is a warning.
+    pub fn parse_within(
+        text: &str,
+        file_name: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+        limit: Option<u64>,
+    ) -> Result<Self, Problems> {
         let file = match toml::de::DeTable::parse(text) {
             Ok(file) => file,
             Err(error) => return Err(Problems::new(text, file_name, vec![syntax::found(text, &error)])),
         };
         let reader = reader::Reader::new(text, env);
         let config = check::config(&reader, file.get_ref(), text.len());
+        check::within(&reader, file.get_ref(), &config.cache, limit);
         let found = reader.into_found();
         let is_wrong = found.iter().any(problems::Found::is_error);
         let problems = Problems::new(text, file_name, found);
@@ -79,8 +101,16 @@ impl Config {
     /// What works and is dangerous or does nothing, for people: of the file with its places, and of the files
     /// that it names. `None` where nothing is.
     pub fn warning(&self) -> Option<String> {
-        let exposed = self.exposed_secrets().map(|exposed| format!("warning: {exposed}"));
-        let of_the_file = (!self.warnings.is_empty()).then(|| self.warnings.to_string());
+        self.warning_but(&[])
+    }
+
+    /// The same without those of these names.
+    pub fn warning_but(&self, allowed: &[Lint]) -> Option<String> {
+        let exposed = self.exposed_secrets().filter(|_| !allowed.contains(&Lint::ExposedSecret));
+        let exposed =
+            exposed.map(|exposed| format!("warning: {exposed}\n = name: {}", Lint::ExposedSecret.as_str()));
+        let of_the_file = self.warnings.clone().but(allowed);
+        let of_the_file = (!of_the_file.is_empty()).then(|| of_the_file.to_string());
         let all: Vec<String> = of_the_file.into_iter().chain(exposed).collect();
         (!all.is_empty()).then(|| all.join("\n\n"))
     }
@@ -130,6 +160,8 @@ pub struct Config {
     pub timing: Timing,
     /// `[limits]`
     pub limits: Limits,
+    /// `[otlp]`; `None` where nobody collects traces.
+    pub otlp: Option<Otlp>,
     /// `[upstream.*]`
     pub upstreams: Vec<Upstream>,
     /// `[[route]]`, in the file's order: the first match wins.
@@ -335,6 +367,38 @@ impl Limits {
     }
 }
 
+/// `[otlp]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Otlp {
+    /// The collector's host, from `http://host[:port][/path]`; IPv6 without brackets.
+    pub host: String,
+    /// Its port, 4318 where none was written.
+    pub port: u16,
+    /// Its path, `/v1/traces` where none was written.
+    pub path: String,
+    /// Fields of each request to it.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// A file with further ones; [`Config::read_secrets`] reads it.
+    pub headers_file: Option<String>,
+    /// Of the traces that Larder begins, so many are sampled.
+    pub sample: Sample,
+    /// For one batch.
+    pub timeout: Duration,
+    /// Spans that may wait before further ones are dropped.
+    pub queue: usize,
+    /// `service.name` of the process.
+    pub service_name: String,
+    /// Further attributes of the process.
+    pub attributes: Vec<(String, String)>,
+}
+
+impl Otlp {
+    /// What takes a restart: all but the share of traces, which goes by `log.trace`.
+    fn but_for_sample(&self) -> Self {
+        Self { sample: Self::default().sample, ..self.clone() }
+    }
+}
+
 /// `[upstream.NAME]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
@@ -417,6 +481,8 @@ pub struct Route {
     pub compress: Option<Compress>,
     /// Requests may leave HTTP for another protocol.
     pub upgrade: bool,
+    /// Its requests that are slower than this are logged: what `timing.slow_request` says where it says nothing.
+    pub slow_request: Option<Duration>,
     /// `rate_limit`: how often each client may ask; a request must keep to all of them.
     pub rate_limits: Vec<RateLimit>,
     /// Line of its `[[route]]` in the file, from 1.

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::Lint;
 use super::masks::{self, BYTE_ORDER_MARK};
 
 /// Every problem of a configuration, sorted by place.
@@ -41,6 +42,8 @@ pub struct Problem {
     /// Further lines of help.
     pub notes: Vec<String>,
     marks: Vec<Mark>,
+    /// By which a warning can be let pass.
+    pub name: Option<Lint>,
 }
 
 /// An underlined stretch of one line.
@@ -63,18 +66,19 @@ pub(super) struct Found {
     help: String,
     notes: Vec<String>,
     also: Option<(Range<usize>, String)>,
+    name: Option<Lint>,
 }
 
 impl Found {
     /// Something wrong at `span`.
     pub(super) fn new(span: Range<usize>, message: impl Into<String>) -> Self {
         let (message, severity) = (message.into(), Severity::Error);
-        Self { severity, span, message, help: String::new(), notes: Vec::new(), also: None }
+        Self { severity, span, message, help: String::new(), notes: Vec::new(), also: None, name: None }
     }
 
     /// Something at `span` that works, and is dangerous or does nothing.
-    pub(super) fn warning(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, ..Self::new(span, message) }
+    pub(super) fn warning(name: Lint, span: Range<usize>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, name: Some(name), ..Self::new(span, message) }
     }
 
     /// Whether there is no configuration because of it.
@@ -123,6 +127,13 @@ impl Problems {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+
+    /// Without the warnings of these names.
+    #[must_use]
+    pub fn but(mut self, allowed: &[Lint]) -> Self {
+        self.list.retain(|problem| problem.name.is_none_or(|name| !allowed.contains(&name)));
+        self
     }
 
     /// How many are of this kind.
@@ -178,6 +189,9 @@ impl Problem {
         for note in &self.notes {
             writeln!(f, "{:gutter$} = help: {}", "", clean(note))?;
         }
+        if let Some(name) = self.name {
+            writeln!(f, "{:gutter$} = name: {}", "", name.as_str())?;
+        }
         Ok(())
     }
 }
@@ -203,8 +217,8 @@ fn place(lines: &Lines<'_>, found: Found) -> Problem {
         marks.push(lines.mark(span, '-', label));
     }
     marks.sort_by_key(|m| m.line);
-    let Found { severity, message, help, notes, .. } = found;
-    Problem { severity, line, column, message, help, notes, marks }
+    let Found { severity, message, help, notes, name, .. } = found;
+    Problem { severity, line, column, message, help, notes, marks, name }
 }
 
 /// A text whose lines can be found by byte.
@@ -399,9 +413,16 @@ mod tests {
     #[test]
     fn a_warning_is_told_from_an_error() {
         let warned = |found| Problems::new("x y z", "f", found).to_string();
-        let warning = || Found::warning(0..1, "odd");
+        let warning = || Found::warning(Lint::WideTrust, 0..1, "odd");
         assert!(warned(vec![warning()]).starts_with("warning: odd\n --> f:1:1\n"));
-        assert!(warned(vec![warning()]).ends_with("\n1 warning in f"));
+        assert!(warned(vec![warning()]).ends_with("\n  = name: wide-trust\n\n1 warning in f"));
+        let two = || vec![warning(), Found::warning(Lint::NoDrain, 2..3, "another")];
+        let names =
+            |problems: Problems| problems.iter().filter_map(|problem| problem.name).collect::<Vec<_>>();
+        let but = |allowed: &[Lint]| names(Problems::new("x y z", "f", two()).but(allowed));
+        assert_eq!(but(&[Lint::WideTrust]), [Lint::NoDrain]);
+        assert!(but(&[Lint::NoDrain, Lint::WideTrust]).is_empty());
+        assert_eq!(Problems::new("x", "f", vec![Found::new(0..1, "wrong")]).but(Lint::ALL).len(), 1);
         assert!(warned(vec![warning(), warning()]).ends_with("\n2 warnings in f"));
         let both = warned(vec![warning(), Found::new(2..3, "wrong")]);
         assert!(both.contains("error: wrong") && both.ends_with("\n1 problem and 1 warning in f"), "{both}");

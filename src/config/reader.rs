@@ -3,7 +3,7 @@
 //! Knows TOML's types, units and `${NAME}`. What finds a mistake notes it here and goes on.
 //! Must not know: tables, or what any setting means.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub(super) struct Reader<'a> {
     found: RefCell<Vec<Found>>,
     /// The settings that the file has, by their full names, and where their values stand.
     settings: RefCell<Vec<(Span, String)>>,
+    /// There is a shared tier.
+    pub(super) has_redis: Cell<bool>,
     /// Every setting that was asked for, and whether the file has it: for the test that holds the
     /// shipped file complete.
     #[cfg(test)]
@@ -63,6 +65,7 @@ impl<'a> Reader<'a> {
             env,
             found: RefCell::default(),
             settings: RefCell::default(),
+            has_redis: Cell::default(),
             #[cfg(test)]
             asked: RefCell::default(),
         }

@@ -29,7 +29,7 @@ const FURTHER: [(&str, &str); 6] = [
 ];
 
 /// How a setting is turned off where that is not `false`; nothing where it is left out.
-const OFF: [(&str, &str); 27] = [
+const OFF: [(&str, &str); 32] = [
     ("log.trace", "\"off\""),
     ("log.redact", "[]"),
     ("purge_from", "[]"),
@@ -37,6 +37,10 @@ const OFF: [(&str, &str); 27] = [
     ("admin_token", ""),
     ("trusted_proxies", "[]"),
     ("log.level", "\"off\""),
+    ("otlp.endpoint", ""),
+    ("otlp.headers", ""),
+    ("otlp.headers_file", ""),
+    ("otlp.attributes", ""),
     ("cache.redis", ""),
     ("cache.redis_secret_file", ""),
     ("cache.verify", "\"off\""),
@@ -52,6 +56,7 @@ const OFF: [(&str, &str); 27] = [
     ("upstream.NAME.pool.queue", "0"),
     ("route.max_body", "\"off\""),
     ("route.request_buffer", "\"0B\""),
+    ("route.slow_request", "\"off\""),
     ("route.rate_limit", ""),
     ("route.cache.heuristic", "\"off\""),
     ("route.cache.stale_while_revalidate", "\"0s\""),
@@ -215,7 +220,9 @@ fn walk(text: &str, table: &DeTable<'_>, path: &str, settings: &mut Vec<Setting>
         }
         match value.get_ref() {
             // A table of field names is no table of settings.
-            DeValue::Table(inner) if name != "set" => walk(text, inner, &path, settings),
+            DeValue::Table(inner) if !["set", "headers", "attributes"].contains(&name) => {
+                walk(text, inner, &path, settings)
+            }
             DeValue::Array(list) => {
                 list.iter()
                     .filter_map(|member| member.get_ref().as_table())

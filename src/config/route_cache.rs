@@ -11,7 +11,7 @@ use super::problems::Found;
 use super::reader::{Reader, Text, Value, Zero, one_of};
 use super::route_dangers;
 use super::section::{Section, with_article};
-use super::{Edits, RouteCache};
+use super::{Edits, Lint, RouteCache};
 use crate::rules::{
     Authorization, ClientCacheControl, Cookies, Heuristic, Methods, Normalize, Policy, RangeFetch, SetCookie,
     Ttl,
@@ -63,6 +63,11 @@ fn cache(mut section: Section<'_>, edits: &Edits) -> RouteCache {
     let no_vary_search = s.flag("no_vary_search", RouteCache::default().no_vary_search);
     let fleet_collapse = s.flag("fleet_collapse", RouteCache::default().fleet_collapse);
     route_dangers::check(s, &policy, edits);
+    if policy.ttl.r#override.is_some()
+        && let Some(ttl) = s.section("ttl")
+    {
+        route_dangers::check_override(s, &ttl, &policy, edits);
+    }
     section.finish();
     RouteCache { key, policy, max_request_body, group_invalidation, no_vary_search, fleet_collapse }
 }
@@ -163,7 +168,7 @@ fn glob(reader: &Reader<'_>, text: &Text) -> Option<Glob> {
     }
     let glob = Glob::new(&text.value);
     if let Some((danger, help)) = route_dangers::merges_every_query(&glob) {
-        reader.report(Found::warning(text.span.clone(), danger).help(help));
+        reader.report(Found::warning(Lint::MergedQueries, text.span.clone(), danger).help(help));
     }
     Some(glob)
 }

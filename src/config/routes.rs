@@ -4,6 +4,8 @@
 //! one that takes everything is a mistake.
 //! Must not know: what is done with a request.
 
+use std::time::Duration;
+
 use http::Method;
 use toml::de::DeValue;
 
@@ -13,7 +15,7 @@ use super::route_match::shadowed_by;
 use super::section::Section;
 use super::upstreams::check_name;
 use super::{HostPattern, Match, PathPattern, Route, Upstream};
-use super::{address, defaults, edits, route_cache, route_compress, route_rate, route_tags};
+use super::{address, check, defaults, edits, route_cache, route_compress, route_rate, route_tags};
 
 /// What is known of a route that was read, for what the routes mean for each other.
 struct Seen {
@@ -24,12 +26,16 @@ struct Seen {
 }
 
 /// Reads every route, in the file's order. One with mistakes may be left out.
-pub(super) fn read(top: &mut Section<'_>, upstreams: &[Upstream]) -> Vec<Route> {
+pub(super) fn read(
+    top: &mut Section<'_>,
+    upstreams: &[Upstream],
+    slow_request: Option<Duration>,
+) -> Vec<Route> {
     let (mut routes, mut seen) = (Vec::new(), Vec::new());
     let value = top.value("route");
     for value in value.map(|v| tables(top.reader, v)).unwrap_or_default() {
         let Some(section) = top.section_of("route", value) else { continue };
-        routes.extend(route(section, upstreams, &mut seen));
+        routes.extend(route(section, upstreams, slow_request, &mut seen));
     }
     if value.is_none() || value.is_some_and(|v| v.get_ref().as_array().is_some_and(|list| list.is_empty())) {
         top.missing("route", "write [[route]] with its name, match and upstream");
@@ -53,7 +59,12 @@ fn tables<'a>(reader: &Reader<'_>, value: &'a Value<'a>) -> Vec<&'a Value<'a>> {
     }
 }
 
-fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>) -> Option<Route> {
+fn route(
+    mut section: Section<'_>,
+    upstreams: &[Upstream],
+    slow_request: Option<Duration>,
+    seen: &mut Vec<Seen>,
+) -> Option<Route> {
     let line = section.reader.line(&section.span);
     let name = name(&mut section, seen);
     let matcher = matcher(&mut section);
@@ -66,6 +77,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
     let cache = route_cache::read(&mut section, &request_headers);
     let compress = route_compress::read(&mut section);
     let upgrade = section.flag("upgrade", false);
+    let slow_request = check::slow_request(&mut section, slow_request);
     let rate_limits = route_rate::read(&mut section);
     let match_span = section.span_of("match");
     let reader = section.reader;
@@ -88,6 +100,7 @@ fn route(mut section: Section<'_>, upstreams: &[Upstream], seen: &mut Vec<Seen>)
         cache,
         compress,
         upgrade,
+        slow_request,
         rate_limits,
         line,
     })

@@ -12,7 +12,7 @@ use std::path::Path;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{Cache, Config, Identity, Redis};
+use super::{Cache, Config, Identity, Redis, otlp};
 use crate::stored::{MOST_SECRETS, Secret};
 
 /// Bytes of the largest file: far more than its secrets and some comments take.
@@ -30,6 +30,14 @@ impl Config {
         if let Some(redis) = redis {
             redis.read_files()?;
         }
+        if let Some(otlp) = &mut self.otlp
+            && let Some(file) = &otlp.headers_file
+        {
+            let text =
+                text_of(Path::new(file), LARGEST).map_err(|error| format!("it cannot be read: {error}"));
+            let fields = text.and_then(|text| otlp::fields_of(&text));
+            otlp.headers.extend(fields.map_err(|why| format!("otlp.headers_file, {file}: {why}"))?);
+        }
         let Some(file) = redis_secret_file else { return Ok(()) };
         *redis_secrets =
             read(Path::new(file)).map_err(|why| format!("cache.redis_secret_file, {file}: {why}"))?;
@@ -41,11 +49,15 @@ impl Config {
         let redis = self.cache.redis.as_ref();
         let password = redis.and_then(|redis| redis.password_file.as_deref());
         let key = redis.and_then(|redis| redis.identity_files.as_ref()).map(|(_, key)| key.as_str());
-        [self.cache.redis_secret_file.as_deref(), password, key].into_iter().flatten().find_map(|file| {
-            let mode = mode(Path::new(file))?;
-            (mode & 0o077 != 0)
-                .then(|| format!("others than its owner may open {file} (mode {mode:03o}): chmod 600 {file}"))
-        })
+        let headers = self.otlp.as_ref().and_then(|otlp| otlp.headers_file.as_deref());
+        [self.cache.redis_secret_file.as_deref(), password, key, headers].into_iter().flatten().find_map(
+            |file| {
+                let mode = mode(Path::new(file))?;
+                (mode & 0o077 != 0).then(|| {
+                    format!("others than its owner may open {file} (mode {mode:03o}): chmod 600 {file}")
+                })
+            },
+        )
     }
 }
 

@@ -31,6 +31,8 @@ pub struct TraceParent {
 pub struct Ids {
     /// Its trace, with this process's own part as the parent.
     pub trace: Option<TraceParent>,
+    /// Its caller's part in that trace, where it has come with one.
+    pub caller: Option<u64>,
     /// Its id.
     pub request: Option<HeaderValue>,
 }
@@ -43,9 +45,36 @@ pub enum Tracing {
     /// What comes is taken up.
     #[default]
     Accept,
-    /// The same, and what does not come is made.
-    Make,
+    /// The same, and what does not come is made; so many of these traces are said to be sampled.
+    Make(Share),
 }
+
+/// A part of all traces, chosen by their ids: every process with the same share chooses the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share(u64);
+
+impl Share {
+    /// W3C Trace Context, level 2: the bits of an id that are random at least.
+    const OF: u64 = 1 << 56;
+    /// All of them.
+    pub const ALL: Self = Self(Self::OF);
+
+    /// `some` of so many.
+    pub fn new(some: u32, of: u32) -> Self {
+        let part = u128::from(Self::OF) * u128::from(some) / u128::from(of.max(1));
+        Self(u64::try_from(part).unwrap_or(Self::OF).min(Self::OF))
+    }
+
+    /// Whether a trace is among them.
+    fn takes(self, trace: u128) -> bool {
+        let random = u64::try_from(trace & u128::from(Self::OF - 1)).unwrap_or_default();
+        random >= Self::OF - self.0
+    }
+}
+
+/// §3.2.2.5: the trace may be recorded; level 2: its id is random.
+const SAMPLED: u8 = 0b01;
+const RANDOM: u8 = 0b10;
 
 impl TraceParent {
     /// Reads the one line of a field: §3.2.2. Of a later version what is known of this one counts (§4).
@@ -74,6 +103,26 @@ impl TraceParent {
         format!("{:032x}", self.trace)
     }
 
+    /// The trace.
+    pub const fn trace(&self) -> u128 {
+        self.trace
+    }
+
+    /// The part of it.
+    pub const fn span(&self) -> u64 {
+        self.parent
+    }
+
+    /// Its flags, those that are known.
+    pub const fn flags(&self) -> u8 {
+        self.flags
+    }
+
+    /// Whether who has begun it records it.
+    pub const fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
     /// The part of it, in hexadecimal.
     pub fn span_id(&self) -> String {
         format!("{:016x}", self.parent)
@@ -93,20 +142,25 @@ impl Ids {
             return Self::default();
         }
         let came = only(headers, &TRACEPARENT).and_then(|value| TraceParent::parse(value.as_bytes()));
-        let makes = mode == Tracing::Make;
+        let makes = if let Tracing::Make(share) = mode { Some(share) } else { None };
         // Zero is no id; one bit more or less is nothing to chance.
         let own = |drawn: u128| u64::try_from(drawn >> 64).unwrap_or(1).max(1);
         let trace = match came {
             // §3.2.2.5: of the flags, those that are known.
-            Some(came) => Some(TraceParent { parent: own(drawn()), flags: came.flags & 0b11, ..came }),
+            Some(came) => {
+                Some(TraceParent { parent: own(drawn()), flags: came.flags & (SAMPLED | RANDOM), ..came })
+            }
             // Who has traces made wants them kept, and origins ask their parent.
-            None if makes => Some(TraceParent { trace: drawn().max(1), parent: own(drawn()), flags: 0b11 }),
-            None => None,
+            None => makes.map(|share| {
+                let trace = drawn().max(1);
+                let flags = if share.takes(trace) { SAMPLED | RANDOM } else { RANDOM };
+                TraceParent { trace, parent: own(drawn()), flags }
+            }),
         };
         let request = only(headers, &X_REQUEST_ID).filter(|id| is_sane(id.as_bytes())).cloned();
-        let request = request
-            .or_else(|| makes.then(|| HeaderValue::from_str(&format!("{:032x}", drawn())).ok()).flatten());
-        Self { trace, request }
+        let request =
+            request.or_else(|| makes.and_then(|_| HeaderValue::from_str(&format!("{:032x}", drawn())).ok()));
+        Self { trace, caller: came.map(|came| came.parent), request }
     }
 
     /// Writes them in place of what came.
@@ -211,7 +265,8 @@ mod tests {
             let (headers, draws) =
                 sent(Tracing::Accept, &[("traceparent", bad), state, ("x-request-id", "a b")]);
             assert!(headers.is_empty() && draws == 0, "{headers:?}");
-            let (headers, _) = sent(Tracing::Make, &[("traceparent", bad), state, ("x-request-id", "a b")]);
+            let (headers, _) =
+                sent(Tracing::Make(Share::ALL), &[("traceparent", bad), state, ("x-request-id", "a b")]);
             assert!(TraceParent::parse(headers["traceparent"].as_bytes()).is_some());
             assert!(!headers.contains_key("tracestate"), "of no trace that is known");
             assert_eq!(headers["x-request-id"].len(), 32);
@@ -220,6 +275,34 @@ mod tests {
         assert!(headers.is_empty(), "§3.2: one line, not two");
         let (headers, draws) = sent(Tracing::Accept, &[]);
         assert!(headers.is_empty() && draws == 0, "nothing is drawn where nothing is made");
+    }
+
+    #[test]
+    fn a_share_of_the_traces_that_are_begun_is_sampled_and_what_comes_is_left_as_it_is() {
+        let share = |some, of| Tracing::Make(Share::new(some, of));
+        // The top of an id counts for nothing, and its end for all: half of the traces end above the middle.
+        let (low, high) = (u128::MAX << 55, u128::MAX);
+        for (mode, trace, flags) in [
+            (share(1, 1), low, "03"),
+            (share(1, 2), low | (1 << 55), "03"),
+            (share(1, 2), high >> 1 << 56, "02"),
+            (share(1, 1000), high, "03"),
+            (share(1, 1000), high ^ (1 << 55), "02"),
+            (share(0, 1), high, "02"),
+            (share(1, 0), high, "03"),
+        ] {
+            let ids = Ids::of(&HeaderMap::new(), mode, || trace);
+            assert!(ids.trace.unwrap().to_string().ends_with(flags), "{mode:?} {trace:x}");
+            assert_eq!((ids.caller, ids.trace.unwrap().is_sampled()), (None, flags == "03"));
+        }
+        for flags in ["00", "01"] {
+            let came = format!("{}-{flags}", GOOD.trim_end_matches("-01"));
+            let mut headers = HeaderMap::new();
+            headers.insert(TRACEPARENT, HeaderValue::from_str(&came).unwrap());
+            let ids = Ids::of(&headers, share(1, 2), || 1);
+            assert_eq!(ids.trace.unwrap().is_sampled(), flags == "01");
+            assert_eq!(ids.caller, Some(0x00f0_67aa_0ba9_02b7));
+        }
     }
 
     #[test]

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, header};
+use http::{HeaderValue, Method, header};
 
 use crate::store::{Absent, Asked, Turn};
 use crate::stored::StoredResponse;
 use crate::upstream::{ForwardError, RequestBody};
-use crate::worker::Looked;
+use crate::worker::{Looked, Sent};
 
 use super::{Answer, Filling, Plan, failing, outbound};
 
@@ -26,6 +26,7 @@ pub(super) async fn redis(filling: &mut Filling, refresh: bool) -> (Option<Arc<S
     let (headers, normalize) = (&fill.asked.headers, filling.cache.policy.normalize);
     let answer = redis.get_or_lease(&fill.key, headers, normalize, filling.bid(refresh)).await;
     let took = fill.worker.mono().since(asked_at);
+    fill.worker.note_redis(&fill.snapshot, &fill.asked, asked_at, &answer.found);
     filling.times.redis = Some(filling.times.redis.unwrap_or_default().saturating_add(took));
     filling.generation = answer.generation;
     if matches!(answer.found, Err(Absent::OtherVariant)) {
@@ -66,6 +67,9 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
     let waited = fill.worker.mono().since(*filling.began.get_or_insert(asked_at));
     let forwarded = upstream.forward(fill.worker.index, request, interim, waited).await;
     fill.snapshot.shard(&fill.worker).origin_fetch(Some(fill.route), fill.worker.mono().since(asked_at));
+    let method = if fill.content.is_some() { &fill.asked.method } else { &Method::GET };
+    let sent = Sent { route: fill.route, method, at: asked_at, is_refresh: filling.refresh };
+    fill.worker.note_origin(&fill.snapshot, &fill.asked, &sent, &forwarded);
     filling.rest = failing::AFTER_ERROR;
     let forwarded = forwarded?;
     filling.rest = failing::rest_after(&forwarded.response, fill.worker.now());

@@ -19,7 +19,7 @@ use crate::stored::{Born, Cut, StoredResponse};
 use crate::telemetry::{Bypass, Miss, Outcome, Phase, Source};
 use crate::upstream::{ForwardError, Forwarded, OriginBody, RequestBody};
 use crate::wire::Flaw;
-use crate::worker::{Forgotten, Landing, OwnerLanding};
+use crate::worker::{self, Forgotten, Landing, OwnerLanding};
 
 use super::Step;
 use super::adopting::{self, Adoptable, Listening, Sent};
@@ -200,6 +200,9 @@ impl Pass {
         let (request, waited) = (request.map(|()| body), exchange.waited);
         let forwarded = upstream.forward(worker.index, request, interim.as_ref(), waited).await;
         snapshot.shard(worker).origin_fetch(Some(exchange.route), worker.mono().since(asked_at));
+        let method = &exchange.asked.method;
+        let sent = worker::Sent { route: exchange.route, method, at: asked_at, is_refresh: false };
+        worker.note_origin(snapshot, &exchange.asked, &sent, &forwarded);
         forwarded
     }
 

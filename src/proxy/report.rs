@@ -111,11 +111,17 @@ impl Report {
         self.worker.shared.access.as_ref().is_some_and(telemetry::AccessLog::tells_heads)
     }
 
+    /// What it is slow beyond.
+    fn slow_after(&self) -> Option<Duration> {
+        let route = self.route.and_then(|route| self.snapshot.route(route));
+        route.map_or(self.snapshot.config.timing.slow_request, |route| route.slow_request)
+    }
+
     /// What it is called, where a line will say so: else nothing is made, nor looked for.
-    fn ids(&self, total: Duration) -> Option<&Ids> {
-        let config = &self.snapshot.config;
-        let slow = config.timing.slow_request.is_some_and(|limit| total > limit);
-        (self.tells_heads() || slow).then(|| self.asked.ids(config.log.trace))
+    fn ids(&self, total: Duration, slow_after: Option<Duration>) -> Option<&Ids> {
+        let slow = slow_after.is_some_and(|limit| total > limit);
+        let spans = self.worker.shared.spans.is_some();
+        (self.tells_heads() || slow || spans).then(|| self.asked.ids(self.snapshot.config.log.trace))
     }
 
     /// The fields of what is stored, where such a log is told of them.
@@ -190,6 +196,7 @@ impl Drop for Report {
         let config = &self.snapshot.config;
         let total = self.ended.unwrap_or_else(|| self.mono()).since(self.timeline.start());
         let fields = self.stored_fields();
+        let slow_after = self.slow_after();
         let finished = Finished {
             route: self.route,
             route_name: self
@@ -210,10 +217,12 @@ impl Drop for Report {
             bytes: self.bytes,
             end: self.end,
             heads: self.heads(&fields),
-            ids: self.ids(total),
+            ids: self.ids(total, slow_after),
             redact: &config.log.redact,
         };
         let shard = self.snapshot.shard(&self.worker);
-        telemetry::finish(&finished, shard, self.worker.shared.access.as_ref(), config.timing.slow_request);
+        let slow = (slow_after, &self.worker.shared.slow);
+        let shared = &self.worker.shared;
+        telemetry::finish(&finished, shard, (shared.access.as_ref(), shared.spans.as_ref()), slow);
     }
 }

@@ -168,6 +168,7 @@ impl Wait {
         let normalize = exchange.normalize();
         let answer = redis.get(&exchange.key, &exchange.asked.headers, normalize).await;
         exchange.report.mark(Phase::Redis, began);
+        exchange.worker.note_redis(&exchange.snapshot, &exchange.asked, began, &answer.found);
         let other = matches!(answer.found, Err(Absent::OtherVariant));
         let found = answer.found.ok().filter(|found| exchange.is_led_to(&found.key, &found.facts));
         let found = found.filter(|found| !exchange.worker.shared.purges.is_purged(found));

@@ -35,11 +35,11 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::config::{Access, Config};
+use crate::config::{Access, Config, Otlp};
 use crate::fields::hop;
 use crate::flight::Flights;
 use crate::store::{Coherence, Hot, Memory, Promise, Purges, Searches};
-use crate::telemetry::{AccessLog, Form, Heads, Hints, ProxyHeaders};
+use crate::telemetry::{AccessLog, Collector, Form, Heads, Hints, ProxyHeaders, SlowRequests, Spans};
 use crate::worker::{
     Doubts, Membership, NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot, Warming,
 };
@@ -51,6 +51,8 @@ use stop::{Phase, Stop};
 
 /// How long the access log may take to empty itself at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
+/// How long the last spans may take on their way to the collector.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 /// URLs whose purge is remembered one by one.
 const PURGES: usize = 65_536;
 
@@ -149,6 +151,8 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
     let coherence = config.cache.redis.is_some().then(|| Arc::new(Coherence::new(promise, clock.mono())));
     let warm_start = config.cache.warm_start.filter(|_| config.cache.redis.is_some());
     let pseudonym = pseudonym();
+    let otlp = config.otlp.as_ref().filter(|_| cfg!(feature = "otlp"));
+    let spans = otlp.map(|otlp| collected(otlp, &pseudonym, &clock));
     Ok(Arc::new(Shared {
         started: clock.mono(),
         coherence,
@@ -161,6 +165,8 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         flights: Flights::new(),
         searches: Searches::default(),
         access,
+        slow: SlowRequests::default(),
+        spans: spans.transpose()?,
         via: hop::via(Version::HTTP_11, &pseudonym),
         pseudonym,
         interim: Arc::default(),
@@ -182,6 +188,21 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         started_at: clock.now(),
         clock,
     }))
+}
+
+/// The way to who collects traces.
+fn collected(otlp: &Otlp, instance: &str, clock: &Clock) -> io::Result<Spans> {
+    let Otlp { host, port, path, headers, timeout, .. } = otlp.clone();
+    // Said in the file, they take the place of ours.
+    let ours = [
+        ("service.name", otlp.service_name.as_str()),
+        ("service.version", env!("CARGO_PKG_VERSION")),
+        ("service.instance.id", instance),
+    ];
+    let ours = ours.iter().filter(|(name, _)| otlp.attributes.iter().all(|(known, _)| known != name));
+    let ours = ours.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let attributes: Vec<(String, String)> = ours.chain(otlp.attributes.iter().cloned()).collect();
+    Spans::new(Collector { host, port, path, headers, timeout }, &attributes, otlp.queue, clock.clone())
 }
 
 /// A name for `Via` that no other process has: chains of Larders are no loops.
@@ -210,6 +231,9 @@ impl Running {
         }
         if let Some(access) = &self.shared.access {
             access.stop(LAST_LINES);
+        }
+        if self.shared.spans.as_ref().is_some_and(|spans| !spans.stop(LAST_SPANS)) {
+            tracing::warn!("the collector of traces has not taken the last spans");
         }
     }
 

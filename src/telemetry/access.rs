@@ -212,7 +212,7 @@ fn paint(r: &Finished) -> &'static str {
     }
 }
 
-fn clipped(text: &str) -> &str {
+pub(super) fn clipped(text: &str) -> &str {
     text.get(..text.floor_char_boundary(LONGEST)).unwrap_or(text)
 }
 

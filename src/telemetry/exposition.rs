@@ -47,6 +47,10 @@ pub(super) fn render(snapshot: &Snapshot, windows: &Windows, gauges: &Gauges, fo
     }
     upstreams(&mut page, &merged(&gauges.upstreams));
     page.one(&f::ACCESS_DROPPED, gauges.access_dropped);
+    let mut spans = page.family(&f::SPANS);
+    for (result, count) in gauges.spans.by_result() {
+        spans.put(&[("result", result)], count);
+    }
     page.one(&f::FETCHES, gauges.fetches);
     page.one(&f::TASKS, gauges.tasks);
     page.one(&f::PANICS, gauges.panics);

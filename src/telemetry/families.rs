@@ -91,7 +91,7 @@ families! {
     CLIENT_CLOSED: Counter "larder_client_closed_total"
         "Requests whose client left before the end of the response; they are not failures.";
     SLOW: Counter "larder_slow_requests_total"
-        "Requests that took longer than timing.slow_request.";
+        "Requests that took longer than timing.slow_request, or than slow_request of their route.";
     CONNECTIONS: Gauge "larder_client_connections"
         "Open connections of clients.";
     TUNNELS: Gauge "larder_tunnels"
@@ -214,6 +214,8 @@ families! {
         "Times a server sent what is not one well-formed response, by what was wrong with it; the connection was closed.";
     ACCESS_DROPPED: Counter "larder_access_log_dropped_total"
         "Access-log lines dropped because stdout was too slow.";
+    SPANS: Counter "larder_spans_total"
+        "Spans for the collector of traces (otlp), by result: sent; dropped, since otlp.queue was full; failed, since it did not answer or refused them; rejected, by its own word.";
     FETCHES: Gauge "larder_fetches_in_flight"
         "Fetches on behalf of everyone who waits for them, refreshes in the background included.";
     TASKS: Gauge "larder_tasks"

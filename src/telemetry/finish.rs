@@ -1,4 +1,4 @@
-//! The end of a request: the one place that feeds metrics, slow-request log and access log.
+//! The end of a request: the one place that feeds metrics, slow-request log, access log and traces.
 //!
 //! Knows the facts of a finished request. Must not know: how any of the three is kept or written.
 
@@ -12,8 +12,10 @@ use super::access::AccessLog;
 use super::cause::Cause;
 use super::logs;
 use super::metrics::Shard;
+use super::otlp::Spans;
 use super::outcome::Outcome;
 use super::redact;
+use super::slow::SlowRequests;
 use super::timeline::Timeline;
 use crate::clock::Timestamp;
 use crate::fields::trace::Ids;
@@ -113,14 +115,23 @@ impl Finished<'_> {
 
 /// Counts a finished request, and logs it where asked. Called exactly once for each
 /// [`Shard::begin`]. Never blocks on the access log.
-pub fn finish(r: &Finished, shard: &Shard, access: Option<&AccessLog>, slow_after: Option<Duration>) {
+pub fn finish(
+    r: &Finished,
+    shard: &Shard,
+    (access, spans): (Option<&AccessLog>, Option<&Spans>),
+    (slow_after, slow): (Option<Duration>, &SlowRequests),
+) {
     shard.finish(r);
-    if slow_after.is_some_and(|limit| r.total > limit) {
+    if let Some(limit) = slow_after.filter(|limit| r.total > *limit) {
         shard.slow();
         logs::slow(r);
+        slow.push(r, limit);
     }
     if let Some(access) = access {
         access.record(r);
+    }
+    if let Some(spans) = spans {
+        spans.request(r);
     }
 }
 
@@ -167,6 +178,7 @@ mod tests {
 
     #[test]
     fn only_what_is_slower_than_the_limit_is_slow_and_every_request_reaches_the_access_log() {
+        let slow = SlowRequests::default();
         let metrics = Metrics::new(&["users".to_owned()], 1);
         let sink = Sink::default();
         let access = AccessLog::new(Box::new(sink.clone()), Form::Json, 10).unwrap();
@@ -176,9 +188,10 @@ mod tests {
             sample::with(&Outcome::new(Source::Hit(Tier::Memory)), |r| {
                 let shard = metrics.shard(0);
                 shard.begin();
-                finish(&Finished { total, ..r }, shard, Some(&access), limit);
+                finish(&Finished { total, ..r }, shard, (Some(&access), None), (limit, &slow));
             });
             assert_eq!(metrics.stats(&Gauges::default())["slow"], slow_so_far);
+            assert_eq!(slow.last(), slow_so_far);
         }
         assert!(access.stop(Duration::from_secs(10)));
         assert_eq!(sink.text().lines().count(), rows.len());

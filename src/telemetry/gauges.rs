@@ -55,6 +55,8 @@ pub struct Gauges {
     pub interim_dropped: u64,
     /// Access-log lines dropped, from [`AccessLog::dropped`](super::AccessLog::dropped).
     pub access_dropped: u64,
+    /// Spans for who collects traces, from [`Spans::gauges`](super::Spans::gauges).
+    pub spans: SpanGauges,
     /// Fetches in flight.
     pub fetches: u64,
     /// Tasks begun and not ended, on all threads.
@@ -196,6 +198,26 @@ pub struct LeaseGauges {
     pub expired: u64,
     /// Fetches for this node alone that would have had a lease.
     pub alone: u64,
+}
+
+/// Spans for who collects traces, by what has become of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpanGauges {
+    /// Taken by the collector.
+    pub sent: u64,
+    /// Dropped, since too many waited already.
+    pub dropped: u64,
+    /// Given up, since the collector did not answer or refused the batch.
+    pub failed: u64,
+    /// Those that it said it had not taken, of batches that it took.
+    pub rejected: u64,
+}
+
+impl SpanGauges {
+    /// Each with its word.
+    pub(super) const fn by_result(&self) -> [(&'static str, u64); 4] {
+        [("sent", self.sent), ("dropped", self.dropped), ("failed", self.failed), ("rejected", self.rejected)]
+    }
 }
 
 /// A node's warm start.

@@ -98,7 +98,7 @@ fn targets(level: &str) -> Option<Targets> {
 ///
 /// All fields are always there. A phase that did not happen is 0, a word that does not apply `-`.
 /// `outcome` is the word of the metric label `result`, `detail` that of `Cache-Status`.
-pub fn slow(r: &Finished) {
+pub(super) fn slow(r: &Finished) {
     let phase = |phase| millis(r.timeline.get(phase).unwrap_or_default());
     tracing::warn!(
         target: "larder::slow",

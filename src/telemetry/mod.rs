@@ -22,11 +22,13 @@ mod lines;
 mod logs;
 mod metrics;
 mod openmetrics;
+mod otlp;
 mod outcome;
 mod paced;
 mod panics;
 mod proxy_headers;
 mod redact;
+mod slow;
 mod stamp;
 mod stats;
 mod timeline;
@@ -39,19 +41,22 @@ pub use cuts::{Cut, Cuts};
 pub use families::{FAMILIES, Family, MetricType};
 pub use finish::{End, Finished, Heads as FinishedHeads, finish};
 pub use gauges::{
-    CodingGauges, FleetGauges, Gauges, LeaseGauges, MemoryGauges, RedisGauges, UpstreamGauges, WarmGauges,
+    CodingGauges, FleetGauges, Gauges, LeaseGauges, MemoryGauges, RedisGauges, SpanGauges, UpstreamGauges,
+    WarmGauges,
 };
 pub use heads::{HeadRefused, Heads};
 pub use hints::{Hints, Setting};
-pub use logs::{Messages, init, slow};
+pub use logs::{Messages, init};
 pub use metrics::{Metrics, Shard};
 pub use openmetrics::Format;
+pub use otlp::{Asking, Collector, OriginAsked, RedisAsked, Spans};
 pub use outcome::{Bypass, Detail, Kind, Miss, Outcome, Source, Tier};
 pub use paced::Paced;
 #[cfg(test)]
 pub(crate) use panics::{failpoint, note};
 pub use panics::{install_panic_hook, panics, supervise};
 pub use proxy_headers::{HeaderRefused, ProxyHeaders};
+pub use slow::{SlowRequest, SlowRequests};
 pub use timeline::{Phase, Timeline, write_process_time};
 pub use tunnels::{TunnelEnd, Tunnels};
 pub use windows::hit_ratio;

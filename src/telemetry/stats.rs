@@ -46,6 +46,7 @@ pub(super) fn render(snapshot: &Snapshot, windows: &Windows, gauges: &Gauges) ->
         "all": route(&total, overall),
         "connections": gauges.connections,
         "access_log_dropped": gauges.access_dropped,
+        "spans": by_word(gauges.spans.by_result().into_iter()),
         "routes": snapshot.routes.iter().map(of_route).collect::<Map<_, _>>(),
         "tiers": { "memory": memory(&gauges.memory), "redis": gauges.redis.as_ref().map(redis) },
         "fleet": gauges.fleet.as_ref().map(fleet),

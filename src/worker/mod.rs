@@ -11,6 +11,7 @@ mod landing;
 mod press;
 mod purge;
 mod reload;
+mod spans;
 #[cfg(test)]
 pub(crate) mod tests;
 mod warm;
@@ -30,7 +31,9 @@ use crate::rate::{Holds, Table};
 use crate::rules::Methods;
 use crate::store::{Coherence, Hot, Leases, Memory, Purges, Reach, Redis, Searches};
 use crate::stored::{CacheKey, KeyPolicy, StoredResponse};
-use crate::telemetry::{AccessLog, Cuts, Heads, Hints, Metrics, ProxyHeaders, Shard, Tunnels};
+use crate::telemetry::{
+    AccessLog, Cuts, Heads, Hints, Metrics, ProxyHeaders, Shard, SlowRequests, Spans, Tunnels,
+};
 use crate::upstream::Upstream;
 
 pub use asked::{Asked, Content};
@@ -41,6 +44,7 @@ pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Looked, Own, Own
 pub use press::{Press, worthwhile};
 pub use purge::{NotAUrl, Purged};
 pub use reload::{NotReloaded, Reloaded, Reloads, Reread};
+pub use spans::Sent;
 pub use warm::{Warming, spawn as spawn_warm_start};
 
 /// One request thread's own.
@@ -75,6 +79,10 @@ pub struct Shared {
     pub flights: Arc<Flights<Landing>>,
     /// The access log, where one is kept.
     pub access: Option<AccessLog>,
+    /// The way to who collects traces, where one is configured.
+    pub spans: Option<Spans>,
+    /// The last slow requests.
+    pub slow: SlowRequests,
     /// How this process names itself in `Via`: unlike any other's, so that a loop is told from a
     /// chain.
     pub pseudonym: String,

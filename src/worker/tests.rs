@@ -35,6 +35,8 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         flights: Flights::new(),
         searches: Searches::default(),
         access: None,
+        spans: None,
+        slow: crate::telemetry::SlowRequests::default(),
         pseudonym: "larder-test".into(),
         via: None,
         interim: Arc::default(),

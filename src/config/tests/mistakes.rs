@@ -1,8 +1,8 @@
 //! Every mistake that the checks know, with its place and its words.
 
 use super::super::reference::uncommented;
-use super::super::{Config, Severity};
-use super::{REST, parse, told, with_rest, with_route};
+use super::super::{Config, Lint, Severity};
+use super::{REST, env, parse, told, with_rest, with_route};
 
 /// What `codings` may be.
 const CODINGS: &str = "write \"zstd\" or \"br\" or \"gzip\" or \"deflate\"";
@@ -795,7 +795,10 @@ fn a_key_in_the_wrong_table_is_told_where_it_belongs() {
         ("[cache]\nstale_if_error = \"1s\"\n", "it belongs in [route.cache]"),
         ("[limits]\ntotal = \"1s\"\n", "it belongs in [upstream.NAME.timeout]"),
         ("[timing]\nrate = \"1/s\"\n", "it belongs in a [[route]], as `rate_limit.rate`"),
-        ("[cache]\ntimeout = { total = \"1s\" }\n", "it belongs in [upstream.NAME]"),
+        (
+            "[cache]\ntimeout = { total = \"1s\" }\n",
+            "it belongs at the top of the file, as `otlp.timeout`, or in [upstream.NAME]",
+        ),
         ("proxy_protocol = true\n", "it belongs at the top of the file, as `listen.proxy_protocol`"),
         // Known twice.
         (
@@ -914,6 +917,35 @@ fn how_a_setting_is_turned_off_is_right_for_each() {
 }
 
 #[test]
+fn a_memory_tier_that_is_larger_than_the_process_may_be_is_a_warning() {
+    let within = |text: &str, limit| Config::parse_within(text, "proxy.toml", &env, limit).unwrap();
+    let (written, default) = (with_rest("[cache]\nmemory = \"1GiB\"\n"), with_rest(""));
+    for (text, limit, place) in [
+        (&written, Some((1 << 30) - 1), Some((2, 10, "this is more than the 1023 MiB"))),
+        (&written, Some(1 << 30), None),
+        (&written, None, None),
+        (
+            &default,
+            Some(100 << 20),
+            Some((1, 1, "the default of `cache.memory`, 256 MiB, is more than the 100 MiB")),
+        ),
+        (&default, Some(1 << 30), None),
+    ] {
+        let config = within(text, limit);
+        let told: Vec<_> =
+            config.warnings.iter().map(|it| (it.line, it.column, it.message.as_str())).collect();
+        match place {
+            None => assert!(told.is_empty(), "{told:?}"),
+            Some((line, column, message)) => {
+                assert_eq!((told.len(), told[0].0, told[0].1), (1, line, column), "{told:?}");
+                assert!(told[0].2.starts_with(message), "{told:?}");
+                assert_eq!(config.warning_but(&[Lint::MemoryBeyondLimit]), None);
+            }
+        }
+    }
+}
+
+#[test]
 fn what_works_and_is_dangerous_or_does_nothing_is_a_warning() {
     let rows = [
         ("trusted_proxies = [\"0.0.0.0/0\"]", 1, 20, "anyone may claim any address"),
@@ -965,6 +997,43 @@ fn what_works_and_is_dangerous_or_does_nothing_is_a_warning() {
         ("key.ignore_query = \"**\"", 20, "no argument of a query is part of the key", "utm_*"),
         ("ttl = { default = \"2m\", max = \"1m\" }", 19, "no lifetime is longer than `ttl.max`", "at most"),
         ("ttl = { override = \"2m\", max = \"1m\" }", 20, "no lifetime is longer than `ttl.max`", "at most"),
+        (
+            "stale_while_revalidate = \"1m\"\nstale_if_error = \"1m\"",
+            18,
+            "`stale_if_error` never applies: a stale answer is given for that long anyway",
+            "more than what `stale_while_revalidate` is",
+        ),
+        (
+            "stale_if_error = \"1h\"\nstale_if_disconnected = \"1m\"",
+            25,
+            "`stale_if_disconnected` never applies: an origin that cannot be reached",
+            "more than what `stale_if_error` is",
+        ),
+        ("methods = [\"HEAD\"]", 11, "a HEAD is answered from what a GET has brought", "add \"GET\""),
+        (
+            "cookies = [\"lang\"]\nttl.override = \"1m\"",
+            16,
+            "what the origin marks as one user's by max-age=0",
+            "ttl.default",
+        ),
+        (
+            "set_cookie = \"strip\"\nttl = { override = \"1m\" }",
+            20,
+            "what the origin marks as one user's by max-age=0",
+            "ttl.default",
+        ),
+        (
+            "[otlp]\nqueue = 7\nsample = \"1/2\"\nendpoint = \"http://a\"\n[log]\ntrace = \"off\"",
+            12,
+            "`log.trace` is \"off\": no request has a trace",
+            "make",
+        ),
+        (
+            "[otlp]\nendpoint = \"http://a\"\nsample = \"1/2\"",
+            10,
+            "this is of the traces that Larder begins",
+            "make",
+        ),
         ("[limits]\ndrain = \"9s\"\nlame_duck = \"9s\"", 13, "all of `drain` is `lame_duck`", "less than"),
     ];
     for (setting, column, message, help) in rows {
@@ -976,8 +1045,11 @@ fn what_works_and_is_dangerous_or_does_nothing_is_a_warning() {
         let [warning] = &config.warnings.iter().collect::<Vec<_>>()[..] else { panic!("{setting}") };
         assert_eq!((warning.severity, warning.column), (Severity::Warning, column), "{setting}");
         assert!(warning.message.starts_with(message) && warning.help.contains(help), "{warning:?}");
-        let line = setting.lines().last().unwrap();
-        assert!(config.warning().unwrap().contains(&format!("| {line}\n")), "{setting}");
+        let told = config.warning().unwrap();
+        assert!(setting.lines().any(|line| told.contains(&format!("| {line}\n"))), "{setting}");
+        let name = warning.name.unwrap();
+        assert!(told.contains(&format!(" = name: {}\n", name.as_str())), "{told}");
+        assert_eq!(config.warning_but(&[name]), None, "{setting}");
     }
     for fine in [
         "authorization = \"per-credential\"",
@@ -987,6 +1059,12 @@ fn what_works_and_is_dangerous_or_does_nothing_is_a_warning() {
         "methods = [\"GET\", \"QUERY\"]",
         "key.ignore_query = [\"utm_*\"]",
         "ttl = { default = \"1m\", max = \"1m\" }",
+        "ttl.override = \"1m\"",
+        "ttl = { override = \"1m\" }\nauthorization = \"per-credential\"\nset_cookie = \"never\"",
+        "cookies = [\"lang\"]\nttl.default = \"1m\"",
+        "methods = [\"QUERY\"]",
+        "stale_while_revalidate = \"1m\"\nstale_if_error = \"2m\"\nstale_if_disconnected = \"3m\"",
+        "stale_while_revalidate = \"1m\"\nstale_if_error = \"0s\"\nstale_if_disconnected = \"0s\"",
     ] {
         let config = parse(&with_route(&format!("[route.cache]\n{fine}\n"))).unwrap();
         assert_eq!(config.warning(), None, "{fine}");
@@ -1000,6 +1078,23 @@ fn what_works_and_is_dangerous_or_does_nothing_is_a_warning() {
     }
     for fine in ["[limits]\ndrain = \"3s\"", "[limits]\ndrain = \"0s\"", "[limits]\nlame_duck = \"29s\""] {
         assert_eq!(parse(&with_rest(fine)).unwrap().warning(), None, "{fine}");
+    }
+    // A dangerous setting and a lifetime in place of the origin's are two things to be told.
+    let shared = "[route.cache]\nauthorization = \"share\"\nttl.override = \"1m\"\n";
+    let names: Vec<_> =
+        parse(&with_route(shared)).unwrap().warnings.iter().filter_map(|it| it.name).collect();
+    assert_eq!(names, [Lint::SharedCredentials, Lint::OverriddenPrivate]);
+    let hidden = format!("request_headers.remove = [\"Authorization\"]\n{shared}");
+    assert_eq!(parse(&with_route(&hidden)).unwrap().warning(), None);
+    // What Redis keeps no longer, where there is one.
+    for (top, window, name) in [
+        ("[cache]\nredis = \"redis://a\"\n", "8d", Some(Lint::BeyondRedis)),
+        ("[cache]\nredis = \"redis://a\"\n", "7d", None),
+        ("", "8d", None),
+    ] {
+        let route = with_route(&format!("[route.cache]\nstale_if_error = \"{window}\"\n"));
+        let config = parse(&format!("{top}{route}")).unwrap();
+        assert_eq!(config.warnings.iter().find_map(|warning| warning.name), name, "{top} {window}");
     }
     // Beside a mistake both are told.
     let both = parse(&with_rest("admin_token = \"short\"\nwrokers = 1\n")).unwrap_err().to_string();

@@ -111,6 +111,68 @@ fn words_stand_for_their_values() {
 }
 
 #[test]
+fn who_collects_traces_is_named_by_a_url_alone() {
+    let of = |endpoint: &str| parse(&with_rest(&format!("[otlp]\nendpoint = \"{endpoint}\"\n")));
+    for (endpoint, host, port, path) in [
+        ("http://a", "a", 4318, "/v1/traces"),
+        ("http://A.b:80/", "a.b", 80, "/v1/traces"),
+        ("http://[::1]:4318/otlp", "::1", 4318, "/otlp/v1/traces"),
+        ("http://a/v1/traces", "a", 4318, "/v1/traces"),
+        ("http://a/otlp/v1/traces/", "a", 4318, "/otlp/v1/traces"),
+    ] {
+        let otlp = of(endpoint).unwrap().otlp.unwrap();
+        assert_eq!((otlp.host.as_str(), otlp.port, otlp.path.as_str()), (host, port, path), "{endpoint}");
+    }
+    for (endpoint, message) in [
+        ("a:4318", "written as a URL"),
+        ("https://a", "does not speak TLS"),
+        ("http://u:hunter2@a", "no user or password"),
+        ("http://a/b?c", "a host, a port and a path alone"),
+        ("http://a:0", "not a port"),
+        ("http://a b", "is not a host"),
+    ] {
+        let told = of(endpoint).unwrap_err().to_string();
+        assert!(told.contains(message) && !told.contains("hunter2"), "{endpoint}: {told}");
+    }
+    let of = |rest: &str| parse(&with_rest(&format!("[otlp]\nendpoint = \"http://a\"\n{rest}\n")));
+    for (rest, message) in [
+        ("headers = { \"a b\" = \"c\" }", "not a field name"),
+        ("headers = { Host = \"c\" }", "Larder writes this field itself"),
+        ("headers = { X-Api-Key = \"hunter2\\u0001\" }", "not a field value"),
+        ("sample = \"2/1\"", "not a part of all"),
+        ("sample = \"0/1\"", "not a part of all"),
+        ("timeout = \"0s\"", "zero makes no sense"),
+        ("headers_file = \"x\"", "by its whole path"),
+        ("nonsense = 1", "unknown key"),
+    ] {
+        let told = of(rest).unwrap_err().to_string();
+        assert!(told.contains(message) && !told.contains("hunter2"), "{rest}: {told}");
+    }
+    assert_eq!(parse(&with_rest("")).unwrap().otlp, None);
+    let silent = parse(&with_rest("[otlp]\nqueue = 7\n")).unwrap();
+    let names: Vec<_> = silent.warnings.iter().filter_map(|warning| warning.name).collect();
+    assert_eq!((silent.otlp, names), (None, vec![Lint::NoEndpoint]));
+}
+
+#[test]
+fn a_route_has_a_limit_for_slow_requests_of_its_own_where_it_says_so() {
+    for (timing, route, limit) in [
+        ("", "", Some(1000)),
+        ("\"2s\"", "", Some(2000)),
+        ("\"off\"", "", None),
+        ("\"2s\"", "\"off\"", None),
+        ("\"off\"", "\"50ms\"", Some(50)),
+        ("", "\"0s\"", Some(0)),
+    ] {
+        let line =
+            |value: &str| if value.is_empty() { String::new() } else { format!("slow_request = {value}\n") };
+        let text = with_rest(&format!("[timing]\n{}", line(timing))) + "\n" + &line(route);
+        let config = parse(&text).unwrap();
+        assert_eq!(config.routes[0].slow_request.map(|limit| limit.as_millis()), limit, "{timing} {route}");
+    }
+}
+
+#[test]
 fn a_listener_may_be_a_table_that_asks_for_the_proxy_protocol() {
     let rows: [(&str, &[(&str, bool)]); 4] = [
         ("listen = { address = \"[::]:1\", proxy_protocol = true }", &[("[::]:1", true)]),

@@ -63,7 +63,7 @@ use crate::stored::{CacheKey, Group, Seal};
 const LAYOUT: u32 = 4;
 
 /// The longest that a record lives.
-pub(super) const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const MAX_TTL: Duration = crate::config::KEPT_IN_REDIS;
 
 /// A marker outlives what was put with it by this much.
 const SPARE: Duration = Duration::from_secs(60);

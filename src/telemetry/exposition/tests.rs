@@ -11,7 +11,7 @@ use super::super::outcome::{Bypass, Detail, Miss, Outcome, Source};
 use super::*;
 use crate::clock::{Mono, Timestamp};
 use crate::rules::NotStored;
-use crate::telemetry::Timeline;
+use crate::telemetry::{SpanGauges, Timeline};
 
 fn gauges() -> Gauges {
     let upstream = |server: &str| UpstreamGauges {
@@ -47,6 +47,7 @@ fn gauges() -> Gauges {
         reloads_done: 2,
         reloads_refused: 3,
         access_dropped: 1,
+        spans: SpanGauges { sent: 4, dropped: 3, failed: 2, rejected: 1 },
     }
 }
 

@@ -116,7 +116,7 @@ impl Finished<'_> {
 pub fn finish(r: &Finished, shard: &Shard, access: Option<&AccessLog>, slow_after: Option<Duration>) {
     shard.finish(r);
     if slow_after.is_some_and(|limit| r.total > limit) {
-        shard.slow();
+        shard.slow(r);
         logs::slow(r);
     }
     if let Some(access) = access {

@@ -199,7 +199,8 @@ fn longer(route: &RouteCache) -> Change {
     Change { line, table: IN_ROUTE, why: "its lifetime was over", caution: later }
 }
 
-/// Arguments that keep apart what may be one: those by which alone many URLs of one path differ.
+/// Arguments that keep apart what may be one: those by which alone many URLs of one path differ, and that hardly ever
+/// have the same value twice.
 fn ignoring(urls: &[String], cache: &RouteCache) -> Option<Change> {
     let mut paths: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for url in urls {
@@ -213,13 +214,17 @@ fn ignoring(urls: &[String], cache: &RouteCache) -> Option<Change> {
     let arguments = |query: &&str| query.split('&').map(str::to_owned).collect::<BTreeSet<String>>();
     let sets: Vec<BTreeSet<String>> = queries.iter().map(arguments).collect();
     let name = |argument: &String| argument.split('=').next().unwrap_or_default().to_owned();
-    let differing = sets.iter().flatten().filter(|argument| !sets.iter().all(|set| set.contains(*argument)));
+    // A page's number differs, too: only what hardly ever comes twice is not worth a key.
+    let mut values: BTreeMap<String, usize> = BTreeMap::new();
+    for argument in sets.iter().flatten().collect::<BTreeSet<_>>() {
+        *values.entry(name(argument)).or_default() += 1;
+    }
+    let differing = values.into_iter().filter(|(_, values)| values * 2 > sets.len()).map(|(name, _)| name);
     // What cannot be written as a name is for people to judge.
     let plain = |name: &String| {
         !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
     };
-    let names: BTreeSet<String> =
-        differing.map(name).filter(|name| plain(name) && !cache.key.ignores(name)).collect();
+    let names: BTreeSet<String> = differing.filter(|name| plain(name) && !cache.key.ignores(name)).collect();
     if names.is_empty() || names.len() > ARGUMENTS {
         return None;
     }
@@ -228,7 +233,7 @@ fn ignoring(urls: &[String], cache: &RouteCache) -> Option<Change> {
     Some(Change {
         line: format!("key.ignore_query = {all:?}"),
         table: IN_ROUTE,
-        why: "many URLs of one path differ by these arguments alone",
+        why: "many URLs of one path differ by these arguments, of which hardly a value comes twice",
         caution: "only where the origin's answer does not depend on these arguments",
     })
 }

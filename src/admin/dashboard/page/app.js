@@ -460,9 +460,10 @@
     byId("slow-none").hidden = list.length > 0;
     say(byId("slow-none"), event.slow_after_s === null ? "They are not looked for: timing.slow_request is off." : `None that took longer than ${took(event.slow_after_s)} since the start.`);
     renew(byId("slow-rows"), list, () => list.map((one) => {
-      const phases = Object.entries(one.phases_ms).filter(([, ms]) => ms > 0);
-      const told = phases.map(([phase, ms]) => `${phase} ${took(ms / 1000)}`).join(", ");
-      const kinds = { "first-byte": "c-origin", body: "c-hit", redis: "c-bad", wait: "c-miss" };
+      // What is no hundredth of it explains nothing.
+      const phases = Object.entries(one.phases_ms).filter(([, ms]) => ms * 100 >= one.total_ms).sort((a, b) => b[1] - a[1]);
+      const told = phases.map(([phase, ms]) => `${phase.replace("_", " ")} ${took(ms / 1000)}`).join(", ");
+      const kinds = { first_byte: "c-origin", connect: "c-origin", body: "c-hit", redis: "c-bad", queue: "c-bad", wait: "c-miss", lease: "c-miss" };
       return make("tr", { role: "row" }, make("td", { role: "cell" }, clock(Date.parse(one.at))), cell("took", "n", took(one.total_ms / 1000)),
         cell("where the time went", "broad", make("div", { className: "phases", title: told }, bar(phases.map(([phase, ms]) => [ms / one.total_ms, kinds[phase] || "c-other"]), { "aria-hidden": "true" }), make("span", { className: "dim" }, told || "–"))),
         cell("status", `n ${one.status >= 500 ? "bad" : ""}`, String(one.status)), cell("request", "long code", `${one.method} ${one.url}`), cell("route", "", one.route),

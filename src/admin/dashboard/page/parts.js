@@ -145,7 +145,7 @@ const Parts = (() => {
       cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
       scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(1, max * 1.08)] } },
       axes: [
-        { ...line, values: (_, splits) => splits.map((s) => clock(s * 1000)), space: 90 },
+        { ...line, values: (_, splits) => splits.map((s) => clock(s * 1000)), space: 90, size: 28 },
         { ...line, size: 52, values: (_, splits) => splits.map((n) => (n >= 1e6 ? `${n / 1e6}M` : n >= 1e3 ? `${n / 1e3}k` : `${n}`)) },
       ],
       series: [

@@ -59,7 +59,7 @@ const Parts = (() => {
   // A time that goes by.
   function lasting(seconds) {
     const s = Math.floor(seconds);
-    if (s < 1) return `${seconds.toFixed(1)} s`;
+    if (s < 1) return seconds > 0 ? took(seconds) : "0 s";
     if (s < 60) return `${s} s`;
     if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
     if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s / 60) % 60)} min`;
@@ -138,6 +138,8 @@ const Parts = (() => {
     }
 
     const line = { stroke: () => ink("--dim"), grid: { stroke: () => ink("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
+    // A step holds for the time that it was counted in: there was nothing between.
+    const paths = uPlot.paths.stepped({ align: -1 });
     const plot = new uPlot({
       width: Math.max(200, box.clientWidth), height,
       padding: [8, 8, 0, 0],
@@ -150,8 +152,8 @@ const Parts = (() => {
       ],
       series: [
         {},
-        ...SERIES.map((series) => ({ stroke: () => ink(series.ink), fill: () => ink(series.ink), width: 0, points: { show: false } })),
-        { stroke: () => ink("--origin"), width: 1.6, points: { show: false } },
+        ...SERIES.map((series) => ({ stroke: () => ink(series.ink), fill: () => ink(series.ink), width: 0, paths, points: { show: false } })),
+        { stroke: () => ink("--origin"), width: 1.6, paths, points: { show: false } },
       ],
       hooks: { setCursor: [(u) => tell(u.cursor.idx)] },
     }, [[], [], [], [], []], box);

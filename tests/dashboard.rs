@@ -9,6 +9,7 @@
 )]
 
 #[path = "dashboard/browser.rs"]
+#[allow(clippy::disallowed_methods, reason = "a browser is waited for by the system's clock")]
 mod browser;
 mod support;
 

@@ -441,8 +441,9 @@
     if (!fleet) return ["–", "dim"];
     if (fleet.error) return [fleet.error, "bad"];
     const [heard, missing] = [fleet.acknowledged.length, fleet.missing.length];
+    const have = `${heard} ${heard === 1 ? "node has" : "nodes have"} it`;
     const slowest = fleet.slowest ? `, the slowest after ${took(fleet.slowest.after_s)}` : "";
-    return missing > 0 ? [`${heard} have heard, ${missing} have not: ${fleet.missing.map((node) => node.node).join(", ")}`, "bad"] : [`${heard} have heard${slowest}`, "good"];
+    return missing > 0 ? [`${have}, ${missing} not: ${fleet.missing.map((node) => node.node).join(", ")}`, "bad"] : [have + slowest, "good"];
   }
 
   function purges(list) {
@@ -451,7 +452,7 @@
       const [text, kind] = heardBy(purge.fleet);
       return make("tr", { role: "row" }, make("td", { role: "cell" }, clock(purge.at_ms)),
         cell("what", "long", `${purge.soft ? "softly, " : ""}${purge.of}${purge.first ? ": " : ""}`, make("span", { className: "code" }, purge.first)),
-        cell("memory", "half", purge.memory), cell("redis", `half ${purge.status === 200 ? "" : "bad"}`, purge.redis || "–"), cell("other nodes", `broad ${kind}`, text));
+        cell("memory", "half", purge.memory), cell("redis", `half ${purge.status === 200 ? "" : "bad"}`, purge.redis || "–"), cell("nodes", `broad ${kind}`, text));
     }));
   }
 
@@ -499,7 +500,7 @@
     const [text, colour] = heardBy(receipt.fleet);
     said.replaceChildren(...(receipt.error ? [make("p", { className: "bad" }, receipt.error)] : [
       make("p", { className: receipt.purged ? "good" : "bad" }, `${receipt.purged ? "Purged" : "Not purged everywhere"}: ${name}`),
-      make("p", {}, `memory: ${receipt.memory}; redis: ${receipt.redis}; other nodes: `, make("span", { className: colour }, text)),
+      make("p", {}, `memory: ${receipt.memory}; redis: ${receipt.redis}; the fleet: `, make("span", { className: colour }, text)),
     ]));
   });
 

@@ -427,7 +427,7 @@ fn where_a_token_is_asked_for_the_page_asks_for_it_and_keeps_it_for_itself() {
     let browser = Browser::start();
     let page = browser.page(1000, 700, false);
     page.open(&format!("http://{}/", larder.admin()));
-    page.wait_for("document.activeElement.id === 'token-text'");
+    page.wait_for("document.activeElement?.id === 'token-text'");
     assert_eq!(page.value("document.getElementById('board').hidden"), true);
     page.write("wrong");
     page.press("Enter");

@@ -179,7 +179,7 @@ impl Page<'_> {
             assert!(
                 Instant::now() < deadline,
                 "{expression} did not come true; the page says\n{}",
-                self.text("document.body.innerText")
+                self.text("document.body?.innerText")
             );
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -160,6 +160,7 @@ fn every_link_of_the_readme_and_of_what_it_leads_to_leads_somewhere() {
         "docs/metrics.md",
         "docs/purging.md",
         "docs/deploy.md",
+        "docs/dashboard.md",
     ] {
         let folder = Path::new(from).parent().unwrap();
         let text = read(from).unwrap();
@@ -206,11 +207,12 @@ fn every_field_of_stats_is_documented_and_no_other() {
 
 /// The names of all values; what is counted by words is one of them.
 fn fields(path: &str, value: &serde_json::Value, found: &mut BTreeSet<String>) {
-    const BY_WORD: [&str; 9] = [
+    const BY_WORD: [&str; 10] = [
         "results",
         "misses",
         "miss_causes",
         "hit_ratios",
+        "durations",
         "not_stored",
         "verified",
         "bypass_reasons",

@@ -17,6 +17,7 @@ needs=(
     curl:curl
     python3:python3
     openssl:openssl
+    chromium:chromium
 )
 
 missing_packages() {
@@ -73,7 +74,7 @@ if ((${#packages[@]} > 0)); then
         exit 69
     fi
 else
-    say "redis-server, nginx, promtool, curl, python3 and openssl are here"
+    say "redis-server, nginx, promtool, curl, python3, openssl and chromium are here"
 fi
 
 if ! command -v cargo >/dev/null; then

@@ -19,7 +19,7 @@ pub(super) fn refuse(
         if headers.get_all(header::HOST).iter().count() != 1 {
             return Some((StatusCode::BAD_REQUEST, "the request needs exactly one Host field"));
         }
-        if is_from_browser(headers) {
+        if is_from_browser(headers) && !is_own_page(headers) {
             return Some((StatusCode::FORBIDDEN, "requests from web pages cannot change anything here"));
         }
         if !is_plain_type(headers) {
@@ -42,13 +42,37 @@ pub(super) fn refuse(
 
 /// What browsers send with whatever a page makes them send, and programs do not: who asks and how (Fetch
 /// Metadata, `Origin`), where from, what the site has stored, or, the oldest of them, a name that begins so.
-/// No page of ours writes here, so all are strangers'.
 fn is_from_browser(headers: &HeaderMap) -> bool {
     let named =
         [header::ORIGIN, header::REFERER, header::COOKIE].iter().any(|name| headers.contains_key(name));
     let fetched = headers.keys().any(|name| name.as_str().starts_with("sec-"));
     let agent = headers.get(header::USER_AGENT).map(|agent| agent.as_bytes()).unwrap_or_default();
     named || fetched || agent.starts_with(b"Mozilla/")
+}
+
+/// Whether it is our own page that asks, which is told by what a browser lets no other say: `Origin` names this very
+/// listener, where Fetch Metadata is sent (not to plain addresses) it agrees, and a field and a type that need another
+/// site's leave are there, which nothing here ever gives. It sends nothing that the site has stored.
+fn is_own_page(headers: &HeaderMap) -> bool {
+    let only = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok())
+    };
+    let host = only("host").unwrap_or_default();
+    let origin = only("origin")
+        .and_then(|origin| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")));
+    origin == Some(host)
+        && is_not_from_elsewhere(headers)
+        && only("content-type") == Some("application/json")
+        && only("larder-dashboard") == Some("1")
+        && !headers.contains_key(header::COOKIE)
+}
+
+/// Whether no other site's page can have had the browser send this, as far as the browser says so. For what costs
+/// something although it changes nothing.
+pub(super) fn is_not_from_elsewhere(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    sites.all(|site| site == "same-origin" || site == "none")
 }
 
 /// Whether the type is none that a page can send to another site without asking first (CORS-safelisted:
@@ -140,6 +164,44 @@ mod tests {
             let right = ("authorization", "Bearer s3cret");
             assert_eq!(verdict(Method::POST, &[row, right], Some("s3cret"), false), Some(403), "{row:?}");
             assert_eq!(verdict(Method::GET, &[row], None, false), None, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn our_own_page_can_and_no_page_that_lacks_any_of_it() {
+        let own = [
+            ("origin", "http://localhost:9900"),
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-mode", "cors"),
+            ("content-type", "application/json"),
+            ("larder-dashboard", "1"),
+            ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)"),
+        ];
+        assert_eq!(verdict(Method::POST, &own, None, false), None);
+        assert_eq!(verdict(Method::POST, &own, Some("s3cret"), false), Some(401), "the token, too");
+        // To an address that is no secure context the browser tells less.
+        let plain: Vec<_> = own.into_iter().filter(|(name, _)| !name.starts_with("sec-")).collect();
+        assert_eq!(verdict(Method::POST, &plain, None, false), None);
+        for without in ["origin", "content-type", "larder-dashboard"] {
+            let fields: Vec<_> = own.into_iter().filter(|(name, _)| *name != without).collect();
+            assert_eq!(verdict(Method::POST, &fields, None, false), Some(403), "without {without}");
+        }
+        for (name, value) in [
+            ("origin", "http://localhost:3000"),
+            ("origin", "http://evil.test"),
+            ("origin", "null"),
+            ("origin", "localhost:9900"),
+            ("sec-fetch-site", "same-site"),
+            ("sec-fetch-site", "cross-site"),
+            ("content-type", "text/plain"),
+            ("larder-dashboard", "2"),
+        ] {
+            let other = own.map(|(known, own)| if known == name { (name, value) } else { (known, own) });
+            assert_eq!(verdict(Method::POST, &other, None, false), Some(403), "{name}: {value}");
+        }
+        for more in [("cookie", "a=b"), ("origin", "http://evil.test"), ("sec-fetch-site", "cross-site")] {
+            let fields: Vec<_> = own.into_iter().chain([more]).collect();
+            assert_eq!(verdict(Method::POST, &fields, None, false), Some(403), "{more:?} as well");
         }
     }
 

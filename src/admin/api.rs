@@ -7,20 +7,24 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::telemetry::Format;
 use crate::worker::{NotReloaded, Reloaded, Shared, Worker};
 
-use super::{access, explain, fleet, gauges, purge, slow};
+use super::dashboard::{self, Events};
+use super::visitors::Visit;
+use super::{Admin, access, explain, fleet, gauges, purge, slow};
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Either<Full<Bytes>, Events>>;
 
 const INDEX: &str = "\
 Larder, admin listener
 
+  GET  /          in a browser: all of it, live
+  GET  /events    what that page is told each second (server-sent events)
   GET  /stats     requests, hit ratios per route and tier (JSON)
   GET  /metrics   the same and more (Prometheus, or OpenMetrics by Accept)
   GET  /slow     the last slow requests (JSON); ?since=LAST&wait=5s holds the answer back until there is a new one
@@ -35,23 +39,29 @@ Larder, admin listener
 ";
 
 /// Answers one request.
-pub(super) async fn answer(worker: &Arc<Worker>, request: Request<Incoming>) -> Answer {
+pub(super) async fn answer(admin: &Admin, visit: &Visit, request: Request<Incoming>) -> Answer {
+    let worker = &admin.worker;
     let path = request.uri().path().to_owned();
     // What a probe asks for tells nothing; but only to who reads.
     let reads = request.method() == Method::GET || request.method() == Method::HEAD;
-    let open = reads && matches!(path.as_str(), "/livez" | "/readyz" | "/healthz");
+    let probe = reads && matches!(path.as_str(), "/livez" | "/readyz" | "/healthz");
+    let page = reads && dashboard::has(&path) && (path != "/" || dashboard::is_wanted(request.headers()));
+    let open = probe || page;
     let config = &worker.shared.snapshot.load_full().config;
     let token = config.admin_token.clone();
     // Where this machine is all that guards it, only this machine's own names lead here.
     let unguarded = token.is_none() && config.admin.is_some_and(|address| address.ip().is_loopback());
-    if unguarded && !open && !access::is_named_plainly(request.headers()) {
+    if unguarded && !probe && !access::is_named_plainly(request.headers()) {
         return error(StatusCode::FORBIDDEN, "ask for it as localhost or by its address");
     }
     if let Some((status, why)) = access::refuse(request.method(), request.headers(), token.as_deref(), open) {
         return error(status, why);
     }
+    if page && let Some(part) = dashboard::asset(&path, request.headers()) {
+        return part;
+    }
     match path.as_str() {
-        "/purge" if request.method() == Method::POST => purge::purge(worker, request).await,
+        "/purge" if request.method() == Method::POST => purge::purge(admin, request).await,
         "/reload" if request.method() == Method::POST => reload(worker).await,
         // In a box, since it is rare and large.
         "/explain" if request.method() == Method::POST => Box::pin(explain::explain(worker, request)).await,
@@ -59,6 +69,12 @@ pub(super) async fn answer(worker: &Arc<Worker>, request: Request<Incoming>) -> 
         "/" | "/stats" | "/metrics" | "/slow" | "/fleet" | "/livez" | "/readyz" | "/healthz" if !reads => {
             not_allowed("GET, HEAD")
         }
+        "/events" | "/dashboard/route" if request.method() != Method::GET => not_allowed("GET"),
+        "/events" | "/dashboard/route" if !access::is_not_from_elsewhere(request.headers()) => {
+            error(StatusCode::FORBIDDEN, "this is for the page at / of this listener")
+        }
+        "/events" => events(admin, visit),
+        "/dashboard/route" => of_route(worker, request.uri().query().unwrap_or_default()),
         "/" => text(INDEX.to_owned()),
         "/stats" => json_answer(StatusCode::OK, &stats(worker)),
         "/metrics" => metrics(worker, request.headers()),
@@ -73,6 +89,35 @@ pub(super) async fn answer(worker: &Arc<Worker>, request: Request<Incoming>) -> 
 /// The answer to a request that took longer than `limits.admin_time`.
 pub(super) fn too_slow() -> Answer {
     error(StatusCode::REQUEST_TIMEOUT, "the request took too long")
+}
+
+/// How things are now, and then each second.
+fn events(admin: &Admin, visit: &Visit) -> Answer {
+    let Some(seat) = admin.streams.sit(visit.number()) else {
+        let mut answer =
+            error(StatusCode::SERVICE_UNAVAILABLE, "as many pages look on as may, or Larder stops");
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        return answer;
+    };
+    let first = dashboard::event(&admin.worker, &admin.receipts, true);
+    let mut answer = Response::new(Either::Right(admin.streams.events(&seat, first, visit.ends())));
+    visit.looks_on(seat);
+    let fields = answer.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // It lasts as long as the connection: the next one has all of another's time.
+    fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// All of one route: `name=…`.
+fn of_route(worker: &Worker, query: &str) -> Answer {
+    let name = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "name");
+    match name.and_then(|(_, name)| dashboard::of_route(worker, &name)) {
+        Some(route) => json_answer(StatusCode::OK, &route),
+        None => error(StatusCode::NOT_FOUND, "there is no such route; write /dashboard/route?name=NAME"),
+    }
 }
 
 fn stats(worker: &Worker) -> Value {
@@ -172,7 +217,7 @@ fn text(text: String) -> Answer {
 }
 
 fn with_type(status: StatusCode, text: String, kind: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(text.into()));
+    let mut answer = Response::new(Either::Left(Full::new(text.into())));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

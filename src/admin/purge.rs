@@ -20,7 +20,7 @@ use crate::stored::{LONGEST_NAME, Prefix, Purge, Scope};
 use crate::worker::{Purged, Snapshot, Worker};
 
 use super::api::{Answer, error, json_answer};
-use super::fleet;
+use super::{Admin, fleet};
 
 /// Bytes of a request's body: the most names, each of 1 KiB.
 const BODY: usize = 1 << 20;
@@ -58,7 +58,8 @@ struct Checked {
 }
 
 /// Purges what a request names.
-pub(super) async fn purge(worker: &Worker, request: Request<Incoming>) -> Answer {
+pub(super) async fn purge(admin: &Admin, request: Request<Incoming>) -> Answer {
+    let worker = &admin.worker;
     let body = match Limited::new(request.into_body(), BODY).collect().await {
         Ok(body) => body.to_bytes(),
         Err(_) => return error(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB, or broke off"),
@@ -69,7 +70,7 @@ pub(super) async fn purge(worker: &Worker, request: Request<Incoming>) -> Answer
     });
     let checked = wanted.and_then(|wanted| check(wanted, &snapshot.config));
     match checked {
-        Ok(checked) => carry_out(worker, &snapshot, checked).await,
+        Ok(checked) => carry_out(admin, &snapshot, checked).await,
         Err(why) => error(StatusCode::BAD_REQUEST, &why),
     }
 }
@@ -133,7 +134,8 @@ fn check(wanted: Wanted, config: &Config) -> Result<Checked, String> {
 }
 
 /// All of them are made before any of them is waited for.
-async fn carry_out(worker: &Worker, snapshot: &Snapshot, checked: Checked) -> Answer {
+async fn carry_out(admin: &Admin, snapshot: &Snapshot, checked: Checked) -> Answer {
+    let (worker, at) = (&*admin.worker, admin.worker.now());
     let Checked { purges, soft, wait } = checked;
     let held = held_before(worker, snapshot, &purges);
     let begun: Result<Vec<_>, _> = purges.iter().map(|purge| worker.purge(snapshot, purge)).collect();
@@ -167,7 +169,7 @@ async fn carry_out(worker: &Worker, snapshot: &Snapshot, checked: Checked) -> An
         status = if status == StatusCode::OK { of_fleet } else { status };
     }
     let (of, first) = (counted(&purges), shown(&purges));
-    tracing::info!(of, first, soft, status = status.as_u16(), "purge");
+    tracing::info!(of = &*of, first = &*first, soft, status = status.as_u16(), "purge");
     let mut answer = listed(&purges);
     answer.insert("purged".to_owned(), json!(status == StatusCode::OK));
     answer.insert("soft".to_owned(), json!(soft));
@@ -179,7 +181,9 @@ async fn carry_out(worker: &Worker, snapshot: &Snapshot, checked: Checked) -> An
     answer.insert("memory".to_owned(), json!(memory));
     answer.insert("was_in_memory".to_owned(), json!(held));
     answer.extend(receipt);
-    json_answer(status, &answer.into())
+    let answer = answer.into();
+    admin.receipts.note(at.as_millis(), status.as_u16(), &of, &first, &answer);
+    json_answer(status, &answer)
 }
 
 /// Whether this process's memory held something of what is purged; `None` where that is not known without seeking:

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::dashboard::Seat;
+
 /// Open connections.
 pub(super) const MOST: usize = 64;
 
@@ -37,6 +39,10 @@ struct Visitor {
 pub(super) struct Visit {
     visitors: Arc<Visitors>,
     number: u64,
+    /// What lasts on it ends by then.
+    until: Instant,
+    /// Its place among those who look on, where it does.
+    seat: Mutex<Option<Seat>>,
 }
 
 impl Visitors {
@@ -56,12 +62,17 @@ impl Visitors {
         open.last += 1;
         let number = open.last;
         open.visitors.push(Visitor { number, asking: false, since: Instant::now(), task: None });
-        Visit { visitors: Arc::clone(self), number }
+        Visit { visitors: Arc::clone(self), number, until: Instant::now(), seat: Mutex::default() }
     }
 
     /// Says which task to end if it is to leave.
     pub(super) fn note(&self, number: u64, task: AbortHandle) {
         self.change(number, |visitor| visitor.task = Some(task));
+    }
+
+    /// Ends a visit.
+    pub(super) fn end(&self, number: u64) {
+        self.change(number, |visitor| visitor.task.iter().for_each(AbortHandle::abort));
     }
 
     fn change(&self, number: u64, change: impl FnOnce(&mut Visitor)) {
@@ -74,6 +85,22 @@ impl Visitors {
 impl Visit {
     pub(super) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Says when what lasts on it has to end.
+    pub(super) fn until(mut self, until: Instant) -> Self {
+        self.until = until;
+        self
+    }
+
+    /// When that is.
+    pub(super) fn ends(&self) -> Instant {
+        self.until
+    }
+
+    /// Looks on from now on, until it ends.
+    pub(super) fn looks_on(&self, seat: Seat) {
+        *self.seat.lock() = Some(seat);
     }
 
     /// A request has come, or has been answered.

@@ -158,7 +158,7 @@ fn announce(running: &Running) {
         tracing::info!("listening on http://{address}");
     }
     if let Some(address) = running.admin {
-        tracing::info!("admin on http://{address}");
+        tracing::info!("admin on http://{address} (a dashboard, in a browser)");
     }
     // A configured one speaks for itself: whenever it begins or ceases to answer.
     if running.redis_up().is_none() {

@@ -55,7 +55,10 @@ pub fn banner(facts: &Banner, colour: bool) -> String {
 fn places(text: &mut String, facts: &Banner, ink: Ink) {
     place(text, "proxy", &facts.proxy, ink);
     match &facts.admin {
-        Some(admin) => place(text, "admin", admin, ink),
+        Some(admin) => {
+            place(text, "admin", admin, ink);
+            fact(text, "", "(open it in a browser: all figures live, and what to tune next)", ink);
+        }
         None => fact(text, "admin", "off", ink),
     }
     place(text, "api", &facts.api, ink);
@@ -181,6 +184,7 @@ mod tests {
         for expected in [
             "proxy  http://127.0.0.1:65535   (port 8080 is busy)",
             "admin  http://127.0.0.1:65534   (port 9900 is busy)",
+            "(open it in a browser: all figures live, and what to tune next)",
             "api    http://127.0.0.1:65533\n",
             "redis  none answers at redis://127.0.0.1:6379: memory tier only",
             "curl -si http://127.0.0.1:65535/users/1",
@@ -225,6 +229,6 @@ mod tests {
     fn an_admin_listener_that_is_off_is_not_advertised() {
         let text = banner(&Banner { admin: None, ..facts() }, false);
         assert!(text.contains("admin  off"));
-        assert!(!text.contains("/stats"));
+        assert!(!text.contains("/stats") && !text.contains("browser"));
     }
 }

@@ -15,7 +15,7 @@ use tokio::runtime::{self, Handle};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::admin;
+use crate::admin::Admin;
 use crate::store::{Redis, sweep};
 use crate::telemetry::supervise;
 use crate::upstream::Upstream;
@@ -29,6 +29,8 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// How long a stop waits for leases to be given back.
 const LAST_LEASES: Duration = Duration::from_millis(500);
+/// How long a stop waits for pages that look on to be told so.
+const LAST_LOOKS: Duration = Duration::from_millis(500);
 /// How long a start waits for the first word of the fleet's log.
 const FIRST_HEARD: Duration = Duration::from_millis(500);
 
@@ -75,12 +77,14 @@ pub(super) fn run_control(
         spawn_warm_start(&worker);
         spawn_sweep(&thread.shared);
         spawn_memory_of_counts(&thread.shared);
+        let door = Admin::new(Arc::clone(&worker));
         if let Some(socket) = admin {
             let listener = TcpListener::from_std(socket)?;
-            let serving = Arc::clone(&worker);
+            let (serving, telling) = (Arc::clone(&door), Arc::clone(&door));
             tokio::spawn(async move {
-                supervise("admin listener", || admin::serve(Arc::clone(&serving), &listener)).await;
+                supervise("admin listener", || Arc::clone(&serving).serve(&listener)).await;
             });
+            tokio::spawn(supervise("dashboard", move || Arc::clone(&telling).tell()));
         }
         let _start_has_given_up = ready.send(Ok(()));
         drained(&thread).await;
@@ -93,6 +97,7 @@ pub(super) fn run_control(
         if let Some(leases) = worker.shared.leases.get() {
             leases.flush(LAST_LEASES).await;
         }
+        door.end(LAST_LOOKS).await;
         Ok(())
     });
 }

@@ -122,7 +122,7 @@ fn routes(page: &mut Page, snapshot: &Snapshot) {
 
 fn durations(page: &mut Page, snapshot: &Snapshot) {
     let mut requests = page.family(&f::REQUEST_DURATION);
-    for (kind, histogram) in Kind::ALL.iter().zip(&snapshot.process.durations) {
+    for (kind, histogram) in Kind::ALL.iter().zip(&snapshot.total().durations) {
         requests.histogram(Some(("result", kind.as_str())), histogram);
     }
     let mut phases = page.family(&f::PHASE_DURATION);

@@ -33,7 +33,7 @@ pub(super) const BOUNDS: [(u64, &str); 17] = [
 ];
 
 /// One histogram; `C` is `AtomicU64` where it is filled and `u64` where it is read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Histogram<C> {
     /// One per bound, and one beyond; not cumulative.
     buckets: [C; BOUNDS.len() + 1],
@@ -60,6 +60,27 @@ impl Histogram<AtomicU64> {
 }
 
 impl Histogram<u64> {
+    /// Changes each counter by its like in another.
+    pub(super) fn each<C>(&mut self, from: &Histogram<C>, change: impl Fn(&mut u64, &C)) {
+        self.buckets.iter_mut().zip(&from.buckets).for_each(|(to, from)| change(to, from));
+        change(&mut self.sum_nanos, &from.sum_nanos);
+    }
+
+    /// The time within which this part of all observations were, in seconds: as Prometheus' `histogram_quantile` has
+    /// it, evenly spread within a bucket, and of those beyond all bounds the last bound. `None` where there are none.
+    pub(super) fn quantile(&self, part: f64) -> Option<f64> {
+        let rank = part * self.count() as f64;
+        let (mut below, mut lower) = (0_u64, 0_u64);
+        for ((upper, _), n) in BOUNDS.iter().zip(&self.buckets) {
+            if *n > 0 && (below + n) as f64 >= rank {
+                let within = ((rank - below as f64) / *n as f64).clamp(0.0, 1.0);
+                return Some((lower as f64 + (upper - lower) as f64 * within) / 1e9);
+            }
+            (below, lower) = (below + n, *upper);
+        }
+        (self.count() > 0).then_some(lower as f64 / 1e9)
+    }
+
     /// Observations.
     pub(super) fn count(&self) -> u64 {
         self.buckets.iter().sum()
@@ -109,6 +130,28 @@ mod tests {
             assert_eq!((le.parse::<f64>().unwrap() * 1e9).round() as u64, bound);
         }
         assert!(BOUNDS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn quantiles_are_those_that_prometheus_makes_of_the_same_buckets() {
+        let histogram = Histogram::default();
+        assert_eq!(read(&histogram).quantile(0.99), None);
+        // 90 within 50 to 100 µs, 10 within 5 to 10 ms.
+        (0..90).for_each(|_| histogram.observe(Duration::from_micros(60)));
+        (0..10).for_each(|_| histogram.observe(Duration::from_micros(6_000)));
+        let read_now = read(&histogram);
+        let is = |part: f64, expected: f64| {
+            let seconds = read_now.quantile(part).unwrap();
+            assert!((seconds - expected).abs() < 1e-12, "{part}: {seconds}");
+        };
+        is(0.0, 50e-6);
+        is(0.45, 75e-6);
+        is(0.9, 100e-6);
+        is(0.99, 5e-3 + 0.9 * 5e-3);
+        is(1.0, 10e-3);
+        let beyond = Histogram::default();
+        beyond.observe(Duration::from_secs(60));
+        assert_eq!(read(&beyond).quantile(0.5), Some(10.0));
     }
 
     proptest! {

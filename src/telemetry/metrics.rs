@@ -15,11 +15,12 @@ use super::cause::Cause;
 use super::finish::{End, Finished};
 use super::gauges::Gauges;
 use super::histogram::Histogram;
+use super::noted::{self, Noted};
 use super::openmetrics::Format;
 use super::outcome::{Bypass, Kind, Miss, Outcome, Tier};
 use super::timeline::{Phase, nanos};
 use super::windows::{Tally, Windows};
-use super::{exposition, stats};
+use super::{exposition, live, stats};
 use crate::rules::{Finding, NotStored};
 
 /// The label `route` of what no route matched; also the label `tier` where no tier answered.
@@ -40,6 +41,8 @@ pub struct Metrics {
     forgotten: RouteCounts<u64>,
     /// What the counters were a while ago.
     pub(super) windows: Arc<Windows>,
+    /// What some requests were like, by way of example.
+    pub(super) noted: Arc<Noted>,
     first: Shard,
     others: Box<[Shard]>,
 }
@@ -48,10 +51,11 @@ impl Metrics {
     /// Counters for these routes, in the configuration's order, with one shard per worker.
     pub fn new(routes: &[String], shards: usize) -> Self {
         let names = with_none(routes);
-        let shard = || Shard::new(&names, &[], Arc::default(), |_| None);
+        let noted = Arc::<Noted>::default();
+        let shard = || Shard::new(&names, &[], Arc::default(), &noted, |_| None);
         let others = (1..shards).map(|_| shard()).collect();
-        let windows = Arc::default();
-        Self { first: shard(), others, names, past: Vec::new(), forgotten: RouteCounts::default(), windows }
+        let (first, windows, forgotten) = (shard(), Arc::default(), RouteCounts::default());
+        Self { first, others, names, past: Vec::new(), forgotten, windows, noted }
     }
 
     /// The counters for another configuration's routes. Where a route's name stays, or comes back, it
@@ -72,10 +76,12 @@ impl Metrics {
             }
         }
         let shard = |before: &Shard| {
-            Shard::new(&names, &past, Arc::clone(&before.process), |name| self.cell(before, name))
+            let process = Arc::clone(&before.process);
+            Shard::new(&names, &past, process, &self.noted, |name| self.cell(before, name))
         };
         let (first, others) = (shard(&self.first), self.others.iter().map(shard).collect());
-        Self { names, past, forgotten, first, others, windows: Arc::clone(&self.windows) }
+        let (windows, noted) = (Arc::clone(&self.windows), Arc::clone(&self.noted));
+        Self { names, past, forgotten, first, others, windows, noted }
     }
 
     /// A name's counters in one of the shards.
@@ -106,9 +112,26 @@ impl Metrics {
         exposition::render(&self.snapshot(), &self.windows, gauges, format)
     }
 
+    /// What a page shows that looks on each second; `whole` adds what it keeps itself from then on.
+    pub fn live(&self, gauges: &Gauges, whole: bool) -> serde_json::Value {
+        live::render(&self.snapshot(), &self.windows, gauges, whole)
+    }
+
+    /// All that is known of one route; `None` where there is none of that name.
+    pub fn of_route(&self, name: &str, gauges: &Gauges) -> Option<serde_json::Value> {
+        live::of_route(&self.snapshot(), &self.windows, &self.noted, gauges, name)
+    }
+
+    /// Some URLs of a route that were missed most, with nothing in them that `log.redact` names.
+    pub fn missed_urls(&self, route: &str) -> Vec<String> {
+        self.noted.missed(route)
+    }
+
     /// Remembers what the counters are, `uptime` after the start: to be called once a second, by one thread.
     pub fn remember(&self, uptime: Duration) {
-        self.windows.remember(&self.snapshot(), uptime);
+        let snapshot = self.snapshot();
+        self.windows.remember(&snapshot, uptime);
+        self.noted.fade(uptime, |name| snapshot.routes.iter().any(|(shown, _)| *shown == name));
     }
 
     /// The sum of all shards. Routes of one name are one, since names are what labels say.
@@ -157,6 +180,8 @@ pub struct Shard {
     routes: Box<[Cell]>,
     /// One per name of [`Metrics::past`].
     past: Box<[Cell]>,
+    /// Shared by all.
+    noted: Arc<Noted>,
 }
 
 impl Shard {
@@ -165,6 +190,7 @@ impl Shard {
         names: &[String],
         past: &[String],
         process: Arc<Padded<ProcessCounts<AtomicU64>>>,
+        noted: &Arc<Noted>,
         known: impl Fn(&str) -> Option<Cell>,
     ) -> Self {
         let mut by_name: HashMap<&str, Cell> = HashMap::new();
@@ -172,7 +198,7 @@ impl Shard {
             |name| Arc::clone(by_name.entry(name).or_insert_with(|| known(name).unwrap_or_default()));
         let routes = names.iter().map(|name| cell(name.as_str())).collect();
         let past = past.iter().map(|name| cell(name.as_str())).collect();
-        Self { process, routes, past }
+        Self { process, routes, past, noted: Arc::clone(noted) }
     }
 
     /// The counters of one of all names, those of the configuration first.
@@ -189,7 +215,10 @@ impl Shard {
     /// [`finish()`](super::finish()).
     pub fn finish(&self, r: &Finished) {
         if let Some(route) = self.route(r.route) {
-            route.finish(r);
+            let nth = route.finish(r);
+            if noted::is_sampled(nth, r.outcome) {
+                self.noted.key(r);
+            }
         }
         self.process.0.finish(r);
     }
@@ -258,8 +287,6 @@ impl Snapshot<'_> {
 pub(super) struct ProcessCounts<C> {
     begun: C,
     pub(super) slow: C,
-    /// By [`Kind`].
-    pub(super) durations: [Histogram<C>; Kind::ALL.len()],
     /// By [`Phase`].
     pub(super) phases: [Histogram<C>; Phase::ALL.len()],
     pub(super) origin_fetches: Histogram<C>,
@@ -267,9 +294,6 @@ pub(super) struct ProcessCounts<C> {
 
 impl ProcessCounts<AtomicU64> {
     fn finish(&self, r: &Finished) {
-        if let Some(durations) = self.durations.get(r.outcome.kind() as usize) {
-            durations.observe(r.total);
-        }
         for (phase, histogram) in Phase::ALL.into_iter().zip(&self.phases) {
             if let Some(took) = r.timeline.get(phase) {
                 histogram.observe(took);
@@ -278,9 +302,6 @@ impl ProcessCounts<AtomicU64> {
     }
 
     fn add_to(&self, sum: &mut ProcessCounts<u64>) {
-        for (from, to) in self.durations.iter().zip(&mut sum.durations) {
-            from.add_to(to);
-        }
         for (from, to) in self.phases.iter().zip(&mut sum.phases) {
             from.add_to(to);
         }
@@ -295,15 +316,10 @@ impl ProcessCounts<u64> {
     pub(super) fn active(&self, finished: u64) -> u64 {
         self.begun.saturating_sub(finished)
     }
-
-    /// The time that all finished requests took together, in seconds.
-    pub(super) fn seconds(&self) -> f64 {
-        self.durations.iter().map(|histogram| histogram.sum().as_secs_f64()).sum()
-    }
 }
 
 /// What is counted of one route; `C` is `AtomicU64` where it is counted, `u64` where it is read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RouteCounts<C> {
     /// By [`Kind`], then by tier: none, memory, Redis. See [`ANSWERS`].
     answers: [C; Kind::ALL.len() * TIERS],
@@ -328,6 +344,8 @@ pub(super) struct RouteCounts<C> {
     origin_nanos: C,
     pub(super) rate_limited: C,
     pub(super) rate_forgotten: C,
+    /// By [`Kind`].
+    pub(super) durations: [Histogram<C>; Kind::ALL.len()],
 }
 
 const TIERS: usize = Tier::ALL.len() + 1;
@@ -355,8 +373,12 @@ const fn answer(kind: Kind, tier: Option<Tier>) -> usize {
 }
 
 impl RouteCounts<AtomicU64> {
-    fn finish(&self, r: &Finished) {
-        self.count_outcome(r.outcome);
+    /// Counts it, and says how many of its kind there were before.
+    fn finish(&self, r: &Finished) -> u64 {
+        let nth = self.count_outcome(r.outcome);
+        if let Some(durations) = self.durations.get(r.outcome.kind() as usize) {
+            durations.observe(r.total);
+        }
         if let Some(miss) = r.outcome.missed() {
             bump(&self.causes, r.cause.unwrap_or(Cause::of_miss(miss)) as usize);
         }
@@ -370,10 +392,11 @@ impl RouteCounts<AtomicU64> {
         } else if r.end == End::ClientGone {
             raise(&self.client_closed, 1);
         }
+        nth
     }
 
-    fn count_outcome(&self, outcome: &Outcome) {
-        bump(&self.answers, answer(outcome.kind(), outcome.tier()));
+    fn count_outcome(&self, outcome: &Outcome) -> u64 {
+        let nth = bump(&self.answers, answer(outcome.kind(), outcome.tier()));
         if let Some(miss) = outcome.missed() {
             bump(&self.misses, miss as usize);
         }
@@ -386,10 +409,11 @@ impl RouteCounts<AtomicU64> {
         if outcome.collapsed {
             raise(&self.collapsed, 1);
         }
+        nth
     }
 
     fn add_to(&self, sum: &mut RouteCounts<u64>) {
-        sum.add(self, |cell| cell.load(Relaxed));
+        sum.each(self, |to, from| *to = to.wrapping_add(from.load(Relaxed)));
     }
 }
 
@@ -402,10 +426,13 @@ const fn side(outcome: &Outcome) -> usize {
     }
 }
 
-fn bump(cells: &[AtomicU64], i: usize) {
-    if let Some(cell) = cells.get(i) {
+/// Adds one; says what was there before.
+fn bump(cells: &[AtomicU64], i: usize) -> u64 {
+    cells.get(i).map_or(0, |cell| {
+        let before = cell.load(Relaxed);
         raise(cell, 1);
-    }
+        before
+    })
 }
 
 /// Adds to a counter that no other thread writes, as is every one of a worker's [`Shard`]: it need not be locked for
@@ -416,28 +443,38 @@ pub(super) fn raise(cell: &AtomicU64, by: u64) {
 
 impl RouteCounts<u64> {
     fn add_to(&self, sum: &mut Self) {
-        sum.add(self, |cell| *cell);
+        sum.each(self, |to, from| *to = to.wrapping_add(*from));
     }
 
-    fn add<C>(&mut self, from: &RouteCounts<C>, read: impl Fn(&C) -> u64) {
-        let each = |to: &mut [u64], from: &[C]| {
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = to.wrapping_add(read(from)))
-        };
-        each(&mut self.answers, &from.answers);
-        each(&mut self.misses, &from.misses);
-        each(&mut self.causes, &from.causes);
-        each(&mut self.bypasses, &from.bypasses);
-        each(&mut self.not_stored, &from.not_stored);
-        each(&mut self.verified, &from.verified);
-        each(&mut self.status_classes, &from.status_classes);
-        self.collapsed += read(&from.collapsed);
-        self.failed += read(&from.failed);
-        self.client_closed += read(&from.client_closed);
-        each(&mut self.bytes, &from.bytes);
-        self.origin_fetches += read(&from.origin_fetches);
-        self.origin_nanos = self.origin_nanos.wrapping_add(read(&from.origin_nanos));
-        self.rate_limited += read(&from.rate_limited);
-        self.rate_forgotten += read(&from.rate_forgotten);
+    /// What has been counted since it was `before`.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        since.each(before, |to, from| *to = to.saturating_sub(*from));
+        since
+    }
+
+    /// Changes each counter by its like in another.
+    fn each<C>(&mut self, from: &RouteCounts<C>, change: impl Fn(&mut u64, &C)) {
+        let all =
+            |to: &mut [u64], from: &[C]| to.iter_mut().zip(from).for_each(|(to, from)| change(to, from));
+        all(&mut self.answers, &from.answers);
+        all(&mut self.misses, &from.misses);
+        all(&mut self.causes, &from.causes);
+        all(&mut self.bypasses, &from.bypasses);
+        all(&mut self.not_stored, &from.not_stored);
+        all(&mut self.verified, &from.verified);
+        all(&mut self.status_classes, &from.status_classes);
+        change(&mut self.collapsed, &from.collapsed);
+        change(&mut self.failed, &from.failed);
+        change(&mut self.client_closed, &from.client_closed);
+        all(&mut self.bytes, &from.bytes);
+        change(&mut self.origin_fetches, &from.origin_fetches);
+        change(&mut self.origin_nanos, &from.origin_nanos);
+        change(&mut self.rate_limited, &from.rate_limited);
+        change(&mut self.rate_forgotten, &from.rate_forgotten);
+        for (to, from) in self.durations.iter_mut().zip(&from.durations) {
+            to.each(from, &change);
+        }
     }
 
     /// Finished requests.
@@ -489,18 +526,46 @@ impl RouteCounts<u64> {
     pub(super) fn tally(&self) -> Tally {
         let cached = [Kind::Hit, Kind::Stale, Kind::StaleIfError].map(|kind| self.of_kind(kind));
         let [cached_bytes, missed_bytes, _] = self.bytes;
-        Tally { cached: cached.iter().sum(), missed: self.misses.iter().sum(), cached_bytes, missed_bytes }
+        Tally {
+            cached: cached.iter().sum(),
+            missed: self.misses.iter().sum(),
+            cached_bytes,
+            missed_bytes,
+            requests: self.requests(),
+            fetched: self.origin_fetches,
+        }
+    }
+
+    /// The time that all finished requests took together, in seconds.
+    pub(super) fn seconds(&self) -> f64 {
+        self.durations.iter().map(|histogram| histogram.sum().as_secs_f64()).sum()
+    }
+
+    /// How long requests of these kinds took.
+    pub(super) fn took(&self, kinds: &[Kind]) -> Histogram<u64> {
+        let mut took = Histogram::default();
+        for histogram in kinds.iter().filter_map(|kind| self.durations.get(*kind as usize)) {
+            took.each(histogram, |to, from| *to = to.wrapping_add(*from));
+        }
+        took
+    }
+
+    /// Requests that a tier answered by itself: the origin was spared each.
+    pub(super) fn spared(&self) -> u64 {
+        self.of_kind(Kind::Hit) + self.of_kind(Kind::Stale)
+    }
+
+    /// Seconds that the origin took to answer, until its heads; refreshes in the background included.
+    pub(super) fn origin_seconds(&self) -> f64 {
+        Duration::from_nanos(self.origin_nanos).as_secs_f64()
     }
 
     /// Seconds for which the origin did not have to work: each request that a tier answered by itself counts as
     /// long as a fetch of the route takes on average.
     pub(super) fn origin_seconds_saved(&self) -> f64 {
-        let spared = self.of_kind(Kind::Hit) + self.of_kind(Kind::Stale);
         match self.origin_fetches {
             0 => 0.0,
-            fetches => {
-                spared as f64 * (Duration::from_nanos(self.origin_nanos).as_secs_f64() / fetches as f64)
-            }
+            fetches => self.spared() as f64 * (self.origin_seconds() / fetches as f64),
         }
     }
 }

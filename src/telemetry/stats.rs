@@ -28,7 +28,8 @@ pub(super) fn render(snapshot: &Snapshot, windows: &Windows, gauges: &Gauges) ->
     let (finished, failed) = (total.requests(), total.failed.min(total.requests()));
     let active = snapshot.process.active(finished);
     let of_route = |(name, c): &(&str, RouteCounts<u64>)| {
-        ((*name).to_owned(), route(c, windows.tallies(Some(*name), c.tally(), gauges.uptime)))
+        let tallies = windows.tallies(Some(*name), c.tally(), gauges.uptime);
+        ((*name).to_owned(), route(c, tallies, &windows.recent.minute(Some(*name), c, gauges.uptime)))
     };
     let overall = windows.tallies(None, total.tally(), gauges.uptime);
     json!({
@@ -40,10 +41,10 @@ pub(super) fn render(snapshot: &Snapshot, windows: &Windows, gauges: &Gauges) ->
         "client_closed": total.client_closed,
         "slow": snapshot.process.slow,
         "success_rate": ratio(finished - failed, finished, 1.0),
-        "average_time_s": if finished == 0 { 0.0 } else { snapshot.process.seconds() / finished as f64 },
+        "average_time_s": if finished == 0 { 0.0 } else { total.seconds() / finished as f64 },
         "hit_ratio": total.tally().of_requests(),
         "resident_bytes": gauges.resident,
-        "all": route(&total, overall),
+        "all": route(&total, overall, &windows.recent.minute(None, &total, gauges.uptime)),
         "connections": gauges.connections,
         "access_log_dropped": gauges.access_dropped,
         "spans": by_word(gauges.spans.by_result().into_iter()),
@@ -57,7 +58,7 @@ pub(super) fn render(snapshot: &Snapshot, windows: &Windows, gauges: &Gauges) ->
     })
 }
 
-fn route(counts: &RouteCounts<u64>, tallies: [(Window, Tally); 4]) -> Value {
+fn route(counts: &RouteCounts<u64>, tallies: [(Window, Tally); 4], minute: &RouteCounts<u64>) -> Value {
     json!({
         "requests": counts.requests(),
         "results": by_word(Kind::ALL.iter().map(|kind| (kind.as_str(), counts.of_kind(*kind)))),
@@ -76,11 +77,22 @@ fn route(counts: &RouteCounts<u64>, tallies: [(Window, Tally); 4]) -> Value {
         "client_closed": counts.client_closed,
         "bytes_out": counts.bytes(),
         "origin_fetches": counts.origin_fetches,
+        "origin_requests_saved": counts.spared(),
         "origin_seconds_saved": counts.origin_seconds_saved(),
         "rate_limited": counts.rate_limited,
         "hit_ratio": counts.tally().of_requests(),
         "hit_ratios": tallies.map(|(window, tally)| (window.as_str().to_owned(), ratios(tally))).into_iter().collect::<Map<_, _>>(),
+        "durations": { "1m": durations(minute), "all": durations(counts) },
     })
+}
+
+/// How long requests took that a tier answered, and those that waited for the origin.
+fn durations(counts: &RouteCounts<u64>) -> Value {
+    let shown = |kinds: &[Kind]| {
+        let took = counts.took(kinds);
+        json!({ "count": took.count(), "p50_s": took.quantile(0.5), "p99_s": took.quantile(0.99) })
+    };
+    json!({ "hits": shown(&[Kind::Hit, Kind::Stale]), "misses": shown(&[Kind::Miss, Kind::Revalidated]) })
 }
 
 fn ratios(tally: Tally) -> Value {

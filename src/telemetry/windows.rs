@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::metrics::Snapshot;
+use super::recent::Recent;
 
 /// A time over which a ratio is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,10 @@ pub(super) struct Tally {
     /// Bytes of their bodies.
     pub(super) cached_bytes: u64,
     pub(super) missed_bytes: u64,
+    /// Finished requests, those that never asked the cache included.
+    pub(super) requests: u64,
+    /// Times the origin was asked.
+    pub(super) fetched: u64,
 }
 
 impl Tally {
@@ -63,6 +68,8 @@ impl Tally {
             missed: self.missed.saturating_sub(before.missed),
             cached_bytes: self.cached_bytes.saturating_sub(before.cached_bytes),
             missed_bytes: self.missed_bytes.saturating_sub(before.missed_bytes),
+            requests: self.requests.saturating_sub(before.requests),
+            fetched: self.fetched.saturating_sub(before.fetched),
         }
     }
 
@@ -102,7 +109,11 @@ pub fn hit_ratio(cached: u64, missed: u64) -> f64 {
 
 /// What the counters of each route, and all of them, were a while ago.
 #[derive(Debug, Default)]
-pub(super) struct Windows(Mutex<Remembered>);
+pub(super) struct Windows {
+    remembered: Mutex<Remembered>,
+    /// All counters, of fewer moments.
+    pub(super) recent: Recent,
+}
 
 #[derive(Debug, Default)]
 struct Remembered {
@@ -115,7 +126,8 @@ impl Windows {
     /// Remembers what was counted `uptime` after the start.
     pub(super) fn remember(&self, snapshot: &Snapshot, uptime: Duration) {
         let now = uptime.as_secs();
-        let mut remembered = self.0.lock();
+        self.recent.remember(snapshot, now);
+        let mut remembered = self.remembered.lock();
         remembered.all.push(now, snapshot.total().tally());
         for (name, counts) in &snapshot.routes {
             match remembered.routes.get_mut(*name) {
@@ -139,12 +151,20 @@ impl Windows {
         total: Tally,
         uptime: Duration,
     ) -> [(Window, Tally); 4] {
-        let remembered = self.0.lock();
+        let remembered = self.remembered.lock();
         let rings = route.map_or(Some(&remembered.all), |name| remembered.routes.get(name));
         Window::ALL.map(|window| {
             let before = rings.and_then(|rings| rings.before(window, uptime.as_secs()));
             (window, total.since(before.unwrap_or_default()))
         })
+    }
+
+    /// What came between each two moments that are kept of the last minute, and of the last hour: when that was over in
+    /// seconds since the start, how many seconds it took, and what was counted.
+    pub(super) fn history(&self, route: Option<&str>) -> [Vec<(u64, u64, Tally)>; 2] {
+        let remembered = self.remembered.lock();
+        let rings = route.map_or(Some(&remembered.all), |name| remembered.routes.get(name));
+        [Window::Minute, Window::Hour].map(|window| rings.map_or_else(Vec::new, |rings| rings.steps(window)))
     }
 }
 
@@ -167,6 +187,15 @@ impl Rings {
                 ring.pop_front();
             }
         }
+    }
+
+    /// See [`Windows::history`].
+    fn steps(&self, window: Window) -> Vec<(u64, u64, Tally)> {
+        let Some((_, ring)) = Window::ALL.into_iter().zip(&self.0).find(|(of, _)| *of == window) else {
+            return Vec::new();
+        };
+        let pairs = ring.iter().zip(ring.iter().skip(1));
+        pairs.map(|((from, before), (to, then))| (*to, to - from, then.since(*before))).collect()
     }
 
     /// What had been counted when the window began; `None` where that was before anything was.
@@ -266,7 +295,30 @@ mod tests {
         }
         let remembered = last.snapshot().routes.len();
         assert!(remembered < 300, "{remembered}");
-        assert_eq!(last.windows.0.lock().routes.len(), remembered);
+        assert_eq!(last.windows.remembered.lock().routes.len(), remembered);
+    }
+
+    #[test]
+    fn history_has_a_step_for_each_second_of_the_minute_and_each_minute_of_the_hour() {
+        let metrics = Metrics::new(&["a".to_owned()], 1);
+        for second in 0..7300 {
+            metrics.remember(Duration::from_secs(second));
+            count(&metrics, 0, HIT, 1);
+            if second % 2 == 0 {
+                count(&metrics, 0, MISS, 1);
+            }
+        }
+        for route in [None, Some("a")] {
+            let [seconds, minutes] = metrics.windows.history(route);
+            assert_eq!((seconds.len(), minutes.len()), (60, 60));
+            assert!(seconds.iter().all(|(_, took, step)| *took == 1 && step.cached == 1), "{seconds:?}");
+            assert_eq!(seconds.last().unwrap().0, 7299);
+            let whole = |(_, took, step): &(u64, u64, Tally)| {
+                (*took, step.cached, step.missed, step.requests) == (60, 60, 30, 90)
+            };
+            assert!(minutes.iter().all(whole), "{minutes:?}");
+        }
+        assert_eq!(metrics.windows.history(Some("nobody")), [vec![], vec![]]);
     }
 
     #[test]

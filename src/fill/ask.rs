@@ -67,7 +67,8 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
     let forwarded = upstream.forward(fill.worker.index, request, interim, waited).await;
     fill.snapshot.shard(&fill.worker).origin_fetch(Some(fill.route), fill.worker.mono().since(asked_at));
     filling.rest = failing::AFTER_ERROR;
-    let forwarded = forwarded?;
+    let mut forwarded = forwarded?;
+    fill.worker.shared.read_much(forwarded.response.body_mut());
     filling.rest = failing::rest_after(&forwarded.response, fill.worker.now());
     if let Some(lease) = &filling.lease {
         lease.head_has_come();

@@ -200,7 +200,9 @@ impl Pass {
         let (request, waited) = (request.map(|()| body), exchange.waited);
         let forwarded = upstream.forward(worker.index, request, interim.as_ref(), waited).await;
         snapshot.shard(worker).origin_fetch(Some(exchange.route), worker.mono().since(asked_at));
-        forwarded
+        let mut forwarded = forwarded?;
+        worker.shared.read_much(forwarded.response.body_mut());
+        Ok(forwarded)
     }
 
     fn note(&mut self, forwarded: &Forwarded) {

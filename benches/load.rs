@@ -31,6 +31,7 @@ load ask ADDRESS CONNECTIONS SECONDS PATHS [FIELD]
                                     ask as fast as answers come; prints a line of JSON. PATHS:
                                     one:/PATH  one path
                                     each:/PATH:N  N paths in turn, the number behind /PATH
+                                    once:/PATH:N  the same, each once; ends when all have been asked for
                                     zipf:/PATH:N:EXPONENT  N paths by their rank
                                     fresh:/PATH  one path, each request over a new connection
 load stampede ADDRESS CONNECTIONS /PATH
@@ -216,7 +217,7 @@ async fn relay(mut stream: TcpStream, origin: SocketAddr) -> io::Result<()> {
 /// Which path is next.
 enum Paths {
     One(String),
-    Each { path: String, of: u64, next: u64 },
+    Each { path: String, of: u64, next: u64, once: bool },
     Zipf { path: String, shares: Vec<f64>, dice: u64 },
     Fresh(String),
 }
@@ -230,7 +231,7 @@ impl Paths {
         match kind {
             "one" => Self::One(path),
             "fresh" => Self::Fresh(path),
-            "each" => Self::Each { path, of: number() as u64, next: 0 },
+            "each" | "once" => Self::Each { path, of: number() as u64, next: 0, once: kind == "once" },
             "zipf" => {
                 let (of, exponent) = (number() as u32, number());
                 let mut sum = 0.0;
@@ -250,13 +251,14 @@ impl Paths {
         }
     }
 
-    /// The next path.
-    fn next(&mut self, into: &mut String) {
+    /// The next path; `false` when there is none.
+    fn next(&mut self, into: &mut String) -> bool {
         use std::fmt::Write as _;
         into.clear();
         match self {
+            Self::Each { of, next, once: true, .. } if *next >= *of => return false,
             Self::One(path) | Self::Fresh(path) => into.push_str(path),
-            Self::Each { path, of, next } => {
+            Self::Each { path, of, next, .. } => {
                 write!(into, "{path}{}", *next % *of).unwrap();
                 *next += 1;
             }
@@ -268,6 +270,7 @@ impl Paths {
                 write!(into, "{path}{}", shares.partition_point(|share| *share < point)).unwrap();
             }
         }
+        true
     }
 }
 
@@ -334,7 +337,9 @@ async fn ask(address: SocketAddr, connections: usize, seconds: usize, paths: &st
         all.spawn_local(async move {
             let (mut path, mut asking) = (String::new(), None::<Asking>);
             while Instant::now() < until {
-                paths.borrow_mut().next(&mut path);
+                if !paths.borrow_mut().next(&mut path) {
+                    break;
+                }
                 let request = request(&path, field.as_deref(), fresh);
                 let began = Instant::now();
                 let came = tokio::time::timeout(PATIENCE, async {

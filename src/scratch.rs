@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use hyper::rt::ReadBuf;
 
 /// Bytes of one read at most.
-const SIZE: usize = 64 * 1024;
+const SIZE: usize = 128 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SIZE].into());

@@ -216,6 +216,44 @@ fn what_only_one_slow_client_asks_for_is_not_stored_where_much_is_read_slowly_al
     assert_eq!(fetches(), 42.0);
 }
 
+/// MiB that so many clients add who ask for large bodies that are not stored and take next to nothing of them.
+fn taken_by_slow_clients(larder: &Larder, clients: usize) -> usize {
+    let base = rss(larder);
+    let readers: Vec<_> = (0..clients)
+        .map(|nth| {
+            let mut stream = lazy(larder.proxy(), &format!("/{nth}"));
+            // Its body has begun.
+            stream.read_exact(&mut [0; 2048]).unwrap();
+            stream
+        })
+        .collect();
+    // What is on its way to them comes meanwhile.
+    let most = (0..100).map(|_| {
+        assert_eq!(client::get(larder.proxy(), "/small", &[]).body.len(), 1);
+        rss(larder)
+    });
+    let most = most.max().unwrap();
+    drop(readers);
+    most.saturating_sub(base)
+}
+
+#[test]
+fn what_is_read_in_large_pieces_while_there_is_room_is_not_where_there_is_none() {
+    const CLIENTS: usize = 200;
+    let origin = Origin::start(|request| {
+        let size = if request.target.starts_with("/small") { 1 } else { 4 * MIB };
+        Script::ok(vec![b'x'; size], &[("Cache-Control", "no-store")])
+    });
+    let (ample, tight) = (with_memory(&origin, 2048), with_memory(&origin, 8));
+    let (much, little) = (taken_by_slow_clients(&ample, CLIENTS), taken_by_slow_clients(&tight, CLIENTS));
+    // What is counted for each, a quarter more, and what a build for tests takes beside it.
+    let counted = CLIENTS * (128 + 24) / 1024;
+    assert!(
+        little <= counted + counted / 4 + 16,
+        "{little} MiB of {counted}, and {much} where there is room"
+    );
+}
+
 #[test]
 fn large_heads_that_do_not_end_have_a_room_of_their_own() {
     let origin = Origin::start(|_| Script::ok("x", &[]));

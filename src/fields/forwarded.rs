@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::list;
+use super::{digits, list};
 
 /// The chain of addresses, the client's first.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -179,6 +179,20 @@ fn is_port(text: &str) -> bool {
     digits || hidden
 }
 
+/// An address as the fields of a request to an origin name it. Every such request has one, so the usual kind does not
+/// go through `core::fmt`.
+pub fn named(address: IpAddr) -> Option<HeaderValue> {
+    let IpAddr::V4(address) = address else { return HeaderValue::try_from(address.to_string()).ok() };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        digits::push(&mut text, u64::from(octet), 1);
+    }
+    HeaderValue::try_from(text).ok()
+}
+
 /// Adds `peer` to the elements of `Forwarded` (RFC 7239 §4), where there are any.
 pub fn extend(headers: &mut HeaderMap, peer: IpAddr) {
     if !headers.contains_key(header::FORWARDED) {
@@ -216,6 +230,13 @@ mod tests {
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
         told(&headers, peer.parse().unwrap(), trusted)
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_is_written_as_it_is_everywhere(ip: IpAddr) {
+            prop_assert_eq!(named(ip).unwrap(), ip.to_string());
+        }
     }
 
     #[test]

@@ -71,7 +71,8 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
     let sent = Sent { route: fill.route, method, at: asked_at, is_refresh: filling.refresh };
     fill.worker.note_origin(&fill.snapshot, &fill.asked, &sent, &forwarded);
     filling.rest = failing::AFTER_ERROR;
-    let forwarded = forwarded?;
+    let mut forwarded = forwarded?;
+    fill.worker.shared.read_much(forwarded.response.body_mut());
     filling.rest = failing::rest_after(&forwarded.response, fill.worker.now());
     if let Some(lease) = &filling.lease {
         lease.head_has_come();

@@ -74,11 +74,15 @@ fn forwarded_fields(worker: &Worker, asked: &Asked, route: &Route) -> HeaderMap 
     // §6.5.1: they may be discarded), and no origin reads them but by mistake.
     headers.remove(header::TRAILER);
     count_down(&asked.method, &mut headers);
-    if let Ok(host) = HeaderValue::from_str(&asked.authority) {
+    let is_named = headers.get(header::HOST).is_some_and(|host| host == asked.authority.as_str());
+    if !is_named && let Ok(host) = HeaderValue::from_str(&asked.authority) {
         headers.insert(header::HOST, host);
     }
     name_the_client(&mut headers, asked.peer, asked.client, asked.scheme);
-    hop::append_via(&mut headers, asked.version, &worker.shared.pseudonym);
+    match worker.shared.via.as_ref().filter(|_| asked.version == Version::HTTP_11) {
+        Some(via) => drop(headers.append(header::VIA, via.clone())),
+        None => hop::append_via(&mut headers, asked.version, &worker.shared.pseudonym),
+    }
     let tracing = worker.shared.snapshot.load().config.log.trace;
     if tracing != Tracing::Off {
         asked.ids(tracing).apply(&mut headers);
@@ -108,11 +112,23 @@ fn count_down(method: &Method, headers: &mut HeaderMap) {
 /// it, and many do before anything else, would otherwise believe what a client had put there and a
 /// trusted proxy, which writes only `X-Forwarded-For`, passed on.
 fn name_the_client(headers: &mut HeaderMap, peer: IpAddr, client: IpAddr, scheme: &'static str) {
-    if let Ok(chain) = HeaderValue::from_str(&forwarded_for(headers, peer)) {
+    let peer = peer.to_canonical();
+    let (near, chain) = (forwarded::named(peer), forwarded_for(headers));
+    let chain = match (&near, chain) {
+        (near, None) => near.clone(),
+        (Some(near), Some(before)) => {
+            // Both have come from text.
+            let near = near.to_str().unwrap_or_default();
+            HeaderValue::try_from(format!("{before}, {near}")).ok()
+        }
+        (None, Some(_)) => None,
+    };
+    if let Some(chain) = chain {
         headers.insert(X_FORWARDED_FOR, chain);
     }
     forwarded::extend(headers, peer);
-    if let Ok(client) = HeaderValue::from_str(&client.to_string()) {
+    // Mostly whom the connection is from.
+    if let Some(client) = if client == peer { near } else { forwarded::named(client) } {
         headers.insert(X_REAL_IP, client);
     }
     // As the key has it, whatever a trusted proxy wrote.
@@ -124,17 +140,11 @@ fn name_the_client(headers: &mut HeaderMap, peer: IpAddr, client: IpAddr, scheme
     }
 }
 
-/// The chain of addresses so far, and the peer.
-fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> String {
-    let mut chain: Vec<String> = headers
-        .get_all(X_FORWARDED_FOR)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .map(|value| value.trim().to_owned())
-        .filter(|value| !value.is_empty())
-        .collect();
-    chain.push(peer.to_canonical().to_string());
-    chain.join(", ")
+/// The chain of addresses so far, if any.
+fn forwarded_for(headers: &HeaderMap) -> Option<String> {
+    let lines = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let chain: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
+    (!chain.is_empty()).then(|| chain.join(", "))
 }
 
 #[cfg(test)]

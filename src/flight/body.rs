@@ -173,8 +173,9 @@ const COPIED: usize = 16 * 1024;
 const ALONE: u64 = 64 * 1024;
 /// Bytes behind which a reader is a slow one.
 const LAGS: u64 = apart::LARGE as u64;
-/// Chunks that are shared with those who keep up, at most.
+/// Chunks that are shared with those who keep up, at most, and the bytes of all but the last of them.
 const LATEST: usize = 4;
+const LATEST_BYTES: usize = 128 * 1024;
 
 impl Writer {
     /// Once the body is large, it is to be kept in memory of its own: of `most` bytes, and `exact` where so
@@ -347,8 +348,11 @@ impl State {
         }
         if self.apart.is_none() {
             self.held = self.held.saturating_add(len);
-        } else if self.chunks.len() >= LATEST {
-            self.chunks.pop_front();
+        } else {
+            let bytes = |chunks: &VecDeque<Bytes>| chunks.iter().map(Bytes::len).sum::<usize>();
+            while self.chunks.len() >= LATEST || bytes(&self.chunks) > LATEST_BYTES {
+                self.chunks.pop_front();
+            }
         }
         self.chunks.push_back(chunk);
     }

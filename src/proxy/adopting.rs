@@ -45,7 +45,9 @@ impl Sent {
 /// The seat that a POST holds while it is under way, if its answer may be kept; gone where another holds
 /// it, whose answer is as good.
 pub(super) fn seat(exchange: &Exchange) -> Option<Owner<Landing>> {
-    let is_post = exchange.asked.method == Method::POST && exchange.content.is_none();
+    if exchange.asked.method != Method::POST || exchange.content.is_some() {
+        return None;
+    }
     let policy = &exchange.cache()?.policy;
     let asked = &exchange.asked;
     // What would have led a GET past the cache leads a POST's answer past it, too.
@@ -53,7 +55,7 @@ pub(super) fn seat(exchange: &Exchange) -> Option<Owner<Landing>> {
         || strays(asked, &exchange.snapshot.config, exchange.route).is_some()
         // A GET would have come to the origin without it.
         || means_another(&asked.headers);
-    if !is_post || bypasses || is_other_route(exchange) {
+    if bypasses || is_other_route(exchange) {
         return None;
     }
     // A lane of its own: no GET waits for it.

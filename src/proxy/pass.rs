@@ -203,7 +203,9 @@ impl Pass {
         let method = &exchange.asked.method;
         let sent = worker::Sent { route: exchange.route, method, at: asked_at, is_refresh: false };
         worker.note_origin(snapshot, &exchange.asked, &sent, &forwarded);
-        forwarded
+        let mut forwarded = forwarded?;
+        worker.shared.read_much(forwarded.response.body_mut());
+        Ok(forwarded)
     }
 
     fn note(&mut self, forwarded: &Forwarded) {

@@ -83,6 +83,9 @@ pub const STREAMING: u64 = 128 * 1024;
 /// reading and writing; as measured.
 pub const PER_CONNECTION: u64 = 24 * 1024;
 
+/// What it holds more where it is read from its origin in large pieces; as measured.
+pub const STREAMING_MUCH: u64 = 384 * 1024;
+
 /// Bodies up to here are small, bytes.
 const SMALL: u64 = apart::LARGE as u64;
 
@@ -138,6 +141,15 @@ impl InFlight {
         self.0.passing.fetch_add(bytes, Ordering::Relaxed);
         self.changed();
         Passing { budget: self.clone(), bytes, of: Of::Passing }
+    }
+
+    /// So much more is in memory for what passes through, if it and all else beside what is stored is within the
+    /// budget: for what is faster so, and does without ([`Passing::is_affordable`]).
+    pub fn try_passing(&self, bytes: u64) -> Option<Passing> {
+        // Taken first: of two who ask at the same time, one may be refused that could have been served, and never
+        // is there too much.
+        let passing = self.passing(bytes);
+        passing.is_affordable().then_some(passing)
     }
 
     /// So much is about to be stored, and its readers keep it in memory whatever the tier does. Most are done in a
@@ -233,6 +245,13 @@ impl Drop for Reserved {
     }
 }
 
+impl Passing {
+    /// Whether all that is in memory beside what is stored is within the budget.
+    pub fn is_affordable(&self) -> bool {
+        self.budget.all() <= self.budget.0.limit
+    }
+}
+
 impl Drop for Passing {
     fn drop(&mut self) {
         let budget = &self.budget.0;
@@ -308,6 +327,22 @@ mod tests {
         assert_eq!((budget.used(), budget.lingering(), budget.all()), (SMALL, 20 * M, 70 * M + SMALL));
         drop((left, passing, small));
         assert_eq!(budget.all(), 0);
+    }
+
+    #[test]
+    fn what_could_do_with_less_passes_only_while_all_is_within_the_budget() {
+        let budget = InFlight::new(100);
+        let (others, much) = (budget.passing(30), budget.try_passing(60).unwrap());
+        assert!(budget.try_passing(11).is_none() && much.is_affordable());
+        assert_eq!(budget.all(), 90, "what is refused takes nothing");
+        let room = budget.try_reserve(20).unwrap();
+        assert!(!much.is_affordable(), "{}", budget.all());
+        drop(room);
+        assert!(much.is_affordable());
+        budget.lingers(11);
+        assert!(!much.is_affordable());
+        drop((others, much));
+        assert_eq!(budget.all(), 11);
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod sweep;
 mod yielding;
 
 pub use hot::{Hot, Name};
-pub use in_flight::{InFlight, PER_CONNECTION, Passing, Reserved, STREAMING};
+pub use in_flight::{InFlight, PER_CONNECTION, Passing, Reserved, STREAMING, STREAMING_MUCH};
 pub use memory::Memory;
 pub use purge::{PURGES, Purges};
 pub use redis::{

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use super::connection::Conn;
 use super::error::{self, OriginError, Place};
 use super::upload::{Refused, Upload};
+use super::watch::Appetite;
 use crate::fields::trailers;
 use crate::pace::Pace;
 
@@ -300,6 +301,12 @@ impl Sent {
     }
 }
 
+/// Leave to have more of a body lie between its origin and its reader than of others; given back when it is dropped.
+pub trait Leave: Send + Sync {
+    /// Whether it still holds. Once it does not, it is given back.
+    fn holds(&self) -> bool;
+}
+
 /// A response's body on its way from an origin.
 ///
 /// Read to its end, it gives the connection back; dropped before, it closes it.
@@ -307,6 +314,8 @@ pub struct OriginBody {
     incoming: Incoming,
     open: Option<Exchange>,
     failed: bool,
+    /// To be read in large pieces.
+    leave: Option<Box<dyn Leave>>,
 }
 
 /// What a response's body holds until its end.
@@ -346,7 +355,7 @@ impl Exchange {
 
 impl OriginBody {
     pub(super) fn new(incoming: Incoming, exchange: Exchange) -> Self {
-        let mut body = Self { incoming, open: Some(exchange), failed: false };
+        let mut body = Self { incoming, open: Some(exchange), failed: false, leave: None };
         // HEAD, 204, 304 and Content-Length: 0 end here.
         body.end_if_ended();
         body
@@ -355,7 +364,12 @@ impl OriginBody {
     /// The body of a 101: none, and no time limit for what follows.
     pub(super) fn upgraded(incoming: Incoming, conn: Conn) -> Self {
         conn.detach();
-        Self { incoming, open: None, failed: false }
+        Self { incoming, open: None, failed: false, leave: None }
+    }
+
+    /// Has it be read in large pieces, as long as `leave` holds.
+    pub fn read_much(&mut self, leave: impl Leave + 'static) {
+        self.leave = Some(Box::new(leave));
     }
 
     fn end_if_ended(&mut self) {
@@ -394,11 +408,18 @@ impl Body for OriginBody {
     ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
         let this = &mut *self;
         let Some(exchange) = &mut this.open else { return Poll::Ready(None) };
+        // Under pressure what comes next is small again.
+        drop(this.leave.take_if(|leave| !leave.holds()));
         let frame = match exchange.conn.is_cut() {
             true => None,
             false => {
                 let polled = Pin::new(&mut this.incoming).poll_frame(cx);
-                exchange.conn.await_more(polled.is_pending());
+                let appetite = match &this.leave {
+                    _ if polled.is_ready() => Appetite::Little,
+                    Some(_) => Appetite::Much,
+                    None => Appetite::More,
+                };
+                exchange.conn.set_appetite(appetite);
                 ready!(polled)
             }
         };

@@ -21,7 +21,7 @@ use super::body::RequestBody;
 use super::due::{Driver, Due};
 use super::pool::{Pool, Slot};
 use super::socket::Socket;
-use super::watch::{Next, Watch};
+use super::watch::{Appetite, Next, Watch};
 use crate::wire::{Flaw, Limits, ResponseScanner};
 
 /// Bytes of a response's head and of its trailer section at most, and of the read and write buffers. Twice
@@ -103,9 +103,9 @@ impl Conn {
         }
     }
 
-    /// Somebody waits for more of the answer, or does no longer.
-    pub(super) fn await_more(&self, awaited: bool) {
-        self.watch.await_more(awaited);
+    /// How much of the answer its reader waits for.
+    pub(super) fn set_appetite(&self, appetite: Appetite) {
+        self.watch.set_appetite(appetite);
     }
 
     /// We have closed it ourselves, so that a body may seem to have ended that has not.

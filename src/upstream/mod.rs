@@ -40,7 +40,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::telemetry::UpstreamGauges;
 
-pub use body::{BoxError, OriginBody, RequestBody};
+pub use body::{BoxError, Leave, OriginBody, RequestBody};
 pub use error::{ForwardError, OriginError, Place};
 pub use forward::{ForwardTimes, Forwarded};
 pub use upload::{Refused, Upload};

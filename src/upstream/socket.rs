@@ -9,9 +9,10 @@
 //! hyper 1.12 takes what it reads for the answer to the request that it wrote last. Before it writes one it
 //! reads once (`dispatch.rs`, `poll_loop`; `conn.rs`, `require_empty_read`), and gives the request back unsent
 //! if anything comes. But tokio's socket does not ask the kernel as long as no event has told of anything
-//! to be read, and on a busy thread the event may come after the request. So while no answer is due, a read
-//! that would wait asks the kernel itself. What comes within this very turn, between that question and the
-//! first write, cannot be told from an answer by anybody.
+//! to be read, and on a busy thread the event may come after the request. So where a request has been announced
+//! and nothing of it written, a read that would wait asks the kernel itself; at any other time the event is soon
+//! enough. Where the request came from another thread just after that read, the first write asks. What comes
+//! within this very turn, between that question and the first write, cannot be told from an answer by anybody.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -26,7 +27,7 @@ use tokio::net::TcpStream;
 
 use super::body::Sent;
 use super::pool::Slot;
-use super::watch::Watch;
+use super::watch::{Appetite, Watch};
 use crate::scratch;
 use crate::wire::{Flaw, ResponseScanner};
 
@@ -35,6 +36,8 @@ use crate::wire::{Flaw, ResponseScanner};
 /// them.
 const READ: usize = 32 * 1024 - 1;
 const READ_AHEAD: usize = 16 * 1024 - 1;
+/// The same of a large body, where what may wait of it has been counted ([`super::Leave`]).
+const READ_MUCH: usize = 128 * 1024 - 1;
 
 /// A TCP connection that gives its slot back when it is dropped.
 ///
@@ -51,13 +54,16 @@ pub(super) struct Socket {
     sent: Option<Arc<Sent>>,
     /// Something of it may still be in hyper's buffer.
     unflushed: bool,
+    /// The kernel has been asked, since the next request was announced, whether anything came before it.
+    asked: bool,
     slot: Slot,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, slot: Slot, watch: Arc<Watch>, scanner: ResponseScanner) -> Self {
         let stream = TokioIo::new(stream);
-        Self { stream, deaf: false, watch, scanner, sent: None, unflushed: false, slot }
+        let (deaf, sent, unflushed, asked) = (false, None, false, false);
+        Self { stream, deaf, watch, scanner, sent, unflushed, asked, slot }
     }
 
     fn stream(&mut self) -> Pin<&mut TokioIo<TcpStream>> {
@@ -65,12 +71,20 @@ impl Socket {
     }
 
     /// hyper writes, and if a request has been announced, this is its first byte.
-    fn begins_to_write(&mut self) {
+    fn begins_to_write(&mut self) -> io::Result<()> {
         if let Some(next) = self.watch.take() {
+            // The end of the stream is for the next read to find.
+            if !std::mem::take(&mut self.asked)
+                && self.scanner.is_idle()
+                && self.peek().is_ok_and(|came| came > 0)
+            {
+                return Err(self.refuse(Flaw::Unasked));
+            }
             self.scanner.ask(next.asked);
             self.sent = Some(next.sent);
         }
         self.unflushed = true;
+        Ok(())
     }
 
     /// What a write came to: where the peer has gone, all of it counts as written.
@@ -143,10 +157,15 @@ impl Read for Socket {
         if self.scanner.is_beyond() {
             return Poll::Ready(Ok(()));
         }
-        let most = if self.watch.is_awaited() { READ } else { READ_AHEAD };
+        let most = match self.watch.appetite() {
+            Appetite::Little => READ_AHEAD,
+            Appetite::More => READ,
+            Appetite::Much => READ_MUCH,
+        };
         scratch::with(buf.remaining().min(most), |mut read| {
             let polled = self.stream().poll_read(cx, read.unfilled());
-            if polled.is_pending() && self.scanner.is_idle() {
+            if polled.is_pending() && self.scanner.is_idle() && self.watch.is_announced() {
+                self.asked = true;
                 return match self.peek() {
                     // Its end: hyper sees it as if it had been read.
                     Ok(0) => Poll::Ready(Ok(())),
@@ -166,7 +185,7 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.begins_to_write();
+        self.begins_to_write()?;
         if self.deaf {
             return Poll::Ready(Ok(buf.len()));
         }
@@ -179,7 +198,11 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.begins_to_write();
+        // Most requests are a head alone.
+        if let [one] = bufs {
+            return self.poll_write(cx, one);
+        }
+        self.begins_to_write()?;
         let offered = bufs.iter().map(|buf| buf.len()).sum();
         if self.deaf {
             return Poll::Ready(Ok(offered));

@@ -1,9 +1,9 @@
-//! What those who use a connection tell its socket: which request goes out next, and whether they wait for more.
+//! What those who use a connection tell its socket: which request goes out next, and how much they wait for.
 //!
 //! Knows that the two are on different tasks, maybe threads. Must not know: bytes, the pool.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 
@@ -22,8 +22,20 @@ pub(super) struct Watch {
     /// Looked at by each write, so that only the first of a request takes the lock.
     waits: AtomicBool,
     next: Mutex<Option<Next>>,
-    /// Whoever reads the answer has taken all that has come. A hint, which may come too late.
-    awaited: AtomicBool,
+    /// An [`Appetite`]. A hint, which may come too late.
+    appetite: AtomicU8,
+}
+
+/// How much of an answer its reader would have at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Appetite {
+    /// It has not taken what has come, or nobody reads.
+    #[default]
+    Little,
+    /// It has taken all that has come.
+    More,
+    /// The same of a large body, while there is room for what it may leave lying.
+    Much,
 }
 
 impl Watch {
@@ -33,14 +45,21 @@ impl Watch {
         self.waits.store(true, Ordering::Release);
     }
 
-    /// See [`Watch::is_awaited`].
-    pub(super) fn await_more(&self, awaited: bool) {
-        self.awaited.store(awaited, Ordering::Relaxed);
+    /// Whether a request is announced whose first byte has not been written.
+    pub(super) fn is_announced(&self) -> bool {
+        self.waits.load(Ordering::Acquire)
     }
 
-    /// Whether somebody waits for what comes next.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.awaited.load(Ordering::Relaxed)
+    /// See [`Watch::appetite`].
+    pub(super) fn set_appetite(&self, appetite: Appetite) {
+        self.appetite.store(appetite as u8, Ordering::Relaxed);
+    }
+
+    /// How much whoever reads waits for.
+    pub(super) fn appetite(&self) -> Appetite {
+        let number = self.appetite.load(Ordering::Relaxed);
+        let all = [Appetite::More, Appetite::Much];
+        all.into_iter().find(|appetite| *appetite as u8 == number).unwrap_or_default()
     }
 
     /// What has been announced and not been taken.

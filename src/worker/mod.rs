@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Uri};
+use http_body::Body;
 use parking_lot::Mutex;
 
 use crate::clock::{Clock, Mono, Timestamp};
@@ -29,12 +30,12 @@ use crate::flight::Flights;
 use crate::interim;
 use crate::rate::{Holds, Table};
 use crate::rules::Methods;
-use crate::store::{Coherence, Hot, Leases, Memory, Purges, Reach, Redis, Searches};
+use crate::store::{Coherence, Hot, Leases, Memory, Passing, Purges, Reach, Redis, STREAMING_MUCH, Searches};
 use crate::stored::{CacheKey, KeyPolicy, StoredResponse};
 use crate::telemetry::{
     AccessLog, Cuts, Heads, Hints, Metrics, ProxyHeaders, Shard, SlowRequests, Spans, Tunnels,
 };
-use crate::upstream::Upstream;
+use crate::upstream::{Leave, OriginBody, Upstream};
 
 pub use asked::{Asked, Content};
 pub use doubts::Doubts;
@@ -152,7 +153,28 @@ struct KeyOfUrl {
     searched: bool,
 }
 
+/// Bodies from here on are worth large reads, bytes.
+const MUCH: u64 = 64 * 1024;
+
+/// Room for what large reads may leave between an origin and a slow client, which holds as long as nothing else needs it.
+struct Room(Passing);
+
+impl Leave for Room {
+    fn holds(&self) -> bool {
+        self.0.is_affordable()
+    }
+}
+
 impl Shared {
+    /// Has a body of an origin that is known to be large be read in large pieces while there is room.
+    pub fn read_much(&self, body: &mut OriginBody) {
+        if body.size_hint().exact().is_some_and(|bytes| bytes >= MUCH)
+            && let Some(room) = self.memory.in_flight().try_passing(STREAMING_MUCH)
+        {
+            body.read_much(Room(room));
+        }
+    }
+
     /// Whether memory holds this very response, and no purge has made it void: only such a one may be confirmed
     /// by an origin, whose word on it would else bring back what was purged.
     pub fn holds(&self, response: &Arc<StoredResponse>) -> bool {

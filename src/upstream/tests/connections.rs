@@ -1,5 +1,7 @@
 //! Which connections are kept, reused, closed; upgrades; several servers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode, Version};
@@ -8,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::clock::Clock;
 use crate::upstream::testing::*;
-use crate::upstream::{RequestBody, Upstream};
+use crate::upstream::{Leave, RequestBody, Upstream};
 
 #[tokio::test]
 async fn a_connection_is_kept_and_used_again() {
@@ -359,6 +361,50 @@ async fn a_name_is_resolved_and_all_its_addresses_are_tried() {
 }
 
 /// Ten thousand pieces of 20 bytes used to hold 76 MB until the last of them had come.
+struct While(Arc<AtomicBool>);
+
+impl Leave for While {
+    fn holds(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn a_large_body_is_read_in_large_pieces_for_as_long_as_it_has_leave() {
+    const SIZE: usize = 8 << 20;
+    const USUAL: usize = 32 << 10;
+    let origin = Origin::start().await;
+    let up = upstream(&origin, |_| ());
+    let leave = Arc::new(AtomicBool::new(true));
+    for has_leave in [false, true] {
+        let asked = ask(&up, get("/"));
+        let mut peer = origin.accept().await;
+        let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {SIZE}\r\n\r\n");
+        peer.answer(&head).await;
+        tokio::spawn(async move { peer.stream.write_all(&vec![b'x'; SIZE]).await });
+        let mut body = reply(asked).await.response.into_body();
+        if has_leave {
+            body.read_much(While(Arc::clone(&leave)));
+        }
+        let (mut came, mut largest, mut after) = (0, 0, Vec::new());
+        while let Some(frame) = soon(body.frame()).await {
+            let piece = frame.unwrap().into_data().unwrap().len();
+            (came, largest) = (came + piece, largest.max(piece));
+            if !leave.load(Ordering::Relaxed) {
+                after.push(piece);
+            } else if largest > USUAL {
+                leave.store(false, Ordering::Relaxed);
+                assert!(came < SIZE / 2, "{came}");
+            }
+        }
+        assert_eq!((came, largest > USUAL), (SIZE, has_leave), "{largest}");
+        assert_eq!(after.is_empty(), !has_leave);
+        // What had been read by then was on its way.
+        assert!(after.iter().skip(4).all(|piece| *piece < USUAL), "{after:?}");
+        assert_eq!(Arc::strong_count(&leave), 1, "it is given back before the end of the body");
+    }
+}
+
 #[tokio::test]
 async fn small_pieces_do_not_hold_on_to_the_buffer_that_they_came_in() {
     let origin = Origin::start().await;

@@ -230,3 +230,42 @@ impl Write for Socket {
         self.stream().poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Weak;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::super::body::RequestBody;
+    use super::super::watch::Next;
+    use super::*;
+    use crate::wire::{Asked, Limits};
+
+    const HEAD: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+
+    #[tokio::test]
+    async fn the_first_write_of_a_request_finds_what_has_come_since_the_last_read() {
+        for comes in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (mut far, _) = listener.accept().await.unwrap();
+            let watch = Arc::<Watch>::default();
+            let slot = Slot { id: 1, pool: Weak::new(), gone: Arc::default() };
+            let scanner = ResponseScanner::new(Limits { section: 1024, fields: 8, interims: 1 });
+            let mut socket = Socket::new(near, slot, Arc::clone(&watch), scanner);
+            if comes {
+                far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                socket.stream.inner().readable().await.unwrap();
+            }
+            watch.announce(Next { asked: Asked::Other, sent: RequestBody::empty().watch() });
+            let written = poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, HEAD)).await;
+            match comes {
+                false => assert_eq!(written.unwrap(), HEAD.len()),
+                true => assert_eq!(written.unwrap_err().kind(), io::ErrorKind::InvalidData),
+            }
+        }
+    }
+}

@@ -1,0 +1,364 @@
+"""The bounds that bounds.sh measures. Knows how Larder is started and what each bound is about.
+
+Memory is what the system has given a process (VmRSS), CPU time what its threads took. Each bound has a Larder of its
+own, with everything on that is on by default. Talks to loopback alone, and ends what it started.
+"""
+import argparse, bisect, json, os, pathlib, random, resource, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+
+TICK = os.sysconf("SC_CLK_TCK")
+SERVER, LOAD = 0, 1  # processors
+MIB = 1024 * 1024
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def resident(pid, what="VmRSS"):
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(what + ":"))
+
+
+def cpu(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+class Asking:
+    """One connection of HTTP/1.1, for requests one after the other."""
+
+    def __init__(self, address):
+        host, port = address.split(":")
+        self.socket = socket.create_connection((host, int(port)), 30)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.held = b""
+
+    def ask(self, path, method="GET", body=b""):
+        """Status, head and body."""
+        length = f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n" if body else ""
+        self.socket.sendall(f"{method} {path} HTTP/1.1\r\nHost: bench.test\r\n{length}\r\n".encode() + body)
+        while b"\r\n\r\n" not in self.held:
+            self.more()
+        head, self.held = self.held.split(b"\r\n\r\n", 1)
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        length = int(fields.get(b"content-length", b"0"))
+        while len(self.held) < length:
+            self.more()
+        body, self.held = self.held[:length], self.held[length:]
+        return int(head[9:12]), fields, body
+
+    def more(self):
+        came = self.socket.recv(1 << 18)
+        if not came:
+            raise ConnectionError("closed in an answer")
+        self.held += came
+
+
+def asked_for(origin):
+    """How many requests the load's origin has answered."""
+    return int(Asking(origin).ask("/count")[2])
+
+
+class SizedOrigin:
+    """An origin whose bodies have a size by their path: /s{bytes}/{anything}. Storable for an hour."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.address = "127.0.0.1:%d" % self.socket.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            stream, _ = self.socket.accept()
+            threading.Thread(target=self.serve, args=(stream,), daemon=True).start()
+
+    def serve(self, stream):
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        held = b""
+        while True:
+            while b"\r\n\r\n" not in held:
+                came = stream.recv(65536)
+                if not came:
+                    return
+                held += came
+            head, held = held.split(b"\r\n\r\n", 1)
+            size = int(head.split(b" ", 2)[1].split(b"/")[1][1:])
+            stream.sendall(
+                b"HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % size
+                + b"x" * size
+            )
+
+
+class Bench:
+    def __init__(self, args, directory):
+        self.args, self.directory, self.started = args, directory, []
+
+    def start(self, processors, *command, **kw):
+        it = subprocess.Popen(["taskset", "-c", processors, *map(str, command)], **kw)
+        self.started.append(it)
+        return it
+
+    def origin(self):
+        it = self.start(str(LOAD), self.args.load, "origin", stdout=subprocess.PIPE, text=True)
+        return it.stdout.readline().strip()
+
+    def larder(self, origin, memory="256MiB", workers=1, cache="", limits="", routes=None, processors=str(SERVER)):
+        """A running Larder: the process, its address, and how long it took until it listened."""
+        port = free_port()
+        routes = routes or '[[route]]\nname = "all"\nmatch = { path = "/*" }\nupstream = "origin"\n'
+        path = self.directory / f"{port}.toml"
+        path.write_text(
+            f'listen = "127.0.0.1:{port}"\nadmin = "127.0.0.1:{free_port()}"\nworkers = {workers}\n'
+            f'[cache]\nmemory = "{memory}"\n{cache}\n[limits]\nper_address = 16384\n{limits}\n'
+            f'[upstream.origin]\nservers = ["http://{origin}"]\n{routes}'
+        )
+        log = open(self.directory / f"{port}.log", "wb")
+        began = time.monotonic()
+        it = self.start(processors, self.args.larder, "run", "-c", path, stdout=log, stderr=log)
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return it, f"127.0.0.1:{port}", time.monotonic() - began
+            except OSError:
+                if it.poll() is not None:
+                    sys.exit(f"larder did not start:\n{(self.directory / f'{port}.log').read_text()}")
+                if time.monotonic() - began > 30:
+                    sys.exit("larder does not listen")
+                time.sleep(0.001)
+
+    def load(self, *words):
+        command = ["taskset", "-c", str(LOAD), self.args.load, *map(str, words)]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    def fill(self, origin, address, path, many):
+        """Asks for so many objects, all of which are stored then."""
+        seconds = 4
+        while True:
+            before = asked_for(origin)
+            if self.load("ask", address, 64, seconds, f"each:{path}:{many}")["answers"] >= many and asked_for(origin) == before:
+                return
+            seconds = min(seconds * 2, 300)
+
+    def each_hit(self, process, address, paths, seconds=3):
+        """Microseconds of CPU for each of many answers, the median of five rounds."""
+        runs = []
+        for _ in range(5):
+            before = cpu(process.pid)
+            came = self.load("ask", address, 64, seconds, paths)
+            if came["failed"] or not came["answers"]:
+                sys.exit(f"{came['failed']} requests failed")
+            runs.append((cpu(process.pid) - before) / came["answers"] * 1e6)
+        return sorted(runs)[2]
+
+    def stop(self, *these):
+        these = these or self.started
+        for it in these:
+            if it.poll() is None:
+                it.terminate()
+        for it in these:
+            try:
+                it.wait(10)
+            except subprocess.TimeoutExpired:
+                it.kill()
+        self.started = [it for it in self.started if it not in these]
+
+
+def object_memory(bench):
+    """Memory for each stored object of 1 KiB beyond its body: 100,000 of them, each with seven fields."""
+    origin, many = bench.origin(), 100_000
+    it, address, _ = bench.larder(origin, memory="1GiB")
+    bench.load("ask", address, 64, 1, "each:/c1024/first:1000")
+    before, fetched = resident(it.pid), asked_for(origin)
+    bench.fill(origin, address, "/c1024/o", many)
+    beyond = (resident(it.pid) - before) / (asked_for(origin) - fetched) - 1024
+    return f"{beyond:.0f} bytes", "800 bytes", beyond <= 800
+
+
+def idle_connection(bench):
+    """Memory for each connection that has asked once and waits: 10,000 of them."""
+    it, address, _ = bench.larder(bench.origin())
+    bench.load("ask", address, 64, 1, "one:/c1024/idle")
+    before = resident(it.pid)
+    holder = bench.start(str(LOAD), bench.args.load, "idle", address, 10_000, 5, stdout=subprocess.PIPE, text=True)
+    held = json.loads(holder.stdout.readline())["open"]
+    each = (resident(it.pid) - before) / held / 1024
+    return f"{each:.1f} KiB", "20 KB", each * 1024 <= 20_000
+
+
+def streaming(bench):
+    """How much memory grows while 10 GB stream through, half of them unstored, half into a cache too small for them."""
+    it, address, _ = bench.larder(bench.origin(), memory="64MiB")
+    bench.load("ask", address, 8, 2, "each:/c104857600/warm:1000")
+    bench.load("ask", address, 8, 2, "each:/n104857600/warm:1000")
+    before, most = resident(it.pid), 0
+    for kind in "nc":
+        sent = 0
+        while sent < 5_000_000_000:
+            sent += bench.load("ask", address, 8, 2, f"each:/{kind}104857600/m:100000")["bytes"]
+            most = max(most, resident(it.pid))
+    grown = (most - before) / MIB
+    return f"{grown:.1f} MiB", "16 MB", grown * MIB < 16_000_000
+
+
+def hit_ratio(bench):
+    """Hits with 64 MiB: 300,000 requests, Zipf 0.9 over 100,000 objects of 1 to 8 KiB, 30 % asked for only once."""
+    it, address, _ = bench.larder(SizedOrigin().address, memory="64MiB")
+    dice, shares, total = random.Random(7), [], 0.0
+    for rank in range(1, 100_001):
+        total += rank**-0.9
+        shares.append(total)
+    sizes = [dice.randrange(1024, 8193) for _ in shares]
+    asking, hits, most = Asking(address), 0, 0
+    for n in range(300_000):
+        if dice.random() < 0.3:
+            path = f"/s{dice.randrange(1024, 8193)}/once{n}"
+        else:
+            rank = bisect.bisect(shares, dice.random() * total)
+            path = f"/s{sizes[rank]}/{rank}"
+        status, fields, _ = asking.ask(path)
+        if status != 200:
+            sys.exit(f"{path} was answered with {status}")
+        hits += b"age" in fields
+        if n % 1000 == 0:
+            most = max(most, resident(it.pid))
+    ratio = hits / 3000
+    return f"{ratio:.1f} % with {most / MIB:.0f} MiB resident", "at least 43 %, 70 MiB", ratio >= 43 and most <= 64 * 1.1 * MIB
+
+
+def stampede(bench):
+    """500 clients for one cold URL of an origin that takes 300 ms: the last is done, and fetches."""
+    origin = bench.origin()
+    it, address, _ = bench.larder(origin)
+    runs = []
+    for n in range(5):
+        came = bench.load("stampede", address, 500, f"/c1024/s{n}?wait=300")
+        if came["answers"] != 500:
+            sys.exit(f"{came['failed']} clients were not answered")
+        runs.append(came["last_ms"])
+    fetches = asked_for(origin)
+    last = sorted(runs)[2]
+    return f"{last:.0f} ms, {fetches / 5:.0f} fetch each", "330 ms, 1 fetch", last <= 330 and fetches == 5
+
+
+def many_objects(bench):
+    """CPU for a hit among 1,000,000 objects, as times of that among 10,000: each asked for in turn."""
+    origin, costs = bench.origin(), {}
+    it, address, _ = bench.larder(origin, memory="4GiB")
+    for many in (10_000, 1_000_000):
+        bench.fill(origin, address, "/c100/m", many)
+        costs[many] = bench.each_hit(it, address, f"zipf:/c100/m:{many}:0.9")
+    ratio = costs[1_000_000] / costs[10_000]
+    return f"{ratio:.2f} ({costs[10_000]:.1f} and {costs[1_000_000]:.1f} µs)", "1.15", ratio <= 1.15
+
+
+def two_workers(bench):
+    """CPU for a hit on two threads, as times of that on one: 1.08 is 1.85 times the hits of one."""
+    costs, origin = {}, bench.origin()
+    for workers in (1, 2):
+        it, address, _ = bench.larder(origin, workers=workers, processors=str(SERVER))
+        bench.load("ask", address, 64, 1, "each:/c1024/w:1000")
+        costs[workers] = bench.each_hit(it, address, "zipf:/c1024/w:1000:0.9")
+        bench.stop(it)
+    ratio = costs[2] / costs[1]
+    return f"{ratio:.2f} ({costs[1]:.1f} and {costs[2]:.1f} µs, on one processor)", "1.08", ratio <= 1.08
+
+
+def start(bench):
+    """Until it listens, the median of eleven."""
+    origin = bench.origin()
+    took = []
+    for _ in range(11):
+        it, _, after = bench.larder(origin, processors=f"{SERVER},{LOAD}")
+        took.append(after * 1000)
+        bench.stop(it)
+    return f"{sorted(took)[5]:.0f} ms", "50 ms", sorted(took)[5] <= 50
+
+
+def many_routes(bench):
+    """What a hit costs more where there are 10,000 routes, the last of which is meant."""
+    origin, costs = bench.origin(), []
+    last = '[[route]]\nname = "all"\nmatch = { path = "/*" }\nupstream = "origin"\n'
+    for many in (0, 9_999):
+        routes = "".join(
+            f'[[route]]\nname = "r{n}"\nmatch = {{ path = "/api/v{n % 7}/r{n}/*" }}\nupstream = "origin"\n' for n in range(many)
+        )
+        it, address, after = bench.larder(origin, routes=routes + last)
+        bench.load("ask", address, 64, 1, "one:/c1024/a")
+        costs.append(bench.each_hit(it, address, "one:/c1024/a"))
+        bench.stop(it)
+    more = (costs[1] - costs[0]) * 1000
+    return f"{more:+.0f} ns; listens after {after * 1000:.0f} ms", "300 ns", more <= 300
+
+
+def redis_hit(bench):
+    """What a hit in Redis takes a client, as times of a bare GET of its value, and its CPU: memory holds nothing."""
+    port = free_port()
+    redis = bench.start(str(LOAD), "redis-server", "--port", port, "--save", "", "--dir", bench.directory, stdout=subprocess.DEVNULL)
+    origin = bench.origin()
+    cache = f'redis = "redis://127.0.0.1:{port}"\nwarm_start = false'
+    first, address, _ = bench.larder(origin, cache=cache)
+    Asking(address).ask("/c1024/r")
+
+    def told(*words):
+        return subprocess.run(["redis-cli", "-p", str(port), *words], capture_output=True, text=True, check=True).stdout
+
+    key = ""
+    for _ in range(200):
+        kinds = {name: told("type", name).strip() for name in told("keys", "larder*").split()}
+        sizes = {name: int(told("strlen", name)) for name, kind in kinds.items() if kind == "string"}
+        key = max(sizes, key=sizes.get, default="")
+        if sizes.get(key, 0) > 400:
+            break
+        time.sleep(0.05)
+    bench.stop(first)
+    it, address, _ = bench.larder(origin, memory="0", cache=cache)
+    bare, ours = [], []
+    for _ in range(5):
+        command = ["taskset", "-c", str(LOAD), "redis-benchmark", "-p", str(port), "-c", "1", "-n", "20000", "--precision", "3", "--csv", "get", key]
+        line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        bare.append(float(line.split(",")[4].strip('"')) * 1000)
+        ours.append(bench.load("ask", address, 1, 2, "one:/c1024/r")["p50_us"])
+    _, fields, _ = Asking(address).ask("/c1024/r")
+    if b"hit" not in fields.get(b"cache-status", b""):
+        sys.exit(f"no hit: {fields}")
+    micros = bench.each_hit(it, address, "one:/c1024/r")
+    ratio = sorted(ours)[2] / sorted(bare)[2]
+    held = ratio <= 1.6 and micros <= 25
+    return f"{ratio:.2f} ({sorted(ours)[2]:.0f} and {sorted(bare)[2]:.0f} µs); {micros:.1f} µs of CPU", "1.6; 25 µs", held
+
+
+BOUNDS = [start, stampede, object_memory, idle_connection, hit_ratio, redis_hit, streaming, many_routes, two_workers, many_objects]
+
+
+def main():
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--larder", required=True)
+    asked.add_argument("--load", required=True)
+    asked.add_argument("--only", default="", help="bounds whose name holds this")
+    args = asked.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="bounds-"))
+    print("| what | measured | at most | |\n|---|---|---|---|")
+    missed = 0
+    try:
+        for bound in BOUNDS:
+            if args.only not in bound.__name__:
+                continue
+            bench = Bench(args, directory)
+            try:
+                measured, most, holds = bound(bench)
+            finally:
+                bench.stop()
+            missed += not holds
+            print(f"| {bound.__doc__.strip().rstrip('.')} | {measured} | {most} | {'holds' if holds else '**missed**'} |", flush=True)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    main()

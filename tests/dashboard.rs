@@ -498,7 +498,7 @@ fn figures_want_the_token_and_no_other_site_gets_any_or_changes_anything() {
     let right = ("Authorization", "Bearer a-token-of-some-length-0123");
     assert_eq!(first_event(guarded.admin(), &[right]).1["version"], env!("CARGO_PKG_VERSION"));
 
-    for path in ["/events", "/dashboard/route?name=api"] {
+    for path in ["/events", "/dashboard/route?name=api", "/slow?wait=1s"] {
         for site in ["cross-site", "same-site"] {
             assert_eq!(get(open.admin(), path, &[("Sec-Fetch-Site", site)]).status, 403, "{path} {site}");
         }

@@ -50,7 +50,8 @@ pub(super) async fn answer(admin: &Admin, visit: &Visit, request: Request<Incomi
     let config = &worker.shared.snapshot.load_full().config;
     let token = config.admin_token.clone();
     // Where this machine is all that guards it, only this machine's own names lead here.
-    let unguarded = token.is_none() && config.admin.is_some_and(|address| address.ip().is_loopback());
+    let unguarded =
+        token.is_none() && config.admin.is_some_and(|address| address.ip().to_canonical().is_loopback());
     if unguarded && !probe && !access::is_named_plainly(request.headers()) {
         return error(StatusCode::FORBIDDEN, "ask for it as localhost or by its address");
     }
@@ -72,6 +73,10 @@ pub(super) async fn answer(admin: &Admin, visit: &Visit, request: Request<Incomi
         "/events" | "/dashboard/route" if request.method() != Method::GET => not_allowed("GET"),
         "/events" | "/dashboard/route" if !access::is_not_from_elsewhere(request.headers()) => {
             error(StatusCode::FORBIDDEN, "this is for the page at / of this listener")
+        }
+        // It takes one of a few places.
+        "/slow" if request.uri().query().is_some() && !access::is_not_from_elsewhere(request.headers()) => {
+            error(StatusCode::FORBIDDEN, "another site's page may not wait here")
         }
         "/events" => events(admin, visit),
         "/dashboard/route" => of_route(worker, request.uri().query().unwrap_or_default()),

@@ -44,6 +44,9 @@ const SHORTEST: usize = 4 + 2 + 8;
 /// The most request fields that a resource may vary by, to be kept in the shared tier. Far more than
 /// anybody has; each costs every lookup.
 pub const MOST_NAMES: usize = 64;
+/// Fields of a record at most: four times those that an origin may send. A map has no room for some more than
+/// twenty thousand, and who asks it for that is not answered but panics.
+const MOST_FIELDS: usize = 1024;
 
 /// What stands under a key of the shared tier.
 #[derive(Debug)]
@@ -371,6 +374,9 @@ impl Reader {
 
     fn fields(&mut self) -> Result<HeaderMap, Damaged> {
         let count = self.u16()?;
+        if usize::from(count) > MOST_FIELDS {
+            return Err(Damaged::Malformed);
+        }
         // Each takes at least two lengths, so no more are made room for than there can be.
         let room = usize::from(count).min(self.left() / 8);
         let mut headers = HeaderMap::try_with_capacity(room).map_err(|_| Damaged::Malformed)?;
@@ -679,6 +685,20 @@ mod tests {
                 response.headers = StoredFields::of(&headers);
             };
             assert_eq!(with(&insert), Some(Damaged::Malformed), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_more_fields_than_any_origin_sends_is_damaged() {
+        for (count, fits) in [(MOST_FIELDS, true), (MOST_FIELDS + 1, false), (24_575, false)] {
+            let mut headers = HeaderMap::new();
+            for _ in 0..count {
+                headers.append("x", HeaderValue::from_static(""));
+            }
+            let mut response = (*sample()).clone();
+            response.headers = StoredFields::of(&headers);
+            let read = decode(encode_response(&response, 0, PLACE).into(), &sample_key(), PLACE);
+            assert_eq!(read.is_ok(), fits, "{count}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::mem::size_of;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -18,6 +18,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 #[derive(Clone)]
 pub struct StoredFields {
     names: Arc<Names>,
+    /// What these cost it, bytes: little where others have them already.
+    share: u32,
     /// Where each value ends (four bytes, little-endian, counted from the end of these), and then the values.
     values: Bytes,
 }
@@ -27,9 +29,9 @@ pub struct StoredFields {
 struct Names {
     /// One for each line.
     lines: Arc<[HeaderName]>,
-    /// Where they are shared, a map of them without values, and an index that has room for [`ADDED`] more: to copy
+    /// Once they are shared, a map of them without values, and an index that has room for [`ADDED`] more: to copy
     /// it costs a third of putting one name after the other into another.
-    ready: Option<HeaderMap>,
+    ready: OnceLock<HeaderMap>,
 }
 
 /// Fields that each client gets beside those that are stored, and one that its route may add.
@@ -62,7 +64,8 @@ impl StoredFields {
             values.extend_from_slice(&end.to_le_bytes());
         }
         headers.values().for_each(|value| values.extend_from_slice(value.as_bytes()));
-        Self { names: shared(headers.iter().map(|(name, _)| name.clone()).collect()), values: values.into() }
+        let (names, share) = shared(headers.iter().map(|(name, _)| name.clone()).collect());
+        Self { names, share: u32::try_from(share).unwrap_or(u32::MAX), values: values.into() }
     }
 
     /// How many lines there are.
@@ -97,7 +100,7 @@ impl StoredFields {
 
     /// A map of them, with room for what is added on the way to a client.
     pub fn to_map(&self) -> HeaderMap {
-        let Some(ready) = &self.names.ready else {
+        let Some(ready) = self.names.ready.get() else {
             let mut map = HeaderMap::with_capacity(self.len().saturating_add(ADDED));
             for (name, from, to) in self.spans() {
                 if let Some(value) = self.value(from, to) {
@@ -115,9 +118,10 @@ impl StoredFields {
         map
     }
 
-    /// Bytes of memory beside this itself: its values, and its share of the names.
+    /// Bytes of memory beside this itself: its values, and its share of the names. The first that has them pays for
+    /// them, and the second for what they are kept ready in, so that all together weigh what they take.
     pub fn weight(&self) -> usize {
-        self.values.len().saturating_add(self.names.lines.len().saturating_mul(SHARE))
+        self.values.len().saturating_add(self.share as usize)
     }
 
     /// What was a valid value stays one.
@@ -137,35 +141,44 @@ impl StoredFields {
     }
 }
 
-/// What a name weighs: a few bytes where the list is shared, all of it where it is not; a list that is not has a
-/// response to itself, which is rare.
+/// What one name of a list weighs that others have, too.
 const SHARE: usize = 4;
+/// What one takes beside its text, and a place in a map with its share of the index, bytes.
+const NAME: usize = size_of::<HeaderName>() + 24;
+const PLACE: usize = 112;
 
-/// One list for all that are the same.
-fn shared(names: Vec<HeaderName>) -> Arc<Names> {
+/// One list for all that are the same, and what it costs whoever asks for it, bytes.
+///
+/// Where there are more lists than are kept at hand, some have theirs alone, and pay for it.
+fn shared(names: Vec<HeaderName>) -> (Arc<Names>, usize) {
     let bytes: usize = names.iter().map(|name| name.as_str().len()).sum();
-    if bytes > LONGEST.0 || names.len() > LONGEST.1 {
-        return Arc::new(Names { lines: names.into(), ready: None });
+    let (count, own) = (names.len(), bytes.saturating_add(names.len().saturating_mul(NAME)));
+    let alone = |lines: Arc<[HeaderName]>| Arc::new(Names { lines, ready: OnceLock::new() });
+    if bytes > LONGEST.0 || count > LONGEST.1 {
+        return (alone(names.into()), own);
     }
     NAMES.with_borrow_mut(|known| {
         if let Some(known) = known.get(names.as_slice()) {
-            return Arc::clone(known);
+            let mut share = count.saturating_mul(SHARE);
+            known.ready.get_or_init(|| {
+                let mut ready = HeaderMap::with_capacity(count.saturating_add(ADDED));
+                for name in &names {
+                    ready.append(name, HeaderValue::from_static(""));
+                }
+                share = share.saturating_add(ready.capacity().saturating_mul(PLACE));
+                ready
+            });
+            return (Arc::clone(known), share);
         }
         if known.len() >= SHARED {
-            // Those that no response has any more go first.
+            // Those that no response has any more make room.
             known.retain(|_, names| Arc::strong_count(names) > 1);
-            if known.len() >= SHARED {
-                known.clear();
-            }
         }
-        let mut ready = HeaderMap::with_capacity(names.len().saturating_add(ADDED));
-        for name in &names {
-            ready.append(name, HeaderValue::from_static(""));
+        let names = alone(names.into());
+        if known.len() < SHARED {
+            known.insert(Arc::clone(&names.lines), Arc::clone(&names));
         }
-        let lines: Arc<[HeaderName]> = names.into();
-        let names = Arc::new(Names { lines: Arc::clone(&lines), ready: Some(ready) });
-        known.insert(lines, Arc::clone(&names));
-        names
+        (names, own)
     })
 }
 
@@ -235,13 +248,36 @@ mod tests {
         let one = of(&[("etag", "1"), ("x-own", "2")]);
         assert!(Arc::ptr_eq(&one.names, &of(&[("etag", "3"), ("x-own", "")]).names));
         assert!(!Arc::ptr_eq(&one.names, &of(&[("x-own", "2"), ("etag", "1")]).names), "the order is theirs");
-        for n in 0..3 * SHARED {
-            of(&[(&format!("x-{n}"), "")]);
-            assert!(NAMES.with_borrow(HashMap::len) <= SHARED);
-        }
+        let held: Vec<_> = (0..3 * SHARED).map(|n| of(&[(&format!("x-{n}"), "")])).collect();
+        assert_eq!(NAMES.with_borrow(HashMap::len), SHARED);
+        assert!(Arc::ptr_eq(&held[0].names, &of(&[("x-0", "")]).names), "those that are shared stay so");
+        let last = 3 * SHARED - 1;
+        assert!(!Arc::ptr_eq(&held[last].names, &of(&[(&format!("x-{last}"), "")]).names));
+        drop(held);
+        let new = of(&[("x-new", "")]);
+        assert!(Arc::ptr_eq(&new.names, &of(&[("x-new", "")]).names), "those that nobody has make room");
         let long = "x".repeat(LONGEST.0 + 1);
         of(&[(&long, "")]);
         assert!(NAMES.with_borrow(|known| known.keys().all(|names| names[0].as_str() != long)));
+    }
+
+    /// Else a tier of so many bytes would take many times as much.
+    #[test]
+    fn names_that_a_response_has_alone_weigh_what_they_take() {
+        for round in 0..2 * SHARED {
+            let names: Vec<String> = (0..20).map(|n| format!("x-amz-meta-{round}-{n}")).collect();
+            let pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+            let text: usize = names.iter().map(String::len).sum();
+            let [first, second, third] = [(); 3].map(|()| StoredFields::of(&fields(&pairs)));
+            assert!(first.weight() >= text + 20 * size_of::<HeaderName>(), "{}", first.weight());
+            if Arc::ptr_eq(&first.names, &second.names) {
+                let ready = first.names.ready.get().unwrap().capacity();
+                assert!(second.weight() >= ready * (size_of::<HeaderName>() + size_of::<HeaderValue>()));
+                assert!(third.weight() < 20 * 10, "{}", third.weight());
+            }
+        }
+        let long = "x".repeat(LONGEST.0 + 1);
+        assert!(StoredFields::of(&fields(&[(&long, "")])).weight() > LONGEST.0);
     }
 
     proptest! {

@@ -187,6 +187,10 @@ impl Shared {
                 self.servers.look_again();
                 continue;
             };
+            // Asked: no answer is then none that was not asked for.
+            if let Some(at) = all.get_mut(index) {
+                *at = Err(Fault::Nonsense);
+            }
             match parts.iter_mut().find(|(known, _)| *known == node) {
                 Some((_, part)) => part.push((index, command)),
                 None => parts.push((node, vec![(index, command)])),

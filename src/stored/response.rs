@@ -326,7 +326,10 @@ mod tests {
             let pairs = [&[("cache-control", "max-age=60"), ("vary", "accept")], pairs].concat();
             stored(&key(path), &[("accept", "text/html")], &pairs, body, Born::Here(0)).weight()
         };
+        // The first two with these fields weigh more: they pay for their names.
+        let paid = [(); 2].map(|()| weight("/", &[], b""));
         let base = weight("/", &[], b"");
+        assert!(paid.iter().all(|paid| *paid > base), "{paid:?} {base}");
         assert_eq!(weight("/", &[], &[0; 1000]), base + 1000);
         assert_eq!(weight("/abc", &[], b""), base + 3);
         let long = "v".repeat(500);

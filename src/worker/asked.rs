@@ -4,6 +4,7 @@
 //! it, what the key is made of comes from it.
 //! Must not know: routes or what is stored.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -63,7 +64,21 @@ impl Asked {
 
 /// Random bits; none where the system has none, which makes ids that are alike and nothing worse.
 fn drawn() -> u128 {
-    let mut bits = [0; 16];
-    let _none = getrandom::fill(&mut bits);
-    u128::from_ne_bytes(bits)
+    DRAWN.with_borrow_mut(|drawn| {
+        drawn.pop().unwrap_or_else(|| {
+            let mut bits = [0; AT_A_TIME * 16];
+            let _none = getrandom::fill(&mut bits);
+            let (words, _) = bits.as_chunks::<16>();
+            drawn.extend(words.iter().map(|word| u128::from_ne_bytes(*word)));
+            drawn.pop().unwrap_or_default()
+        })
+    })
+}
+
+/// Words that the system is asked for at a time: a request takes up to three, and asking takes longer than all else
+/// that is done for an id.
+const AT_A_TIME: usize = 64;
+
+thread_local! {
+    static DRAWN: RefCell<Vec<u128>> = const { RefCell::new(Vec::new()) };
 }

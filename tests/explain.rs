@@ -42,7 +42,7 @@ const POLICIES: [&str; 20] = [
     "stale_while_revalidate = \"1h\"",
     "off",
     "methods = [\"GET\", \"HEAD\", \"POST\", \"QUERY\"]\nmax_request_body = \"24B\"",
-    "ttl.max = \"300s\"",
+    "ttl.max = \"90s\"",
     "key.slashes = \"merge\"\nkey.dot_segments = \"resolve\"",
     "range = \"fill\"\nset_cookie = \"strip\"",
     "methods = [\"GET\"]",

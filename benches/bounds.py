@@ -292,44 +292,7 @@ def many_routes(bench):
     return f"{more:+.0f} ns; listens after {after * 1000:.0f} ms", "300 ns", more <= 300
 
 
-def redis_hit(bench):
-    """What a hit in Redis takes a client, as times of a bare GET of its value, and its CPU: memory holds nothing."""
-    port = free_port()
-    redis = bench.start(str(LOAD), "redis-server", "--port", port, "--save", "", "--dir", bench.directory, stdout=subprocess.DEVNULL)
-    origin = bench.origin()
-    cache = f'redis = "redis://127.0.0.1:{port}"\nwarm_start = false'
-    first, address, _ = bench.larder(origin, cache=cache)
-    Asking(address).ask("/c1024/r")
-
-    def told(*words):
-        return subprocess.run(["redis-cli", "-p", str(port), *words], capture_output=True, text=True, check=True).stdout
-
-    key = ""
-    for _ in range(200):
-        kinds = {name: told("type", name).strip() for name in told("keys", "larder*").split()}
-        sizes = {name: int(told("strlen", name)) for name, kind in kinds.items() if kind == "string"}
-        key = max(sizes, key=sizes.get, default="")
-        if sizes.get(key, 0) > 400:
-            break
-        time.sleep(0.05)
-    bench.stop(first)
-    it, address, _ = bench.larder(origin, memory="0", cache=cache)
-    bare, ours = [], []
-    for _ in range(5):
-        command = ["taskset", "-c", str(LOAD), "redis-benchmark", "-p", str(port), "-c", "1", "-n", "20000", "--precision", "3", "--csv", "get", key]
-        line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-        bare.append(float(line.split(",")[4].strip('"')) * 1000)
-        ours.append(bench.load("ask", address, 1, 2, "one:/c1024/r")["p50_us"])
-    _, fields, _ = Asking(address).ask("/c1024/r")
-    if b"hit" not in fields.get(b"cache-status", b""):
-        sys.exit(f"no hit: {fields}")
-    micros = bench.each_hit(it, address, "one:/c1024/r")
-    ratio = sorted(ours)[2] / sorted(bare)[2]
-    held = ratio <= 1.6 and micros <= 25
-    return f"{ratio:.2f} ({sorted(ours)[2]:.0f} and {sorted(bare)[2]:.0f} µs); {micros:.1f} µs of CPU", "1.6; 25 µs", held
-
-
-BOUNDS = [start, stampede, object_memory, idle_connection, hit_ratio, redis_hit, streaming, many_routes, two_workers, many_objects]
+BOUNDS = [start, stampede, object_memory, idle_connection, hit_ratio, streaming, many_routes, two_workers, many_objects]
 
 
 def main():

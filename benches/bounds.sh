@@ -3,7 +3,6 @@
 # connection, what a small memory hits, a stampede, many objects, many routes, a start. Prints a table.
 #   benches/bounds.sh              some 5 minutes
 #   benches/bounds.sh --only idle  what has this in its name
-# Debian: apt install redis-server redis-tools
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -129,7 +129,7 @@ pub(super) fn slow(r: &Finished) {
 }
 
 /// Milliseconds, to the microsecond.
-fn millis(took: Duration) -> f64 {
+pub(super) fn millis(took: Duration) -> f64 {
     took.as_micros() as f64 / 1000.0
 }
 

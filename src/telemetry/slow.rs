@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::access::clipped;
 use super::finish::{End, Finished};
+use super::logs::millis;
 use super::outcome::{Outcome, Tier};
 use super::stamp::Rfc3339;
 use super::timeline::{Phase, Timeline};
@@ -172,11 +173,6 @@ impl Serialize for Phases<'_> {
         }
         object.end()
     }
-}
-
-/// Milliseconds, to the microsecond.
-fn millis(took: Duration) -> f64 {
-    took.as_micros() as f64 / 1000.0
 }
 
 #[cfg(test)]

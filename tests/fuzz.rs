@@ -58,6 +58,7 @@ const TARGETS: &[Target] = &[
     ("responses", responses::damaged),
     ("requests", wire::requests),
     ("pipelines", pipelines::pipelines),
+    ("plain", pipelines::plain),
     ("frames", frames::heads),
 ];
 
@@ -116,6 +117,7 @@ targets! {
     "responses" => responses_are_read_whatever_comes, a_million_of_responses;
     "requests" => requests_are_told_apart_whatever_comes, a_million_of_requests;
     "pipelines" => pipelined_requests_are_taken_as_the_scanner_does, a_million_of_pipelines;
+    "plain" => a_plain_head_is_one_to_scanner_and_hyper, a_million_of_plain;
     "frames" => heads_of_http2_are_found_whatever_comes, a_million_of_frames;
 }
 

@@ -32,6 +32,13 @@ pub fn vary(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether these lines of `Vary` say so already.
+pub fn tells<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> bool {
+    lines.any(|line| {
+        list::members(line).any(|name| name == b"*" || name.eq_ignore_ascii_case(b"accept-encoding"))
+    })
+}
+
 /// A 304 of the origin to a client that holds another form: it names the tag as the client has it,
 /// which for another form is the weak one (see [`encoded`]).
 pub fn not_modified(headers: &mut HeaderMap, request: &HeaderMap) {

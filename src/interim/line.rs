@@ -93,6 +93,11 @@ impl Line {
         Turn { line: Arc::clone(self), number: state.turn }
     }
 
+    /// Whether all that hyper has begun to write has been taken to its last byte, and no interim head waits.
+    pub fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed) && !self.waits()
+    }
+
     /// Whether there are interim heads to be written before anything else.
     pub(super) fn waits(&self) -> bool {
         self.waits.load(Ordering::Relaxed)

@@ -386,13 +386,9 @@ fn whole(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Draft {
     Draft { status, headers, content: Content::Whole(body) }
 }
 
-/// RFC 9110 §15.4.5: a 304 carries what would have been sent in a 200, but of the representation only
-/// what matters to a cache; `Last-Modified` where no `ETag` says it better.
 fn not_modified(mut headers: HeaderMap) -> Draft {
     let untagged = !headers.contains_key(header::ETAG);
-    let kept =
-        |name: &HeaderName| (untagged && *name == header::LAST_MODIFIED) || rules::not_modified_fields(name);
-    let unwanted: Vec<_> = headers.keys().filter(|name| !kept(name)).cloned().collect();
+    let unwanted: Vec<_> = headers.keys().filter(|name| !head::is_kept(name, untagged)).cloned().collect();
     for name in unwanted {
         headers.remove(name);
     }

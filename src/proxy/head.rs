@@ -6,13 +6,15 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::clock::Mono;
 use crate::config::{Config, Route};
+use crate::fields::digits;
 use crate::fields::targeted::LARDER_CACHE_CONTROL;
-use crate::stored;
-use crate::telemetry::{Outcome, write_process_time};
+use crate::rules;
+use crate::stored::{self, StoredResponse};
+use crate::telemetry::{Outcome, Timeline, write_process_time};
 
 use super::report::Report;
 
@@ -81,6 +83,100 @@ pub(super) fn finish(
         }
     }
     now
+}
+
+/// Whether [`finish`] and [`pass_on`] add nothing to responses of a route that depends on it.
+pub(super) fn is_plain(route: &Route) -> bool {
+    let (edits, key) = (&route.response_headers, route.cache.as_ref().map(|cache| &cache.key));
+    let edits = edits.remove.is_empty() && edits.set.is_empty();
+    edits
+        && route.tags.header.is_none()
+        && key.is_some_and(|key| key.headers.is_empty() && key.cookies.is_empty())
+}
+
+/// What a plain hit is headed with.
+pub(super) struct Hit<'a> {
+    pub stored: &'a StoredResponse,
+    pub age: Duration,
+    /// The client holds it already.
+    pub not_modified: bool,
+    /// The connection ends with it.
+    pub closes: bool,
+    pub outcome: &'a Outcome,
+    pub timeline: &'a Timeline,
+    pub took: Duration,
+}
+
+impl Hit<'_> {
+    /// Writes the whole head, to its empty line, as HTTP/1.1 has it: what `deliver`, [`pass_on`], [`finish`] and hyper
+    /// make of a stored response that [is bare](StoredResponse::is_bare), for a route that [is plain](is_plain).
+    pub fn write(&self, out: &mut Vec<u8>, config: &Config, via: Option<&HeaderValue>, date: &[u8]) {
+        let Self { stored, outcome, .. } = self;
+        let status = if self.not_modified { StatusCode::NOT_MODIFIED } else { stored.status };
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(status.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(status.canonical_reason().unwrap_or("<none>").as_bytes());
+        out.extend_from_slice(b"\r\n");
+        let mut dated = false;
+        let untagged = self.not_modified && !stored.headers.contains_key(&header::ETAG);
+        for (name, value) in stored.headers.iter() {
+            // Those are written below.
+            if *name == header::AGE
+                || *name == X_CACHE
+                || *name == X_PROCESS_TIME && config.timing.process_time
+            {
+                continue;
+            }
+            if self.not_modified && !is_kept(name, untagged) {
+                continue;
+            }
+            dated |= *name == header::DATE;
+            line(out, name.as_str().as_bytes(), value);
+        }
+        let mut text = String::with_capacity(96);
+        digits::push(&mut text, self.age.as_secs(), 1);
+        line(out, b"age", text.as_bytes());
+        if let Some(via) = via {
+            line(out, b"via", via.as_bytes());
+        }
+        text.clear();
+        outcome.write_cache_status(&mut text);
+        line(out, CACHE_STATUS.as_str().as_bytes(), text.as_bytes());
+        if let Some(word) = outcome.x_cache() {
+            line(out, X_CACHE.as_str().as_bytes(), word.as_bytes());
+        }
+        if config.timing.server_timing {
+            text.clear();
+            self.timeline.write_server_timing(&mut text);
+            line(out, SERVER_TIMING.as_str().as_bytes(), text.as_bytes());
+        }
+        if config.timing.process_time {
+            text.clear();
+            write_process_time(self.took, &mut text);
+            line(out, X_PROCESS_TIME.as_str().as_bytes(), text.as_bytes());
+        }
+        if self.closes {
+            line(out, b"connection", b"close");
+        }
+        if !dated {
+            line(out, b"date", date);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// RFC 9110 §15.4.5: a 304 carries what would have been sent in a 200, but of the representation only what matters to
+/// a cache; `Last-Modified` where no `ETag` says it better (`untagged`).
+pub(super) fn is_kept(name: &HeaderName, untagged: bool) -> bool {
+    (untagged && *name == header::LAST_MODIFIED) || rules::not_modified_fields(name)
 }
 
 /// A route that keys on request fields tells downstream caches to do likewise.

@@ -15,6 +15,8 @@
 //!         PURGE .................... purge → deliver
 //! ```
 //!
+//! A plain request that memory can answer takes none of these steps ([`short`]), by the same rules.
+//!
 //! Cancellation: a client that leaves drops the future of [`handle`]. The [`report::Report`] in the
 //! step then tells telemetry; a fill goes on without it; a pass drops its connection.
 
@@ -37,6 +39,7 @@ mod purging;
 mod rate;
 mod receive;
 mod report;
+mod short;
 mod transform;
 mod tunnel;
 mod wait;
@@ -60,6 +63,7 @@ use exchange::Exchange;
 pub use explain::{Thought, explain};
 use pass::Pass;
 use purging::Purging;
+pub use short::{Short, answer as answer_at_once};
 use transform::Transform;
 pub use tunnel::Host;
 use wait::Wait;

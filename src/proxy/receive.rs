@@ -244,7 +244,7 @@ pub(super) struct Named {
     /// One of them says who the user is, and is not part of the key.
     pub credential: bool,
     /// `Connection` names `Upgrade`.
-    switches: bool,
+    pub switches: bool,
     /// One is `Larder-Debug`.
     debug: bool,
     /// By which scripts choose, and that are neither part of the key nor kept from the origin.

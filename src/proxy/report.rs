@@ -108,50 +108,7 @@ impl Report {
 
     /// Whether a log asks for the heads.
     pub fn tells_heads(&self) -> bool {
-        self.worker.shared.access.as_ref().is_some_and(telemetry::AccessLog::tells_heads)
-    }
-
-    /// What it is slow beyond.
-    fn slow_after(&self) -> Option<Duration> {
-        let route = self.route.and_then(|route| self.snapshot.route(route));
-        route.map_or(self.snapshot.config.timing.slow_request, |route| route.slow_request)
-    }
-
-    /// What it is called, where a line will say so: else nothing is made, nor looked for.
-    fn ids(&self, total: Duration, slow_after: Option<Duration>) -> Option<&Ids> {
-        let slow = slow_after.is_some_and(|limit| total > limit);
-        let spans = self.worker.shared.spans.is_some();
-        (self.tells_heads() || slow || spans).then(|| self.asked.ids(self.snapshot.config.log.trace))
-    }
-
-    /// The fields of what is stored, where such a log is told of them.
-    fn stored_fields(&self) -> Option<HeaderMap> {
-        match &self.answer {
-            Answer::Stored(stored, _) if self.tells_heads() => Some(stored.headers.to_map()),
-            Answer::Stored(..) | Answer::Untold | Answer::Fetched(_) | Answer::Alone(_) => None,
-        }
-    }
-
-    /// What such a log is told of them; `fields` of what is stored.
-    fn heads<'a>(&'a self, fields: &'a Option<HeaderMap>) -> FinishedHeads<'a> {
-        let untold = FinishedHeads { scheme: self.asked.scheme, ..FinishedHeads::default() };
-        if !self.tells_heads() {
-            return untold;
-        }
-        let cache = self.route.and_then(|route| self.snapshot.cache(route));
-        let keyed = cache.map_or(&[][..], |cache| &cache.key.headers);
-        let heads = FinishedHeads { request: Some(&self.asked.headers), keyed, ..untold };
-        match &self.answer {
-            Answer::Untold => heads,
-            Answer::Stored(stored, age) => FinishedHeads {
-                answer: fields.as_ref(),
-                length: Some(stored.content.length()),
-                age: Some(*age),
-                ..heads
-            },
-            Answer::Fetched(fetched) => FinishedHeads { answer: Some(&fetched.headers), ..heads },
-            Answer::Alone(headers) => FinishedHeads { answer: Some(headers), ..heads },
-        }
+        tells_heads(&self.worker)
     }
 
     /// Whether the request is a HEAD, whose answer has no body whoever gives it.
@@ -193,36 +150,105 @@ impl Drop for Report {
                 self.status = 500;
             }
         }
-        let config = &self.snapshot.config;
         let total = self.ended.unwrap_or_else(|| self.mono()).since(self.timeline.start());
+        let Self { worker, snapshot, asked, route, timeline, outcome, answer, .. } = &*self;
+        let (cause, status, bytes, end) = (self.cause, self.status, self.bytes, self.end);
+        let route = *route;
+        Told { worker, snapshot, asked, route, timeline, outcome, cause, status, bytes, end, total, answer }
+            .tell();
+    }
+}
+
+/// Whether a log of this process asks for the heads.
+pub(super) fn tells_heads(worker: &Worker) -> bool {
+    worker.shared.access.as_ref().is_some_and(telemetry::AccessLog::tells_heads)
+}
+
+/// What a request has come to. For each that is told, its coming has to have been counted ([`Shard::begin`]).
+///
+/// [`Shard::begin`]: telemetry::Shard::begin
+pub(super) struct Told<'a> {
+    pub worker: &'a Worker,
+    pub snapshot: &'a Snapshot,
+    pub asked: &'a Asked,
+    pub route: Option<usize>,
+    pub timeline: &'a Timeline,
+    pub outcome: &'a Outcome,
+    pub cause: Option<Cause>,
+    pub status: u16,
+    pub bytes: u64,
+    pub end: End,
+    pub total: Duration,
+    pub answer: &'a Answer,
+}
+
+impl Told<'_> {
+    /// Hands it in.
+    pub fn tell(&self) {
+        let Self { worker, snapshot, asked, route, total, .. } = *self;
+        let config = &snapshot.config;
+        let taken = route.and_then(|route| snapshot.route(route));
+        let slow_after = taken.map_or(config.timing.slow_request, |route| route.slow_request);
         let fields = self.stored_fields();
-        let slow_after = self.slow_after();
         let finished = Finished {
-            route: self.route,
-            route_name: self
-                .route
-                .and_then(|route| self.snapshot.route(route))
-                .map_or("-", |route| &route.name),
-            method: &self.asked.method,
-            host: &self.asked.authority,
-            path: self.asked.target.as_str(),
-            version: self.asked.version,
-            client: self.asked.client,
-            at: self.asked.at,
+            route,
+            route_name: taken.map_or("-", |route| &route.name),
+            method: &asked.method,
+            host: &asked.authority,
+            path: asked.target.as_str(),
+            version: asked.version,
+            client: asked.client,
+            at: asked.at,
             status: self.status,
-            outcome: &self.outcome,
+            outcome: self.outcome,
             cause: self.cause,
-            timeline: &self.timeline,
+            timeline: self.timeline,
             total,
             bytes: self.bytes,
             end: self.end,
             heads: self.heads(&fields),
-            ids: self.ids(total, slow_after),
+            ids: self.ids(slow_after),
             redact: &config.log.redact,
         };
-        let shard = self.snapshot.shard(&self.worker);
-        let slow = (slow_after, &self.worker.shared.slow);
-        let shared = &self.worker.shared;
-        telemetry::finish(&finished, shard, (shared.access.as_ref(), shared.spans.as_ref()), slow);
+        let (shard, shared) = (snapshot.shard(worker), &worker.shared);
+        let logs = (shared.access.as_ref(), shared.spans.as_ref());
+        telemetry::finish(&finished, shard, logs, (slow_after, &shared.slow));
+    }
+
+    /// What it is called, where a line will say so: else nothing is made, nor looked for.
+    fn ids(&self, slow_after: Option<Duration>) -> Option<&Ids> {
+        let slow = slow_after.is_some_and(|limit| self.total > limit);
+        let spans = self.worker.shared.spans.is_some();
+        (tells_heads(self.worker) || slow || spans).then(|| self.asked.ids(self.snapshot.config.log.trace))
+    }
+
+    /// The fields of what is stored, where such a log is told of them.
+    fn stored_fields(&self) -> Option<HeaderMap> {
+        match self.answer {
+            Answer::Stored(stored, _) if tells_heads(self.worker) => Some(stored.headers.to_map()),
+            Answer::Stored(..) | Answer::Untold | Answer::Fetched(_) | Answer::Alone(_) => None,
+        }
+    }
+
+    /// What such a log is told of them; `fields` of what is stored.
+    fn heads<'a>(&'a self, fields: &'a Option<HeaderMap>) -> FinishedHeads<'a> {
+        let untold = FinishedHeads { scheme: self.asked.scheme, ..FinishedHeads::default() };
+        if !tells_heads(self.worker) {
+            return untold;
+        }
+        let cache = self.route.and_then(|route| self.snapshot.cache(route));
+        let keyed = cache.map_or(&[][..], |cache| &cache.key.headers);
+        let heads = FinishedHeads { request: Some(&self.asked.headers), keyed, ..untold };
+        match self.answer {
+            Answer::Untold => heads,
+            Answer::Stored(stored, age) => FinishedHeads {
+                answer: fields.as_ref(),
+                length: Some(stored.content.length()),
+                age: Some(*age),
+                ..heads
+            },
+            Answer::Fetched(fetched) => FinishedHeads { answer: Some(&fetched.headers), ..heads },
+            Answer::Alone(headers) => FinishedHeads { answer: Some(headers), ..heads },
+        }
     }
 }

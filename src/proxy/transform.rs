@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::coding::Compress;
@@ -141,15 +141,27 @@ impl Transform {
 }
 
 fn wanted(exchange: &Exchange, stored: &StoredResponse) -> Wanted {
-    let request = &exchange.asked.headers;
+    let compress = exchange.route().and_then(|route| route.compress.as_ref());
+    wanted_of(&exchange.asked.headers, compress, stored)
+}
+
+/// Whether a request gets what is stored as it is, and nobody gets another form of it that its `Vary` does not tell
+/// of already.
+pub(super) fn is_as_stored(request: &HeaderMap, stored: &StoredResponse) -> bool {
+    match wanted_of(request, None, stored) {
+        Wanted::Stored { varies } => !varies || head::tells(stored.headers.lines(&VARY)),
+        Wanted::Form(_) | Wanted::Nothing => false,
+    }
+}
+
+fn wanted_of(request: &HeaderMap, compress: Option<&Compress>, stored: &StoredResponse) -> Wanted {
     let (status, facts) = (stored.status, &stored.facts);
     // Of parts there is no other form.
     let whole = stored.content.whole().is_some();
     if facts.coding == ContentCoding::Identity {
-        let compress = exchange.route().and_then(|route| route.compress.as_ref()).filter(|_| whole);
         let length = stored.content.length();
         return match compress
-            .filter(|compress| compress.takes(status, &stored.headers.to_map(), Some(length)))
+            .filter(|compress| whole && compress.takes(status, &stored.headers.to_map(), Some(length)))
         {
             Some(compress) => match compress.choose(request) {
                 Some(coding) => Wanted::Form(Form::Encoded(coding)),

@@ -11,7 +11,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
@@ -27,9 +27,10 @@ use tokio::time::{Instant, timeout};
 use super::answer::answer;
 use super::client::Client;
 use super::life::{Due, Life, Watch};
+use super::short::Short;
 use super::stop::Stop;
 use super::streams::{Held, Streams};
-use super::watched::{Heads, Watch as Scan, Watched};
+use super::watched::{Alone, Heads, Watch as Scan, Watched};
 use crate::config::Limits;
 use crate::interim::{Answering, Line, Socket};
 use crate::proxy::{self, Host};
@@ -147,47 +148,55 @@ impl Served {
     async fn http1<P: Send + Sync + Unpin + 'static>(self, client: TokioIo<Client<P>>) {
         let Self { worker, peer, life, limits, stop, watch, cuts } = self;
         let teller = Arc::clone(&worker);
-        let line = Line::new(&worker.shared.pseudonym, Arc::clone(&worker.shared.interim));
         let scan = Scan::new(limits.head_size);
         let heads = Heads::new(&worker.shared.memory, limits.head_size);
-        let socket = Socket::new(Watched::new(client, scan.clone(), heads), Arc::clone(&line));
-        let (all, ends, noted) = (limits.requests, Arc::clone(&life), Arc::clone(&cuts));
-        let host = Host::default();
-        let (guest, mut deaf) = (host.clone(), stop.clone());
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            guest.offer(&mut request);
-            let (worker, scan) = (Arc::clone(&worker), scan.clone());
-            let (number, mut running) = ends.begin();
-            let last = (number >= all).then(|| Arc::clone(&noted));
-            let turn = line.open();
-            // RFC 9110 §15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
-            let interim = (request.version() == Version::HTTP_11).then(|| turn.interim());
-            let client = proxy::Client { peer, interim, fault: scan.fault(turn.number()) };
-            let answer = async move {
-                let mut response = answer(worker, client, request).await;
-                running.answer();
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    scan.stop();
-                    running.tunnel();
-                } else if let Some(noted) = last {
-                    // RFC 9112 §9.6: told with the last answer, so that no request is lost.
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                    noted.count(Cut::Requests);
-                }
-                Ok::<_, Infallible>(response.map(|body| Held::new(body, running)))
-            };
-            Answering::new(turn, answer)
-        });
-        let connection = http1::Builder::new()
-            // The watch has a limit for heads, which is not that of idle connections as hyper's is.
-            .header_read_timeout(None)
-            .max_buf_size(limits.head_size.max(MIN_BUFFER))
-            .max_header_size(limits.head_size)
-            .max_headers(limits.fields)
-            // So it is by default; interim responses would not be safe with it (`interim/socket.rs`).
-            .pipeline_flush(false)
-            .serve_connection(socket, service)
-            .with_upgrades();
+        let short = Short::new(Arc::clone(&worker), peer, Arc::clone(&life), limits.requests);
+        let watched = Watched::new(client, scan.clone(), heads, short);
+        let (ends, noted, host, mut deaf) =
+            (Arc::clone(&life), Arc::clone(&cuts), Host::default(), stop.clone());
+        let guest = host.clone();
+        // Most connections ask for nothing that is not answered without hyper, which takes more memory than all else.
+        let serve = move |mut watched: Watched<TokioIo<Client<P>>>| {
+            let line = Line::new(&worker.shared.pseudonym, Arc::clone(&worker.shared.interim));
+            watched.share(Arc::clone(&line));
+            let socket = Socket::new(watched, Arc::clone(&line));
+            let all = limits.requests;
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                guest.offer(&mut request);
+                let (worker, scan) = (Arc::clone(&worker), scan.clone());
+                let (number, mut running) = ends.begin();
+                let last = (number >= all).then(|| Arc::clone(&noted));
+                let turn = line.open();
+                // RFC 9110 §15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
+                let interim = (request.version() == Version::HTTP_11).then(|| turn.interim());
+                let client = proxy::Client { peer, interim, fault: scan.fault(turn.number()) };
+                let answer = async move {
+                    let mut response = answer(worker, client, request).await;
+                    running.answer();
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        scan.stop();
+                        running.tunnel();
+                    } else if let Some(noted) = last {
+                        // RFC 9112 §9.6: told with the last answer, so that no request is lost.
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                        noted.count(Cut::Requests);
+                    }
+                    Ok::<_, Infallible>(response.map(|body| Held::new(body, running)))
+                };
+                Answering::new(turn, answer)
+            });
+            http1::Builder::new()
+                // The watch has a limit for heads, which is not that of idle connections as hyper's is.
+                .header_read_timeout(None)
+                .max_buf_size(limits.head_size.max(MIN_BUFFER))
+                .max_header_size(limits.head_size)
+                .max_headers(limits.fields)
+                // So it is by default; interim responses would not be safe with it (`interim/socket.rs`).
+                .pipeline_flush(false)
+                .serve_connection(socket, service)
+                .with_upgrades()
+        };
+        let connection = Late::new(watched, serve);
         let ended = drive(pin!(connection), life, watch, stop, &cuts).await;
         if let Some(Err(error)) = ended {
             refused(&teller, peer, &error);
@@ -273,6 +282,71 @@ where
 {
     fn end(self: Pin<&mut Self>) {
         self.graceful_shutdown();
+    }
+}
+
+/// A connection of HTTP/1 that has a hyper from its first request on that is not answered on the short way.
+enum Late<I, F, C> {
+    /// So far none was.
+    Alone {
+        io: I,
+        serve: F,
+    },
+    /// On its way from one to the other.
+    Passing,
+    Served(Pin<Box<C>>),
+}
+
+impl<P, F, C> Late<Watched<TokioIo<Client<P>>>, F, C>
+where
+    F: FnOnce(Watched<TokioIo<Client<P>>>) -> C,
+{
+    const fn new(io: Watched<TokioIo<Client<P>>>, serve: F) -> Self {
+        Self::Alone { io, serve }
+    }
+}
+
+/// Nothing in it is pinned but what is boxed.
+impl<I, F, C> Unpin for Late<I, F, C> {}
+
+impl<P, F, C> Future for Late<Watched<TokioIo<Client<P>>>, F, C>
+where
+    P: Unpin,
+    F: FnOnce(Watched<TokioIo<Client<P>>>) -> C,
+    C: Future<Output = Result<(), hyper::Error>>,
+{
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            match this {
+                Self::Served(connection) => return connection.as_mut().poll(cx),
+                Self::Alone { io, .. } => match ready!(io.poll_alone(cx)) {
+                    Ok(Alone::ForHyper) => {}
+                    // What goes wrong with a client's socket is its own.
+                    Ok(Alone::Ended) | Err(_) => return Poll::Ready(Ok(())),
+                },
+                Self::Passing => return Poll::Ready(Ok(())),
+            }
+            if let Self::Alone { io, serve } = std::mem::replace(this, Self::Passing) {
+                *this = Self::Served(Box::pin(serve(io)));
+            }
+        }
+    }
+}
+
+impl<P, F, C> Ending for Late<Watched<TokioIo<Client<P>>>, F, C>
+where
+    Self: Future<Output = C::Output>,
+    C: Ending,
+{
+    fn end(self: Pin<&mut Self>) {
+        match self.get_mut() {
+            Self::Served(connection) => connection.as_mut().end(),
+            Self::Alone { io, .. } => io.end(),
+            Self::Passing => {}
+        }
     }
 }
 
@@ -396,7 +470,7 @@ mod tests {
     impl Future for Deaf {
         type Output = Result<(), hyper::Error>;
 
-        fn poll(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
             Poll::Pending
         }
     }

@@ -135,6 +135,17 @@ impl Life {
         (number, Running { life: Arc::clone(self), answered: false })
     }
 
+    /// A request has come and has been answered at once.
+    pub(super) fn answered(&self) {
+        self.heard.store(false, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that have come.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     /// Bytes have come.
     pub(super) fn hear(&self, bytes: usize) {
         self.read.fetch_add(bytes as u64, Ordering::Relaxed);

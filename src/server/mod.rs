@@ -15,6 +15,7 @@ mod life;
 mod listen;
 mod places;
 pub mod proxy_protocol;
+mod short;
 mod stop;
 mod streams;
 #[cfg(test)]

@@ -93,6 +93,16 @@ fn a_bug_in_a_request_is_a_500_and_its_connection_goes_on() {
 }
 
 #[test]
+fn a_bug_on_the_short_way_sends_its_request_the_long_way() {
+    let larder = larder();
+    for _ in 0..2 {
+        let answer = ask(&larder, "/panic-short/1");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&"x".repeat(1000)), "{answer}");
+    }
+    larder.stop();
+}
+
+#[test]
 fn a_bug_in_a_fetch_releases_everyone_who_waits_for_it_at_once() {
     let larder = larder();
     thread::scope(|scope| {

@@ -1,16 +1,20 @@
 //! The bytes that a client sends over HTTP/1, watched on their way to hyper.
 //!
 //! Knows that hyper gives out requests in the order of their heads, and that nothing of a request
-//! reaches it before the scanner has seen it. Must not know: what is done with a verdict.
+//! reaches it before the scanner has seen it; and that what is answered on the short way reaches neither.
+//! Must not know: what is done with a verdict.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use parking_lot::Mutex;
 
+use super::short::Short;
+use crate::interim::Line;
 use crate::scratch;
 use crate::store::{InFlight, Memory, Passing, Reserved};
 use crate::wire::{Fault, Requests};
@@ -78,16 +82,48 @@ pub(super) struct Watched<T> {
     io: T,
     watch: Watch,
     heads: Heads,
+    short: Short,
+    /// What has come and was not answered on the short way.
+    left: Bytes,
+    /// It was tried, and leads nowhere.
+    tried: bool,
     /// Held while a head is large and not whole.
     room: Option<(Reserved, Passing)>,
     /// A chunked body was found to be none.
     broken: bool,
 }
 
+/// What comes of a connection that hyper has not seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alone {
+    /// It is over.
+    Ended,
+    /// Something has come that is hyper's.
+    ForHyper,
+}
+
+/// What became of what has come.
+enum Came {
+    /// It has been answered, or is kept.
+    Taken,
+    /// It has been given to hyper; or nothing will come any more.
+    Given,
+}
+
 impl<T> Watched<T> {
     /// Over `io`, whose bytes `watch` sees.
-    pub(super) fn new(io: T, watch: Watch, heads: Heads) -> Self {
-        Self { io, watch, heads, room: None, broken: false }
+    pub(super) fn new(io: T, watch: Watch, heads: Heads, short: Short) -> Self {
+        Self { io, watch, heads, short, left: Bytes::new(), tried: false, room: None, broken: false }
+    }
+
+    /// From now on hyper has this connection, and `line` is what it shares with its requests.
+    pub(super) fn share(&mut self, line: Arc<Line>) {
+        self.short.share(line);
+    }
+
+    /// Has a connection end that hyper has not seen, once what has been answered is written.
+    pub(super) const fn end(&mut self) {
+        self.short.close();
     }
 
     /// So much has come of a head that is not whole.
@@ -99,39 +135,128 @@ impl<T> Watched<T> {
         }
         Ok(())
     }
+
+    /// Answers what it can of these bytes, and gives how many of them they were.
+    fn answer(&mut self, bytes: &[u8]) -> usize {
+        let requests = self.watch.0.lock();
+        self.short.answer(bytes, &requests)
+    }
+
+    /// Keeps what of a piece was not answered, for which the first `used` bytes were.
+    fn keep(&mut self, piece: &[u8], used: usize) {
+        self.left = Bytes::copy_from_slice(piece.get(used..).unwrap_or_default());
+        self.tried = used == 0;
+    }
+
+    /// Answers what it can of what is left; `false` where that leads nowhere.
+    fn answer_left(&mut self) -> bool {
+        if self.tried {
+            return false;
+        }
+        let left = self.left.clone();
+        let used = self.answer(&left);
+        self.left.advance(used);
+        self.tried = used == 0;
+        used > 0
+    }
+
+    /// Gives bytes to hyper, which has room for them.
+    fn give(&mut self, piece: &[u8], buf: &mut ReadBufCursor<'_>) -> io::Result<()> {
+        let (good, partial, broken) = {
+            let mut requests = self.watch.0.lock();
+            (requests.watch(piece), requests.partial(), requests.fault() == Some(Fault::Chunks))
+        };
+        self.broken = broken;
+        self.hold(partial)?;
+        buf.put_slice(piece.get(..good).unwrap_or(piece));
+        if good < piece.len() && buf.remaining() >= BREAK.len() {
+            buf.put_slice(BREAK);
+        }
+        Ok(())
+    }
 }
 
-impl<T: Read + Unpin> Read for Watched<T> {
+impl<T: Read + Write + Unpin> Watched<T> {
+    /// Goes the short way for as long as it leads on.
+    ///
+    /// Cancellation: what has come and not been answered is kept here.
+    pub(super) fn poll_alone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Alone>> {
+        loop {
+            ready!(self.short.poll_written(&mut self.io, cx))?;
+            if self.short.is_closing() {
+                return Pin::new(&mut self.io).poll_shutdown(cx).map_ok(|()| Alone::Ended);
+            }
+            if !self.left.is_empty() {
+                // Nothing of ours is on its way, so what is not answered now never is.
+                if !self.answer_left() {
+                    return Poll::Ready(Ok(Alone::ForHyper));
+                }
+                continue;
+            }
+            let ended = scratch::with(PIECE, |mut piece| {
+                ready!(Pin::new(&mut self.io).poll_read(cx, piece.unfilled()))?;
+                let piece = piece.filled();
+                let used = self.answer(piece);
+                self.keep(piece, used);
+                Poll::Ready(io::Result::Ok(piece.is_empty()))
+            });
+            if ready!(ended)? {
+                self.short.close();
+            }
+        }
+    }
+
+    /// Reads what comes next: for the short way, or for hyper.
+    fn poll_next(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<Came>> {
+        let room = buf.remaining().saturating_sub(BREAK.len()).clamp(1, PIECE);
+        if !self.left.is_empty() {
+            if self.answer_left() {
+                return Poll::Ready(Ok(Came::Taken));
+            }
+            let piece = self.left.split_to(room.min(self.left.len()));
+            return Poll::Ready(self.give(&piece, buf).map(|()| Came::Given));
+        }
+        scratch::with(room, |mut piece| {
+            ready!(Pin::new(&mut self.io).poll_read(cx, piece.unfilled()))?;
+            let piece = piece.filled();
+            match self.answer(piece) {
+                0 => self.give(piece, buf).map(|()| Came::Given).into(),
+                used => {
+                    self.keep(piece, used);
+                    Poll::Ready(Ok(Came::Taken))
+                }
+            }
+        })
+    }
+}
+
+impl<T: Read + Write + Unpin> Read for Watched<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.broken {
+        let this = &mut *self;
+        if this.broken {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, Fault::Chunks.as_str())));
         }
-        let room = buf.remaining().saturating_sub(BREAK.len()).clamp(1, PIECE);
-        scratch::with(room, |mut piece| {
-            ready!(Pin::new(&mut self.io).poll_read(cx, piece.unfilled()))?;
-            let piece = piece.filled();
-            let (good, partial, broken) = {
-                let mut requests = self.watch.0.lock();
-                (requests.watch(piece), requests.partial(), requests.fault() == Some(Fault::Chunks))
-            };
-            self.broken = broken;
-            self.hold(partial)?;
-            buf.put_slice(piece.get(..good).unwrap_or(piece));
-            if good < piece.len() && buf.remaining() >= BREAK.len() {
-                buf.put_slice(BREAK);
+        loop {
+            // A client that does not take its answers is not asked for more.
+            ready!(this.short.poll_written(&mut this.io, cx))?;
+            match ready!(this.poll_next(cx, &mut buf))? {
+                Came::Taken => {}
+                Came::Given => return Poll::Ready(Ok(())),
             }
-            Poll::Ready(Ok(()))
-        })
+        }
     }
 }
 
+/// What is answered on the short way goes first: hyper has nothing to write then, and begins to only later.
 impl<T: Write + Unpin> Write for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let this = &mut *self;
+        ready!(this.short.poll_written(&mut this.io, cx))?;
+        Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -139,7 +264,9 @@ impl<T: Write + Unpin> Write for Watched<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let this = &mut *self;
+        ready!(this.short.poll_written(&mut this.io, cx))?;
+        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -147,10 +274,14 @@ impl<T: Write + Unpin> Write for Watched<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let this = &mut *self;
+        ready!(this.short.poll_written(&mut this.io, cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let this = &mut *self;
+        ready!(this.short.poll_written(&mut this.io, cx))?;
+        Pin::new(&mut this.io).poll_shutdown(cx)
     }
 }

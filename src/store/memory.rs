@@ -124,6 +124,16 @@ impl Memory {
         self.peek(key)
     }
 
+    /// Whether something is stored under the key's hash. To ask has no effect at all: not even on what stays.
+    pub fn has(&self, key: &CacheKey) -> bool {
+        self.cache.contains_key(&key.hash())
+    }
+
+    /// Counts a lookup that was none of [`Self::find`]'s.
+    pub fn looked(&self) {
+        self.lookups.add();
+    }
+
     /// Counts a lookup whose find answered the request: whether it may is for the rules to say. Gives how many
     /// there were, of those that this thread's share a count with.
     pub fn answered(&self) -> u64 {

@@ -11,6 +11,7 @@ mod flaw;
 mod frames;
 mod head;
 mod hpack;
+mod plain;
 mod request;
 mod response;
 
@@ -18,5 +19,6 @@ pub use chunks::Chunks;
 pub use flaw::Flaw;
 pub use frames::Frames;
 pub use head::{Fault, Framing, Lines};
+pub use plain::Plain;
 pub use request::Requests;
 pub use response::{Asked, Limits, ResponseScanner};

@@ -47,6 +47,11 @@ impl Requests {
         if let At::Over(fault) = self.at { Some(fault) } else { None }
     }
 
+    /// Whether nothing has come of the next head, and nothing is left of the message before.
+    pub const fn is_at_rest(&self) -> bool {
+        matches!(self.at, At::Head) && self.head.is_empty()
+    }
+
     /// How much has come of a head that is not whole, as far as can be told: of one that may not be served nobody
     /// looks for the end here, and hyper holds all that comes until it has found it.
     pub fn partial(&self) -> usize {

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use larder::wire::{Fault, Requests};
+use larder::wire::{Fault, Plain, Requests};
 
 use crate::dice::Dice;
 
@@ -171,6 +171,36 @@ fn scanned(bytes: &[u8], limit: usize) -> (Vec<String>, Option<Fault>) {
         }
     }
     (starts, requests.fault())
+}
+
+/// What is plain, scanner and hyper take for the same request, whole.
+pub fn plain(dice: &mut Dice) {
+    let mut bytes = Vec::new();
+    message(dice, &mut bytes, 1);
+    if let Some(rest) = bytes.strip_prefix(b"POST ") {
+        bytes = [b"GET ", rest].concat();
+    }
+    if dice.one_in(2) {
+        dice.damage(&mut bytes, TORN);
+    }
+    let Some(plain) = Plain::of(&bytes) else { return };
+    let Some(fields) = plain.fields() else { return };
+    let frames = |(name, _): &(&[u8], &[u8])| {
+        name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"transfer-encoding")
+    };
+    let target = Bytes::copy_from_slice(plain.target());
+    // Who goes that way sees to these.
+    if fields.iter().any(frames) || http::uri::PathAndQuery::from_maybe_shared(target.clone()).is_err() {
+        return;
+    }
+    let head = &bytes[..plain.size()];
+    let text = String::from_utf8_lossy(head);
+    let (starts, fault) = scanned(head, LIMIT);
+    assert_eq!((starts.len(), fault), (1, None), "{text:?}");
+    let taken = hyper_takes(head, &[head.len()], LIMIT);
+    let [(request, true)] = taken.as_slice() else { panic!("{taken:?} of {text:?}") };
+    assert_eq!(request.start, format!("GET {}", String::from_utf8_lossy(&target)), "{text:?}");
+    assert_eq!(request.content, Some(Vec::new()), "{text:?}");
 }
 
 pub fn pipelines(dice: &mut Dice) {

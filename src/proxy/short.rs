@@ -302,19 +302,23 @@ impl Date {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::store::Class;
     use crate::stored::Born;
     use crate::stored::samples::{fields as map, key, stored};
     use crate::worker::Worker;
 
-    const HOUR: (&str, &str) = ("cache-control", "max-age=1000000000");
+    const HOUR: (&str, &str) = ("cache-control", "max-age=60");
     const LENGTH: (&str, &str) = ("content-length", "4");
 
     async fn holding(cache: &str, route: &str) -> Arc<Worker> {
-        let worker = crate::worker::tests::worker(cache, route).await;
+        let mut worker = crate::worker::tests::worker(cache, route).await;
+        // The samples have come just before.
+        let (clock, _) = Clock::stepped(Timestamp::from_secs(1_010));
+        Arc::get_mut(&mut worker.shared).unwrap().clock = clock;
         for (path, fields) in [
             ("/a", &[HOUR, LENGTH][..]),
-            ("/stale", &[("cache-control", "max-age=1"), LENGTH]),
+            ("/stale", &[("cache-control", "max-age=5"), LENGTH]),
             ("/long", &[HOUR]),
             ("/tagged", &[HOUR, LENGTH, ("cache-tag", "x")]),
         ] {

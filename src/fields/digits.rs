@@ -6,20 +6,47 @@
 /// Digits of the largest number.
 const MOST: usize = 20;
 
+/// What fields are written into: a value that is being made, or a head as it goes out.
+pub trait Text {
+    /// Appends text.
+    fn put(&mut self, text: &str);
+    /// Appends what is digits alone.
+    fn put_digits(&mut self, digits: &[u8]);
+}
+
+impl Text for String {
+    fn put(&mut self, text: &str) {
+        self.push_str(text);
+    }
+
+    fn put_digits(&mut self, digits: &[u8]) {
+        // One by one: to see that they are UTF-8 would take longer.
+        digits.iter().for_each(|digit| self.push(char::from(*digit)));
+    }
+}
+
+impl Text for Vec<u8> {
+    fn put(&mut self, text: &str) {
+        self.extend_from_slice(text.as_bytes());
+    }
+
+    fn put_digits(&mut self, digits: &[u8]) {
+        self.extend_from_slice(digits);
+    }
+}
+
 /// Appends a number, in `width` digits at least.
-pub fn push(out: &mut String, number: u64, width: usize) {
+pub fn push(out: &mut impl Text, number: u64, width: usize) {
     let (mut digits, mut rest, mut used) = ([b'0'; MOST], number, 0);
     for digit in digits.iter_mut().rev() {
         if rest == 0 && used >= width.max(1) {
             break;
         }
-        *digit = b"0123456789".get((rest % 10) as usize).copied().unwrap_or(b'0');
+        *digit = b'0' | (rest % 10) as u8;
         rest /= 10;
         used += 1;
     }
-    let digits = digits.get(MOST - used..).unwrap_or_default();
-    // One by one: to see that they are UTF-8 would take longer.
-    digits.iter().for_each(|digit| out.push(char::from(*digit)));
+    out.put_digits(digits.get(MOST - used..).unwrap_or_default());
 }
 
 /// Whether a text is this number, as [`push`] writes it in the fewest digits.

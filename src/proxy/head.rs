@@ -113,11 +113,16 @@ impl Hit<'_> {
     pub fn write(&self, out: &mut Vec<u8>, config: &Config, via: Option<&HeaderValue>, date: &[u8]) {
         let Self { stored, outcome, .. } = self;
         let status = if self.not_modified { StatusCode::NOT_MODIFIED } else { stored.status };
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(status.as_str().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(status.canonical_reason().unwrap_or("<none>").as_bytes());
-        out.extend_from_slice(b"\r\n");
+        match status {
+            StatusCode::OK => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
+            other => {
+                out.extend_from_slice(b"HTTP/1.1 ");
+                out.extend_from_slice(other.as_str().as_bytes());
+                out.push(b' ');
+                out.extend_from_slice(other.canonical_reason().unwrap_or("<none>").as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+        }
         let mut dated = false;
         let untagged = self.not_modified && !stored.headers.contains_key(&header::ETAG);
         for (name, value) in stored.headers.iter() {
@@ -134,28 +139,27 @@ impl Hit<'_> {
             dated |= *name == header::DATE;
             line(out, name.as_str().as_bytes(), value);
         }
-        let mut text = String::with_capacity(96);
-        digits::push(&mut text, self.age.as_secs(), 1);
-        line(out, b"age", text.as_bytes());
+        out.extend_from_slice(b"age: ");
+        digits::push(out, self.age.as_secs(), 1);
         if let Some(via) = via {
-            line(out, b"via", via.as_bytes());
+            out.extend_from_slice(b"\r\nvia: ");
+            out.extend_from_slice(via.as_bytes());
         }
-        text.clear();
-        outcome.write_cache_status(&mut text);
-        line(out, CACHE_STATUS.as_str().as_bytes(), text.as_bytes());
+        out.extend_from_slice(b"\r\ncache-status: ");
+        outcome.write_cache_status(out);
         if let Some(word) = outcome.x_cache() {
-            line(out, X_CACHE.as_str().as_bytes(), word.as_bytes());
+            out.extend_from_slice(b"\r\nx-cache: ");
+            out.extend_from_slice(word.as_bytes());
         }
         if config.timing.server_timing {
-            text.clear();
-            self.timeline.write_server_timing(&mut text);
-            line(out, SERVER_TIMING.as_str().as_bytes(), text.as_bytes());
+            out.extend_from_slice(b"\r\nserver-timing: ");
+            self.timeline.write_server_timing(out);
         }
         if config.timing.process_time {
-            text.clear();
-            write_process_time(self.took, &mut text);
-            line(out, X_PROCESS_TIME.as_str().as_bytes(), text.as_bytes());
+            out.extend_from_slice(b"\r\nx-process-time: ");
+            write_process_time(self.took, out);
         }
+        out.extend_from_slice(b"\r\n");
         if self.closes {
             line(out, b"connection", b"close");
         }

@@ -137,7 +137,7 @@ impl Read {
             read.asked.ids.take();
             return place.as_mut();
         }
-        let read = Self::read(worker, snapshot, peer, plain, target)?;
+        let read = Self::anew(worker, snapshot, peer, plain, target)?;
         let present = read.asked.facts.present;
         match present.has(Present::AUTHORIZATION) || present.has(Present::COOKIE) || read.credential {
             true => Some(own.insert(read)),
@@ -150,7 +150,7 @@ impl Read {
         self.snapshot.as_ptr() == Arc::as_ptr(snapshot) && self.peer == peer && *self.lines == *plain.lines()
     }
 
-    fn read(
+    fn anew(
         worker: &Worker,
         snapshot: &Arc<Snapshot>,
         peer: IpAddr,

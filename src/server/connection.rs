@@ -112,10 +112,22 @@ async fn first(stream: &TcpStream, limits: &Limits, cuts: &Cuts) -> io::Result<F
         cuts.count(why);
         io::Error::from(io::ErrorKind::TimedOut)
     };
-    timeout(limits.first_byte_time, stream.peek(&mut [0])).await.map_err(|_| late(Cut::FirstByte))??;
+    let mut start = [0; PREFACE.len()];
+    let first = timeout(limits.first_byte_time, stream.peek(&mut start));
+    let seen = first.await.map_err(|_| late(Cut::FirstByte))??;
     let at = Instant::now();
+    if let Some(is_http2) = told(&start, seen) {
+        return Ok(First { is_http2, at });
+    }
     let is_http2 = timeout(limits.header_time, is_http2(stream)).await.map_err(|_| late(Cut::Head))??;
     Ok(First { is_http2, at })
+}
+
+/// Whether the first bytes of a connection are those of HTTP/2; `None` where they may become so.
+fn told(start: &[u8], seen: usize) -> Option<bool> {
+    let start = start.get(..seen).unwrap_or_default();
+    // All of the preface or none: hyper would wait for its rest without a limit.
+    (seen == PREFACE.len() || !PREFACE.starts_with(start) || seen == 0).then(|| start == PREFACE)
 }
 
 async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
@@ -123,10 +135,8 @@ async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut pause = LOOK_AGAIN.0;
     loop {
         let seen = stream.peek(&mut start).await?;
-        let start = start.get(..seen).unwrap_or_default();
-        // All of the preface or none: hyper would wait for its rest without a limit.
-        if seen == PREFACE.len() || !PREFACE.starts_with(start) || seen == 0 {
-            return Ok(start == PREFACE);
+        if let Some(is_http2) = told(&start, seen) {
+            return Ok(is_http2);
         }
         tokio::time::sleep(pause).await;
         pause = pause.saturating_mul(2).min(LOOK_AGAIN.1);
@@ -396,7 +406,7 @@ async fn drive<C: Ending>(
             Due::MadeRoom if !life.is_running() && !life.is_stalled() && watch.is_long_over() => {
                 life.hush();
                 ask_to_end(&mut connection, &mut watch);
-                return told(connection).await;
+                return said(connection).await;
             }
             Due::Idle | Due::MadeRoom => {
                 if !life.is_running() {
@@ -407,7 +417,7 @@ async fn drive<C: Ending>(
             // Whatever hyper still has to write goes first; where there is such, nothing can be said.
             Due::Head if !life.is_stalled() => {
                 life.be_late();
-                return told(connection).await;
+                return said(connection).await;
             }
             Due::Stalled => {
                 life.break_off();
@@ -416,12 +426,12 @@ async fn drive<C: Ending>(
             // No frame but its next may come, so nothing that is waited for can: GOAWAY, and closed.
             Due::Broken => {
                 ask_to_end(&mut connection, &mut watch);
-                return told(connection).await;
+                return said(connection).await;
             }
             // It was waiting for its client to close, and may know why.
             Due::Parted => {
                 life.hush();
-                return told(connection).await;
+                return said(connection).await;
             }
             Due::Head | Due::Flooded => return None,
         }
@@ -434,7 +444,7 @@ fn ask_to_end<C: Ending>(connection: &mut Pin<&mut C>, watch: &mut Watch) {
 }
 
 /// Drives a connection once more, so that what it has to say now is said.
-async fn told<C: Future>(mut connection: Pin<&mut C>) -> Option<C::Output> {
+async fn said<C: Future>(mut connection: Pin<&mut C>) -> Option<C::Output> {
     std::future::poll_fn(|cx| match connection.as_mut().poll(cx) {
         Poll::Ready(ended) => Poll::Ready(Some(ended)),
         Poll::Pending => Poll::Ready(None),

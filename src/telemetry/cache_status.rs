@@ -14,7 +14,7 @@
 use std::fmt::Write;
 
 use super::outcome::{Bypass, Miss, Outcome, Source};
-use crate::fields::digits;
+use crate::fields::digits::{self, Text};
 use crate::stored::CacheKey;
 
 /// The largest Integer of a structured field (RFC 9651 §3.3.1).
@@ -29,20 +29,20 @@ impl Outcome {
     /// A response that Larder made up itself gets a member too, with a `detail` and no `fwd`.
     /// RFC 9211 §2 says SHOULD NOT there; we do so because "every response says why" is worth more
     /// to whoever looks for the cause, and a member without `hit` and `fwd` claims nothing.
-    pub fn write_cache_status(&self, out: &mut String) {
-        out.push_str("larder");
+    pub fn write_cache_status(&self, out: &mut impl Text) {
+        out.put("larder");
         match self.forwarded() {
             Some(fwd) => self.write_forwarded(fwd, out),
-            None if self.tier().is_some() => out.push_str("; hit"),
+            None if self.tier().is_some() => out.put("; hit"),
             None => {}
         }
         if let Some(ttl) = self.ttl {
-            out.push_str(if ttl < 0 { "; ttl=-" } else { "; ttl=" });
+            out.put(if ttl < 0 { "; ttl=-" } else { "; ttl=" });
             digits::push(out, ttl.clamp(-LARGEST, LARGEST).unsigned_abs(), 1);
         }
         if let Some(word) = self.status_detail() {
-            out.push_str("; detail=");
-            out.push_str(if is_token(word) { word } else { "other" });
+            out.put("; detail=");
+            out.put(if is_token(word) { word } else { "other" });
         }
     }
 
@@ -74,19 +74,19 @@ impl Outcome {
     }
 
     /// `fwd-status`, `stored` and `collapsed` mean something only where `fwd` is (§2.3, §2.5, §2.6).
-    fn write_forwarded(&self, fwd: &str, out: &mut String) {
-        out.push_str("; fwd=");
-        out.push_str(fwd);
+    fn write_forwarded(&self, fwd: &str, out: &mut impl Text) {
+        out.put("; fwd=");
+        out.put(fwd);
         let confirmed = matches!(self.source, Source::Revalidated(_)).then_some(304);
         if let Some(status) = self.fwd_status.or(confirmed) {
-            out.push_str("; fwd-status=");
+            out.put("; fwd-status=");
             digits::push(out, status.into(), 1);
         }
         if self.stored {
-            out.push_str("; stored");
+            out.put("; stored");
         }
         if self.collapsed {
-            out.push_str("; collapsed");
+            out.put("; collapsed");
         }
     }
 

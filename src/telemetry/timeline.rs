@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::clock::Mono;
-use crate::fields::digits;
+use crate::fields::digits::{self, Text};
 
 /// A part of a request's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,7 +108,7 @@ impl Timeline {
     /// Appends the value of `Server-Timing`: `memory;dur=0.012, redis;dur=0.610, lease;dur=…,
     /// wait;dur=…, origin;dur=…, coding;dur=…`, in milliseconds, only what happened. `origin` is queue, connect, hedge
     /// and first byte together. Appends nothing when nothing happened: an empty field is not sent.
-    pub fn write_server_timing(&self, out: &mut String) {
+    pub fn write_server_timing(&self, out: &mut impl Text) {
         let origin = [Phase::Queue, Phase::Connect, Phase::Hedge, Phase::FirstByte];
         let origin = origin.into_iter().filter_map(|phase| self.nanos(phase)).reduce(u64::saturating_add);
         let entries = [
@@ -123,11 +123,11 @@ impl Timeline {
         for (name, took) in entries {
             if let Some(nanos) = took {
                 let micros = nanos.saturating_add(500) / 1000;
-                out.push_str(separator);
-                out.push_str(name);
-                out.push_str(";dur=");
+                out.put(separator);
+                out.put(name);
+                out.put(";dur=");
                 digits::push(out, micros / 1000, 1);
-                out.push('.');
+                out.put(".");
                 digits::push(out, micros % 1000, 3);
                 separator = ", ";
             }
@@ -136,11 +136,11 @@ impl Timeline {
 }
 
 /// Appends the value of `X-Process-Time`: seconds with 6 decimals, such as `0.000812`.
-pub fn write_process_time(took: Duration, out: &mut String) {
+pub fn write_process_time(took: Duration, out: &mut impl Text) {
     let below = u64::from(took.subsec_nanos().saturating_add(500) / 1000);
     let micros = took.as_secs().saturating_mul(1_000_000).saturating_add(below);
     digits::push(out, micros / 1_000_000, 1);
-    out.push('.');
+    out.put(".");
     digits::push(out, micros % 1_000_000, 6);
 }
 

@@ -24,6 +24,14 @@ pub fn with<R>(most: usize, read: impl FnOnce(ReadBuf<'_>) -> R) -> R {
     })
 }
 
+/// The same, as bytes of which nobody says what was in them before.
+pub fn with_bytes<R>(most: usize, read: impl FnOnce(&mut [u8]) -> R) -> R {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let room = most.min(scratch.len());
+        read(scratch.get_mut(..room).unwrap_or_default())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

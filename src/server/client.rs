@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -37,6 +38,8 @@ Content-Type: application/json\r\nContent-Length: 121\r\n\r\n\
 /// A client's socket. `P` is held for as long as it is open, by whomever.
 pub(super) struct Client<P> {
     stream: TcpStream,
+    /// What has been read of it before, and comes first.
+    early: Bytes,
     life: Arc<Life>,
     pace: Pace,
     debt: Debt,
@@ -57,6 +60,7 @@ impl<P> Client<P> {
     /// `heads`: it speaks HTTP/2, and each head has so long.
     pub(super) fn new(
         stream: TcpStream,
+        early: Bytes,
         life: Arc<Life>,
         pace: Pace,
         heads: Option<Duration>,
@@ -65,7 +69,7 @@ impl<P> Client<P> {
         let heads = heads.map(|time| Heads { frames: Frames::default(), time, open: None });
         let (stalled, ended, parting) = (None, false, None);
         let (debt, thrown_away) = (Debt::default(), 0);
-        Self { stream, life, pace, debt, stalled, heads, ended, parting, thrown_away, _place: place }
+        Self { stream, early, life, pace, debt, stalled, heads, ended, parting, thrown_away, _place: place }
     }
 
     /// What a write came to. Time is read only where the client has not taken all at once.
@@ -159,7 +163,12 @@ impl<P: Unpin> AsyncRead for Client<P> {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if self.early.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        } else {
+            let room = buf.remaining().min(self.early.len());
+            buf.put_slice(&self.early.split_to(room));
+        }
         match buf.filled().len().saturating_sub(before) {
             0 => self.ended = true,
             bytes => {
@@ -237,7 +246,18 @@ mod tests {
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
         let life = Life::new(Instant::now());
-        (peer, Client::new(TcpStream::from_std(stream).unwrap(), Arc::clone(&life), PACE, None, ()), life)
+        (
+            peer,
+            Client::new(
+                TcpStream::from_std(stream).unwrap(),
+                Bytes::new(),
+                Arc::clone(&life),
+                PACE,
+                None,
+                (),
+            ),
+            life,
+        )
     }
 
     #[test]

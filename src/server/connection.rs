@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, StatusCode, Version};
 use hyper::body::Incoming;
@@ -27,6 +28,7 @@ use tokio::time::{Instant, timeout};
 use super::answer::answer;
 use super::client::Client;
 use super::life::{Due, Life, Watch};
+use super::listen::set_for_clients;
 use super::short::Short;
 use super::stop::Stop;
 use super::streams::{Held, Streams};
@@ -34,20 +36,15 @@ use super::watched::{Alone, Heads, Watch as Scan, Watched};
 use crate::config::Limits;
 use crate::interim::{Answering, Line, Socket};
 use crate::proxy::{self, Host};
+use crate::scratch;
 use crate::store::PER_CONNECTION;
 use crate::telemetry::{Cut, Cuts, HeadRefused};
 use crate::worker::Worker;
 
-/// Bytes that the system may hold for a client beyond what is on its way. Left to itself it takes megabytes, and
-/// then nothing until a third of them is gone: for as long, a client that reads slowly looks like one that has
-/// stopped (`limits.response_grace`). So it is told apart from 3 KB/s on. Large enough for a fast client
-/// not to wait for the next turn.
-const UNSENT: u32 = 128 * 1024;
 /// How an HTTP/2 connection with prior knowledge begins (RFC 9113 §3.4). No HTTP/1 method is `PRI`.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Pause between looks at a connection that has sent only the first bytes of either protocol: the
-/// first, and the longest. It grows, so that many who say only `P` cost next to nothing.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Bytes that are read before it is known which protocol it is: a head, mostly.
+const FIRST: usize = 4096;
 /// hyper's own lower bound of a connection's buffer.
 const MIN_BUFFER: usize = 8192;
 /// Bytes that one HTTP/2 stream may have waiting for a slow client.
@@ -75,10 +72,9 @@ pub(super) async fn serve(
 ) {
     let limits = worker.shared.snapshot.load().config.limits.clone();
     let cuts = Arc::clone(&worker.shared.cuts);
-    // Without it small responses wait for the client's delayed acknowledgements.
-    let _a_dead_socket_shows_when_read = stream.set_nodelay(true);
-    // Where the system has no such limit, slow clients are told from stopped ones by what it buffers.
-    let _it_is_a_help_only = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+    if !cfg!(target_os = "linux") {
+        set_for_clients(SockRef::from(&stream));
+    }
     let mut stopping = stop.clone();
     let first = tokio::select! {
         biased;
@@ -87,11 +83,11 @@ pub(super) async fn serve(
         () = stopping.nothing_came() => return,
     };
     // Gone, or silent for too long: nothing was asked, so there is nobody to answer.
-    let Ok(First { is_http2, at }) = first else { return };
+    let Ok(First { is_http2, at, bytes }) = first else { return };
     let watch = Watch::new(Arc::clone(&life), &limits, is_http2, at);
     let _room = worker.shared.memory.in_flight().passing(PER_CONNECTION);
     let heads = is_http2.then_some(limits.header_time);
-    let client = TokioIo::new(Client::new(stream, Arc::clone(&life), limits.response, heads, place));
+    let client = TokioIo::new(Client::new(stream, bytes, Arc::clone(&life), limits.response, heads, place));
     let served = Served { worker, peer, life, limits, stop, watch, cuts };
     match is_http2 {
         true => served.http2(client).await,
@@ -104,43 +100,56 @@ struct First {
     is_http2: bool,
     /// When the first byte came.
     at: Instant,
+    /// What has been read of it.
+    bytes: Bytes,
 }
 
-/// Waits for the first bytes, and looks at them without taking them.
+/// Reads the first bytes: as many as there are, but no further than it takes to see which protocol it is.
+///
+/// Cancellation: what was read is dropped with the connection.
 async fn first(stream: &TcpStream, limits: &Limits, cuts: &Cuts) -> io::Result<First> {
     let late = |why: Cut| {
         cuts.count(why);
         io::Error::from(io::ErrorKind::TimedOut)
     };
-    let mut start = [0; PREFACE.len()];
-    let first = timeout(limits.first_byte_time, stream.peek(&mut start));
-    let seen = first.await.map_err(|_| late(Cut::FirstByte))??;
+    let first = timeout(limits.first_byte_time, read_some(stream));
+    let mut bytes = first.await.map_err(|_| late(Cut::FirstByte))??;
     let at = Instant::now();
-    if let Some(is_http2) = told(&start, seen) {
-        return Ok(First { is_http2, at });
-    }
-    let is_http2 = timeout(limits.header_time, is_http2(stream)).await.map_err(|_| late(Cut::Head))??;
-    Ok(First { is_http2, at })
-}
-
-/// Whether the first bytes of a connection are those of HTTP/2; `None` where they may become so.
-fn told(start: &[u8], seen: usize) -> Option<bool> {
-    let start = start.get(..seen).unwrap_or_default();
     // All of the preface or none: hyper would wait for its rest without a limit.
-    (seen == PREFACE.len() || !PREFACE.starts_with(start) || seen == 0).then(|| start == PREFACE)
+    if PREFACE.starts_with(&bytes) && bytes.len() < PREFACE.len() {
+        let rest = timeout(limits.header_time, read_preface(stream, &bytes));
+        bytes = rest.await.map_err(|_| late(Cut::Head))??;
+    }
+    Ok(First { is_http2: bytes.starts_with(PREFACE), at, bytes })
 }
 
-async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut start = [0; PREFACE.len()];
-    let mut pause = LOOK_AGAIN.0;
+/// What there is, once there is anything: not nothing, but at the end.
+async fn read_some(stream: &TcpStream) -> io::Result<Bytes> {
     loop {
-        let seen = stream.peek(&mut start).await?;
-        if let Some(is_http2) = told(&start, seen) {
-            return Ok(is_http2);
+        stream.readable().await?;
+        let read = scratch::with_bytes(FIRST, |buf| {
+            stream.try_read(buf).map(|read| buf.get(..read).map(Bytes::copy_from_slice))
+        });
+        match read {
+            Ok(bytes) => return Ok(bytes.unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
-        tokio::time::sleep(pause).await;
-        pause = pause.saturating_mul(2).min(LOOK_AGAIN.1);
     }
+}
+
+/// Reads on after bytes with which the preface of HTTP/2 begins, until it is whole or has turned out to be none. Who ends
+/// before has said all that it has.
+async fn read_preface(stream: &TcpStream, begun: &[u8]) -> io::Result<Bytes> {
+    let mut bytes = begun.to_vec();
+    while bytes.len() < PREFACE.len() && PREFACE.starts_with(&bytes) {
+        let more = read_some(stream).await?;
+        if more.is_empty() {
+            break;
+        }
+        bytes.extend_from_slice(&more);
+    }
+    Ok(bytes.into())
 }
 
 /// A connection of which it is known what it speaks.

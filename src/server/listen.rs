@@ -7,10 +7,16 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that the kernel holds for a busy thread.
 const BACKLOG: i32 = 4096;
+
+/// Bytes that the system may hold for a client beyond what is on its way. Left to itself it takes megabytes, and
+/// then nothing until a third of them is gone: for as long, a client that reads slowly looks like one that has
+/// stopped (`limits.response_grace`). So it is told apart from 3 KB/s on. Large enough for a fast client
+/// not to wait for the next turn.
+const UNSENT: u32 = 128 * 1024;
 
 /// Why Larder could not start.
 #[derive(Debug)]
@@ -84,8 +90,18 @@ fn open(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
     socket.set_reuse_port(share)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    set_for_clients(SockRef::from(&socket));
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// What the sockets of clients are set to. On Linux those that are accepted have it from their listener, which spares
+/// two calls for each.
+pub(super) fn set_for_clients(socket: SockRef<'_>) {
+    // Without it small responses wait for the client's delayed acknowledgements.
+    let _a_dead_socket_shows_when_read = socket.set_tcp_nodelay(true);
+    // Where the system has no such limit, slow clients are told from stopped ones by what it buffers.
+    let _it_is_a_help_only = socket.set_tcp_notsent_lowat(UNSENT);
 }
 
 /// Has the kernel drop whoever asks for a connection from now on; who has been answered already goes on, and may
@@ -95,7 +111,7 @@ fn open(address: SocketAddr, share: bool) -> io::Result<TcpListener> {
 /// The kernel takes no such filter: some containers forbid it, and only Linux has it.
 #[cfg(target_os = "linux")]
 pub(super) fn hear_no_newcomers(listener: &impl std::os::fd::AsFd) -> io::Result<()> {
-    use socket2::{SockFilter, SockRef};
+    use socket2::SockFilter;
     /// `ldb [13]`: the flags in a header of TCP (RFC 9293 §3.1), at which a filter of a TCP socket starts.
     const FLAGS: SockFilter = SockFilter::new(0x30, 0, 0, 13);
     /// `jset #2`: SYN leads on, everything else over the next.

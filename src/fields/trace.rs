@@ -163,6 +163,24 @@ impl Ids {
         Self { trace, caller: came.map(|came| came.parent), request }
     }
 
+    /// The same, where its trace is one that is recorded: of others nothing is made.
+    pub fn recorded(headers: &HeaderMap, mode: Tracing, mut drawn: impl FnMut() -> u128) -> Option<Self> {
+        let mut first = None;
+        match (headers.contains_key(TRACEPARENT), mode) {
+            (_, Tracing::Off) | (false, Tracing::Accept) => return None,
+            (true, _) => {}
+            (false, Tracing::Make(share)) => {
+                let trace = drawn();
+                if !share.takes(trace.max(1)) {
+                    return None;
+                }
+                first = Some(trace);
+            }
+        }
+        let ids = Self::of(headers, mode, || first.take().unwrap_or_else(&mut drawn));
+        ids.trace.is_some_and(|trace| trace.is_sampled()).then_some(ids)
+    }
+
     /// Writes them in place of what came.
     pub fn apply(&self, headers: &mut HeaderMap) {
         match self.trace.and_then(|trace| HeaderValue::from_str(&trace.to_string()).ok()) {
@@ -312,6 +330,36 @@ mod tests {
             [("0af7-B.1:2_+/=", true), ("", false), ("a b", false), ("a\"b", false), (&long, false)]
         {
             assert_eq!(is_sane(id.as_bytes()), sane, "{id}");
+        }
+    }
+
+    #[test]
+    fn of_a_trace_that_is_not_recorded_nothing_is_made() {
+        let half = Share::new(1, 2);
+        let (taken, left) = (u128::from(Share::OF - 1), 1_u128);
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            if !value.is_empty() {
+                headers.insert(TRACEPARENT, HeaderValue::from_str(value).unwrap());
+            }
+            headers
+        };
+        for (came, mode, drawn, is_recorded) in [
+            ("", Tracing::Off, taken, false),
+            ("", Tracing::Accept, taken, false),
+            ("", Tracing::Make(half), taken, true),
+            ("", Tracing::Make(half), left, false),
+            (GOOD, Tracing::Off, taken, false),
+            (GOOD, Tracing::Accept, left, true),
+            (GOOD, Tracing::Make(half), left, true),
+            (&GOOD.replace("-01", "-00"), Tracing::Accept, taken, false),
+            ("nonsense", Tracing::Accept, taken, false),
+            ("nonsense", Tracing::Make(half), taken, true),
+            ("nonsense", Tracing::Make(half), left, false),
+        ] {
+            let (headers, all) = (with(came), Ids::of(&with(came), mode, || drawn));
+            let recorded = Ids::recorded(&headers, mode, || drawn);
+            assert_eq!(recorded, is_recorded.then_some(all), "{came} {mode:?} {drawn}");
         }
     }
 }

@@ -217,9 +217,11 @@ impl Told<'_> {
 
     /// What it is called, where a line will say so: else nothing is made, nor looked for.
     fn ids(&self, slow_after: Option<Duration>) -> Option<&Ids> {
-        let slow = slow_after.is_some_and(|limit| self.total > limit);
-        let spans = self.worker.shared.spans.is_some();
-        (tells_heads(self.worker) || slow || spans).then(|| self.asked.ids(self.snapshot.config.log.trace))
+        let (asked, tracing) = (self.asked, self.snapshot.config.log.trace);
+        if tells_heads(self.worker) || slow_after.is_some_and(|limit| self.total > limit) {
+            return Some(asked.ids(tracing));
+        }
+        self.worker.shared.spans.as_ref().and_then(|_| asked.ids_if_recorded(tracing))
     }
 
     /// The fields of what is stored, where such a log is told of them.

@@ -60,6 +60,15 @@ impl Asked {
     pub fn ids(&self, tracing: Tracing) -> &Ids {
         self.ids.get_or_init(|| Box::new(Ids::of(&self.headers, tracing, drawn)))
     }
+
+    /// The same, where its trace is recorded, or somebody has asked before: most are not, and nothing is made for them.
+    pub fn ids_if_recorded(&self, tracing: Tracing) -> Option<&Ids> {
+        if let Some(ids) = self.ids.get() {
+            return Some(ids);
+        }
+        let ids = Ids::recorded(&self.headers, tracing, drawn)?;
+        Some(self.ids.get_or_init(|| Box::new(ids)))
+    }
 }
 
 /// Random bits; none where the system has none, which makes ids that are alike and nothing worse.

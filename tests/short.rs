@@ -345,3 +345,23 @@ fn the_last_request_of_a_connection_is_told_so_also_where_all_are_hits() {
     }
     assert!(connection.closes());
 }
+
+#[test]
+fn half_a_head_behind_a_request_has_the_time_of_a_head_and_not_that_of_an_idle_connection() {
+    let more = "[limits]\nheader_time = \"1s\"\nidle_time = \"10m\"\n[[route]]\nname = \"all\"\n\
+                match = { path = \"/*\" }\nupstream = \"api\"\n";
+    let front = Front::with(more, |request| {
+        let fields = if request.target == "/hit" { "max-age=3600" } else { "no-store" };
+        Script::ok("whole", &[("Cache-Control", fields)])
+    });
+    front.get("/hit", &[]);
+    for path in ["/hit", "/miss"] {
+        let mut connection = Connection::open(front.larder.proxy());
+        let host = support::front::HOST;
+        let bytes = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\nGET /half HTTP/1.1\r\nHo");
+        connection.write(bytes.as_bytes());
+        assert_eq!(connection.response("GET").status, 200, "{path}");
+        assert_eq!(connection.response("GET").status, 408, "{path}");
+        assert!(connection.closes(), "{path}");
+    }
+}

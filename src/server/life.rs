@@ -43,6 +43,8 @@ pub(super) struct Life {
     taken_back: AtomicU64,
     /// Something has come that is no request yet.
     heard: AtomicBool,
+    /// A head of HTTP/1 has begun to come, maybe behind a request that was being answered, and is not whole.
+    partial: AtomicBool,
     /// Bytes that have gone out, and that have come.
     written: AtomicU64,
     read: AtomicU64,
@@ -80,6 +82,7 @@ impl Life {
             running: AtomicU32::new(0),
             taken_back: AtomicU64::new(0),
             heard: AtomicBool::new(false),
+            partial: AtomicBool::new(false),
             written: AtomicU64::new(0),
             read: AtomicU64::new(0),
             outflow: AtomicWaker::new(),
@@ -152,6 +155,11 @@ impl Life {
         if !self.is_running() {
             self.heard.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a head is on its way that is not whole.
+    pub(super) fn await_rest(&self, partial: bool) {
+        self.partial.store(partial, Ordering::Relaxed);
     }
 
     /// Bytes have gone out.
@@ -440,7 +448,8 @@ impl Watch {
     /// Takes note of what the connection does now.
     fn see(&mut self) {
         let begun = self.life.begun.load(Ordering::Relaxed);
-        let phase = match self.life.heard.load(Ordering::Relaxed) {
+        let partial = self.life.partial.load(Ordering::Relaxed);
+        let phase = match self.life.heard.load(Ordering::Relaxed) || partial {
             // Also while hyper still has to write what it has taken whole: the answer is not over.
             _ if self.life.is_running() || self.life.is_stalled() => Phase::Busy,
             // Of HTTP/2, whatever else comes is no request: a connection is not kept by pings.
@@ -546,6 +555,17 @@ mod tests {
         pass(&mut watch, SECOND).await;
         drop(running);
         near(due(&mut watch).await, Due::Idle, IDLE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_began_behind_a_request_has_its_time_once_that_is_answered() {
+        let (life, mut watch) = watch(false);
+        let (_, running) = life.begin();
+        life.hear(10);
+        life.await_rest(true);
+        pass(&mut watch, IDLE).await;
+        drop(running);
+        near(due(&mut watch).await, Due::Head, HEAD);
     }
 
     #[tokio::test(start_paused = true)]

@@ -55,6 +55,11 @@ impl Short {
         self.line = Some(line);
     }
 
+    /// Whether hyper was given a head that is not whole.
+    pub(super) fn await_rest(&self, partial: bool) {
+        self.life.await_rest(partial);
+    }
+
     /// Whether the connection is to end once all is written.
     pub(super) const fn is_closing(&self) -> bool {
         self.closing

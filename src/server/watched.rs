@@ -167,6 +167,7 @@ impl<T> Watched<T> {
             (requests.watch(piece), requests.partial(), requests.fault() == Some(Fault::Chunks))
         };
         self.broken = broken;
+        self.short.await_rest(partial > 0);
         self.hold(partial)?;
         buf.put_slice(piece.get(..good).unwrap_or(piece));
         if good < piece.len() && buf.remaining() >= BREAK.len() {

@@ -103,6 +103,13 @@ fn a_name_that_leads_here_is_not_enough() {
             "{host}"
         );
     }
+    // RFC 9112 §3.2.2: the target's name counts where it has one.
+    for host in ["evil.test", &format!("127.0.0.1@evil.test:{port}")] {
+        let (target, named) = (format!("http://{host}/purge"), [("Host", "localhost")]);
+        assert_eq!(client::request(larder.admin(), "POST", &target, &named, BODY).status, 403, "{target}");
+    }
+    let target = format!("http://127.0.0.1:{port}/purge");
+    assert_eq!(client::request(larder.admin(), "POST", &target, &[("Host", "localhost")], BODY).status, 200);
     // A second name behind a good one.
     let two = [("Host", "localhost"), ("Host", "evil.test")];
     assert_eq!(client::request(larder.admin(), "POST", "/purge", &two, BODY).status, 400);

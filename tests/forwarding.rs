@@ -377,6 +377,29 @@ fn a_protocol_that_nobody_asked_for_is_a_bad_gateway() {
 }
 
 #[test]
+fn another_protocol_than_was_asked_for_is_a_bad_gateway() {
+    let origin = Origin::start(|request| {
+        let said = request.header("x-said").to_owned();
+        let fields = [("Connection", "Upgrade"), ("Upgrade", said.as_str())];
+        Script::new().head(101, &fields[..if said.is_empty() { 1 } else { 2 }]).echo()
+    });
+    let larder = Larder::start(&config(&origin, ""));
+    let ask = |said: &str| {
+        let mut connection = Connection::open(larder.proxy());
+        let fields = [("Connection", "Upgrade"), ("Upgrade", "websocket, a/1"), ("X-Said", said)];
+        connection.write_head("GET", "/off", &fields);
+        connection.response_head("GET").status
+    };
+    // RFC 9110 §7.8: the server says to which of those it switches.
+    for said in ["h2c", "websocket, h2c", "a/2", ""] {
+        assert_eq!(ask(said), 502, "{said:?}");
+    }
+    for said in ["websocket", "WebSocket", "A/1"] {
+        assert_eq!(ask(said), 101, "{said:?}");
+    }
+}
+
+#[test]
 fn an_http_1_0_client_gets_what_it_understands() {
     let gate = Gate::new();
     gate.open();

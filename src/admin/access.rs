@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 
 /// Why a request is turned away; `None` where it is welcome. `open` marks what needs no token.
 pub(super) fn refuse(
@@ -87,9 +87,14 @@ fn is_plain_type(headers: &HeaderMap) -> bool {
 }
 
 /// Whether a request names this listener by an address or as `localhost`. A page whose own name was
-/// made to lead to this machine (DNS rebinding) cannot: the browser sends the page's name.
-pub(super) fn is_named_plainly(headers: &HeaderMap) -> bool {
+/// made to lead to this machine (DNS rebinding) cannot: the browser sends the page's name. Where the target names a
+/// host, too, that is the one that is meant (RFC 9112 §3.2.2).
+pub(super) fn is_named_plainly(target: &Uri, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    is_plain(host) && target.authority().is_none_or(|authority| is_plain(authority.as_str()))
+}
+
+fn is_plain(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,

@@ -52,7 +52,7 @@ pub(super) async fn answer(admin: &Admin, visit: &Visit, request: Request<Incomi
     // Where this machine is all that guards it, only this machine's own names lead here.
     let unguarded =
         token.is_none() && config.admin.is_some_and(|address| address.ip().to_canonical().is_loopback());
-    if unguarded && !probe && !access::is_named_plainly(request.headers()) {
+    if unguarded && !probe && !access::is_named_plainly(request.uri(), request.headers()) {
         return error(StatusCode::FORBIDDEN, "ask for it as localhost or by its address");
     }
     if let Some((status, why)) = access::refuse(request.method(), request.headers(), token.as_deref(), open) {

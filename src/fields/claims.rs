@@ -347,7 +347,15 @@ mod tests {
                 Says::Whose => assert!(found.chooses && told(&format!("x-{name}")).chooses, "{row}"),
             }
         }
-        for name in ["x-http-method", "x-method", "_method", "method-override", "x-http-method-override"] {
+        for name in [
+            "x-http-method",
+            "x-method",
+            "_method",
+            "method-override",
+            "x-http-method-override",
+            "x-override-method",
+            "x-tunnel-method",
+        ] {
             assert_eq!(claim(name), Some(Claim::Method), "{name}");
         }
     }

@@ -48,7 +48,7 @@ const HINT: Says = Says::Claims(Claim::Hint);
 
 /// The names, in order of their first three letters; what begins with one is meant where it ends with `*`. By
 /// families where there are any, since each framework adds one now and then.
-pub(super) static NAMES: [(&str, Says); 137] = [
+pub(super) static NAMES: [(&str, Says); 140] = [
     ("-method", METHOD),
     // RFC 3229.
     ("a-im", Says::Chooses),
@@ -188,6 +188,7 @@ pub(super) static NAMES: [(&str, Says); 137] = [
     ("x-original-uri", WAY),
     ("x-original-url", WAY),
     ("x-originating-ip", HINT),
+    ("x-override-method", METHOD),
     // pjax.
     ("x-pjax*", Says::Chooses),
     ("x-proxy-*", HINT),
@@ -207,11 +208,13 @@ pub(super) static NAMES: [(&str, Says); 137] = [
     ("x-spf-*", Says::Chooses),
     ("x-ssl", HINT),
     ("x-ssl-client-*", Says::Identity),
+    ("x-tunnel-method", METHOD),
     // Unpoly.
     ("x-up-*", Says::Chooses),
     ("x-up-devcap-*", HINT),
     ("x-user-id", HINT),
     ("x-version", Says::Chooses),
+    ("x-vhost", HINT),
     ("x-wap-profile", HINT),
     ("x-webauth-*", Says::Identity),
 ];

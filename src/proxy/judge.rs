@@ -36,6 +36,9 @@ pub(super) fn judge(
     {
         return Err(broken(Fault::Length));
     }
+    if parts.version == Version::HTTP_2 {
+        fields(&parts.headers)?;
+    }
     if present.has(Present::EXPECT) {
         expectation(&parts.headers)?;
     }
@@ -130,6 +133,20 @@ fn authority(parts: &Parts, scheme: &str) -> Result<String, Failure> {
     }
 }
 
+/// RFC 9113 §8.2.1: an intermediary "MUST NOT forward" such fields. The library lets a quotation mark stand in a name,
+/// which is none of a token (RFC 9110 §5.6.2), and white space around a value, where each reader takes away its own.
+fn fields(headers: &HeaderMap) -> Result<(), Failure> {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let is_malformed = headers.iter().any(|(name, value)| {
+        let value = value.as_bytes();
+        is_blank(value.first()) || is_blank(value.last()) || name.as_str().contains('"')
+    });
+    match is_malformed {
+        true => Err(Failure::local(StatusCode::BAD_REQUEST, "head", "a field is none of HTTP").closing()),
+        false => Ok(()),
+    }
+}
+
 /// RFC 9110 §10.1.1: "MAY respond with a 417" to what is not known; nobody behind is asked to know it.
 fn expectation(headers: &HeaderMap) -> Result<(), Failure> {
     if list::all(headers, &header::EXPECT).all(|word| word.eq_ignore_ascii_case(b"100-continue")) {
@@ -150,7 +167,7 @@ fn way(parts: &Parts) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderValue, Request};
+    use http::{HeaderName, HeaderValue, Request};
 
     fn judged_of(parts: &Parts, fault: Option<Fault>) -> Result<String, Failure> {
         judge(parts, Present::of(&parts.headers), "http", fault)
@@ -212,6 +229,24 @@ mod tests {
             let request = Request::builder().version(Version::HTTP_2).uri(uri).body(()).unwrap();
             let got = judged_of(&request.into_parts().0, None).map_err(|failure| failure.status.as_u16());
             assert_eq!(got, want, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn over_http_2_each_field_is_one_of_http() {
+        let judged = |version, name: &str, value: &str| {
+            let request = Request::builder().version(version).uri("http://a.test/").header("host", "a.test");
+            let request =
+                request.header(HeaderName::from_lowercase(name.as_bytes()).unwrap(), value).body(()).unwrap();
+            judged_of(&request.into_parts().0, None).map_err(|failure| failure.status.as_u16())
+        };
+        for (name, value) in
+            [("x\"a", "b"), ("x-a", " b"), ("x-a", "b "), ("x-a", "\tb"), ("x-a", "b\t"), ("x-a", " ")]
+        {
+            assert_eq!(judged(Version::HTTP_2, name, value), Err(400), "{name:?} {value:?}");
+        }
+        for value in ["", "a b", "a\tb", "\"a\""] {
+            assert_eq!(judged(Version::HTTP_2, "x-a", value).as_deref(), Ok("a.test"), "{value:?}");
         }
     }
 

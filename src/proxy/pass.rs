@@ -253,9 +253,11 @@ impl Pass {
     /// The origin agreed to switch protocols: both connections become one tunnel.
     fn switch(self: Box<Self>, mut response: Response<OriginBody>) -> Step {
         let Self { exchange, outcome, upgrade, permit, stale, listening } = *self;
+        let wanted = protocol_wanted(&exchange.asked.headers);
         let far = response.extensions_mut().remove::<OnUpgrade>();
+        let far = far.filter(|_| wanted.is_some_and(|wanted| tunnel::is_one_of(&wanted, response.headers())));
         let (Some(near), Some(far), Some(permit)) = (upgrade, far, permit) else {
-            // RFC 9110 §15.2.2: a 101 answers a request to upgrade, nothing else.
+            // RFC 9110 §15.2.2: a 101 answers a request to upgrade, nothing else, and as that asked.
             let upstream = exchange.snapshot.upstream_name(exchange.route);
             let unasked = ForwardError::unasked(upstream, Flaw::UnaskedUpgrade);
             let max = exchange.max_body();

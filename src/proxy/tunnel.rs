@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Extensions, Request};
+use http::{Extensions, HeaderMap, HeaderValue, Request, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::exchange::Exchange;
 use super::failure::Failure;
+use crate::fields::list;
 use crate::rate;
 use crate::telemetry::{TunnelEnd, Tunnels};
 use crate::upstream::{self, ForwardError};
@@ -99,6 +100,15 @@ impl Upgrade {
         let (near, hold) = (extensions.remove::<OnUpgrade>(), extensions.remove::<Hold>());
         near.zip(hold).map(|(near, hold)| Self { near, hold })
     }
+}
+
+/// Whether an origin switches to what it was asked for. RFC 9110 §7.8: it "MUST NOT switch to a protocol that was not
+/// indicated by the client", and says to which: one of which the two sides have different notions would be the way
+/// for requests that nobody here has seen.
+pub(super) fn is_one_of(wanted: &HeaderValue, said: &HeaderMap) -> bool {
+    let mut said = list::all(said, &header::UPGRADE).peekable();
+    said.peek().is_some()
+        && said.all(|said| list::members(wanted.as_bytes()).any(|wanted| wanted.eq_ignore_ascii_case(said)))
 }
 
 /// Copies both ways until both sides have said that they are done, either has gone, nothing has moved for

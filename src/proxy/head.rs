@@ -136,6 +136,11 @@ impl Hit<'_> {
             if self.not_modified && !is_kept(name, untagged) {
                 continue;
             }
+            // RFC 9110 §8.6: "A server MUST NOT send a Content-Length header field in any response with a status
+            // code of 1xx (Informational) or 204 (No Content)", whatever the origin has said.
+            if status == StatusCode::NO_CONTENT && *name == header::CONTENT_LENGTH {
+                continue;
+            }
             dated |= *name == header::DATE;
             line(out, name.as_str().as_bytes(), value);
         }

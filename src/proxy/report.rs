@@ -154,8 +154,24 @@ impl Drop for Report {
         let Self { worker, snapshot, asked, route, timeline, outcome, answer, .. } = &*self;
         let (cause, status, bytes, end) = (self.cause, self.status, self.bytes, self.end);
         let route = *route;
-        Told { worker, snapshot, asked, route, timeline, outcome, cause, status, bytes, end, total, answer }
-            .tell();
+        // A refresh may go on that asks later what this request is called.
+        let sole = Arc::strong_count(asked) == 1;
+        Told {
+            worker,
+            snapshot,
+            asked,
+            route,
+            timeline,
+            outcome,
+            cause,
+            status,
+            bytes,
+            end,
+            total,
+            answer,
+            sole,
+        }
+        .tell();
     }
 }
 
@@ -180,6 +196,8 @@ pub(super) struct Told<'a> {
     pub end: End,
     pub total: Duration,
     pub answer: &'a Answer,
+    /// Nobody else knows of the request any more.
+    pub sole: bool,
 }
 
 impl Told<'_> {
@@ -221,7 +239,10 @@ impl Told<'_> {
         if tells_heads(self.worker) || slow_after.is_some_and(|limit| self.total > limit) {
             return Some(asked.ids(tracing));
         }
-        self.worker.shared.spans.as_ref().and_then(|_| asked.ids_if_recorded(tracing))
+        self.worker.shared.spans.as_ref().and_then(|_| match self.sole {
+            true => asked.ids_if_recorded(tracing),
+            false => Some(asked.ids(tracing)),
+        })
     }
 
     /// The fields of what is stored, where such a log is told of them.

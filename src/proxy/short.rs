@@ -33,6 +33,9 @@ use super::transform;
 /// Contents up to so many bytes are copied behind their head: to hand two pieces to the system takes longer.
 const COPIED: usize = 16 * 1024;
 
+/// Bytes of a head, mostly.
+const HEAD: usize = 1024;
+
 /// Heads that a thread remembers having read.
 const REMEMBERED: usize = 128;
 
@@ -52,7 +55,8 @@ pub struct Short {
 /// Answers a request, if it is one that memory can answer and there is nothing else to do. The head, and what of the
 /// content is worth copying, is appended to `out`. `may_close`: the connection can be ended with this answer.
 ///
-/// Never waits, and has no effect where it gives `None`.
+/// Never waits. Where it gives `None` it has had no effect, but that what is stored and not given out here has been
+/// asked for once more as far as moka can tell.
 pub fn answer(
     worker: &Arc<Worker>,
     peer: IpAddr,
@@ -157,7 +161,8 @@ impl Read {
         plain: &Plain<'_>,
         target: PathAndQuery,
     ) -> Option<Self> {
-        let headers = fields(plain)?;
+        // Counted as hyper does, before any of them is dropped or joined.
+        let headers = fields(plain).filter(|headers| headers.len() <= snapshot.config.limits.fields)?;
         // Where its message ends is not disputed by anything, and nobody has to be told to go on, or to change over.
         let others = [header::TRANSFER_ENCODING, header::UPGRADE];
         if others.iter().any(|name| headers.contains_key(name)) {
@@ -238,6 +243,7 @@ impl Read {
         let mut timeline = Timeline::new(start);
         timeline.add(Phase::Memory, took);
         let (age, timeline, outcome) = (reusable.age(), &mut timeline, &outcome);
+        out.reserve(HEAD.saturating_add(if body.len() > COPIED { 0 } else { body.len() }));
         let hit = Hit { stored, age, not_modified, closes: self.closes, outcome, timeline, took };
         hit.write(out, &snapshot.config, shared.via.as_ref(), date.at(asked.at));
         timeline.add(Phase::Body, std::time::Duration::ZERO);
@@ -250,8 +256,24 @@ impl Read {
         let (end, cause, route) = (End::Complete, None, Some(route));
         snapshot.shard(worker).begin();
         let (total, answer) = (took, &answer);
-        Told { worker, snapshot, asked, route, timeline, outcome, cause, status, bytes, end, total, answer }
-            .tell();
+        // Nothing holds on to it, so nobody asks later what it is called.
+        let sole = true;
+        Told {
+            worker,
+            snapshot,
+            asked,
+            route,
+            timeline,
+            outcome,
+            cause,
+            status,
+            bytes,
+            end,
+            total,
+            answer,
+            sole,
+        }
+        .tell();
         if body.len() > COPIED {
             return Some(body);
         }

@@ -7,6 +7,7 @@
 //!
 //! Cancellation: a connection that is dropped drops what is left of its answers; the requests have been told of.
 
+use std::cell::Cell;
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +27,16 @@ use crate::worker::Worker;
 /// Bytes of answers that are written together, where several requests came together.
 const TOGETHER: usize = 16 * 1024;
 
+/// Answers that a connection is given until others have their turn.
+const TURN: u32 = 32;
+/// Bytes of a buffer that a thread keeps for the next answer.
+const SPARE: usize = 64 * 1024;
+
+thread_local! {
+    /// For whoever answers next: a connection that waits has none.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// The short way of one connection.
 pub(super) struct Short {
     worker: Arc<Worker>,
@@ -40,6 +51,8 @@ pub(super) struct Short {
     /// What has been answered and not been written.
     out: Vec<u8>,
     rest: Bytes,
+    /// Answers of this turn.
+    turn: u32,
     /// The client has said that this was its last request.
     closing: bool,
 }
@@ -47,7 +60,7 @@ pub(super) struct Short {
 impl Short {
     pub(super) fn new(worker: Arc<Worker>, peer: IpAddr, life: Arc<Life>, most: u64) -> Self {
         let (out, rest) = (Vec::new(), Bytes::new());
-        Self { worker, peer, life, most, own: 0, line: None, out, rest, closing: false }
+        Self { worker, peer, life, most, own: 0, line: None, out, rest, turn: 0, closing: false }
     }
 
     /// From now on hyper has this connection.
@@ -70,12 +83,25 @@ impl Short {
         self.closing = true;
     }
 
+    /// Another turn of the connection begins.
+    pub(super) const fn begin_turn(&mut self) {
+        self.turn = 0;
+    }
+
+    /// Whether others are to have their turn first. Who pipelines without end would keep them waiting.
+    pub(super) const fn ends_turn(&self) -> bool {
+        self.turn >= TURN
+    }
+
     /// Answers the requests with which these bytes begin, as far as that can be done here. `requests` are those that
     /// hyper was given. Gives how many of the bytes they are.
     pub(super) fn answer(&mut self, bytes: &[u8], requests: &Requests) -> usize {
         let mut used = 0;
         while self.has_room() && self.may_answer(requests) {
             let Some(plain) = bytes.get(used..).and_then(Plain::of) else { break };
+            if self.out.capacity() == 0 {
+                self.out = BUFFER.take();
+            }
             let (worker, peer, before) = (&self.worker, self.peer, self.out.len());
             // With hyper there, it has to be told, too, that the connection ends.
             let may_close = self.line.is_none();
@@ -86,10 +112,13 @@ impl Short {
             // A bug of ours is met on the long way, too, and told of there.
             let Ok(Some(proxy::Short { rest, closes })) = answer else {
                 self.out.truncate(before);
+                if before == 0 {
+                    self.give_back();
+                }
                 break;
             };
             (self.rest, self.closing) = (rest, closes);
-            self.own = self.own.saturating_add(1);
+            (self.own, self.turn) = (self.own.saturating_add(1), self.turn.saturating_add(1));
             self.life.answered();
             used = used.saturating_add(plain.size());
         }
@@ -98,7 +127,7 @@ impl Short {
 
     /// What is written is written in order, and no more than this at a time.
     fn has_room(&self) -> bool {
-        self.out.len() < TOGETHER && self.rest.is_empty() && !self.closing
+        self.out.len() < TOGETHER && self.rest.is_empty() && !self.closing && !self.ends_turn()
     }
 
     /// Whether the next answer is ours to give. The last one has to say that it is (`connection.rs`).
@@ -148,16 +177,19 @@ impl Short {
                 Poll::Pending => break Poll::Pending,
             }
         };
-        let left = head.len();
-        match left {
-            0 => self.out.clear(),
-            left => {
-                let from = self.out.len().saturating_sub(left);
-                self.out.drain(..from);
-            }
-        }
+        let from = self.out.len().saturating_sub(head.len());
+        self.out.drain(..from);
         ready!(written)?;
         self.rest = Bytes::new();
+        self.give_back();
         Poll::Ready(Ok(()))
+    }
+
+    /// What is written needs no room any more.
+    fn give_back(&mut self) {
+        let out = std::mem::take(&mut self.out);
+        if out.capacity() <= SPARE {
+            BUFFER.set(out);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use parking_lot::Mutex;
 
@@ -155,7 +155,8 @@ impl<T> Watched<T> {
         }
         let left = self.left.clone();
         let used = self.answer(&left);
-        self.left.advance(used);
+        // Where nothing is left, nothing is held.
+        self.left = left.slice(used.min(left.len())..);
         self.tried = used == 0;
         used > 0
     }
@@ -182,8 +183,13 @@ impl<T: Read + Write + Unpin> Watched<T> {
     ///
     /// Cancellation: what has come and not been answered is kept here.
     pub(super) fn poll_alone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Alone>> {
+        self.short.begin_turn();
         loop {
             ready!(self.short.poll_written(&mut self.io, cx))?;
+            if self.short.ends_turn() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if self.short.is_closing() {
                 return Pin::new(&mut self.io).poll_shutdown(cx).map_ok(|()| Alone::Ended);
             }
@@ -241,9 +247,14 @@ impl<T: Read + Write + Unpin> Read for Watched<T> {
         if this.broken {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, Fault::Chunks.as_str())));
         }
+        this.short.begin_turn();
         loop {
             // A client that does not take its answers is not asked for more.
             ready!(this.short.poll_written(&mut this.io, cx))?;
+            if this.short.ends_turn() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match ready!(this.poll_next(cx, &mut buf))? {
                 Came::Taken => {}
                 Came::Given => return Poll::Ready(Ok(())),

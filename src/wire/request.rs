@@ -20,6 +20,8 @@ pub struct Requests {
     /// Bytes of a head at most.
     limit: usize,
     fine: u64,
+    /// Empty lines have gone by, which hyper keeps until the next head has come.
+    loose: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +36,7 @@ enum At {
 impl Requests {
     /// Of a new connection; a longer head than `limit` bytes is not followed to its end.
     pub const fn new(limit: usize) -> Self {
-        Self { at: At::Head, head: Partial::new(), refused: None, limit, fine: 0 }
+        Self { at: At::Head, head: Partial::new(), refused: None, limit, fine: 0, loose: false }
     }
 
     /// How many heads have gone by that may be served.
@@ -47,9 +49,10 @@ impl Requests {
         if let At::Over(fault) = self.at { Some(fault) } else { None }
     }
 
-    /// Whether nothing has come of the next head, and nothing is left of the message before.
+    /// Whether nothing has come of the next head, not even an empty line before it, and nothing is left of the message
+    /// before.
     pub const fn is_at_rest(&self) -> bool {
-        matches!(self.at, At::Head) && self.head.is_empty()
+        matches!(self.at, At::Head) && self.head.is_empty() && !self.loose
     }
 
     /// How much has come of a head that is not whole, as far as can be told: of one that may not be served nobody
@@ -108,7 +111,7 @@ impl Requests {
         while self.head.is_empty()
             && let Some(rest) = bytes.strip_prefix(b"\r\n")
         {
-            bytes = rest;
+            (bytes, self.loose) = (rest, true);
         }
         // Almost always a head comes in one piece, and is looked at where it lies.
         if self.head.is_empty()
@@ -127,7 +130,10 @@ impl Requests {
         let room = self.limit.saturating_sub(self.head.seen);
         let (fits, over) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
         match self.head.watch(fits) {
-            Ok(None) if over.is_empty() => &[],
+            Ok(None) if over.is_empty() => {
+                self.loose |= self.head.is_empty();
+                &[]
+            }
             Ok(None) => {
                 self.end(Fault::Lost);
                 &[]
@@ -144,7 +150,7 @@ impl Requests {
     }
 
     fn judged(&mut self, head: Result<Framing, Fault>) {
-        self.head = Partial::new();
+        (self.head, self.loose) = (Partial::new(), false);
         match head {
             Ok(framing) => {
                 self.fine += 1;
@@ -384,6 +390,31 @@ mod tests {
         ];
         for (bytes, fine, fault) in rows {
             assert_eq!(watched(bytes.as_bytes()), (*fine, *fault), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_at_rest_where_hyper_has_nothing_left_to_read() {
+        for (bytes, is_at_rest) in [
+            ("", true),
+            ("GET / HTTP/1.1\r\n\r\n", true),
+            ("G", false),
+            ("\r", false),
+            ("\r\n", false),
+            ("\r\n\r\n", false),
+            ("\r\nGET / HTTP/1.1\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\n\r\n\r\n", false),
+            ("POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\na", false),
+            ("POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab", true),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", false),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", true),
+            ("GET /# HTTP/1.1\r\n\r\n", false),
+        ] {
+            for step in [1, 2, bytes.len().max(1)] {
+                let mut requests = Requests::new(1024);
+                bytes.as_bytes().chunks(step).for_each(|piece| _ = requests.watch(piece));
+                assert_eq!(requests.is_at_rest(), is_at_rest, "{bytes:?} by {step}");
+            }
         }
     }
 

@@ -62,6 +62,7 @@ impl Asked {
     }
 
     /// The same, where its trace is recorded, or somebody has asked before: most are not, and nothing is made for them.
+    /// For who asks last: that it is not recorded is not remembered.
     pub fn ids_if_recorded(&self, tracing: Tracing) -> Option<&Ids> {
         if let Some(ids) = self.ids.get() {
             return Some(ids);

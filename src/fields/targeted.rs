@@ -19,7 +19,7 @@ pub const LARDER_CACHE_CONTROL: HeaderName = HeaderName::from_static("larder-cac
 pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// §2.2: the target list, "from most applicable to least".
-const TARGETS: [HeaderName; 2] = [LARDER_CACHE_CONTROL, CDN_CACHE_CONTROL];
+static TARGETS: [HeaderName; 2] = [LARDER_CACHE_CONTROL, CDN_CACHE_CONTROL];
 
 /// Every field that directives can come from.
 pub const SOURCES: [HeaderName; 3] = [LARDER_CACHE_CONTROL, CDN_CACHE_CONTROL, CACHE_CONTROL];

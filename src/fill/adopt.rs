@@ -15,7 +15,7 @@ use crate::store::Generation;
 use crate::stored::{Born, Position, StoredResponse};
 use crate::upstream::OriginBody;
 
-use super::judge::content_length;
+use super::judge::{content_length, facts_of};
 use super::{Answer, Fill, Filling, keep};
 
 /// An answer to a POST that may serve later GETs (RFC 9110 §9.3.3).
@@ -67,7 +67,8 @@ impl Fill {
         let answer =
             Answer { response, request_time, response_time, conditional: false, ranged: false, gap: None };
         let filling = Filling::new(self, cache, (born, read), generation);
-        keep::storable(filling, permit, answer).await;
+        let facts = facts_of(&answer);
+        keep::storable(filling, permit, answer, facts).await;
     }
 
     /// Freshens stored responses by the answer to a HEAD; one that differs from it is stale from now on, so

@@ -57,15 +57,15 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
     conditions.extend(asked_range.map(|value| (header::RANGE, value)));
     let content = fill.content.as_ref().map(|content| content.bytes.clone());
     let length = content.as_ref().map(Bytes::len);
-    let request = outbound::fill(&fill.worker, &fill.asked, route, conditions, length)
-        .map(|()| content.map_or_else(RequestBody::empty, RequestBody::whole));
+    let again = || outbound::fill(&fill.worker, &fill.asked, route, &conditions, length);
+    let request = again().map(|()| content.map_or_else(RequestBody::empty, RequestBody::whole));
     let request_time = fill.worker.now();
     let asked_at = fill.worker.mono();
     // An owner that has been told is answered; what goes on then is a refresh.
     let interim = fill.owner.as_ref().and(fill.interim.as_ref());
     // A second question, where the answer to the first was none, has what is left of its time.
     let waited = fill.worker.mono().since(*filling.began.get_or_insert(asked_at));
-    let forwarded = upstream.forward(fill.worker.index, request, interim, waited).await;
+    let forwarded = upstream.forward(fill.worker.index, request, &again, interim, waited).await;
     fill.snapshot.shard(&fill.worker).origin_fetch(Some(fill.route), fill.worker.mono().since(asked_at));
     let method = if fill.content.is_some() { &fill.asked.method } else { &Method::GET };
     let sent = Sent { route: fill.route, method, at: asked_at, is_refresh: filling.refresh };

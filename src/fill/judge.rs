@@ -24,8 +24,8 @@ pub(super) enum Verdict {
     Unfit,
     /// An error in whose place what is stored may stand (RFC 5861 §4).
     Stands(Arc<StoredResponse>, u16),
-    /// To be kept.
-    Storable(Storable, Answer),
+    /// To be kept. What the answer says has been read.
+    Storable(Storable, Answer, Box<ResponseFacts>),
     /// The rest of what is stored in part.
     Completes(Box<Rest>),
     /// For the owner alone.
@@ -74,7 +74,7 @@ pub(super) fn judge(filling: &Filling, answer: Answer) -> Verdict {
         Ok(_) if content_length(answer.response.headers()).is_some_and(|length| length > max) => {
             Verdict::NotStorable(NotStored::TooLarge, answer)
         }
-        Ok(permit) => Verdict::Storable(permit, answer),
+        Ok(permit) => Verdict::Storable(permit, answer, Box::new(facts)),
     }
 }
 

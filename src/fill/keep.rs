@@ -70,9 +70,10 @@ struct News {
 /// Reads a 304; what of it is for the client alone whose request asked is taken out where others would be given
 /// it.
 fn news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> News {
-    let mut own = rules::for_who_asked(&stale.headers.to_map(), answer.response.headers());
+    let held = stale.headers.to_map();
+    let mut own = rules::for_who_asked(&held, answer.response.headers());
     let times = (answer.request_time, answer.response_time);
-    let (headers, facts) = merged(stale, answer.response.headers(), times);
+    let (headers, facts) = merged((stale.status, &held), answer.response.headers(), times);
     let (asked, policy) = (&filling.fill.asked.facts, &filling.cache.policy);
     let brought = rules::storing::brought_for_all(asked, &facts, policy);
     if brought.is_ok() {
@@ -80,11 +81,11 @@ fn news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> News 
     }
     for (name, value) in rules::keep_to_the_stored(answer.response.headers_mut()) {
         let Some(name) = name else { continue };
-        if !own.contains_key(&name) && !stale.headers.contains_key(&name) && !hop::is_hop_by_hop(&name) {
+        if !own.contains_key(&name) && !held.contains_key(&name) && !hop::is_hop_by_hop(&name) {
             own.append(name, value);
         }
     }
-    let (headers, facts) = merged(stale, answer.response.headers(), times);
+    let (headers, facts) = merged((stale.status, &held), answer.response.headers(), times);
     // Whatever else it brought: a request with a cookie may choose, too.
     let for_all = rules::storing::unvaried(asked, &facts).next().is_none();
     News { headers, facts, own, for_all }
@@ -92,24 +93,23 @@ fn news(filling: &Filling, stale: &StoredResponse, answer: &mut Answer) -> News 
 
 /// The fields of a stored response with those that news of it brought (§3.2), and what they say.
 fn merged(
-    stored: &StoredResponse,
+    (status, held): (StatusCode, &HeaderMap),
     news: &HeaderMap,
     (request_time, response_time): (Timestamp, Timestamp),
 ) -> (HeaderMap, ResponseFacts) {
-    let mut headers = rules::freshen(&stored.headers.to_map(), news);
+    let mut headers = rules::freshen(held, news);
     ensure_date(&mut headers, response_time);
-    let facts = ResponseFacts::of(stored.status.as_u16(), &headers, request_time, response_time);
+    let facts = ResponseFacts::of(status.as_u16(), &headers, request_time, response_time);
     (headers, facts)
 }
 
 /// A storable response: its head goes to everyone now, its body as it comes, and when it is whole
 /// it is kept.
-pub(super) async fn storable(filling: Filling, permit: Storable, answer: Answer) {
+pub(super) async fn storable(filling: Filling, permit: Storable, answer: Answer, facts: ResponseFacts) {
     let Some(reserved) = reserve(&filling, &answer) else {
         filling.want_it();
         return filling.private(answer.response, NotStored::InFlightLimit).await;
     };
-    let facts = facts_of(&answer);
     let keeping = match facts.content_range {
         Some(ContentRange { span: Some(span), length: Some(length) }) => Keeping::Part { span, length },
         _ => Keeping::Whole,
@@ -186,14 +186,15 @@ fn reserve(filling: &Filling, answer: &Answer) -> Option<Reserved> {
     memory.room(declared.unwrap_or(0), is_wanted)
 }
 
-async fn deliver(
+/// Tells those who wait of the head; what it returns moves the body.
+fn deliver(
     mut filling: Filling,
     permit: Storable,
     head: Head,
     keeping: Keeping,
     body: OriginBody,
     reserved: Option<Reserved>,
-) {
+) -> impl Future<Output = ()> {
     let Head { status, answered, headers, withheld, facts } = head;
     filling.rekey(&facts);
     let config = &filling.fill.snapshot.config.cache;
@@ -238,7 +239,7 @@ async fn deliver(
     });
     filling.tell_with(Landing::Fetched(Arc::clone(&fetched)), own);
     let pump = Pump { writer, trailers: None, reserved, came: Vec::new(), chunks: 0, taken: 0 };
-    pump.run(filling, permit, fetched, keeping, body).await;
+    pump.run(filling, permit, fetched, keeping, body)
 }
 
 /// What has come of a body so far.
@@ -538,7 +539,7 @@ pub(super) fn freshened(
     times: (Timestamp, Timestamp),
 ) -> Option<Arc<StoredResponse>> {
     let asked = &filling.fill.asked;
-    let (headers, facts) = merged(stored, news, times);
+    let (headers, facts) = merged((stored.status, &stored.headers.to_map()), news, times);
     if stored.key.is_searched() && facts.no_vary_search != stored.facts.no_vary_search {
         return None;
     }

@@ -139,7 +139,7 @@ impl Fill {
         match filling.elect(Look::First).await {
             Turned::Settled => {}
             Turned::Fetch => filling.ask_origin().await,
-            Turned::Rested => filling.rest_with_what_is_stored().await,
+            Turned::Rested => Box::pin(filling.rest_with_what_is_stored()).await,
         }
     }
 }
@@ -161,10 +161,16 @@ impl Filling {
     async fn ask_origin(mut self) {
         loop {
             let error = match self.question().await {
-                Ok(Verdict::Confirmed(answer)) => return keep::confirmed(self, answer).await,
-                Ok(Verdict::Storable(permit, answer)) => return keep::storable(self, permit, answer).await,
-                Ok(Verdict::Completes(rest)) => return keep::completing(self, *rest).await,
-                Ok(Verdict::NotStorable(why, answer)) => return self.private(answer.response, why).await,
+                // Each has a place of its own once it is taken: whoever starts a fill moves its future, with room for
+                // all that it may come to.
+                Ok(Verdict::Confirmed(answer)) => return Box::pin(keep::confirmed(self, answer)).await,
+                Ok(Verdict::Storable(permit, answer, facts)) => {
+                    return Box::pin(keep::storable(self, permit, answer, *facts)).await;
+                }
+                Ok(Verdict::Completes(rest)) => return Box::pin(keep::completing(self, *rest)).await,
+                Ok(Verdict::NotStorable(why, answer)) => {
+                    return Box::pin(self.private(answer.response, why)).await;
+                }
                 Ok(Verdict::Stands(stale, status)) => {
                     self.tell(Landing::StaleIfError(stale, Some(status)));
                     None
@@ -176,15 +182,15 @@ impl Filling {
             if let Some(error) = error {
                 match judge::standing_in(&self, self.fill.worker.now(), OriginFailure::NoAnswer) {
                     Some(stale) => self.tell(Landing::StaleIfError(stale, None)),
-                    None => return self.failed(error).await,
+                    None => return Box::pin(self.failed(error)).await,
                 }
             }
             self.failed_for_all();
             loop {
-                if !self.is_asked_for_still().await {
+                if !Box::pin(self.is_asked_for_still()).await {
                     return;
                 }
-                match self.elect(Look::Again).await {
+                match Box::pin(self.elect(Look::Again)).await {
                     Turned::Settled => return,
                     Turned::Fetch => break,
                     // Another node asks, or has been failed just now.
@@ -205,5 +211,18 @@ impl Filling {
         let plan = plan::anew(self.fill.want, &self.fill.asked);
         let answer = ask::origin(self, plan).await?;
         Ok(judge::judge(self, answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// It is moved as it is made, and each waits for what it needs: what few fills come to has a place of its own.
+    #[test]
+    fn the_future_of_a_fill_is_small() {
+        fn size<A, T>(_: impl Fn(A) -> T) -> usize {
+            std::mem::size_of::<T>()
+        }
+        let size = size(super::Fill::run);
+        assert!(size <= 7168, "{size} bytes");
     }
 }

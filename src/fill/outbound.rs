@@ -23,14 +23,14 @@ pub fn fill(
     worker: &Worker,
     asked: &Asked,
     route: &Route,
-    conditions: Vec<(HeaderName, HeaderValue)>,
+    conditions: &[(HeaderName, HeaderValue)],
     length: Option<usize>,
 ) -> Request<()> {
     let mut headers = forwarded_fields(worker, asked, route);
     rules::strip_conditions(&mut headers);
     headers.remove(header::CONTENT_LENGTH);
     for (name, value) in conditions {
-        headers.append(name, value);
+        headers.append(name, value.clone());
     }
     let Some(length) = length else {
         // What speaks of a content that is not there, or to those who count hops (RFC 9110 §7.6.2: of other

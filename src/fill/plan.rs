@@ -77,8 +77,9 @@ pub(super) fn plan(want: Want, asked: &Asked, stored: Option<&StoredResponse>) -
     // RFC 9110 §13.1.2: of a POST, a validator that matches makes a 412.
     let stored = stored.filter(|_| asked.method != Method::POST);
     let Some(stored) = stored else { return anew(want, asked) };
+    let held = stored.headers.to_map();
     let Content::Parts(parts) = &stored.content else {
-        let conditions = rules::origin_conditions(&stored.facts, &stored.headers.to_map());
+        let conditions = rules::origin_conditions(&stored.facts, &held);
         // Without a validator there is nothing to ask but for it anew.
         return if conditions.is_empty() {
             anew(want, asked)
@@ -86,7 +87,7 @@ pub(super) fn plan(want: Want, asked: &Asked, stored: Option<&StoredResponse>) -
             Plan { conditions, ..Plan::default() }
         };
     };
-    match (wanted(want, parts), rules::our_if_range(&stored.facts, &stored.headers.to_map())) {
+    match (wanted(want, parts), rules::our_if_range(&stored.facts, &held)) {
         (Some(wanted), if_range) => match (parts.missing(wanted), if_range) {
             (Some(missing), Some(if_range)) => complete(want, wanted, missing, parts, if_range),
             (Some(_), None) => anew(want, asked),
@@ -95,7 +96,7 @@ pub(super) fn plan(want: Want, asked: &Asked, stored: Option<&StoredResponse>) -
                 let mut plan = anew(want, asked);
                 // Beside the client's own: what is no longer confirmed must not bring a part of another
                 // representation to who has one of this (RFC 9110 §13.1.5).
-                plan.conditions.extend(rules::origin_conditions(&stored.facts, &stored.headers.to_map()));
+                plan.conditions.extend(rules::origin_conditions(&stored.facts, &held));
                 plan
             }
         },

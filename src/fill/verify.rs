@@ -188,10 +188,10 @@ impl Look {
     /// own limits.
     async fn ask(&self, asked: &Asked) -> Option<Seen> {
         let (route, upstream) = self.snapshot.route(self.route).zip(self.snapshot.upstream(self.route))?;
-        let request = outbound::fill(&self.worker, asked, route, Vec::new(), None);
+        let again = || outbound::fill(&self.worker, asked, route, &[], None);
         let (sent, at) = (self.worker.now(), self.worker.mono());
         let answer = upstream
-            .forward(self.worker.index, request.map(|()| RequestBody::empty()), None, Duration::ZERO)
+            .forward(self.worker.index, again().map(|()| RequestBody::empty()), &again, None, Duration::ZERO)
             .await;
         let took = self.worker.mono().since(at);
         self.snapshot.shard(&self.worker).origin_fetch(Some(self.route), took);

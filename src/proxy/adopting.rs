@@ -83,10 +83,10 @@ pub(super) struct Adoptable {
 pub(super) fn adoptable(
     exchange: &Exchange,
     response: &Response<OriginBody>,
-    sent: Sent,
+    sent: Option<Sent>,
     seat: Option<Owner<Landing>>,
 ) -> Option<Adoptable> {
-    let (asked, seat) = (&exchange.asked, seat?);
+    let (asked, (seat, sent)) = (&exchange.asked, seat.zip(sent)?);
     if response.status() != StatusCode::OK {
         return None;
     }

@@ -79,7 +79,8 @@ impl Pass {
             return self.fail(failure);
         }
         let seat = adopting::seat(&self.exchange);
-        let sent = Sent::now(&self.exchange);
+        // Of what can be news of what is stored.
+        let sent = (seat.is_some() || self.listening.is_some()).then(|| Sent::now(&self.exchange));
         match self.forward().await {
             Ok(forwarded) => {
                 self.note(&forwarded);
@@ -90,17 +91,20 @@ impl Pass {
                 {
                     return self.stand_in(standing_in, Some(status));
                 }
-                if let Some(listening) = self.listening.take() {
+                if let Some((listening, sent)) = self.listening.take().zip(sent) {
                     // In a box, as all that few requests come to and that is large.
                     Box::pin(adopting::hear(&self.exchange, listening, &response, sent)).await;
                 }
-                let adoptable = adopting::adoptable(&self.exchange, &response, sent, seat);
-                let forgotten = Box::pin(self.invalidate(&response)).await;
+                let adoptable = sent.zip(adopting::adoptable(&self.exchange, &response, sent, seat));
+                let forgotten = match self.invalidates(&response) {
+                    true => Box::pin(self.invalidate(&response)).await,
+                    false => Vec::new(),
+                };
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return self.switch(response);
                 }
                 match adoptable {
-                    Some(adoptable) => self.adopt(adoptable, response, sent, &forgotten).await,
+                    Some((sent, adoptable)) => self.adopt(adoptable, response, sent, &forgotten).await,
                     None => self.deliver(response),
                 }
             }
@@ -189,7 +193,8 @@ impl Pass {
             return Err(ForwardError::nowhere());
         };
         let protocol = self.upgrade.as_ref().and_then(|_| protocol_wanted(&exchange.asked.headers));
-        let mut request: Request<()> = outbound::pass(worker, &exchange.asked, route, protocol);
+        let again = || outbound::pass(worker, &exchange.asked, route, protocol.clone());
+        let mut request: Request<()> = again();
         if body.size_hint().exact().is_none() {
             // Said outright: of a GET that does not say so, hyper would drop the body.
             request.headers_mut().remove(header::CONTENT_LENGTH);
@@ -198,7 +203,7 @@ impl Pass {
         let asked_at = worker.mono();
         let interim = exchange.interim();
         let (request, waited) = (request.map(|()| body), exchange.waited);
-        let forwarded = upstream.forward(worker.index, request, interim.as_ref(), waited).await;
+        let forwarded = upstream.forward(worker.index, request, &again, interim.as_ref(), waited).await;
         snapshot.shard(worker).origin_fetch(Some(exchange.route), worker.mono().since(asked_at));
         let method = &exchange.asked.method;
         let sent = worker::Sent { route: exchange.route, method, at: asked_at, is_refresh: false };
@@ -221,6 +226,12 @@ impl Pass {
         timeline.add(Phase::FirstByte, forwarded.times.first_byte);
     }
 
+    /// Whether the answer invalidates anything. A POST that only reads changes nothing.
+    fn invalidates(&self, response: &Response<OriginBody>) -> bool {
+        let Exchange { asked, content, .. } = &self.exchange;
+        content.is_none() && rules::invalidates(&asked.method, response.status().as_u16())
+    }
+
     /// RFC 9111 §4.4: a non-error answer to an unsafe method invalidates what is stored for its
     /// target, for the same-origin URLs that `Location` and `Content-Location` name, and for the groups
     /// that `Cache-Group-Invalidation` does (RFC 9875).
@@ -228,11 +239,7 @@ impl Pass {
     /// Memory forgets at once, before the client hears of its success; Redis within its deadline,
     /// or later from a queue. Dropped while it waits for Redis (the client has left), that still holds.
     async fn invalidate(&self, response: &Response<OriginBody>) -> Vec<Forgotten> {
-        let Exchange { worker, snapshot, asked, content, .. } = &self.exchange;
-        // A POST that only reads changes nothing.
-        if content.is_some() || !rules::invalidates(&asked.method, response.status().as_u16()) {
-            return Vec::new();
-        }
+        let Exchange { worker, snapshot, asked, .. } = &self.exchange;
         let target = asked.target.as_str();
         let urls = rules::targets(asked.scheme, &asked.authority, target, response.headers());
         // All of them are begun before the first is waited for.

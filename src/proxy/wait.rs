@@ -16,7 +16,7 @@ use crate::fields::vary::Vary;
 use crate::fill::Want;
 use crate::flight::{Guest, Owner, Seat};
 use crate::rules::{self, NotStored, OriginFailure, RangeFetch, ResponseFacts, Reusable, Reuse};
-use crate::store::{Absent, Class, Generation};
+use crate::store::{Absent, Class, Generation, Resource};
 use crate::stored::{CacheKey, Group, Standing, StoredResponse, Verdict};
 use crate::telemetry::{Cause, Detail, Miss, Outcome, Phase, Source, Tier};
 use crate::worker::{Fetched, FillTimes, ForOwner, Landing, Looked, Own, OwnerLanding};
@@ -53,11 +53,15 @@ impl Wait {
             return self.alone(None);
         }
         self.exchange.attempts += 1;
-        let (variant, want) = (self.variant(), self.want());
+        let (variant, unshared) = {
+            let known = self.exchange.worker.shared.memory.peek(&self.exchange.key);
+            (self.variant(known.as_deref()), self.unshared(known.as_deref()))
+        };
+        let want = self.want();
         let flights = Arc::clone(&self.exchange.worker.shared.flights);
         let lane = lookup::lane(&self.exchange, self.exchange.class(), variant, want);
         // What the last one brought could not be shared: nobody waits for the next.
-        if let Some(why) = self.unshared() {
+        if let Some(why) = unshared {
             return match flights.join_if_free(lane) {
                 Some(seat) => self.own(seat).await,
                 None => self.alone(Some(Detail::HitForMiss(why))),
@@ -117,10 +121,8 @@ impl Wait {
     }
 
     /// Why those who ask for the key do not wait for each other, if so.
-    fn unshared(&self) -> Option<NotStored> {
-        let exchange = &self.exchange;
-        let resource = exchange.worker.shared.memory.peek(&exchange.key)?;
-        resource.unshared(exchange.class(), exchange.worker.now())
+    fn unshared(&self, known: Option<&Resource>) -> Option<NotStored> {
+        known?.unshared(self.exchange.class(), self.exchange.worker.now())
     }
 
     fn want(&self) -> Want {
@@ -196,15 +198,14 @@ impl Wait {
     }
 
     /// Which variant it is about, as far as anybody knows.
-    fn variant(&self) -> Option<u64> {
+    fn variant(&self, known: Option<&Resource>) -> Option<u64> {
         if let Some(names) = &self.exchange.names {
             return self.variant_by(&Vary::Names(names.clone()));
         }
         if let Some(stale) = &self.stale {
             return lookup::variant(&stale.selecting);
         }
-        let resource = self.exchange.worker.shared.memory.peek(&self.exchange.key)?;
-        let stored = resource.variants.first()?;
+        let stored = known?.variants.first()?;
         self.variant_by(&stored.facts.vary)
     }
 

@@ -15,7 +15,7 @@ use super::Upstream;
 use super::balance::{Candidate, Standing, choose};
 use super::body::RequestBody;
 use super::error::ForwardError;
-use super::forward::{Answer, Trip, replay};
+use super::forward::{Answer, Trip};
 use super::hedge::{Race, Role};
 
 /// How long after it has set out a hedge may keep a client from an error that the first server has answered; less where
@@ -25,12 +25,12 @@ const FOR_A_BETTER: Duration = Duration::from_secs(1);
 impl Upstream {
     /// When another server is asked too, of a request that may be given to one and waits for longer than that. Who has
     /// waited for others' answers and has less left has no such moment: what is not yet slow is no reason to ask twice.
-    pub(super) fn hedge_at(&self, race: &Race, patience: Duration) -> Option<Instant> {
+    pub(super) fn hedge_at(&self, race: &Race<'_>, patience: Duration) -> Option<Instant> {
         let after = self.timeout.hedge_after?;
         if self.pools.len() > 1 {
             self.hedging.earn();
         }
-        (race.spare.is_some() && after < patience).then(|| race.since + after)
+        (race.may_move() && after < patience).then(|| race.since + after)
     }
 
     /// The first attempt has not begun its answer: as soon as it may, a second one sets out beside it, to another
@@ -126,7 +126,7 @@ impl Upstream {
         if !silent && !self.hedging.take() {
             return None;
         }
-        let request = race.spare.as_deref().and_then(replay);
+        let request = race.spare.as_ref().and_then(|spare| spare.request());
         if request.is_none() || !race.hedge() {
             return Some(None);
         }
@@ -138,7 +138,7 @@ impl Upstream {
 
     /// The first attempt was waited for in vain: for so long that a hedge has brought a good answer, or until
     /// `timeout.first_byte`. Where its server has said nothing to anybody meanwhile, and another has, that counts against it.
-    pub(super) fn lost(&self, race: &Race) {
+    pub(super) fn lost(&self, race: &Race<'_>) {
         race.in_vain();
         let Some(pool) = race.first_at().and_then(|at| self.pools.get(at)) else { return };
         let mut others = self.pools.iter().filter(|other| !Arc::ptr_eq(other, pool));
@@ -154,14 +154,15 @@ impl Upstream {
 
     /// A server for a hedge: none that is set aside, doubted or at its limit, and one that has answered somebody
     /// meanwhile before one that may hang as well.
-    fn pick_beside(&self, race: &Race) -> Option<usize> {
+    fn pick_beside(&self, race: &Race<'_>) -> Option<usize> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let now = self.clock.mono();
         let mut candidates: Vec<_> = self
             .pools
             .iter()
             .zip(race.standings(Role::Hedge))
             .map(|(pool, standing)| {
-                let candidate = pool.candidate(standing, false);
+                let candidate = pool.candidate(standing, false, now);
                 let fit = standing == Standing::Untried && !candidate.aside && pool.is_free();
                 if fit { candidate } else { Candidate { standing: Standing::Failed, ..candidate } }
             })

@@ -370,6 +370,9 @@ impl OriginBody {
     /// Has it be read in large pieces, as long as `leave` holds.
     pub fn read_much(&mut self, leave: impl Leave + 'static) {
         self.leave = Some(Box::new(leave));
+        if let Some(exchange) = &mut self.open {
+            exchange.conn.is_heavy = true;
+        }
     }
 
     fn end_if_ended(&mut self) {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -26,7 +27,7 @@ use crate::wire::{Flaw, Limits, ResponseScanner};
 
 /// Bytes of a response's head and of its trailer section at most, and of the read and write buffers. Twice
 /// what clients may send by default: an answer may have as much again of tags (`Surrogate-Key` and the like).
-const BUFFER: usize = 128 * 1024;
+pub(super) const BUFFER: usize = 128 * 1024;
 /// Fields of a response's head and of its trailer section at most.
 const FIELDS: usize = 256;
 /// Interim responses before a final one at most. Each starts `timeout.first_byte` anew, so there must be an
@@ -45,6 +46,9 @@ pub(super) struct Conn {
     pub(super) opened: Mono,
     /// It has waited in the pool, so the origin may have closed it meanwhile.
     pub(super) kept: bool,
+    /// It has been read in large pieces, and hyper holds as large a buffer for the next one: up to 128 KiB that nobody
+    /// counts.
+    pub(super) is_heavy: bool,
     pub(super) send: SendRequest<RequestBody>,
     pool: Weak<Pool>,
     gone: Arc<AtomicBool>,
@@ -68,13 +72,13 @@ impl Conn {
         let watch = Arc::<Watch>::default();
         let limits = Limits { section: BUFFER, fields: FIELDS, interims: INTERIMS };
         let socket = Socket::new(stream, slot, Arc::clone(&watch), ResponseScanner::new(limits));
-        let (send, connection) = builder().handshake(socket).await?;
+        let (send, connection) = builder().handshake(TokioIo::new(socket)).await?;
         let due = Due::new();
         // How it ended is told to the request it carried, if any.
         let driver = Driver::new(connection.with_upgrades(), Arc::clone(&due), total);
         let task = tokio::spawn(driver).abort_handle();
-        let (opened, kept, detached) = (now, false, false);
-        Ok(Self { id, worker, opened, kept, send, pool, gone, due, watch, task, detached })
+        let (opened, kept, is_heavy, detached) = (now, false, false, false);
+        Ok(Self { id, worker, opened, kept, is_heavy, send, pool, gone, due, watch, task, detached })
     }
 
     /// The socket is closed, or is being closed.

@@ -26,6 +26,7 @@ use super::hedge::{Race, Role, Trial};
 use super::pool::{Grant, Pool, Want};
 use super::upload::Refused;
 use super::watch::Next;
+use crate::clock::Mono;
 use crate::fields::hop;
 use crate::interim::Interim;
 use crate::wire::{Asked, Flaw};
@@ -83,9 +84,10 @@ impl Upstream {
     /// Sends `request` to a server of this upstream and waits for its response's head.
     ///
     /// The request has an origin-form URI and `Host`; its fields go out as they are, as HTTP/1.1.
-    /// `worker` is the calling thread's number. Interim responses go to `interim`, if anybody is there
-    /// who takes them. `waited` is how much of `timeout.total`, and of `timeout.first_byte`, has gone for whoever
-    /// asks. If the future is dropped, the connection is closed and its slot goes to the next in line.
+    /// `again` makes the same once more, body apart, where it has to be sent a second time. `worker` is the calling
+    /// thread's number. Interim responses go to `interim`, if anybody is there who takes them. `waited` is how much of
+    /// `timeout.total`, and of `timeout.first_byte`, has gone for whoever asks. If the future is dropped, the connection
+    /// is closed and its slot goes to the next in line.
     ///
     /// # Errors
     /// When no response head came; see [`ForwardError`]. The log has been told.
@@ -93,14 +95,15 @@ impl Upstream {
         self: &Arc<Self>,
         worker: usize,
         request: Request<RequestBody>,
+        again: &Again<'_>,
         interim: Option<&Interim>,
-        waited: Duration,
+        mut waited: Duration,
     ) -> Result<Forwarded, ForwardError> {
         let left = self.timeout.total.saturating_sub(waited);
-        let waited = self.gone(waited);
+        waited = self.gone(waited);
         // Another protocol begins a session, which is not begun twice.
         let may_be_repeated = self.pools.len() > 1 && !request.headers().contains_key(header::UPGRADE);
-        let spare = if may_be_repeated { replay(&request) } else { None };
+        let spare = Spare::of(&request, again, may_be_repeated);
         let race = Race::new(self.pools.len(), self.answers.load(Ordering::Acquire), spare);
         let deadline = race.since + left;
         let hedge = self.hedge_at(&race, left.min(self.timeout.first_byte - waited));
@@ -118,6 +121,10 @@ impl Upstream {
                 if let Some((first, timer)) = &mut alone {
                     if let Poll::Ready(answer) = first.as_mut().poll(cx) {
                         return Poll::Ready(answer);
+                    }
+                    // A timer that is never looked at costs nothing.
+                    if hedge.is_none() && race.is_cut_when_due() {
+                        return Poll::Pending;
                     }
                     ready!(timer.as_mut().poll(cx));
                 }
@@ -149,7 +156,7 @@ impl Upstream {
     }
 
     /// `timeout.total` is over.
-    pub(super) fn overdue(&self, race: &Race) -> ForwardError {
+    pub(super) fn overdue(&self, race: &Race<'_>) -> ForwardError {
         let at = self.place(race.asked.load(Ordering::Relaxed));
         ForwardError::TotalTimeout { at, limit: self.timeout.total }
     }
@@ -187,24 +194,25 @@ impl Upstream {
     /// A connection to the best server that can be connected to.
     async fn connection(&self, trip: &mut Trip<'_>, want: Want) -> Result<(usize, Conn), ForwardError> {
         let mut last = None;
+        trip.given = self.clock.mono();
         while let Some((index, pool)) = self.pick(trip) {
             trip.race.chosen(trip.role, index);
-            let begun = self.clock.mono();
-            let grant = match trip.role {
-                Role::First => pool.checkout(trip.worker, want).await,
+            let (grant, given) = match trip.role {
+                Role::First => pool.checkout(trip.worker, want).await?,
                 // It takes what is free, and stands in nobody's way.
-                Role::Hedge => pool.checkout_now(trip.worker, want),
+                Role::Hedge => (pool.checkout_now(trip.worker, want, trip.given)?, trip.given),
             };
-            trip.times.queue += self.clock.mono().since(begun);
-            let grant = grant?;
+            trip.times.queue += given.since(trip.given);
+            trip.given = given;
             trip.race.given(trip.role);
             let slot = match grant {
                 Grant::Kept(conn) => return Ok((index, conn)),
                 Grant::Open(slot) => slot,
             };
-            let begun = self.clock.mono();
             let opened = pool.open(slot, trip.worker).await;
-            *trip.times.connect.get_or_insert_default() += self.clock.mono().since(begun);
+            let now = self.clock.mono();
+            *trip.times.connect.get_or_insert_default() += now.since(trip.given);
+            trip.given = now;
             match opened {
                 Ok(conn) => return Ok((index, conn)),
                 // Nothing has been sent, so the next server may be asked whatever the method.
@@ -219,19 +227,24 @@ impl Upstream {
     }
 
     fn pick(&self, trip: &mut Trip<'_>) -> Option<(usize, &Arc<Pool>)> {
+        let now = trip.given;
         let chosen = trip.first.take().or_else(|| {
+            // There is nothing to compare.
+            if self.pools.len() == 1 {
+                return (!trip.race.has_failed(0)).then_some(0);
+            }
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-            let (servers, alone) = (trip.race.standings(trip.role), trip.race.spare.is_none());
+            let (servers, alone) = (trip.race.standings(trip.role), !trip.race.may_move());
             let candidates: Vec<_> = self
                 .pools
                 .iter()
                 .zip(servers)
-                .map(|(pool, standing)| pool.candidate(standing, alone))
+                .map(|(pool, standing)| pool.candidate(standing, alone, now))
                 .collect();
             choose(&candidates, turn)
         });
         let (index, pool) = chosen.and_then(|index| Some((index, self.pools.get(index)?)))?;
-        if pool.health.asked(self.clock.mono()) {
+        if pool.health.asked(now) {
             trip.race.tries(Trial::of(pool));
         }
         Some((index, pool))
@@ -251,17 +264,17 @@ impl Upstream {
         let asked = asked(&request);
         let bound = hop::binds_the_connection(request.headers());
         let race = trip.race;
-        let spare = if race.spare.is_none() && conn.kept { replay(&request) } else { None };
         race.sending(trip.role, &sent);
         listen(&mut request, &sent, trip.interim.cloned());
         // One limit for both attempts: whoever waits, waits for one answer.
         let patience = self.timeout.first_byte.saturating_sub(trip.waited);
         let whole = trip.waited.is_zero();
-        let begun = self.clock.mono();
         if trip.role == Role::Hedge && !std::mem::replace(&mut trip.counted, true) {
             pool.count_hedge();
         }
         conn.begin(trip.deadline, Next { asked, sent: Arc::clone(&sent) });
+        // Its driver cuts it then, and runs on this thread.
+        race.cut_when_due(trip.role, conn.worker == trip.worker);
         // If this future is dropped at the await, so is `conn`, which closes the connection.
         let reply = tokio::select! {
             biased;
@@ -275,8 +288,8 @@ impl Upstream {
                 return Err(why.into());
             }
         };
-        trip.times.first_byte += self.clock.mono().since(begun);
-        trip.waited += sent.age();
+        race.cut_when_due(trip.role, false);
+        trip.times.first_byte += self.clock.mono().since(trip.given);
         let response = match reply {
             Ok(response) => {
                 pool.health.answered(self.answers.fetch_add(1, Ordering::AcqRel) + 1);
@@ -288,7 +301,8 @@ impl Upstream {
                 return Err(why.into());
             }
             Err(error) => {
-                let again = || spare.or_else(|| race.spare.as_deref().and_then(replay));
+                trip.waited += sent.age();
+                let again = || race.spare.as_ref().filter(|spare| conn.kept || spare.may_move)?.request();
                 let failed = Failed::of(error, again, &sent, pool);
                 let standing = Standing::after(&failed, conn.kept);
                 if standing == Standing::Failed && matches!(failed.why, ForwardError::Reset { .. }) {
@@ -309,7 +323,7 @@ impl Upstream {
 
 /// What one attempt has met so far.
 pub(super) struct Trip<'a> {
-    pub(super) race: &'a Race,
+    pub(super) race: &'a Race<'a>,
     role: Role,
     /// As a hedge that has been sent.
     counted: bool,
@@ -321,20 +335,22 @@ pub(super) struct Trip<'a> {
     /// How much of `timeout.first_byte` others' answers and earlier attempts have taken.
     pub(super) waited: Duration,
     pub(super) times: ForwardTimes,
+    /// When it was given what it has: a connection, or the right to one.
+    given: Mono,
     /// Where interim responses go.
     interim: Option<&'a Interim>,
 }
 
 impl<'a> Trip<'a> {
     fn new(
-        race: &'a Race,
+        race: &'a Race<'a>,
         worker: usize,
         deadline: Instant,
         waited: Duration,
         interim: Option<&'a Interim>,
     ) -> Self {
-        let (role, times) = (Role::First, ForwardTimes::default());
-        Self { race, role, counted: false, worker, first: None, deadline, waited, times, interim }
+        let (role, times, given) = (Role::First, ForwardTimes::default(), Mono::default());
+        Self { race, role, counted: false, worker, first: None, deadline, waited, times, given, interim }
     }
 }
 
@@ -420,21 +436,33 @@ impl From<ForwardError> for Failed {
     }
 }
 
-/// A copy to send if the connection turns out to have been closed by the origin just then, or if there is another server and
-/// the first breaks off or says nothing: only of requests that ask for nothing but an answer (RFC 9110 §9.2.1, RFC 9112 §9.3.1).
-pub(super) fn replay(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
-    let safe = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::QUERY
-    );
-    if !safe {
-        return None;
+/// Makes a request once more, but for its body.
+pub type Again<'a> = dyn Fn() -> Request<()> + Send + Sync + 'a;
+
+/// What it takes to send a request a second time: if the connection turns out to have been closed by the origin just
+/// then, or if there is another server and the first breaks off or says nothing. Only of requests that ask for nothing
+/// but an answer (RFC 9110 §9.2.1, RFC 9112 §9.3.1), whose body is at hand.
+pub(super) struct Spare<'a> {
+    again: &'a Again<'a>,
+    body: RequestBody,
+    /// It may be given to another server.
+    pub(super) may_move: bool,
+}
+
+impl<'a> Spare<'a> {
+    fn of(request: &Request<RequestBody>, again: &'a Again<'a>, may_move: bool) -> Option<Self> {
+        let safe = matches!(
+            *request.method(),
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::QUERY
+        );
+        let body = request.body().again().filter(|_| safe)?;
+        Some(Self { again, body, may_move })
     }
-    let mut copy = Request::new(request.body().again()?);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(Box::new(copy))
+
+    pub(super) fn request(&self) -> Option<Box<Request<RequestBody>>> {
+        let body = self.body.again()?;
+        Some(Box::new((self.again)().map(|()| body)))
+    }
 }
 
 /// Interim responses are noted and passed on; hyper gives nothing of them to the final one. Each starts

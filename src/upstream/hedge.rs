@@ -11,17 +11,16 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::Request;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::balance::Standing;
-use super::body::{RequestBody, Sent};
-use super::forward::ForwardTimes;
+use super::body::Sent;
+use super::forward::{ForwardTimes, Spare};
 use super::pool::Pool;
 
 /// Of a hedge, what each request earns: one in so many.
@@ -39,21 +38,25 @@ pub(super) enum Role {
 }
 
 /// What the attempts of one exchange share.
-pub(super) struct Race {
-    /// The request once more, where it may be given to another server.
-    pub(super) spare: Option<Box<Request<RequestBody>>>,
+pub(super) struct Race<'a> {
+    /// The request once more, where it may be sent twice.
+    pub(super) spare: Option<Spare<'a>>,
     /// Answers that all servers of the upstream had begun when it began.
     pub(super) begun: u64,
     /// When it began.
     pub(super) since: Instant,
     /// The server asked last.
     pub(super) asked: AtomicUsize,
+    /// The first attempt waits for an answer, and whoever drives its connection ends that in time.
+    cut_when_due: AtomicBool,
+    /// Servers of the upstream.
+    servers: usize,
     state: Mutex<State>,
 }
 
 struct State {
-    /// What each server has come to.
-    servers: Vec<Standing>,
+    /// What servers have come to, those that have come to something: mostly none.
+    servers: Vec<(usize, Standing)>,
     /// Times that it may yet be sent again, both attempts together.
     retries: usize,
     /// A hedge has begun.
@@ -85,11 +88,11 @@ struct Try {
     times: ForwardTimes,
 }
 
-impl Race {
+impl<'a> Race<'a> {
     /// In a box: the future of every request holds one.
-    pub(super) fn new(servers: usize, begun: u64, spare: Option<Box<Request<RequestBody>>>) -> Box<Self> {
+    pub(super) fn new(servers: usize, begun: u64, spare: Option<Spare<'a>>) -> Box<Self> {
         let state = State {
-            servers: vec![Standing::Untried; servers],
+            servers: Vec::new(),
             // Once for a kept connection that was closed just then, and once for a server that breaks off: a request
             // that ends whoever works on it is not given to all of them.
             retries: servers.min(2),
@@ -100,13 +103,41 @@ impl Race {
             trial: None,
         };
         let (since, asked) = (Instant::now(), AtomicUsize::new(0));
-        Box::new(Self { spare, begun, since, asked, state: Mutex::new(state) })
+        let (cut_when_due, state) = (AtomicBool::new(false), Mutex::new(state));
+        Box::new(Self { spare, begun, since, asked, cut_when_due, servers, state })
+    }
+
+    /// Whether it may be given to another server than the first.
+    pub(super) fn may_move(&self) -> bool {
+        self.spare.as_ref().is_some_and(|spare| spare.may_move)
+    }
+
+    /// Whether the first attempt has nothing to fear but what ends it by itself.
+    pub(super) fn is_cut_when_due(&self) -> bool {
+        self.cut_when_due.load(Ordering::Relaxed)
+    }
+
+    /// An attempt begins or ends to wait for an answer on a connection that is cut at the deadline.
+    pub(super) fn cut_when_due(&self, role: Role, is: bool) {
+        if role == Role::First {
+            self.cut_when_due.store(is, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a server must not be asked again.
+    pub(super) fn has_failed(&self, index: usize) -> bool {
+        self.state.lock().servers.contains(&(index, Standing::Failed))
     }
 
     /// What each server has come to, as seen by one attempt: never where the other is.
     pub(super) fn standings(&self, role: Role) -> Vec<Standing> {
         let state = self.state.lock();
-        let mut servers = state.servers.clone();
+        let mut servers = vec![Standing::Untried; self.servers];
+        for (index, standing) in &state.servers {
+            if let Some(server) = servers.get_mut(*index) {
+                *server = *standing;
+            }
+        }
         let other = match role {
             Role::First => state.hedge,
             Role::Hedge => state.first,
@@ -162,8 +193,10 @@ impl Race {
     }
 
     pub(super) fn note(&self, index: usize, standing: Standing) {
-        if let Some(server) = self.state.lock().servers.get_mut(index) {
-            *server = standing;
+        let mut state = self.state.lock();
+        match state.servers.iter_mut().find(|(noted, _)| *noted == index) {
+            Some((_, noted)) => *noted = standing,
+            None => state.servers.push((index, standing)),
         }
     }
 

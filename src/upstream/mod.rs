@@ -42,7 +42,7 @@ use crate::telemetry::UpstreamGauges;
 
 pub use body::{BoxError, Leave, OriginBody, RequestBody};
 pub use error::{ForwardError, OriginError, Place};
-pub use forward::{ForwardTimes, Forwarded};
+pub use forward::{Again, ForwardTimes, Forwarded};
 pub use upload::{Refused, Upload};
 
 use complaints::Complaints;

@@ -28,6 +28,11 @@ use super::health::Health;
 
 /// How long a server that could not be connected to is passed over when others are available.
 const ASIDE: Duration = Duration::from_secs(1);
+/// Kept connections with large buffers, at most, once they have been unused for a moment: what a burst of large bodies
+/// leaves behind is to be given back.
+const HEAVY: usize = 8;
+/// The moment.
+const HEAVY_FOR: Duration = Duration::from_secs(2);
 
 /// The connections to one server.
 pub(super) struct Pool {
@@ -211,8 +216,7 @@ impl Pool {
     }
 
     /// What the choice among servers looks at; `alone`: if this one says nothing, nobody answers the request.
-    pub(super) fn candidate(&self, standing: Standing, alone: bool) -> Candidate {
-        let now = self.clock.mono();
+    pub(super) fn candidate(&self, standing: Standing, alone: bool, now: Mono) -> Candidate {
         let silent = self.health.is_aside(now, alone);
         let state = self.state.lock();
         Candidate { load: state.load(), aside: silent || state.is_aside(now), standing }
@@ -230,30 +234,44 @@ impl Pool {
         load.saturating_add(1).saturating_mul(4) > self.limits.max_connections
     }
 
-    /// A kept connection, or the right to open one; waits in line when all are in use.
+    /// A kept connection, or the right to open one, and the moment at which it was there; waits in line when all are in
+    /// use.
     ///
     /// If this future is dropped, its place in the line goes with it, and what it was being handed
     /// goes to the next in line.
     ///
     /// # Errors
     /// `QueueFull` at once, `QueueTimeout` after `queue_timeout`.
-    pub(super) async fn checkout(self: &Arc<Self>, worker: usize, want: Want) -> Result<Grant, ForwardError> {
-        let grant = match self.take(worker, want) {
-            Taken::Now(grant) => grant,
+    pub(super) async fn checkout(
+        self: &Arc<Self>,
+        worker: usize,
+        want: Want,
+    ) -> Result<(Grant, Mono), ForwardError> {
+        let now = self.clock.mono();
+        let (grant, given) = match self.take(worker, want, now) {
+            Taken::Now(grant) => (grant, now),
             Taken::Full => return Err(ForwardError::QueueFull { at: self.place() }),
-            Taken::Line(mut ticket) => ticket.wait(self.limits.queue_timeout).await.ok_or_else(|| {
-                ForwardError::QueueTimeout { at: self.place(), limit: self.limits.queue_timeout }
-            })?,
+            Taken::Line(mut ticket) => {
+                let limit = self.limits.queue_timeout;
+                let grant = ticket.wait(limit).await;
+                let grant = grant.ok_or_else(|| ForwardError::QueueTimeout { at: self.place(), limit })?;
+                (grant, self.clock.mono())
+            }
         };
-        Ok(self.noted(grant))
+        Ok((self.noted(grant), given))
     }
 
     /// The same for who does not wait.
     ///
     /// # Errors
     /// `QueueFull` where there is nothing at once.
-    pub(super) fn checkout_now(self: &Arc<Self>, worker: usize, want: Want) -> Result<Grant, ForwardError> {
-        match self.take(worker, want) {
+    pub(super) fn checkout_now(
+        self: &Arc<Self>,
+        worker: usize,
+        want: Want,
+        now: Mono,
+    ) -> Result<Grant, ForwardError> {
+        match self.take(worker, want, now) {
             Taken::Now(grant) => Ok(self.noted(grant)),
             Taken::Full | Taken::Line(_) => Err(ForwardError::QueueFull { at: self.place() }),
         }
@@ -313,11 +331,13 @@ impl Pool {
         }
     }
 
-    /// Closes kept connections that have waited too long, are too old, or are closed already.
+    /// Closes kept connections that have waited too long, are too old, or are closed already, and those that hold much
+    /// memory and are not used.
     pub(super) fn reap(&self) {
         let now = self.clock.mono();
         let mut state = self.state.lock();
-        let worn: Vec<Idle> = state.idle.extract_if(.., |idle| idle.is_worn(now, &self.limits)).collect();
+        let mut worn: Vec<Idle> = state.idle.extract_if(.., |idle| idle.is_worn(now, &self.limits)).collect();
+        worn.extend(state.take_heavy(now));
         drop(state);
         drop(worn);
     }
@@ -359,8 +379,7 @@ impl Pool {
         self.state.lock().idle.iter().for_each(|idle| idle.conn.stop());
     }
 
-    fn take(self: &Arc<Self>, worker: usize, want: Want) -> Taken {
-        let now = self.clock.mono();
+    fn take(self: &Arc<Self>, worker: usize, want: Want, now: Mono) -> Taken {
         // Declared before the guard, so dropped after it.
         let mut worn = Vec::new();
         let mut state = self.state.lock();
@@ -466,6 +485,17 @@ impl State {
 
     fn is_aside(&self, now: Mono) -> bool {
         self.failed.is_some_and(|failed| now.since(failed) < ASIDE)
+    }
+
+    /// The kept connections with large buffers beyond [`HEAVY`], those first that have been unused longest.
+    fn take_heavy(&mut self, now: Mono) -> impl Iterator<Item = Idle> {
+        let heavy = self.idle.iter().filter(|idle| idle.conn.is_heavy).count();
+        let mut beyond = heavy.saturating_sub(HEAVY);
+        self.idle.extract_if(.., move |idle| {
+            let goes = beyond > 0 && idle.conn.is_heavy && now.since(idle.since) >= HEAVY_FOR;
+            beyond -= usize::from(goes);
+            goes
+        })
     }
 
     /// The kept connection used last among those that `worker` opened, else among all: its task

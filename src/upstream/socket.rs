@@ -20,12 +20,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::Read;
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::body::Sent;
+use super::connection::BUFFER;
 use super::pool::Slot;
 use super::watch::{Appetite, Watch};
 use crate::scratch;
@@ -36,8 +38,9 @@ use crate::wire::{Flaw, ResponseScanner};
 /// them.
 const READ: usize = 32 * 1024 - 1;
 const READ_AHEAD: usize = 16 * 1024 - 1;
-/// The same of a large body, where what may wait of it has been counted ([`super::Leave`]).
-const READ_MUCH: usize = 128 * 1024 - 1;
+/// The same of a large body, where what may wait of it has been counted ([`super::Leave`]). All of hyper's buffer at its
+/// largest, so that it is read into at once; it grows no further.
+const READ_MUCH: usize = BUFFER;
 
 /// A TCP connection that gives its slot back when it is dropped.
 ///
@@ -46,7 +49,7 @@ const READ_MUCH: usize = 128 * 1024 - 1;
 /// a failed write the rest is thrown away, and reading tells how the connection ended: with the
 /// answer, or with its own error.
 pub(super) struct Socket {
-    stream: TokioIo<TcpStream>,
+    stream: TcpStream,
     deaf: bool,
     watch: Arc<Watch>,
     scanner: ResponseScanner,
@@ -61,12 +64,11 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, slot: Slot, watch: Arc<Watch>, scanner: ResponseScanner) -> Self {
-        let stream = TokioIo::new(stream);
         let (deaf, sent, unflushed, asked) = (false, None, false, false);
         Self { stream, deaf, watch, scanner, sent, unflushed, asked, slot }
     }
 
-    fn stream(&mut self) -> Pin<&mut TokioIo<TcpStream>> {
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
         Pin::new(&mut self.stream)
     }
 
@@ -124,7 +126,24 @@ impl Socket {
 
     /// Whether anything, or the end, has come that no event has told of.
     fn peek(&self) -> io::Result<usize> {
-        SockRef::from(self.stream.inner()).peek(&mut [MaybeUninit::uninit()])
+        SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()])
+    }
+
+    /// What a read came to. One that would wait, where a request is announced and nothing of it written, asks the
+    /// kernel itself.
+    fn or_by_asking(&mut self, polled: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        if polled.is_ready() || !self.scanner.is_idle() || !self.watch.is_announced() {
+            return polled;
+        }
+        self.asked = true;
+        match self.peek() {
+            // Its end: hyper sees it as if it had been read.
+            Ok(0) => Poll::Ready(Ok(())),
+            Ok(_) => Poll::Ready(Err(self.refuse(Flaw::Unasked))),
+            // The event will come, for which the read has asked to be woken.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
     }
 
     fn refuse(&self, flaw: Flaw) -> io::Error {
@@ -147,11 +166,11 @@ fn peer_gone(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
-impl Read for Socket {
+impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut buf: ReadBufCursor<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         // What came beyond the answer to a HEAD is nobody's: for hyper the connection ends with that answer.
         if self.scanner.is_beyond() {
@@ -162,28 +181,27 @@ impl Read for Socket {
             Appetite::More => READ,
             Appetite::Much => READ_MUCH,
         };
-        scratch::with(buf.remaining().min(most), |mut read| {
-            let polled = self.stream().poll_read(cx, read.unfilled());
-            if polled.is_pending() && self.scanner.is_idle() && self.watch.is_announced() {
-                self.asked = true;
-                return match self.peek() {
-                    // Its end: hyper sees it as if it had been read.
-                    Ok(0) => Poll::Ready(Ok(())),
-                    Ok(_) => Poll::Ready(Err(self.refuse(Flaw::Unasked))),
-                    // The event will come, for which the read has asked to be woken.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-                    Err(error) => Poll::Ready(Err(error)),
-                };
-            }
-            ready!(polled)?;
-            let taken = self.look_at(read.filled())?;
-            buf.put_slice(read.filled().get(..taken).unwrap_or_default());
-            Poll::Ready(Ok(()))
-        })
+        // Where hyper has room for more, the piece comes by way of a smaller buffer.
+        if buf.remaining() > most {
+            return scratch::with(most, |mut read| {
+                let mut stream = TokioIo::new(&mut self.stream);
+                let polled = Pin::new(&mut stream).poll_read(cx, read.unfilled());
+                ready!(self.or_by_asking(polled))?;
+                let taken = self.look_at(read.filled())?;
+                buf.put_slice(read.filled().get(..taken).unwrap_or_default());
+                Poll::Ready(Ok(()))
+            });
+        }
+        let before = buf.filled().len();
+        let polled = self.stream().poll_read(cx, buf);
+        ready!(self.or_by_asking(polled))?;
+        let taken = self.look_at(buf.filled().get(before..).unwrap_or_default())?;
+        buf.set_filled(before.saturating_add(taken));
+        Poll::Ready(Ok(()))
     }
 }
 
-impl Write for Socket {
+impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.begins_to_write()?;
         if self.deaf {
@@ -258,7 +276,7 @@ mod tests {
             let mut socket = Socket::new(near, slot, Arc::clone(&watch), scanner);
             if comes {
                 far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-                socket.stream.inner().readable().await.unwrap();
+                socket.stream.readable().await.unwrap();
             }
             watch.announce(Next { asked: Asked::Other, sent: RequestBody::empty().watch() });
             let written = poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, HEAD)).await;

@@ -251,10 +251,22 @@ pub fn post(path: &str, text: &'static str) -> Request<RequestBody> {
     request(Method::POST, path, RequestBody::other(body))
 }
 
+/// What [`get`] asks for, to be sent again.
+pub fn once_more() -> Request<()> {
+    get("/").map(drop)
+}
+
 /// Forwards as worker 0, on a task of its own.
 pub fn ask(upstream: &Arc<Upstream>, request: Request<RequestBody>) -> JoinHandle<Answer> {
     let upstream = Arc::clone(upstream);
-    tokio::spawn(async move { upstream.forward(0, request, None, Duration::ZERO).await })
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let headers = request.headers().clone();
+    let again = move || {
+        let mut again = Request::builder().method(&method).uri(&uri).body(()).expect("request");
+        again.headers_mut().clone_from(&headers);
+        again
+    };
+    tokio::spawn(async move { upstream.forward(0, request, &again, None, Duration::ZERO).await })
 }
 
 pub type Answer = Result<Forwarded, ForwardError>;

@@ -38,12 +38,12 @@ async fn an_exchange_dropped_at_any_await_leaks_nothing() {
     while finished < 3 {
         // Each number of polls with a kept connection at hand, and with none.
         let exchange = async {
-            let forwarded = up.forward(0, get("/"), None, Duration::ZERO).await.unwrap();
+            let forwarded = up.forward(0, get("/"), &once_more, None, Duration::ZERO).await.unwrap();
             whole(forwarded).await.unwrap();
         };
         finished += usize::from(soon(poll_at_most(times, exchange)).await.is_some());
         until_unused(&up).await;
-        whole(soon(up.forward(0, get("/"), None, Duration::ZERO)).await.unwrap()).await.unwrap();
+        whole(soon(up.forward(0, get("/"), &once_more, None, Duration::ZERO)).await.unwrap()).await.unwrap();
         until_unused(&up).await;
         assert!(gauges(&up).open <= 1);
         times += 1;
@@ -67,7 +67,7 @@ async fn two_attempts_dropped_at_any_await_leak_nothing() {
         up.pools[0].health.answered(up.answers.fetch_add(1, Ordering::AcqRel) + 1);
         (0..100).for_each(|_| up.hedging.earn());
         let exchange = async {
-            whole(up.forward(0, get("/"), None, Duration::ZERO).await.unwrap()).await.unwrap();
+            whole(up.forward(0, get("/"), &once_more, None, Duration::ZERO).await.unwrap()).await.unwrap();
         };
         let before = up.gauges()[1].hedges;
         let whole = soon(poll_at_most(times, exchange)).await.is_some();
@@ -91,9 +91,9 @@ async fn waiters_dropped_while_being_served_hand_on_what_they_got() {
     peer.head().await;
 
     // Two in line whose futures this test holds, so that nothing runs them.
-    let mut leaver = Box::pin(up.forward(0, get("/leaver"), None, Duration::ZERO));
+    let mut leaver = Box::pin(up.forward(0, get("/leaver"), &once_more, None, Duration::ZERO));
     assert!(poll_at_most(1, leaver.as_mut()).await.is_none());
-    let mut next = Box::pin(up.forward(0, get("/next"), None, Duration::ZERO));
+    let mut next = Box::pin(up.forward(0, get("/next"), &once_more, None, Duration::ZERO));
     assert!(poll_at_most(1, next.as_mut()).await.is_none());
     assert_eq!(gauges(&up).waiting, 2);
 
@@ -110,7 +110,7 @@ async fn waiters_dropped_while_being_served_hand_on_what_they_got() {
     // The same with a slot: the connection is closed while two wait.
     let first = ask(&up, get("/"));
     peer.head().await;
-    let mut leaver = Box::pin(up.forward(0, get("/leaver"), None, Duration::ZERO));
+    let mut leaver = Box::pin(up.forward(0, get("/leaver"), &once_more, None, Duration::ZERO));
     assert!(poll_at_most(1, leaver.as_mut()).await.is_none());
     let next = ask(&up, get("/next"));
     until(|| gauges(&up).waiting == 2).await;
@@ -185,7 +185,7 @@ async fn crowd(up: Arc<crate::upstream::Upstream>, worker: usize) {
             tokio::spawn(async move {
                 for round in 0..10 {
                     let exchange = async {
-                        whole(up.forward(worker, get("/"), None, Duration::ZERO).await?)
+                        whole(up.forward(worker, get("/"), &once_more, None, Duration::ZERO).await?)
                             .await
                             .map_err(drop)
                             .or(Ok(Default::default()))

@@ -284,7 +284,8 @@ async fn a_worker_prefers_the_connections_it_opened() {
     let up = upstream(&origin, |_| ());
     let open = async |worker| {
         let up = std::sync::Arc::clone(&up);
-        let asked = tokio::spawn(async move { up.forward(worker, get("/"), None, Duration::ZERO).await });
+        let asked =
+            tokio::spawn(async move { up.forward(worker, get("/"), &once_more, None, Duration::ZERO).await });
         let mut peer = origin.accept().await;
         peer.answer(OK).await;
         (peer, reply(asked).await)
@@ -298,7 +299,10 @@ async fn a_worker_prefers_the_connections_it_opened() {
     for (worker, opener) in [(0, 0), (1, 1), (2, 1)] {
         let peer = &mut peers[opener];
         let task = std::sync::Arc::clone(&up);
-        let asked = tokio::spawn(async move { task.forward(worker, get("/"), None, Duration::ZERO).await });
+        let asked =
+            tokio::spawn(
+                async move { task.forward(worker, get("/"), &once_more, None, Duration::ZERO).await },
+            );
         peer.answer(OK).await;
         whole(reply(asked).await).await.unwrap();
     }
@@ -405,6 +409,34 @@ async fn a_large_body_is_read_in_large_pieces_for_as_long_as_it_has_leave() {
     }
 }
 
+/// Ten idle connections used to hold 128 KiB each for as long as they were kept, which nobody counted.
+#[tokio::test]
+async fn connections_that_have_carried_large_bodies_are_few_soon_after_they_have() {
+    for (large, left) in [(false, 10), (true, 8)] {
+        let origin = Origin::start().await;
+        let (up, stepper) = stepped(&origin, |cfg| (cfg.pool.max_connections, cfg.pool.max_idle) = (16, 16));
+        let asked: Vec<_> = (0..10).map(|_| ask(&up, get("/"))).collect();
+        let mut peers = Vec::new();
+        for _ in 0..10 {
+            let mut peer = origin.accept().await;
+            peer.answer(OK).await;
+            peers.push(peer);
+        }
+        for asked in asked {
+            let mut answer = reply(asked).await;
+            if large {
+                answer.response.body_mut().read_much(While(Arc::default()));
+            }
+            whole(answer).await.unwrap();
+        }
+        up.pools[0].reap();
+        assert_eq!(gauges(&up).idle, 10, "they may be used at once");
+        stepper.advance(Duration::from_secs(2));
+        up.pools[0].reap();
+        until(|| (gauges(&up).open, gauges(&up).idle) == (left, left)).await;
+    }
+}
+
 #[tokio::test]
 async fn small_pieces_do_not_hold_on_to_the_buffer_that_they_came_in() {
     let origin = Origin::start().await;
@@ -428,8 +460,8 @@ async fn what_the_upper_floors_hold_can_move_between_threads_and_is_not_large() 
     movable::<RequestBody>();
     let origin = Origin::start().await;
     let up = upstream(&origin, |_| ());
-    let forwarding = up.forward(0, get("/"), None, Duration::ZERO);
-    assert!(size_of_val(&forwarding) <= 2816, "{}", size_of_val(&forwarding));
+    let forwarding = up.forward(0, get("/"), &once_more, None, Duration::ZERO);
+    assert!(size_of_val(&forwarding) <= 2832, "{}", size_of_val(&forwarding));
 }
 
 #[tokio::test]

@@ -290,7 +290,10 @@ async fn with_two_servers_at_work_no_interim_response_is_passed_on() {
     let pair = Pair::new(|_| ()).await;
     let (interim, counts) = counted();
     let up = Arc::clone(&pair.up);
-    let asked = tokio::spawn(async move { up.forward(0, get("/"), Some(&interim), Duration::ZERO).await });
+    let asked =
+        tokio::spawn(
+            async move { up.forward(0, get("/"), &once_more, Some(&interim), Duration::ZERO).await },
+        );
     let mut first = pair.one.accept().await;
     first.head().await;
     let mut second = pair.hedge().await;
@@ -308,7 +311,10 @@ async fn a_server_that_has_sent_an_interim_response_is_waited_for() {
     let pair = Pair::new(|_| ()).await;
     let (interim, counts) = counted();
     let up = Arc::clone(&pair.up);
-    let asked = tokio::spawn(async move { up.forward(0, get("/"), Some(&interim), Duration::ZERO).await });
+    let asked =
+        tokio::spawn(
+            async move { up.forward(0, get("/"), &once_more, Some(&interim), Duration::ZERO).await },
+        );
     let mut first = pair.one.accept().await;
     first.answer("HTTP/1.1 102 Processing\r\n\r\n").await;
     until(|| counts.dropped() == 1).await;

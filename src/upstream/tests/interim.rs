@@ -23,7 +23,9 @@ fn counted() -> (Interim, Arc<Counts>) {
 
 fn ask_with(upstream: &Arc<Upstream>, interim: Interim) -> JoinHandle<Answer> {
     let upstream = Arc::clone(upstream);
-    tokio::spawn(async move { upstream.forward(0, get("/"), Some(&interim), Duration::ZERO).await })
+    tokio::spawn(
+        async move { upstream.forward(0, get("/"), &once_more, Some(&interim), Duration::ZERO).await },
+    )
 }
 
 #[tokio::test]

@@ -26,12 +26,13 @@ async fn who_has_waited_before_waits_no_longer_than_the_total() {
     stop_time();
     let origin = Origin::start().await;
     let up = upstream(&origin, one_connection);
-    let late = soon(up.forward(0, get("/"), None, TOTAL)).await.map(|it| it.response.into_parts().0);
+    let late =
+        soon(up.forward(0, get("/"), &once_more, None, TOTAL)).await.map(|it| it.response.into_parts().0);
     assert_eq!(late.unwrap_err().as_str(), "total-timeout");
     assert_eq!(gauges(&up).connects, 0, "the origin is not asked for whom there is no time");
 
     let waiting = std::sync::Arc::clone(&up);
-    let asked = tokio::spawn(async move { waiting.forward(0, get("/"), None, TOTAL / 2).await });
+    let asked = tokio::spawn(async move { waiting.forward(0, get("/"), &once_more, None, TOTAL / 2).await });
     let mut peer = origin.accept().await;
     peer.head().await;
     advance(TOTAL / 2 - MOMENT).await;
@@ -54,7 +55,7 @@ async fn who_has_waited_before_has_what_is_left_of_the_time_to_the_first_byte() 
         let origin = Origin::start().await;
         let up = upstream(&origin, |cfg| cfg.timeout.first_byte = FIRST);
         let asking = std::sync::Arc::clone(&up);
-        let asked = tokio::spawn(async move { asking.forward(0, get("/"), None, waited).await });
+        let asked = tokio::spawn(async move { asking.forward(0, get("/"), &once_more, None, waited).await });
         let mut peer = origin.accept().await;
         peer.head().await;
         advance(left - MOMENT).await;
@@ -192,7 +193,7 @@ async fn a_request_that_is_not_polled_while_it_waits_for_the_head_makes_room() {
     let mut peer = origin.accept().await;
     peer.answer(OK).await;
     whole(reply(first).await).await.unwrap();
-    let mut asked = Box::pin(up.forward(0, get("/"), None, Duration::ZERO));
+    let mut asked = Box::pin(up.forward(0, get("/"), &once_more, None, Duration::ZERO));
     let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(asked.as_mut().poll(cx))).await;
     assert!(polled.is_pending());
     peer.head().await;
@@ -202,7 +203,7 @@ async fn a_request_that_is_not_polled_while_it_waits_for_the_head_makes_room() {
     });
     until(|| gauges(&up).waiting == 1).await;
     advance(TOTAL + MOMENT).await;
-    assert!(matches!(soon(next).await.unwrap(), Ok(Grant::Open(_))));
+    assert!(matches!(soon(next).await.unwrap(), Ok((Grant::Open(_), _))));
     peer.until_closed().await;
     let error = soon(asked).await.map(|_| ()).unwrap_err();
     assert_eq!(error.as_str(), "total-timeout");
@@ -325,7 +326,7 @@ async fn a_body_whose_drivers_thread_has_ended_does_not_look_complete() {
     let other = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let asked = {
         let up = std::sync::Arc::clone(&up);
-        other.spawn(async move { up.forward(1, get("/"), None, Duration::ZERO).await })
+        other.spawn(async move { up.forward(1, get("/"), &once_more, None, Duration::ZERO).await })
     };
     let mut peer = origin.accept().await;
     peer.answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n").await;

@@ -118,7 +118,7 @@ async fn a_second_attempt_goes_to_the_front_is_never_refused_and_gets_a_fresh_co
     whole(reply(first).await).await.unwrap();
     // The connection is sound, but used: it is closed to make room.
     peer.until_closed().await;
-    let Ok(Grant::Open(slot)) = soon(again).await.unwrap() else { panic!("the right to open one") };
+    let Ok((Grant::Open(slot), _)) = soon(again).await.unwrap() else { panic!("the right to open one") };
     assert_eq!(gauges(&up).waiting, 1);
     drop(slot);
     origin.accept().await.answer(OK).await;
@@ -134,7 +134,7 @@ async fn a_second_attempt_closes_a_kept_connection_to_make_room() {
     peer.answer(OK).await;
     whole(reply(first).await).await.unwrap();
     let granted = soon(up.pools[0].checkout(0, Want::Fresh)).await;
-    assert!(matches!(granted, Ok(Grant::Open(_))));
+    assert!(matches!(granted, Ok((Grant::Open(_), _))));
     peer.until_closed().await;
     drop(granted);
     until(|| gauges(&up).open == 0).await;

@@ -210,7 +210,7 @@ async fn a_request_of_which_nothing_was_written_is_sent_again_whatever_its_metho
         fresh
     };
     let (forwarded, _fresh) =
-        tokio::join!(soon(up.forward(0, post("/", "data"), None, Duration::ZERO)), answered);
+        tokio::join!(soon(up.forward(0, post("/", "data"), &once_more, None, Duration::ZERO)), answered);
     whole(forwarded.unwrap()).await.unwrap();
     let g = gauges(&up);
     assert_eq!((g.connects, g.reused, g.retries), (2, 1, 1));

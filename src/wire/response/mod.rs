@@ -192,7 +192,7 @@ impl ResponseScanner {
     }
 
     fn step_line<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Flaw> {
-        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let end = memchr::memchr(b'\n', bytes);
         let (line, rest) = bytes.split_at(end.map_or(bytes.len(), |at| at + 1));
         self.bytes += line.len();
         let most = if self.state == State::Size { SIZE_LINE } else { self.limits.section };
@@ -215,9 +215,11 @@ impl ResponseScanner {
     /// space, is how two of them come to see two different messages.
     fn take_line(&mut self, line: &[u8]) -> Result<(), Flaw> {
         let line = line.strip_suffix(b"\r\n").ok_or(Flaw::BareLf)?;
-        if line.contains(&b'\r') {
-            return Err(Flaw::BareCr);
-        }
+        // No line may hold a control, so none with a CR is taken; only what is wrong with it has a name of its own.
+        self.take_text(line).map_err(|flaw| if line.contains(&b'\r') { Flaw::BareCr } else { flaw })
+    }
+
+    fn take_text(&mut self, line: &[u8]) -> Result<(), Flaw> {
         match self.state {
             State::Status => self.status_line(line),
             State::Fields if line.is_empty() => self.end_of_head(),
@@ -286,13 +288,10 @@ impl ResponseScanner {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             return Err(Flaw::Folded);
         }
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(Flaw::FieldName)?;
-        let (name, value) = line.split_at(colon);
-        let value = value.strip_prefix(b":").unwrap_or_default();
         // §5.1: "No whitespace is allowed between the field name and colon."
-        if name.is_empty() || !name.iter().copied().all(is_token) {
-            return Err(Flaw::FieldName);
-        }
+        let end = line.iter().position(|byte| !is_token(*byte)).filter(|end| *end > 0);
+        let (name, rest) = line.split_at(end.ok_or(Flaw::FieldName)?);
+        let value = rest.strip_prefix(b":").ok_or(Flaw::FieldName)?;
         // RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous".
         if has_controls(value) {
             return Err(Flaw::FieldValue);

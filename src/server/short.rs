@@ -27,8 +27,10 @@ use crate::worker::Worker;
 /// Bytes of answers that are written together, where several requests came together.
 const TOGETHER: usize = 16 * 1024;
 
-/// Answers that a connection is given until others have their turn.
-const TURN: u32 = 32;
+/// What a connection is given until others have their turn: answers, of which a large one counts for several.
+const TURN: usize = 16;
+/// Bytes that count for as much as an answer.
+const WORTH: usize = 8 * 1024;
 /// Bytes of a buffer that a thread keeps for the next answer.
 const SPARE: usize = 64 * 1024;
 
@@ -51,8 +53,8 @@ pub(super) struct Short {
     /// What has been answered and not been written.
     out: Vec<u8>,
     rest: Bytes,
-    /// Answers of this turn.
-    turn: u32,
+    /// What it has been given in this turn.
+    turn: usize,
     /// The client has said that this was its last request.
     closing: bool,
 }
@@ -118,7 +120,9 @@ impl Short {
                 break;
             };
             (self.rest, self.closing) = (rest, closes);
-            (self.own, self.turn) = (self.own.saturating_add(1), self.turn.saturating_add(1));
+            self.own = self.own.saturating_add(1);
+            let bytes = self.out.len().saturating_sub(before).saturating_add(self.rest.len());
+            self.turn = self.turn.saturating_add(1 + bytes / WORTH);
             self.life.answered();
             used = used.saturating_add(plain.size());
         }

@@ -27,6 +27,10 @@ use super::door::{self, Door};
 /// How long the write-behind queue may take to empty itself at the end.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
+/// Turns of tasks after which a busy thread looks for what has come on its sockets. By default it is 61: where a few
+/// connections always have more to do, everybody else would wait for as many of theirs.
+const TASKS: u32 = 16;
+
 /// How long a stop waits for leases to be given back.
 const LAST_LEASES: Duration = Duration::from_millis(500);
 /// How long a stop waits for pages that look on to be told so.
@@ -131,7 +135,8 @@ fn spawn_memory_of_counts(shared: &Arc<Shared>) {
 }
 
 fn run_on_own_runtime(ready: &Ready, body: impl Future<Output = io::Result<()>>) {
-    let result = runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+    let runtime = runtime::Builder::new_current_thread().enable_all().event_interval(TASKS).build();
+    let result = runtime.and_then(|runtime| {
         let result = runtime.block_on(body);
         // Dropped, it would wait for name lookups under way, for as long as a dead DNS server takes.
         runtime.shutdown_background();

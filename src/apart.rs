@@ -171,11 +171,6 @@ pub fn held_with(body: Bytes, held: impl Send + 'static) -> Bytes {
     Bytes::from_owner(Read(body, held))
 }
 
-/// Bytes of memory that a body takes: in a map, whole pages.
-pub const fn weight(len: usize) -> usize {
-    if len < LARGE { len } else { len.saturating_add(PAGE - 1) / PAGE * PAGE }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,11 +229,6 @@ mod tests {
             let chunks: Vec<Bytes> = bytes.chunks(777).map(Bytes::copy_from_slice).collect();
             assert_eq!(gather(&chunks), bytes);
         }
-    }
-
-    #[test]
-    fn a_large_body_weighs_whole_pages() {
-        assert_eq!((weight(100), weight(LARGE), weight(LARGE + 1)), (100, LARGE, LARGE + PAGE));
     }
 
     #[test]

@@ -26,6 +26,7 @@
 //! fields/          0 pure HTTP fields as typed values
 //! wire/            0 pure where messages begin and end in the bytes of a connection
 //! apart.rs         0 pure memory of their own for large bodies
+//! pieces.rs        0 pure how much memory a piece of it takes
 //! pace.rs          0 pure how slow a peer may be
 //! scratch.rs       0      bytes on their way through a scanner
 //! clock.rs         0      the only reader of time
@@ -45,6 +46,7 @@ pub mod fill;
 pub mod flight;
 pub mod interim;
 pub mod pace;
+pub mod pieces;
 pub mod proxy;
 pub mod rate;
 pub mod rules;

@@ -16,10 +16,11 @@
 use std::path::{Path, PathBuf};
 
 /// Every room and its floor. A room may use rooms with a smaller number, and itself.
-const FLOORS: [(&str, u8); 24] = [
+const FLOORS: [(&str, u8); 25] = [
     ("apart", 0),
     ("clock", 0),
     ("pace", 0),
+    ("pieces", 0),
     ("scratch", 0),
     ("wire", 0),
     ("fields", 0),
@@ -44,7 +45,7 @@ const FLOORS: [(&str, u8); 24] = [
 ];
 
 /// Rooms that know nothing of sockets, files, clocks and runtimes.
-const PURE: [&str; 7] = ["apart", "fields", "pace", "wire", "rules", "coding", "stored"];
+const PURE: [&str; 8] = ["apart", "fields", "pace", "pieces", "wire", "rules", "coding", "stored"];
 
 /// The one neighbour's item that a pure room may use: a moment that somebody else has read.
 const PURE_TIME: &str = "Timestamp";

@@ -9,12 +9,19 @@ use http::{HeaderMap, HeaderName};
 
 use super::list;
 
-/// An entity tag.
+/// An entity tag. Most are short, and every stored response has one: those need no memory of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ETag {
-    weak: bool,
-    opaque: Box<[u8]>,
+pub struct ETag(Held);
+
+/// It is always short where it can be, so that the same tags are the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Held {
+    Short { weak: bool, length: u8, bytes: [u8; SHORT] },
+    Long { weak: bool, opaque: Box<[u8]> },
 }
+
+/// Bytes of the longest short one.
+const SHORT: usize = 21;
 
 /// A list of entity tags, or the star (§13.1.1, §13.1.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +42,7 @@ impl ETag {
     /// nothing.
     pub fn strong_eq_written(tag: Option<&Self>, value: &[u8]) -> Option<bool> {
         let written = Written::parse(value)?;
-        Some(tag.is_some_and(|tag| !tag.weak && !written.weak && *tag.opaque == *written.opaque))
+        Some(tag.is_some_and(|tag| !tag.is_weak() && !written.weak && *tag.opaque() == *written.opaque))
     }
 
     /// The `ETag` of a response; the first line counts.
@@ -45,17 +52,34 @@ impl ETag {
 
     /// Whether it is marked `W/` (§8.8.1).
     pub fn is_weak(&self) -> bool {
-        self.weak
+        match self.0 {
+            Held::Short { weak, .. } | Held::Long { weak, .. } => weak,
+        }
+    }
+
+    /// Bytes on the heap.
+    pub fn heap(&self) -> usize {
+        match &self.0 {
+            Held::Short { .. } => 0,
+            Held::Long { opaque, .. } => opaque.len(),
+        }
+    }
+
+    fn opaque(&self) -> &[u8] {
+        match &self.0 {
+            Held::Short { length, bytes, .. } => bytes.get(..usize::from(*length)).unwrap_or_default(),
+            Held::Long { opaque, .. } => opaque,
+        }
     }
 
     /// The same, weak or not (§8.8.3.2).
     pub fn weak_eq(&self, other: &Self) -> bool {
-        self.opaque == other.opaque
+        self.opaque() == other.opaque()
     }
 
     /// The same, and neither is weak (§8.8.3.2).
     pub fn strong_eq(&self, other: &Self) -> bool {
-        !self.weak && !other.weak && self.opaque == other.opaque
+        !self.is_weak() && !other.is_weak() && self.opaque() == other.opaque()
     }
 }
 
@@ -82,7 +106,7 @@ impl EntityTags {
             return Some(true);
         }
         let mut written = lines.iter().flat_map(|line| tags(line.as_bytes()));
-        Some(tag.is_some_and(|tag| written.any(|written| *tag.opaque == *written.opaque)))
+        Some(tag.is_some_and(|tag| written.any(|written| *tag.opaque() == *written.opaque)))
     }
 
     /// Whether one of them is `tag` by the weak comparison; a star is (§13.1.2).
@@ -107,7 +131,14 @@ impl<'a> Written<'a> {
     }
 
     fn owned(self) -> ETag {
-        ETag { weak: self.weak, opaque: self.opaque.into() }
+        let (weak, mut bytes) = (self.weak, [0; SHORT]);
+        ETag(match (bytes.get_mut(..self.opaque.len()), u8::try_from(self.opaque.len())) {
+            (Some(room), Ok(length)) => {
+                room.copy_from_slice(self.opaque);
+                Held::Short { weak, length, bytes }
+            }
+            _ => Held::Long { weak, opaque: self.opaque.into() },
+        })
     }
 }
 

@@ -205,10 +205,10 @@ fn rest(filling: &Filling, answer: Answer, gap: Gap) -> Verdict {
     let status = stale.status.as_u16();
     let facts = ResponseFacts::of(status, &headers, answer.request_time, answer.response_time);
     // The parts had a Content-Range each, and so has what comes.
-    let judged = ResponseFacts { content_range: came.content_range, ..facts.clone() };
+    let judged = facts.clone().of_part(came.content_range);
     match may_keep(filling, &judged, &headers) {
         Ok(permit) => {
-            Verdict::Completes(Box::new(Rest { answer, stale, parts, gap, headers, facts, permit }))
+            Verdict::Completes(Box::new(Rest { answer, stale, parts: *parts, gap, headers, facts, permit }))
         }
         // Now it may not be kept, so there is nothing to put together.
         Err(_) => Verdict::Unfit,

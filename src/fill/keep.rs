@@ -37,7 +37,7 @@ pub(super) async fn confirmed(mut filling: Filling, mut answer: Answer) {
     // The 304 may have named other fields in Vary.
     let selecting = filling.selecting(&facts);
     // Parts had a Content-Range each as they came.
-    let judged = ResponseFacts { content_range: stale.content.range(), ..facts.clone() };
+    let judged = facts.clone().of_part(stale.content.range());
     match may_still_keep(&filling, &filling.fill.asked.facts, &judged, &headers) {
         Ok(permit) => {
             let headers = rules::stored_fields(&headers, &permit);
@@ -545,7 +545,7 @@ pub(super) fn freshened(
     }
     let selecting = filling.selecting(&facts);
     // Parts had a Content-Range each as they came; and it is a GET's response, whatever brought the news.
-    let judged = ResponseFacts { content_range: stored.content.range(), ..facts.clone() };
+    let judged = facts.clone().of_part(stored.content.range());
     let asked = RequestFacts { method: Method::GET, ..asked.facts.clone() };
     let permit = may_still_keep(filling, &asked, &judged, &headers).ok()?;
     let headers = rules::stored_fields(&headers, &permit);
@@ -576,8 +576,12 @@ fn stored(filling: &Filling, permit: Storable, fetched: &Fetched, content: Conte
         key: Arc::clone(&filling.fill.key),
         standing: Arc::clone(&fetched.standing),
     };
-    let copies = Arc::clone(&fetched.forms.copies);
-    Arc::new(StoredResponse::new(permit, received).with_copies(copies))
+    let stored = StoredResponse::new(permit, received);
+    // Where nobody has asked for another form so far, none is kept for it; whoever does from now on asks what is stored.
+    Arc::new(match fetched.forms.encoded.lock().is_empty() {
+        true => stored,
+        false => stored.with_copies(Arc::clone(&fetched.forms.copies)),
+    })
 }
 
 /// What everyone who waits is given: what is stored, and `Trailer`. A trailer section is not stored,

@@ -79,7 +79,7 @@ pub(super) fn deliver(
     if transform.cut == Cut::NotModified {
         return transform.given(None);
     }
-    match transform.stored.copies.get(form).cloned() {
+    match transform.stored.copy(form).cloned() {
         Some(copy) => transform.made(Some(copy)),
         None => Step::Transform(Box::new(transform)),
     }

@@ -5,14 +5,16 @@
 //! here, so that nothing that asks later can forget it.
 //! Must not know: any other policy, time now.
 
-use std::time::Duration;
+use std::mem::size_of;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use http::header::{AGE, CONTENT_LANGUAGE, CONTENT_RANGE, DATE, EXPIRES, LAST_MODIFIED, RANGE, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::policy::ClientCacheControl;
 use crate::clock::Timestamp;
-use crate::fields::cache_control::{Reach, RequestDirectives, ResponseDirectives, delta_seconds};
+use crate::fields::cache_control::{Reach, RequestDirectives, ResponseDirectives, Seconds, delta_seconds};
 use crate::fields::content_coding::ContentCoding;
 use crate::fields::groups::{self, Groups};
 use crate::fields::no_vary_search::{self, NoVarySearch};
@@ -45,23 +47,34 @@ pub struct RequestFacts {
     pub chosen_by: Vec<HeaderName>,
 }
 
-/// What the rules need to know of a response.
+/// What the rules need to know of a response: of it alone, and what it has [said](Said).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseFacts {
-    /// Its status.
-    pub status: u16,
-    /// Its `Cache-Control`, or the targeted field in its place (RFC 9213).
-    pub directives: ResponseDirectives,
+    /// What others have said just so. Read as if it stood here.
+    pub(crate) said: Arc<Said>,
     /// When the origin made it; `None` where it does not say or says nonsense.
     pub date: Option<Timestamp>,
-    /// `Age`: how long it had been in other caches (§5.1); zero where it does not say.
-    pub age: Duration,
     /// `Expires`
     pub expires: Option<Expires>,
     /// `Last-Modified`; `None` where it does not say or says nonsense.
     pub last_modified: Option<Timestamp>,
     /// `ETag`; `None` where it is no entity tag.
     pub etag: Option<ETag>,
+    /// When the request for it was sent (§4.2.3).
+    pub request_time: Timestamp,
+    /// When its head arrived (§4.2.3).
+    pub response_time: Timestamp,
+    /// `Age`: how long it had been in other caches (§5.1); zero where it does not say.
+    pub age: Seconds,
+}
+
+/// What most responses of an origin say alike, so that those that are stored may share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Its status.
+    pub status: u16,
+    /// Its `Cache-Control`, or the targeted field in its place (RFC 9213).
+    pub directives: ResponseDirectives,
     /// `Vary`
     pub vary: Vary,
     /// `Content-Language`, in lower case, where it names one language (RFC 9110 §8.5).
@@ -76,10 +89,23 @@ pub struct ResponseFacts {
     pub no_vary_search: Option<NoVarySearch>,
     /// `Content-Range` of a 206; `None` where it does not say, or says nonsense.
     pub content_range: Option<ContentRange>,
-    /// When the request for it was sent (§4.2.3).
-    pub request_time: Timestamp,
-    /// When its head arrived (§4.2.3).
-    pub response_time: Timestamp,
+}
+
+impl Deref for ResponseFacts {
+    type Target = Said;
+
+    fn deref(&self) -> &Said {
+        &self.said
+    }
+}
+
+impl Said {
+    /// Bytes of memory that it takes, beyond the few that names take.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>()
+            .saturating_add(self.groups.heap())
+            .saturating_add(self.no_vary_search.as_ref().map_or(0, NoVarySearch::heap))
+    }
 }
 
 /// What `Expires` says (§5.3).
@@ -141,15 +167,9 @@ impl ResponseFacts {
         let InForce { mut directives, targeted } = targeted::in_force(headers);
         whole_if_relied_on(&mut directives.no_cache);
         whole_if_relied_on(&mut directives.private);
-        Self {
+        let said = Said {
             status,
             directives,
-            date: date_of(headers, DATE, response_time),
-            age: age(headers),
-            // RFC 9213 §2.2: beside a targeted field it does not count.
-            expires: expires(headers, response_time).filter(|_| !targeted),
-            last_modified: date_of(headers, LAST_MODIFIED, response_time),
-            etag: ETag::of(headers),
             vary: Vary::parse(headers),
             language: language(headers),
             coding: ContentCoding::of(headers),
@@ -157,9 +177,24 @@ impl ResponseFacts {
             groups: Groups::of(headers),
             no_vary_search: NoVarySearch::parse(headers),
             content_range: content_range(status, headers),
+        };
+        Self {
+            said: Arc::new(said),
+            date: date_of(headers, DATE, response_time),
+            // RFC 9213 §2.2: beside a targeted field it does not count.
+            expires: expires(headers, response_time).filter(|_| !targeted),
+            last_modified: date_of(headers, LAST_MODIFIED, response_time),
+            etag: ETag::of(headers),
             request_time,
             response_time,
+            age: age(headers),
         }
+    }
+
+    /// The same of a response that had this `Content-Range`.
+    pub fn of_part(mut self, range: Option<ContentRange>) -> Self {
+        Arc::make_mut(&mut self.said).content_range = range;
+        self
     }
 
     /// Whether the origin can be asked if it still holds (§4.3.1): it has a validator and a 2xx
@@ -168,11 +203,6 @@ impl ResponseFacts {
     pub fn has_validator(&self) -> bool {
         let validator = self.etag.is_some() || self.last_modified.is_some();
         validator && (200..300).contains(&self.status)
-    }
-
-    /// Bytes on the heap that grow with what the origin says, beyond the few that names take.
-    pub fn heap(&self) -> usize {
-        self.groups.heap() + self.no_vary_search.as_ref().map_or(0, NoVarySearch::heap)
     }
 
     /// When it was made, so far as can be told: `Date`, or the time of receipt (RFC 9110 §6.6.1).
@@ -249,9 +279,8 @@ fn language(headers: &HeaderMap) -> Option<Box<str>> {
 }
 
 /// §5.1: of a list the first member; what is no number is ignored.
-fn age(headers: &HeaderMap) -> Duration {
-    let seconds = list::all(headers, &AGE).next().and_then(delta_seconds);
-    Duration::from_secs(seconds.unwrap_or(0).into())
+fn age(headers: &HeaderMap) -> Seconds {
+    list::all(headers, &AGE).next().and_then(delta_seconds).unwrap_or(0)
 }
 
 /// §5.3: invalid dates are "in the past"; §4.2.1: of several, "the response should be considered
@@ -291,7 +320,7 @@ mod tests {
             ("§5.1 fraction", &["age: 10.5"], 0),
             ("§1.2.2 large", &["age: 99999999999"], 1 << 31),
         ] {
-            assert_eq!(response(200, fields).age, Duration::from_secs(expected), "{clause}: {fields:?}");
+            assert_eq!(response(200, fields).age, expected, "{clause}: {fields:?}");
         }
     }
 
@@ -387,9 +416,10 @@ mod tests {
         let facts = response(200, &["cache-groups: \"b\", \"a\"", "no-vary-search: params=(\"x\")"]);
         assert_eq!(facts.groups.iter().collect::<Vec<_>>(), ["a", "b"], "9875 §2");
         assert!(facts.no_vary_search.as_ref().is_some_and(|rule| rule.same("a=1&x=2", "a=1")));
-        assert!(facts.heap() >= "abx".len());
+        assert!(facts.said.weight() >= size_of::<Said>() + "abx".len());
         let facts = response(200, &["cache-groups: a", "no-vary-search: params=x"]);
-        assert!(facts.groups.is_empty() && facts.no_vary_search.is_none() && facts.heap() == 0);
+        assert!(facts.groups.is_empty() && facts.no_vary_search.is_none());
+        assert_eq!(facts.said.weight(), size_of::<Said>());
     }
 
     #[test]
@@ -438,7 +468,7 @@ mod tests {
                 }
             }
             let facts = ResponseFacts::of(status, &map, AT, AT);
-            prop_assert!(facts.age <= Duration::from_secs(1 << 31));
+            prop_assert!(facts.age <= 1 << 31);
             let _ = RequestFacts::of(&Method::GET, &map);
         }
     }

@@ -176,7 +176,7 @@ fn capped(lifetime: Option<Lifetime>, policy: &Policy) -> Lifetime {
 /// corrected_initial_age (§4.2.3).
 pub(crate) fn initial_age(resp: &ResponseFacts) -> Duration {
     let response_delay = resp.response_time.saturating_since(resp.request_time);
-    let corrected_age_value = resp.age.saturating_add(response_delay);
+    let corrected_age_value = Duration::from_secs(resp.age.into()).saturating_add(response_delay);
     corrected_age_value.max(apparent_age(resp))
 }
 
@@ -441,19 +441,19 @@ mod tests {
         ) {
             let at = |millis| current_age(&resp, AT.saturating_add(Duration::from_millis(millis)));
             prop_assert!(at(early) <= at(early + more));
-            let aged = ResponseFacts { age: resp.age + secs_of(1), ..resp.clone() };
+            let aged = ResponseFacts { age: resp.age + 1, ..resp.clone() };
             prop_assert!(usable_for(&aged, &policy) <= usable_for(&resp, &policy));
         }
 
         #[test]
-        fn nothing_overflows(times: [u64; 5], age: u64, resp in any::facts(), policy in any::policy()) {
+        fn nothing_overflows(times: [u64; 5], age: u32, resp in any::facts(), policy in any::policy()) {
             let [request, received, date, expires, now] = times.map(Timestamp::from_millis);
             let extreme = ResponseFacts {
                 request_time: request,
                 response_time: received,
                 date: Some(date),
                 expires: Some(Expires::At(expires)),
-                age: Duration::from_secs(age),
+                age,
                 ..resp
             };
             let _ = (current_age(&extreme, now), usable_for(&extreme, &policy), lifetime(&extreme, &policy));

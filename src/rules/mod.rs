@@ -24,7 +24,7 @@ mod testing;
 mod validation;
 mod verifying;
 
-pub use facts::{Expires, RequestFacts, ResponseFacts, is_safe};
+pub use facts::{Expires, RequestFacts, ResponseFacts, Said, is_safe};
 pub use freshness::{Lifetime, LifetimeSource, OriginFailure, current_age, lifetime, usable_for};
 pub use graphql::only_reads;
 pub use guarding::{Exchanged, guard};

@@ -690,7 +690,7 @@ mod tests {
             if let Reuse::Fresh(permit) = judge(&req, &resp, &policy, after(secs)) {
                 let verdict = storing::judge(&req, &resp, &policy).map(drop);
                 prop_assert!(!matches!(verdict, Err(NotStored::Authorization | NotStored::Cookie | NotStored::NoLifetime)));
-                prop_assert!(permit.ttl() >= 0 && permit.age() >= resp.age);
+                prop_assert!(permit.ttl() >= 0 && permit.age() >= secs_of(resp.age.into()));
             }
         }
     }

@@ -29,7 +29,7 @@ use crate::fields::vary::Vary;
 ///
 /// An absent field is a value of its own, other than an empty one (§4.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct SelectingFields(Vec<Selecting>);
+pub struct SelectingFields(Box<[Selecting]>);
 
 /// One of them.
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ impl SelectingFields {
     /// every machine, so that tiers shared by many can use it in a key.
     pub fn hash(&self) -> u64 {
         let mut hash = Xxh3::new();
-        for Selecting { name, value, .. } in &self.0 {
+        for Selecting { name, value, .. } in self.0.iter() {
             hash.update(name.as_str().as_bytes());
             hash.update(&[0, u8::from(value.is_some())]);
             if let Some(value) = value {
@@ -134,7 +134,7 @@ impl SelectingFields {
         let mut fields: Vec<_> = parts.into_iter().map(field).collect();
         fields.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
         fields.dedup_by(|a, b| a.name == b.name);
-        Self(fields)
+        Self(fields.into())
     }
 
     /// Bytes of names and values, for weighing.

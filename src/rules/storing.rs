@@ -328,7 +328,7 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::fields::cache_control::Reach;
-    use crate::rules::{Methods, Ttl};
+    use crate::rules::{Methods, Said, Ttl};
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -791,11 +791,14 @@ mod tests {
         fn no_policy_stores_what_the_origin_forbids(
             req in any::request(), mut resp in any::facts(), policy in any::policy(),
         ) {
-            resp.directives.must_understand = false;
-            resp.directives.no_store = true;
+            let mut said = Said::clone(&resp);
+            said.directives.must_understand = false;
+            said.directives.no_store = true;
+            resp.said = said.clone().into();
             prop_assert!(judge(&req, &resp, &policy).is_err(), "§5.2.2.5");
-            resp.directives.no_store = false;
-            resp.directives.private = Reach::All;
+            said.directives.no_store = false;
+            said.directives.private = Reach::All;
+            resp.said = said.into();
             prop_assert!(judge(&req, &resp, &policy).is_err(), "§5.2.2.7");
         }
 

@@ -235,9 +235,9 @@ impl<'a> Maker<'a> {
         }
         let hash = xxh3_128(text.as_bytes());
         Arc::clone(
-            self.answers
-                .entry(hash)
-                .or_insert_with(|| Arc::new(Answer { status, headers, expires_after, vary: said.vary })),
+            self.answers.entry(hash).or_insert_with(|| {
+                Arc::new(Answer { status, headers, expires_after, vary: said.vary.clone() })
+            }),
         )
     }
 

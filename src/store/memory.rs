@@ -16,9 +16,10 @@ use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use super::counter::Counter;
+use super::doorkeeper::Doorkeeper;
 use super::ghost::{Ghost, Left};
 use super::lingering::Lingering;
-use super::resource::{Class, Mark, Marked, Resource, weight};
+use super::resource::{Class, Draft, Mark, Marked, Resource, weight};
 use super::seed::Seed;
 use super::slot::{self, Slot, Tier};
 use super::yielding::{RENEW, Yielding};
@@ -33,6 +34,8 @@ use crate::telemetry::{Cause, MemoryGauges};
 #[derive(Debug)]
 pub struct Memory {
     pub(super) cache: Tier,
+    /// What the operator has given, and what of it is for what is stored.
+    figure: u64,
     budget: u64,
     /// Variants per key.
     variants: usize,
@@ -42,6 +45,7 @@ pub struct Memory {
     lingering: Arc<Lingering>,
     yielding: Arc<Yielding>,
     ghost: Arc<Ghost>,
+    doorkeeper: Doorkeeper,
     lookups: Counter,
     hits: Counter,
     inserts: AtomicU64,
@@ -50,22 +54,37 @@ pub struct Memory {
 
 /// The part of the budget from which on a response that is kept is weighed at once.
 const AT_ONCE: u64 = 1024;
+/// The part of the budget that is free in a tier that is not full.
+const FREE: u64 = 64;
+/// What the process takes before it holds anything: its program as far as it is read, and its tables; as measured.
+const PROCESS: u64 = 10 * 1024 * 1024;
+/// A tier up to here has all of its budget; of what is more, a part is for the process.
+const SMALL_TIER: u64 = 16 * 1024 * 1024;
+
+/// What of this figure is not for the tier but for the process around it, so that the figure says what is
+/// resident.
+fn beside(memory: u64) -> u64 {
+    PROCESS.min(memory.saturating_sub(SMALL_TIER) / 4)
+}
+
 /// Room for large heads at least, however small the tier is.
 const HEADS: u64 = 16 * 1024 * 1024;
 
 impl Memory {
-    /// An empty tier of `cfg.memory` bytes.
+    /// An empty tier. `cfg.memory` is what the process may take, so a part of it is not the tier's.
     pub fn new(cfg: &config::Cache) -> Self {
-        let (lingering, yielding) = (Arc::new(Lingering::default()), Arc::new(Yielding::new(cfg)));
+        let budget = cfg.memory - beside(cfg.memory);
+        let (lingering, yielding) =
+            (Arc::new(Lingering::default()), Arc::new(Yielding::new(budget, cfg.in_flight)));
         let (noting, lost) = (Arc::clone(&lingering), yielding.lost());
         let ghost = Arc::new(Ghost::new());
         let left = Arc::clone(&ghost);
         let cache = Cache::builder()
             .name("larder")
-            .max_capacity(cfg.memory)
-            .eviction_listener(move |hash, slot: Arc<Slot>, cause| {
+            .max_capacity(budget)
+            .eviction_listener(move |hash, slot: Slot, cause| {
                 // What everybody has asked for since is used later than the tier's own entries.
-                if cause == RemovalCause::Size && slot.is_own {
+                if cause == RemovalCause::Size && matches!(slot, Slot::Own(_)) {
                     lost.store(true, Ordering::Relaxed);
                 }
                 let Some(resource) = slot.empty() else { return };
@@ -82,16 +101,13 @@ impl Memory {
                     });
                 }
             })
-            .weigher(|_, slot: &Arc<Slot>| u32::try_from(slot.weight).unwrap_or(u32::MAX))
+            .weigher(|_, slot: &Slot| slot.weight())
             .build_with_hasher(Seed::new());
         // While there is room for everything: later, moka would not take what nobody has asked for.
         yielding.put(&cache, 0);
         cache.run_pending_tasks();
-        let in_flight = InFlight::beside(
-            cfg.in_flight,
-            (cfg.memory / 4).max(cfg.in_flight),
-            cfg.memory.max(cfg.in_flight),
-        );
+        let in_flight =
+            InFlight::beside(cfg.in_flight, (budget / 4).max(cfg.in_flight), budget.max(cfg.in_flight));
         let (weak, tier, yields) = (in_flight.downgrade(), cache.clone(), Arc::clone(&yielding));
         in_flight.tell(move || {
             if let Some(beside) = weak.all()
@@ -102,11 +118,13 @@ impl Memory {
         });
         Self {
             cache,
-            budget: cfg.memory,
+            figure: cfg.memory,
+            budget,
             variants: cfg.variants.max(1),
             in_flight,
             yielding,
             ghost,
+            doorkeeper: Doorkeeper::new(budget),
             requests: InFlight::new(cfg.in_flight / 2),
             heads: InFlight::new((cfg.memory / 4).max(HEADS)),
             lingering,
@@ -178,8 +196,8 @@ impl Memory {
     /// May block for moments: other workers' changes of the same key wait for each other, and moka
     /// sleeps 50 µs at a time while its log of 384 writes is full.
     pub fn keep(&self, response: Arc<StoredResponse>, class: Class, purges: &Purges) -> bool {
-        let alone = Resource { variants: vec![Arc::clone(&response)], ..Resource::empty(&response.key) };
-        let weight = alone.weighed().weight;
+        let alone = Draft { variants: vec![Arc::clone(&response)], ..Draft::empty(&response.key) };
+        let weight = alone.weight();
         let fits = weight <= self.largest() && !purges.is_purged(&response);
         let refused = fits && !self.admits(&response.key, weight);
         if refused {
@@ -239,18 +257,27 @@ impl Memory {
         kept
     }
 
-    /// Whether moka takes a large response under this key.
+    /// Whether a response under this key may come in, and moka takes it where it is large.
     ///
-    /// It takes a new entry in place of old ones only if that has been asked for more often than all of them
+    /// In a full tier what is new has to have been fetched before (`doorkeeper.rs`).
+    ///
+    /// moka takes a new entry in place of old ones only if that has been asked for more often than all of them
     /// together, and counts to 15: what is as large as many small ones would never get in, however often it is
     /// asked for. So the key comes first, alone, and has to have been asked for more often than what has been
     /// unused for longest; what it then weighs is found as for any entry that grows.
     fn admits(&self, key: &Arc<CacheKey>, weight: u64) -> bool {
-        if !self.is_large(weight) || self.cache.contains_key(&key.hash()) {
+        let is_full = self.cache.weighted_size().saturating_add(weight) > self.budget - self.budget / FREE;
+        if !(is_full || self.is_large(weight)) || self.cache.contains_key(&key.hash()) {
+            return true;
+        }
+        if is_full && !self.doorkeeper.has_seen(key.hash()) {
+            return false;
+        }
+        if !self.is_large(weight) {
             return true;
         }
         // Not in place of what has come meanwhile.
-        self.cache.entry(key.hash()).or_insert_with(|| Slot::of(Resource::empty(key).weighed()));
+        self.cache.entry(key.hash()).or_insert_with(|| Slot::of(Draft::empty(key).done()));
         self.cache.run_pending_tasks();
         self.cache.contains_key(&key.hash())
     }
@@ -301,8 +328,8 @@ impl Memory {
         let more = copy.weight() as u64;
         self.settle(more);
         self.change(key, |resource| {
-            let held = resource.variants.iter().any(|variant| Arc::ptr_eq(&variant.copies, copies));
-            if held && resource.weight.saturating_add(more) <= self.largest() {
+            let held = resource.variants.iter().any(|variant| Arc::ptr_eq(variant.copies(), copies));
+            if held && resource.weight().saturating_add(more) <= self.largest() {
                 copies.keep(form, copy);
             }
         });
@@ -365,7 +392,7 @@ impl Memory {
         MemoryGauges {
             entries: self.cache.entry_count().saturating_sub(u64::try_from(own).unwrap_or(0)),
             bytes: self.cache.weighted_size().saturating_sub(yielded),
-            budget: self.budget,
+            budget: self.figure,
             in_flight: self.in_flight.used(),
             lingering: self.in_flight.lingering(),
             lookups: self.lookups.sum(),
@@ -377,16 +404,16 @@ impl Memory {
 
     /// Copies what is stored under the key (or an empty resource), changes the copy, and puts it in
     /// place of the other, all under moka's lock for this key, which covers nothing else.
-    fn change(&self, key: &Arc<CacheKey>, change: impl FnOnce(&mut Resource)) {
+    fn change(&self, key: &Arc<CacheKey>, change: impl FnOnce(&mut Draft)) {
         self.cache.entry(key.hash()).and_compute_with(|entry| {
             let existed = entry.is_some();
             let stored =
-                entry.and_then(|entry| entry.value().resource()).filter(|stored| *stored.key == **key);
-            let mut resource = stored.map_or_else(|| Resource::empty(key), |stored| (*stored).clone());
-            let before = resource.variants.clone();
-            change(&mut resource);
-            let resource = self.bounded(resource);
-            self.lingering.left_out(&before, &resource.variants);
+                entry.and_then(|entry| entry.into_value().resource()).filter(|stored| *stored.key == **key);
+            let mut draft = stored.as_ref().map_or_else(|| Draft::empty(key), |stored| stored.draft());
+            change(&mut draft);
+            let resource = self.bounded(draft).done();
+            let before: &[Arc<StoredResponse>] = stored.as_ref().map_or(&[], |stored| &stored.variants);
+            self.lingering.left_out(before, &resource.variants);
             match (resource.is_void(), existed) {
                 (false, _) => Op::Put(Slot::of(resource)),
                 (true, true) => Op::Remove,
@@ -396,14 +423,10 @@ impl Memory {
     }
 
     /// Drops the oldest variants above the number, or above what the tier can hold of one key.
-    fn bounded(&self, resource: Resource) -> Resource {
+    fn bounded(&self, mut resource: Draft) -> Draft {
         let before = resource.variants.len();
-        let mut resource = resource;
         resource.variants.truncate(self.variants);
-        let mut resource = resource.weighed();
-        while resource.weight > self.largest() && resource.variants.pop().is_some() {
-            resource = resource.weighed();
-        }
+        while resource.weight() > self.largest() && resource.variants.pop().is_some() {}
         let dropped = before.saturating_sub(resource.variants.len());
         self.variants_capped.fetch_add(u64::try_from(dropped).unwrap_or(u64::MAX), Ordering::Relaxed);
         resource
@@ -515,9 +538,7 @@ mod tests {
         let other = plain("/other", b"other", BORN);
         memory.cache.insert(
             key("/a").hash(),
-            Slot::of(
-                Resource { variants: vec![Arc::clone(&other)], ..Resource::empty(&other.key) }.weighed(),
-            ),
+            Slot::of(Draft { variants: vec![Arc::clone(&other)], ..Draft::empty(&other.key) }.done()),
         );
         assert!(memory.find(&key("/a")).is_none());
         memory.keep(plain("/a", b"a", BORN), Class::Plain, &purges);
@@ -549,6 +570,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_once_does_not_drive_out_of_a_full_tier_what_is_asked_for_more() {
+        let (memory, purges) = memory(1 << 20);
+        let asked = |path: &str| {
+            let found = memory.find(&key(path)).is_some();
+            if !found {
+                memory.keep(plain(path, &[b'x'; 4_000], BORN), Class::Plain, &purges);
+            }
+            found
+        };
+        let fill = || (0..400).filter(|nth| asked(&format!("/{nth}"))).count();
+        fill();
+        memory.cache.run_pending_tasks();
+        let held: Vec<_> = memory.all().map(|resource| Arc::clone(&resource.key)).collect();
+        assert!(held.len() > 150, "{}", held.len());
+        (0..1_000).for_each(|nth| assert!(!asked(&format!("/once/{nth}"))));
+        memory.cache.run_pending_tasks();
+        assert!(held.iter().all(|key| memory.peek(key).is_some()), "each of those was fetched once");
+        // What is asked for again and again gets in.
+        assert!((0..20).any(|_| asked("/often")));
+        memory.cache.run_pending_tasks();
+        assert!(memory.peek(&key("/often")).is_some());
+        // And what is stored is renewed, however full the tier is.
+        let held = &held[0];
+        let new = plain(held.path(), b"new", BORN);
+        assert!(memory.keep(Arc::clone(&new), Class::Plain, &purges) && memory.holds(&new));
+    }
+
+    #[test]
+    fn a_part_of_the_figure_is_for_the_process_around_the_tier() {
+        const MIB: u64 = 1 << 20;
+        let tiers = [(0, 0), (4, 4), (16, 16), (32, 28), (64, 54), (1024, 1014)];
+        assert!(tiers.iter().all(|(figure, tier)| figure * MIB - beside(figure * MIB) == tier * MIB));
+        assert_eq!(memory(64 * MIB).0.gauges().budget, 64 * MIB);
+    }
+
+    #[test]
     fn what_is_larger_than_the_tier_is_not_kept() {
         let (memory, purges) = memory(4_000);
         // The first two with these fields weigh more: they pay for their names (`stored/fields.rs`).
@@ -571,7 +628,7 @@ mod tests {
         let gauges = memory.gauges();
         assert!(gauges.bytes <= 200_000, "{gauges:?}");
         let found: Vec<_> = memory.all().collect();
-        let held: u64 = found.iter().map(|resource| resource.weight).sum();
+        let held: u64 = found.iter().map(|resource| u64::from(resource.weight)).sum();
         assert!(held <= 200_000 && found.len() > 20, "{held} in {}", found.len());
         let bodies: u64 =
             found.iter().flat_map(|resource| &resource.variants).map(|v| v.content.held()).sum();
@@ -584,15 +641,15 @@ mod tests {
         let response = plain("/", &[b'x'; 4_000], BORN);
         let attach = |form, bytes: usize| {
             let copy = Copy::Made(vec![0; bytes].into());
-            memory.attach(&response.key, &response.copies, form, copy);
-            response.copies.get(form).is_some()
+            memory.attach(&response.key, response.copies(), form, copy);
+            response.copy(form).is_some()
         };
         assert!(!attach(Form::Decoded, 10), "not stored (yet)");
         memory.keep(Arc::clone(&response), Class::Plain, &purges);
-        let weight = || memory.peek(&response.key).unwrap().weight;
+        let weight = || u64::from(memory.peek(&response.key).unwrap().weight);
         let before = weight();
         assert!(attach(Form::Decoded, 5_000));
-        let copies = response.copies.weight() as u64;
+        let copies = response.copies().weight() as u64;
         assert!(copies > 5_000);
         assert_eq!(weight(), before + copies);
         memory.cache.run_pending_tasks();
@@ -601,7 +658,7 @@ mod tests {
         assert_eq!(bodies(&memory, "/").len(), 1, "the body stays");
         memory.keep(plain("/", b"another", BORN), Class::Plain, &purges);
         assert!(!attach(Form::Encoded(Coding::Zstd), 10), "its body has been replaced");
-        assert!(memory.peek(&response.key).unwrap().variants[0].copies.get(Form::Decoded).is_none());
+        assert!(memory.peek(&response.key).unwrap().variants[0].copy(Form::Decoded).is_none());
     }
 
     #[test]

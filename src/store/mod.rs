@@ -5,6 +5,7 @@
 //! Must not know: the origin, routes, requests in flight, or what is delivered.
 
 mod counter;
+mod doorkeeper;
 mod ghost;
 mod hot;
 mod in_flight;
@@ -29,7 +30,7 @@ pub use redis::{
     Listening, Next, Node, Peer, Promise, Reach, Receipt, Redis, Seen, State, Stream, Sum, Telling, Turn,
     Woken, Word,
 };
-pub use resource::{Class, Marked, Resource};
+pub use resource::{Class, Marked, Resource, Variants};
 pub use searches::Searches;
 pub use sweep::sweep;
 

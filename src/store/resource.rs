@@ -4,11 +4,13 @@
 //! Must not know: how resources are found, changed or given up.
 
 use std::mem::size_of;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 
 use crate::clock::Timestamp;
+use crate::pieces;
 use crate::rules::{Normalize, NotStored};
 use crate::stored::{CacheKey, StoredResponse};
 
@@ -18,10 +20,65 @@ pub struct Resource {
     /// The key; its hash led here, its text is what counts.
     pub key: Arc<CacheKey>,
     /// The responses, the most recent first.
-    pub variants: Vec<Arc<StoredResponse>>,
+    pub variants: Variants,
     /// By class; none where none has ever been set, which is so for most.
     pub(super) marks: Option<Box<Marks>>,
-    pub(super) weight: u64,
+    /// Bytes; no resource weighs more than moka can say.
+    pub(super) weight: u32,
+}
+
+/// The responses of a resource. Most have one, which needs no list.
+#[derive(Clone, Debug, Default)]
+pub enum Variants {
+    /// There are marks alone.
+    #[default]
+    None,
+    /// This one.
+    One(Arc<StoredResponse>),
+    /// Several.
+    Many(Arc<[Arc<StoredResponse>]>),
+}
+
+impl Deref for Variants {
+    type Target = [Arc<StoredResponse>];
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::None => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Variants {
+    type Item = &'a Arc<StoredResponse>;
+    type IntoIter = std::slice::Iter<'a, Arc<StoredResponse>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl From<Vec<Arc<StoredResponse>>> for Variants {
+    fn from(mut list: Vec<Arc<StoredResponse>>) -> Self {
+        match (list.pop(), list.is_empty()) {
+            (None, _) => Self::None,
+            (Some(one), true) => Self::One(one),
+            (Some(last), false) => {
+                list.push(last);
+                Self::Many(list.into())
+            }
+        }
+    }
+}
+
+/// A resource that is being put together.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) key: Arc<CacheKey>,
+    pub(super) variants: Vec<Arc<StoredResponse>>,
+    pub(super) marks: Option<Box<Marks>>,
 }
 
 /// A mark for each class.
@@ -117,8 +174,19 @@ impl Resource {
         self.variants.first().into_iter().flat_map(|variant| variant.selecting.names())
     }
 
+    /// To be changed.
+    pub(super) fn draft(&self) -> Draft {
+        Draft { key: Arc::clone(&self.key), variants: self.variants.to_vec(), marks: self.marks.clone() }
+    }
+
+    pub(super) fn is_void(&self) -> bool {
+        self.variants.is_empty() && self.marks.is_none()
+    }
+}
+
+impl Draft {
     pub(super) fn empty(key: &Arc<CacheKey>) -> Self {
-        Self { key: Arc::clone(key), variants: Vec::new(), marks: None, weight: 0 }
+        Self { key: Arc::clone(key), variants: Vec::new(), marks: None }
     }
 
     pub(super) fn mark(&mut self, class: Class, new: Option<Mark>) {
@@ -134,22 +202,28 @@ impl Resource {
         }
     }
 
-    pub(super) fn is_void(&self) -> bool {
-        self.variants.is_empty() && self.marks.is_none()
+    /// Bytes of memory that it takes where it is stored.
+    pub(super) fn weight(&self) -> u64 {
+        let variants = self.variants.iter().map(|variant| weight(variant)).fold(0, u64::saturating_add);
+        let list = if self.variants.len() > 1 { pieces::of(size_of_val(&*self.variants) + 16) } else { 0 };
+        let marks = if self.marks.is_some() { pieces::of(size_of::<Marks>()) } else { 0 };
+        // Each variant has counted the key that it shares; marks alone have one, too.
+        let key = if self.variants.is_empty() { self.key.weight() } else { 0 };
+        let own = pieces::counted::<Resource>() + ENTRY + list + marks + key;
+        variants.saturating_add(u64::try_from(own).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn weighed(mut self) -> Self {
-        let variants = self.variants.iter().map(|variant| weight(variant)).fold(0, u64::saturating_add);
-        let marks = if self.marks.is_some() { size_of::<Marks>() } else { 0 };
-        let own = size_of::<Self>() + marks + ENTRY + self.key.heap() + size_of::<CacheKey>();
-        self.weight = variants.saturating_add(u64::try_from(own).unwrap_or(u64::MAX));
-        self
+    /// Of what [weighs](Self::weight) no more than moka can say.
+    pub(super) fn done(self) -> Resource {
+        let weight = u32::try_from(self.weight()).unwrap_or(u32::MAX);
+        Resource { key: self.key, variants: self.variants.into(), marks: self.marks, weight }
     }
 }
 
-/// What moka holds for an entry besides the value, from its sources: key, bucket, two queue nodes
-/// and their counters, and the slot; an estimate on the high side.
-pub(super) const ENTRY: usize = 360;
+/// What moka holds for an entry besides the value, from its sources: the key (32 bytes as the allocator gives them),
+/// its place in the table (16, and 24 for one that is between a quarter and half full), the entry with the value (48), what is known of it
+/// (64), its place in the queue (32), and where that is (48).
+pub(super) const ENTRY: usize = 264;
 
 pub(super) fn weight(response: &StoredResponse) -> u64 {
     u64::try_from(response.weight()).unwrap_or(u64::MAX)

@@ -2,7 +2,7 @@
 //!
 //! moka lets go of what it has given up or replaced a good while later: of up to 64 entries on each thread when there
 //! is traffic again. Of small ones that is nothing; of large bodies it would be more than the tier may hold. So what
-//! moka holds can be emptied, and is as soon as it is given up: from then on a body is in memory only if
+//! moka holds of large ones can be emptied, and is as soon as it is given up: from then on a body is in memory only if
 //! somebody reads it.
 //! Must not know: why something is given up, or who reads it.
 
@@ -15,48 +15,74 @@ use super::resource::Resource;
 use super::seed::Seed;
 
 /// moka, by the hash of a key.
-pub(super) type Tier = Cache<u128, Arc<Slot>, Seed>;
+pub(super) type Tier = Cache<u128, Slot, Seed>;
 
 /// A resource, until it is given up. Whoever has found it before has it still.
+#[derive(Clone, Debug)]
+pub(super) enum Slot {
+    /// It stands for what is beside the tier (`yielding.rs`), weighs so much, and never held anything.
+    Own(u32),
+    /// Small enough to stay where it is until moka lets go of it.
+    Small(Arc<Resource>),
+    /// To be emptied, and what it is found to weigh: moka never asks again, also not where it is empty.
+    Large(Arc<Emptied>),
+}
+
+/// What may be taken out.
 #[derive(Debug)]
-pub(super) struct Slot {
-    /// What it is found to weigh: moka never asks again, also not where it is empty.
-    pub(super) weight: u64,
-    /// It stands for what is beside the tier (`yielding.rs`), and never held anything.
-    pub(super) is_own: bool,
+pub(super) struct Emptied {
+    weight: u32,
     resource: ArcSwapOption<Resource>,
 }
 
 /// Times that a resource is looked for which is being replaced at this moment. A replacement takes longer than a look.
 const LOOKS: usize = 8;
+/// Bytes that a small one weighs at most: of 64 of them a mebibyte.
+const SMALL: u32 = 16 * 1024;
 
 impl Slot {
     /// Of this resource.
-    pub(super) fn of(resource: Resource) -> Arc<Self> {
-        let weight = resource.weight;
-        Arc::new(Self { weight, is_own: false, resource: ArcSwapOption::from_pointee(resource) })
+    pub(super) fn of(resource: Resource) -> Self {
+        match resource.weight {
+            ..=SMALL => Self::Small(Arc::new(resource)),
+            weight => {
+                Self::Large(Arc::new(Emptied { weight, resource: ArcSwapOption::from_pointee(resource) }))
+            }
+        }
     }
 
-    /// Of nothing that anybody could find.
-    pub(super) fn own(weight: u64) -> Arc<Self> {
-        Arc::new(Self { weight, is_own: true, resource: ArcSwapOption::empty() })
+    /// Bytes.
+    pub(super) fn weight(&self) -> u32 {
+        match self {
+            Self::Own(weight) => *weight,
+            Self::Small(resource) => resource.weight,
+            Self::Large(large) => large.weight,
+        }
     }
 
     /// What it holds.
-    pub(super) fn resource(&self) -> Option<Arc<Resource>> {
-        self.resource.load_full()
+    pub(super) fn resource(self) -> Option<Arc<Resource>> {
+        match self {
+            Self::Own(_) => None,
+            Self::Small(resource) => Some(resource),
+            Self::Large(large) => large.resource.load_full(),
+        }
     }
 
     /// Takes out what it holds, when moka has given it up or has another in its place.
-    pub(super) fn empty(&self) -> Option<Arc<Resource>> {
-        self.resource.swap(None)
+    pub(super) fn empty(self) -> Option<Arc<Resource>> {
+        match self {
+            Self::Own(_) => None,
+            Self::Small(resource) => Some(resource),
+            Self::Large(large) => large.resource.swap(None),
+        }
     }
 }
 
 /// What the tier holds under this hash. An empty slot has been replaced or given up just now, so a second look finds
 /// the other, or nothing.
 pub(super) fn find(tier: &Tier, hash: u128) -> Option<Arc<Resource>> {
-    (0..LOOKS).map_while(|_| tier.get(&hash)).find_map(|slot| slot.resource())
+    (0..LOOKS).map_while(|_| tier.get(&hash)).find_map(Slot::resource)
 }
 
 #[cfg(test)]

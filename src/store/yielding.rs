@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::slot::{Slot, Tier};
-use crate::config;
 
 /// The hash of the tier's own entry; further ones go down from it.
 const OWN: u128 = u128::MAX;
@@ -41,9 +40,10 @@ const HEAVIEST: u64 = u32::MAX as u64;
 pub(super) const RENEW: u64 = 32;
 
 impl Yielding {
-    pub(super) fn new(cfg: &config::Cache) -> Self {
-        let most = (cfg.memory / 4 * 3).max(cfg.in_flight).min(cfg.memory);
-        let step = (cfg.memory / STEPS).max(1);
+    /// Of a tier of so many bytes; `in_flight` is what bodies on their way may take.
+    pub(super) fn new(budget: u64, in_flight: u64) -> Self {
+        let most = (budget / 4 * 3).max(in_flight).min(budget);
+        let step = (budget / STEPS).max(1);
         Self { step, most, now: Mutex::new(0), seen: AtomicU64::new(0), lost: Arc::default() }
     }
 
@@ -86,16 +86,14 @@ impl Yielding {
         if wanted == *now && !lost {
             return;
         }
-        let grows = wanted > *now || lost;
         if lost {
             self.come_back(cache);
         }
         self.put(cache, wanted);
         (*now, _) = (wanted, self.seen.store(wanted, Ordering::Relaxed));
         drop(now);
-        if grows {
-            cache.run_pending_tasks();
-        }
+        // Also where it takes room back: a tier that seems full lets in nothing new.
+        cache.run_pending_tasks();
     }
 
     /// Has its entries be there again. Of a new one that weighs nothing moka does not ask how often it was asked
@@ -117,7 +115,7 @@ impl Yielding {
         for number in 0..self.entries() {
             let weight = left.min(HEAVIEST);
             left = left.saturating_sub(weight);
-            cache.insert(OWN - number, Slot::own(weight));
+            cache.insert(OWN - number, Slot::Own(u32::try_from(weight).unwrap_or(u32::MAX)));
         }
     }
 
@@ -129,17 +127,19 @@ impl Yielding {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::config;
     use crate::store::{Class, Memory, PURGES, Purges, samples};
     use crate::stored::Born;
     use crate::stored::samples::{key, plain};
 
     const BORN: Born = Born::Here(0);
+    /// Ten of them are the process's own.
+    const TIER_OF_64: u64 = 74 << 20;
 
     #[test]
     fn the_tier_yields_to_what_is_in_memory_beside_it_and_takes_the_room_back() {
         const MIB: u64 = 1 << 20;
-        let cfg = config::Cache { memory: 64 * MIB, in_flight: 16 * MIB, ..samples::cache(None) };
+        let cfg = config::Cache { memory: TIER_OF_64, in_flight: 16 * MIB, ..samples::cache(None) };
         let (memory, purges) = (Memory::new(&cfg), Purges::new(PURGES));
         let fill = |memory: &Memory| {
             for nth in 0..64 {
@@ -186,7 +186,7 @@ mod tests {
             }
             (0..3).for_each(|_| assert!(!ask(nth)));
             keep(nth);
-            let held: u64 = memory.all().map(|held| held.weight).sum();
+            let held: u64 = memory.all().map(|held| u64::from(held.weight)).sum();
             assert!(held <= 7 * MIB, "{nth}: {held}");
         }
     }
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn what_lingers_makes_the_tier_yield() {
         const MIB: u64 = 1 << 20;
-        let cfg = config::Cache { memory: 64 * MIB, in_flight: 16 * MIB, ..samples::cache(None) };
+        let cfg = config::Cache { memory: TIER_OF_64, in_flight: 16 * MIB, ..samples::cache(None) };
         let (memory, purges) = (Memory::new(&cfg), Purges::new(PURGES));
         let mut readers = Vec::new();
         for nth in 0..200 {

@@ -50,7 +50,6 @@ const MOST_FIELDS: usize = 1024;
 
 /// What stands under a key of the shared tier.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "taken apart as soon as it is read")]
 pub enum Record {
     /// A response.
     Response {
@@ -345,7 +344,7 @@ impl Reader {
                 let length = self.u64()?;
                 let pieces = (0..self.u16()?).map(|_| Ok((self.u64()?, self.long()?)));
                 let pieces = pieces.collect::<Result<Vec<_>, Damaged>>()?;
-                Parts::from_list(length, pieces).map(Content::Parts).ok_or(Damaged::Malformed)
+                Parts::from_list(length, pieces).map(Box::new).map(Content::Parts).ok_or(Damaged::Malformed)
             }
             _ => Err(Damaged::Malformed),
         }

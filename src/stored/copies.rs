@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use crate::apart;
 use crate::fields::content_coding::Coding;
+use crate::pieces;
 
 /// A form of a body other than the stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,12 +46,12 @@ const FORMS: usize = 1 + Coding::ALL.len();
 impl Copy {
     /// Bytes of memory that it takes at most, where it is kept.
     pub fn weight(&self) -> usize {
-        size_of::<Places>().saturating_add(self.held())
+        own().saturating_add(self.held())
     }
 
     fn held(&self) -> usize {
         match self {
-            Self::Made(bytes) => apart::weight(bytes.len()),
+            Self::Made(bytes) => pieces::of(bytes.len()),
             Self::None => 0,
         }
     }
@@ -75,8 +75,13 @@ impl Copies {
     pub fn weight(&self) -> usize {
         let Some(made) = self.made.get() else { return 0 };
         let held = |place: &OnceLock<Copy>| place.get().map_or(0, Copy::held);
-        made.iter().map(held).fold(size_of::<Places>(), usize::saturating_add)
+        made.iter().map(held).fold(own(), usize::saturating_add)
     }
+}
+
+/// What is there as soon as there is one form.
+const fn own() -> usize {
+    pieces::counted::<Copies>() + pieces::of(size_of::<Places>())
 }
 
 fn place(form: Form) -> usize {
@@ -103,7 +108,7 @@ mod tests {
         for (nth, form) in &forms {
             assert_eq!(copies.get(*form), Some(&Copy::Made(Bytes::from(vec![0; nth + 1]))));
         }
-        assert_eq!(copies.weight(), size_of::<Places>() + 1 + 2 + 3 + 4 + 5);
+        assert_eq!(copies.weight(), own() + 4 * 8 + 8);
     }
 
     #[test]
@@ -111,7 +116,7 @@ mod tests {
         let copies = Copies::default();
         copies.keep(Form::Decoded, Copy::None);
         assert_eq!(copies.get(Form::Decoded), Some(&Copy::None));
-        assert_eq!(copies.weight(), size_of::<Places>());
+        assert_eq!(copies.weight(), own());
         assert_eq!(Copies::default().weight(), 0, "of most bodies there is no other form");
     }
 }

@@ -1,8 +1,9 @@
 //! The fields of a stored response, in as little memory as they can be held in.
 //!
-//! A `HeaderMap` of seven fields takes some 1,500 bytes beside its values: more than many a body. Here all values are
-//! one piece of memory, and the names, which most responses of an origin have in common, are shared by all that have
-//! the same ones in the same order. A map is made of them for each client, who would get a copy of one either way.
+//! A `HeaderMap` of seven fields takes some 1,500 bytes beside its values: more than many a body. Here the names, which
+//! most responses of an origin have in common, are shared by all that have the same ones in the same order, and so are
+//! the values that two such responses had in common. What is left, of most a `Date`, an `ETag` and a length, is one
+//! piece of memory. A map is made of them for each client, who would get a copy of one either way.
 //! Must not know: what a field means.
 
 use std::cell::RefCell;
@@ -14,14 +15,19 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::pieces;
+
 /// The fields of a stored response: those of a map in its order, repeats together.
 #[derive(Clone)]
 pub struct StoredFields {
     names: Arc<Names>,
-    /// What these cost it, bytes: little where others have them already.
-    share: u32,
-    /// Where each value ends (four bytes, little-endian, counted from the end of these), and then the values.
-    values: Bytes,
+    /// Of the lines whose value is not common: where each ends (four bytes, little-endian, counted from the end of
+    /// these), and then the values.
+    own: Box<[u8]>,
+    /// A bit for each line whose value is the common one; lists that are shared have no more lines than bits.
+    common: u32,
+    /// What the names cost it, bytes: little where others have them already.
+    share: u16,
 }
 
 /// The names of such fields.
@@ -29,9 +35,16 @@ pub struct StoredFields {
 struct Names {
     /// One for each line.
     lines: Arc<[HeaderName]>,
-    /// Once they are shared, a map of them without values, and an index that has room for [`ADDED`] more: to copy
-    /// it costs a third of putting one name after the other into another.
+    /// Once they are shared, a map of them with the values that are common and nothing for the others, and an index
+    /// that has room for [`ADDED`] more: to copy it costs a third of putting one name after the other into another.
     ready: OnceLock<HeaderMap>,
+}
+
+/// Names at hand, and the values that came with them first, until it is known which are common.
+#[derive(Debug)]
+struct Known {
+    names: Arc<Names>,
+    first: Option<Box<[u8]>>,
 }
 
 /// Fields that each client gets beside those that are stored, and one that its route may add.
@@ -43,29 +56,25 @@ const END: usize = size_of::<u32>();
 /// Lists of names that a thread has at hand to be shared.
 const SHARED: usize = 128;
 /// Bytes of names, and how many, from which on a list is not shared: nobody sends the like twice.
-const LONGEST: (usize, usize) = (1024, 64);
+const LONGEST: (usize, usize) = (1024, u32::BITS as usize);
+/// Bytes of the longest value that is common.
+const COMMON: usize = 256;
+/// So many values are copied one by one for a client; more are copied together.
+const FEW: usize = 2;
 
 thread_local! {
     /// No more than [`SHARED`]. On each thread, so that nobody waits: as many copies of a list as there are threads
     /// cost nothing.
-    static NAMES: RefCell<HashMap<Arc<[HeaderName]>, Arc<Names>>> = RefCell::default();
+    static NAMES: RefCell<HashMap<Arc<[HeaderName]>, Known>> = RefCell::default();
 }
 
 impl StoredFields {
     /// Those of a map, in memory of their own. As hyper gives them, values are parts of a connection's read buffer.
     pub fn of(headers: &HeaderMap) -> Self {
-        let ends = headers.len().saturating_mul(END);
-        let all: usize = headers.values().map(HeaderValue::len).sum();
-        let mut values = Vec::with_capacity(ends.saturating_add(all));
-        let mut end = 0_u32;
-        for value in headers.values() {
-            // A head is bounded by far less than four gigabytes (`limits.head_size`, `origin_head_size`).
-            end = end.saturating_add(u32::try_from(value.len()).unwrap_or(u32::MAX));
-            values.extend_from_slice(&end.to_le_bytes());
-        }
-        headers.values().for_each(|value| values.extend_from_slice(value.as_bytes()));
-        let (names, share) = shared(headers.iter().map(|(name, _)| name.clone()).collect());
-        Self { names, share: u32::try_from(share).unwrap_or(u32::MAX), values: values.into() }
+        let (names, share) = shared(headers);
+        let common = names.ready.get().map_or(0, |ready| common(headers, ready));
+        let own = packed(headers, common);
+        Self { names, own, common, share: u16::try_from(share).unwrap_or(u16::MAX) }
     }
 
     /// How many lines there are.
@@ -80,7 +89,11 @@ impl StoredFields {
 
     /// Every line.
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
-        self.spans().map(|(name, from, to)| (name, self.values.get(from..to).unwrap_or_default()))
+        let mut ready = self.names.ready.get().map(HeaderMap::values);
+        self.spans().map(move |(name, own)| {
+            let common = ready.as_mut().and_then(Iterator::next);
+            (name, own.map_or_else(|| common.map_or(&[][..], HeaderValue::as_bytes), |own| self.bytes(own)))
+        })
     }
 
     /// The lines of a field.
@@ -90,7 +103,7 @@ impl StoredFields {
 
     /// The first line of a field.
     pub fn get(&self, name: &HeaderName) -> Option<HeaderValue> {
-        self.spans().find(|(each, ..)| *each == name).and_then(|(_, from, to)| self.value(from, to))
+        self.lines(name).next().and_then(|value| HeaderValue::from_bytes(value).ok())
     }
 
     /// Whether there is such a field.
@@ -100,45 +113,118 @@ impl StoredFields {
 
     /// A map of them, with room for what is added on the way to a client.
     pub fn to_map(&self) -> HeaderMap {
+        let copied = Copied::of(self);
         let Some(ready) = self.names.ready.get() else {
             let mut map = HeaderMap::with_capacity(self.len().saturating_add(ADDED));
-            for (name, from, to) in self.spans() {
-                if let Some(value) = self.value(from, to) {
+            for (name, own) in self.spans() {
+                if let Some(value) = own.and_then(|own| copied.value(own)) {
                     map.append(name, value);
                 }
             }
             return map;
         };
         let mut map = ready.clone();
-        for (place, (_, from, to)) in map.values_mut().zip(self.spans()) {
-            if let Some(value) = self.value(from, to) {
-                *place = value;
+        if !self.own.is_empty() {
+            for (place, (_, own)) in map.values_mut().zip(self.spans()) {
+                if let Some(value) = own.and_then(|own| copied.value(own)) {
+                    *place = value;
+                }
             }
         }
         map
     }
 
-    /// Bytes of memory beside this itself: its values, and its share of the names. The first that has them pays for
-    /// them, and the second for what they are kept ready in, so that all together weigh what they take.
+    /// Bytes of memory beside this itself: its own values, and its share of what is shared. The first that has the
+    /// names pays for them, and the second for what they are kept ready in, so that all together weigh what they take.
     pub fn weight(&self) -> usize {
-        self.values.len().saturating_add(self.share as usize)
+        pieces::of(self.own.len()).saturating_add(self.share.into())
+    }
+
+    fn bytes(&self, (from, to): Span) -> &[u8] {
+        self.own.get(from..to).unwrap_or_default()
+    }
+
+    /// Every name, and where its value stands among its own; `None` where it is the common one.
+    fn spans(&self) -> impl Iterator<Item = (&HeaderName, Option<Span>)> {
+        let mut own = unpacked(&self.own, self.owns());
+        self.names.lines.iter().enumerate().map(move |(nth, name)| match is_in(self.common, nth) {
+            true => (name, None),
+            false => (name, Some(own.next().unwrap_or_default())),
+        })
+    }
+
+    /// How many values are its own.
+    fn owns(&self) -> usize {
+        self.len().saturating_sub(self.common.count_ones() as usize)
+    }
+}
+
+/// Where a value begins, and where it ends.
+type Span = (usize, usize);
+
+/// Its own values on their way to a client.
+enum Copied<'a> {
+    OneByOne(&'a [u8]),
+    Together(Bytes),
+}
+
+impl<'a> Copied<'a> {
+    fn of(fields: &'a StoredFields) -> Self {
+        if fields.owns() <= FEW {
+            Self::OneByOne(&fields.own)
+        } else {
+            Self::Together(Bytes::copy_from_slice(&fields.own))
+        }
     }
 
     /// What was a valid value stays one.
-    fn value(&self, from: usize, to: usize) -> Option<HeaderValue> {
-        HeaderValue::from_maybe_shared(self.values.slice(from.min(to)..to.min(self.values.len()))).ok()
+    fn value(&self, (from, to): Span) -> Option<HeaderValue> {
+        match self {
+            Self::OneByOne(own) => HeaderValue::from_bytes(own.get(from..to)?).ok(),
+            Self::Together(own) if from <= to && to <= own.len() => {
+                HeaderValue::from_maybe_shared(own.slice(from..to)).ok()
+            }
+            Self::Together(_) => None,
+        }
     }
+}
 
-    /// Every name, and where its value begins and ends.
-    fn spans(&self) -> impl Iterator<Item = (&HeaderName, usize, usize)> {
-        let first = self.names.lines.len().saturating_mul(END);
-        let (ends, _) = self.values.get(..first).unwrap_or_default().as_chunks::<END>();
-        let mut from = first;
-        self.names.lines.iter().zip(ends).map(move |(name, end)| {
-            let to = first.saturating_add(u32::from_le_bytes(*end) as usize);
-            (name, std::mem::replace(&mut from, to), to)
-        })
+/// Whether the bit of this line is set.
+fn is_in(common: u32, nth: usize) -> bool {
+    u32::try_from(nth).ok().and_then(|nth| common.checked_shr(nth)).is_some_and(|bits| bits & 1 == 1)
+}
+
+/// Which lines have the value that is common.
+fn common(headers: &HeaderMap, ready: &HeaderMap) -> u32 {
+    let lines = headers.values().zip(ready.values()).enumerate();
+    let same = lines.filter(|(_, (one, other))| one == other).filter_map(|(nth, _)| u32::try_from(nth).ok());
+    same.fold(0, |bits, nth| bits | 1_u32.checked_shl(nth).unwrap_or(0))
+}
+
+/// The values that are not common in one piece: where each ends, and then they.
+fn packed(headers: &HeaderMap, common: u32) -> Box<[u8]> {
+    let own = || headers.values().enumerate().filter(|(nth, _)| !is_in(common, *nth)).map(|(_, value)| value);
+    let room: usize = own().map(|value| value.len().saturating_add(END)).sum();
+    let mut packed = Vec::with_capacity(room);
+    let mut end = 0_u32;
+    for value in own() {
+        // A head is bounded by far less than four gigabytes (`limits.head_size`, `origin_head_size`).
+        end = end.saturating_add(u32::try_from(value.len()).unwrap_or(u32::MAX));
+        packed.extend_from_slice(&end.to_le_bytes());
     }
+    own().for_each(|value| packed.extend_from_slice(value.as_bytes()));
+    packed.into()
+}
+
+/// Where each of so many values stands in what [`packed`] gave.
+fn unpacked(packed: &[u8], count: usize) -> impl Iterator<Item = Span> {
+    let first = count.saturating_mul(END);
+    let (ends, _) = packed.get(..first).unwrap_or_default().as_chunks::<END>();
+    let mut from = first;
+    ends.iter().map(move |end| {
+        let to = first.saturating_add(u32::from_le_bytes(*end) as usize);
+        (std::mem::replace(&mut from, to), to)
+    })
 }
 
 /// What one name of a list weighs that others have, too.
@@ -150,7 +236,8 @@ const PLACE: usize = 112;
 /// One list for all that are the same, and what it costs whoever asks for it, bytes.
 ///
 /// Where there are more lists than are kept at hand, some have theirs alone, and pay for it.
-fn shared(names: Vec<HeaderName>) -> (Arc<Names>, usize) {
+fn shared(headers: &HeaderMap) -> (Arc<Names>, usize) {
+    let names: Vec<HeaderName> = headers.iter().map(|(name, _)| name.clone()).collect();
     let bytes: usize = names.iter().map(|name| name.as_str().len()).sum();
     let (count, own) = (names.len(), bytes.saturating_add(names.len().saturating_mul(NAME)));
     let alone = |lines: Arc<[HeaderName]>| Arc::new(Names { lines, ready: OnceLock::new() });
@@ -158,33 +245,45 @@ fn shared(names: Vec<HeaderName>) -> (Arc<Names>, usize) {
         return (alone(names.into()), own);
     }
     NAMES.with_borrow_mut(|known| {
-        if let Some(known) = known.get(names.as_slice()) {
+        if let Some(Known { names, first }) = known.get_mut(names.as_slice()) {
             let mut share = count.saturating_mul(SHARE);
-            known.ready.get_or_init(|| {
-                let mut ready = HeaderMap::with_capacity(count.saturating_add(ADDED));
-                for name in &names {
-                    ready.append(name, HeaderValue::from_static(""));
-                }
-                share = share.saturating_add(ready.capacity().saturating_mul(PLACE));
+            names.ready.get_or_init(|| {
+                let ready = ready(headers, first.take().unwrap_or_default().as_ref());
+                let values: usize = ready.values().map(|value| pieces::of(value.len())).sum();
+                share = share.saturating_add(ready.capacity().saturating_mul(PLACE)).saturating_add(values);
                 ready
             });
-            return (Arc::clone(known), share);
+            return (Arc::clone(names), share);
         }
         if known.len() >= SHARED {
             // Those that no response has any more make room.
-            known.retain(|_, names| Arc::strong_count(names) > 1);
+            known.retain(|_, known| Arc::strong_count(&known.names) > 1);
         }
         let names = alone(names.into());
         if known.len() < SHARED {
-            known.insert(Arc::clone(&names.lines), Arc::clone(&names));
+            let first = Some(packed(headers, 0));
+            known.insert(Arc::clone(&names.lines), Known { names: Arc::clone(&names), first });
         }
         (names, own)
     })
 }
 
+/// A map of these names, with the values that the first who had them had, too.
+fn ready(headers: &HeaderMap, first: &[u8]) -> HeaderMap {
+    let mut ready = HeaderMap::with_capacity(headers.len().saturating_add(ADDED));
+    for ((name, value), (from, to)) in headers.iter().zip(unpacked(first, headers.len())) {
+        let before = first.get(from..to).unwrap_or_default();
+        let same = value.as_bytes() == before && before.len() <= COMMON;
+        // In memory of its own: as it is, it may be a part of a read buffer.
+        let value = HeaderValue::from_bytes(if same { before } else { b"" });
+        ready.append(name, value.unwrap_or(HeaderValue::from_static("")));
+    }
+    ready
+}
+
 impl PartialEq for StoredFields {
     fn eq(&self, other: &Self) -> bool {
-        self.names.lines == other.names.lines && self.values == other.values
+        self.iter().eq(other.iter())
     }
 }
 
@@ -261,6 +360,39 @@ mod tests {
         assert!(NAMES.with_borrow(|known| known.keys().all(|names| names[0].as_str() != long)));
     }
 
+    #[test]
+    fn values_are_shared_that_two_have_had() {
+        let of = |age: &str, tag: &str| {
+            StoredFields::of(&fields(&[("server", "origin"), ("cache-control", age), ("etag", tag)]))
+        };
+        let (first, second) = (of("max-age=60", "\"1\""), of("max-age=60", "\"2\""));
+        let (third, other) = (of("max-age=60", "\"3\""), of("max-age=61", "\"4\""));
+        assert_eq!([&first, &second, &third, &other].map(StoredFields::owns), [3, 1, 1, 2]);
+        for (stored, age, tag) in [
+            (&first, "max-age=60", "\"1\""),
+            (&second, "max-age=60", "\"2\""),
+            (&third, "max-age=60", "\"3\""),
+            (&other, "max-age=61", "\"4\""),
+        ] {
+            let map = fields(&[("server", "origin"), ("cache-control", age), ("etag", tag)]);
+            assert!(stored.to_map().iter().eq(map.iter()), "{stored:?}");
+            assert!(stored.iter().eq(map.iter().map(|(name, value)| (name, value.as_bytes()))));
+            assert_eq!(stored.get(&HeaderName::from_static("cache-control")).unwrap(), age);
+        }
+        assert_ne!(third, other);
+        assert!(third.own.len() < 10, "{}", third.own.len());
+    }
+
+    #[test]
+    fn what_was_a_read_buffer_is_let_go_of_also_where_values_are_common() {
+        let buffer = Bytes::from(b"max-age=60".to_vec());
+        let mut headers = HeaderMap::new();
+        headers.append("x-of-a-buffer", HeaderValue::from_maybe_shared(buffer.clone()).unwrap());
+        let _stored = [(); 3].map(|()| StoredFields::of(&headers));
+        drop(headers);
+        assert!(buffer.is_unique());
+    }
+
     /// Else a tier of so many bytes would take many times as much.
     #[test]
     fn names_that_a_response_has_alone_weigh_what_they_take() {
@@ -287,10 +419,13 @@ mod tests {
             for (name, value) in &lines {
                 headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value).unwrap());
             }
-            let stored = StoredFields::of(&headers);
-            prop_assert!(stored.to_map().iter().eq(headers.iter()));
-            prop_assert!(stored.iter().eq(headers.iter().map(|(name, value)| (name, value.as_bytes()))));
-            prop_assert_eq!(&stored, &StoredFields::of(&stored.to_map()));
+            // The third shares what the first two had in common.
+            for _ in 0..3 {
+                let stored = StoredFields::of(&headers);
+                prop_assert!(stored.to_map().iter().eq(headers.iter()));
+                prop_assert!(stored.iter().eq(headers.iter().map(|(name, value)| (name, value.as_bytes()))));
+                prop_assert_eq!(&stored, &StoredFields::of(&stored.to_map()));
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 use super::Glob;
 use crate::fields::no_vary_search::NoVarySearch;
 use crate::fields::{accept, path, query};
+use crate::pieces;
 
 /// What a route adds to the key, and what it leaves out of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,9 +67,8 @@ pub enum Slashes {
 /// The key of a stored resource: the normalised URL, and the request fields a route adds.
 #[derive(Clone, Debug)]
 pub struct CacheKey {
-    url: Box<str>,
-    extras: Box<str>,
-    url_hash: u128,
+    /// The URL, and where there are extras, NUL and these. A URL holds no NUL, so the text stands for exactly one pair.
+    text: Box<str>,
     hash: u128,
 }
 
@@ -147,43 +147,39 @@ impl CacheKey {
             digest.update([0]);
         }
         digest.update(content);
-        let mut extras = format!("{}b:{method}:", self.extras);
+        let mut extras = format!("{}b:{method}:", self.extras());
         digest.finalize().iter().for_each(|byte| extras.push_str(&format!("{byte:02x}")));
         extras.push(';');
-        Self::from_parts(self.url.clone(), extras.into_boxed_str())
+        Self::from_parts(self.url().into(), extras.into_boxed_str())
     }
 
     /// From texts that [`url`](Self::url) and [`extras`](Self::extras) once gave.
     pub fn from_parts(url: Box<str>, extras: Box<str>) -> Self {
-        let url_hash = xxh3_128(url.as_bytes());
-        // A URL holds no NUL, so the joined text stands for exactly one pair.
-        let hash = match extras.is_empty() {
-            true => url_hash,
-            false => xxh3_128(format!("{url}\0{extras}").as_bytes()),
-        };
-        Self { url, extras, url_hash, hash }
+        let text = if extras.is_empty() { url } else { format!("{url}\0{extras}").into_boxed_str() };
+        Self { hash: xxh3_128(text.as_bytes()), text }
     }
 
     /// The normalised URL.
     pub fn url(&self) -> &str {
-        &self.url
+        self.text.split_once('\0').map_or(&self.text, |(url, _)| url)
     }
 
     /// The origin (RFC 9110 §4.3.1): scheme and authority, as the URL begins.
     pub fn origin(&self) -> &str {
-        let authority = self.url.find("://").map_or(0, |at| at + 3);
-        let end = self.url.get(authority..).and_then(|rest| rest.find(['/', '?']));
-        end.and_then(|end| self.url.get(..authority + end)).unwrap_or(&self.url)
+        let url = self.url();
+        let authority = url.find("://").map_or(0, |at| at + 3);
+        let end = url.get(authority..).and_then(|rest| rest.find(['/', '?']));
+        end.and_then(|end| url.get(..authority + end)).unwrap_or(url)
     }
 
     /// The key of everything at this path that is the same under a rule for its query
     /// (`No-Vary-Search`). It begins with what is no other key's URL: none has a fragment.
     pub fn searched(&self, rule: &NoVarySearch) -> Self {
-        let (path, query) = self.url.split_once('?').unwrap_or((&self.url, ""));
+        let (path, query) = self.url().split_once('?').unwrap_or((self.url(), ""));
         let mut extras = String::from(SEARCHED);
         rule.canonical(query).bytes().for_each(|byte| push_escaped(&mut extras, byte));
         extras.push(';');
-        extras.push_str(&self.extras);
+        extras.push_str(self.extras());
         Self::from_parts(format!("{path}?#").into_boxed_str(), extras.into_boxed_str())
     }
 
@@ -197,23 +193,26 @@ impl CacheKey {
 
     /// Whether [`searched`](Self::searched) made it.
     pub fn is_searched(&self) -> bool {
-        self.extras.starts_with(SEARCHED)
+        self.extras().starts_with(SEARCHED)
     }
 
     /// The path, without the origin before it and the query behind.
     pub fn path(&self) -> &str {
-        let path = self.url.get(self.origin().len()..).unwrap_or_default();
+        let path = self.url().get(self.origin().len()..).unwrap_or_default();
         path.split('?').next().unwrap_or_default()
     }
 
     /// The request fields that the route adds, as text; empty where it adds none.
     pub fn extras(&self) -> &str {
-        &self.extras
+        self.text.split_once('\0').map_or("", |(_, extras)| extras)
     }
 
     /// xxh3-128 of the URL alone: what a purge of the URL names.
     pub fn url_hash(&self) -> u128 {
-        self.url_hash
+        match self.url() {
+            url if url.len() == self.text.len() => self.hash,
+            url => xxh3_128(url.as_bytes()),
+        }
     }
 
     /// xxh3-128 of URL and extras. Not safe against somebody who seeks collisions, so whoever
@@ -224,13 +223,18 @@ impl CacheKey {
 
     /// Bytes on the heap.
     pub fn heap(&self) -> usize {
-        self.url.len().saturating_add(self.extras.len())
+        pieces::of(self.text.len())
+    }
+
+    /// The same, with the key itself where it is shared.
+    pub fn weight(&self) -> usize {
+        pieces::counted::<Self>().saturating_add(self.heap())
     }
 }
 
 impl PartialEq for CacheKey {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.url == other.url && self.extras == other.extras
+        self.hash == other.hash && self.text == other.text
     }
 }
 

@@ -14,6 +14,7 @@ mod key;
 mod mark;
 mod parts;
 mod response;
+mod said;
 mod scope;
 mod seal;
 mod standing;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::apart;
 use crate::fields::range::{ContentRange, Span};
+use crate::pieces;
 
 /// Pieces that one response may consist of; beyond it the smallest is given up. Whoever reads a file
 /// in small jumps all over it gains little from a cache, and each piece costs memory of its own.
@@ -21,7 +22,7 @@ pub enum Content {
     /// All of it.
     Whole(Bytes),
     /// Some of it.
-    Parts(Parts),
+    Parts(Box<Parts>),
 }
 
 /// Some of a representation: never nothing, never all.
@@ -100,12 +101,10 @@ impl Content {
     /// Bytes of memory that these take.
     pub fn weight(&self) -> usize {
         match self {
-            Self::Whole(bytes) => apart::weight(bytes.len()),
-            Self::Parts(parts) => parts
-                .pieces
-                .iter()
-                .map(|piece| apart::weight(piece.bytes.len()))
-                .fold(0, usize::saturating_add),
+            Self::Whole(bytes) => pieces::of(bytes.len()),
+            Self::Parts(parts) => {
+                parts.pieces.iter().map(|piece| pieces::of(piece.bytes.len())).fold(0, usize::saturating_add)
+            }
         }
     }
 
@@ -141,7 +140,7 @@ impl Parts {
         if bytes.len() as u64 == length {
             return Some(Content::Whole(bytes));
         }
-        Some(Content::Parts(Self { length, pieces: vec![Piece { first, bytes }] }))
+        Some(Content::Parts(Box::new(Self { length, pieces: vec![Piece { first, bytes }] })))
     }
 
     /// From what [`Self::list`] gave; `None` where it is nothing that this type could hold.
@@ -191,7 +190,7 @@ impl Parts {
             return Some(Content::Whole(apart::gather(&all)));
         }
         parts.bound();
-        Some(Content::Parts(parts))
+        Some(Content::Parts(Box::new(parts)))
     }
 
     /// The smallest span that holds all that is missing of `span`; `None` where nothing is.
@@ -373,7 +372,7 @@ mod tests {
             }
             if let Content::Parts(parts) = &content {
                 let list: Vec<_> = parts.list().map(|(first, bytes)| (first, bytes.clone())).collect();
-                prop_assert_eq!(Parts::from_list(40, list), Some(parts.clone()));
+                prop_assert_eq!(Parts::from_list(40, list), Some(Parts::clone(parts)));
                 let missing: Vec<usize> = wanted.iter().copied().filter(|at| !held[*at]).collect();
                 let expected = missing.first().zip(missing.last()).map(|(a, b)| span(*a as u64, *b as u64));
                 prop_assert_eq!(parts.missing(asked), expected);

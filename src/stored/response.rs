@@ -4,18 +4,18 @@
 //! connection's read buffer, and what it weighs in memory.
 //! Must not know: freshness, routes, or where it is kept.
 
-use std::mem::size_of;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::{CacheKey, Content, Copies, Standing, StoredFields};
+use super::{CacheKey, Content, Copies, Copy, Form, Standing, StoredFields, said};
 use crate::apart;
 use crate::clock::Timestamp;
 use crate::fields::targeted::LARDER_CACHE_CONTROL;
 use crate::fields::{digits, tags};
+use crate::pieces;
 use crate::rules::{
     self, MustAsk, Normalize, OriginFailure, Policy, RequestFacts, ResponseFacts, Reusable, Reuse,
     SelectingFields, Storable, stored_fields,
@@ -38,8 +38,10 @@ pub struct StoredResponse {
     pub key: Arc<CacheKey>,
     /// By what purges judge it.
     pub standing: Arc<Standing>,
-    /// Other forms of the body, made since.
-    pub copies: Arc<Copies>,
+    /// Other forms of the body, made since. Of most none ever is, and nobody has asked where they would be.
+    copies: OnceLock<Arc<Copies>>,
+    /// What of its facts it was the first to say, bytes.
+    share: u16,
     /// None of its fields has to be taken out on its way to a client, whoever that is.
     bare: bool,
     /// Its `Content-Length` is that of its content, said once and as it is written here.
@@ -83,7 +85,17 @@ impl StoredResponse {
 
     /// With the other forms of its body that were made while it came.
     pub fn with_copies(self, copies: Arc<Copies>) -> Self {
-        Self { copies, ..self }
+        Self { copies: copies.into(), ..self }
+    }
+
+    /// Where the other forms of its body are kept.
+    pub fn copies(&self) -> &Arc<Copies> {
+        self.copies.get_or_init(Arc::default)
+    }
+
+    /// The copy in this form, if it was tried already.
+    pub fn copy(&self, form: Form) -> Option<&Copy> {
+        self.copies.get()?.get(form)
     }
 
     /// The same content with the fields that a 304 has freshened (§3.2): to purges it is what the fetch was
@@ -97,7 +109,11 @@ impl StoredResponse {
     ) -> Self {
         let (bare, says_length) = (is_bare(headers), says_length(headers, self.content.length()));
         let headers = StoredFields::of(headers);
-        Self { bare, says_length, headers, facts, selecting, standing, ..self.clone() }
+        let (facts, share) = said::shared(facts);
+        let share = u16::try_from(share).unwrap_or(u16::MAX);
+        // From now on both have the same.
+        self.copies();
+        Self { bare, says_length, headers, facts, share, selecting, standing, ..self.clone() }
     }
 
     /// Whether it has none of the fields that do not go to any client, or not to every one: found when it is
@@ -155,16 +171,15 @@ impl StoredResponse {
     pub fn weight(&self) -> usize {
         let selecting = self.selecting.bytes() + self.selecting.parts().len().saturating_mul(SELECTING);
         [
-            size_of::<Self>(),
-            COUNTERS,
+            pieces::counted::<Self>(),
             self.content.weight(),
             self.content.pieces().saturating_mul(PIECE),
-            size_of::<Copies>(),
-            self.copies.weight(),
+            self.copies.get().map_or(0, |copies| copies.weight()),
             self.headers.weight(),
             selecting,
-            self.facts.heap(),
-            self.key.heap(),
+            self.share.into(),
+            self.facts.etag.as_ref().map_or(0, |tag| pieces::of(tag.heap())),
+            self.key.weight(),
             self.standing.weight(),
         ]
         .into_iter()
@@ -183,7 +198,7 @@ impl StoredResponse {
     ) -> Self {
         // Understood from the stored fields, so that it means the same in both tiers.
         let facts = ResponseFacts::of(status.as_u16(), &headers, request_time, response_time);
-        let copies = Arc::default();
+        let (facts, share) = said::shared(facts);
         let (bare, says_length) = (is_bare(&headers), says_length(&headers, content.length()));
         let headers = StoredFields::of(&headers);
         Self {
@@ -194,7 +209,8 @@ impl StoredResponse {
             selecting,
             key,
             standing,
-            copies,
+            copies: OnceLock::new(),
+            share: u16::try_from(share).unwrap_or(u16::MAX),
             bare,
             says_length,
             _sealed: (),
@@ -213,12 +229,10 @@ pub fn says_length(headers: &HeaderMap, length: u64) -> bool {
     lines.next().is_some_and(|value| digits::is(value.as_bytes(), length)) && lines.next().is_none()
 }
 
-/// A piece of the content, with its reference count.
-const PIECE: usize = 64;
-/// One selecting field.
-const SELECTING: usize = 64;
-/// Reference counts, allocator rounding, and the facts' own small allocations.
-const COUNTERS: usize = 192;
+/// The count of who holds a piece of the content.
+const PIECE: usize = 32;
+/// One selecting field, beside its text: itself, and what its pieces are rounded up by.
+const SELECTING: usize = 112;
 
 /// Responses for the tests of this and of higher rooms.
 #[cfg(test)]
@@ -290,7 +304,7 @@ pub(crate) mod samples {
 mod tests {
     use super::samples::{fields, key, plain, standing, stored};
     use super::*;
-    use crate::stored::{Born, Copy, Form};
+    use crate::stored::Born;
 
     #[test]
     fn a_body_has_memory_of_its_own() {
@@ -330,12 +344,24 @@ mod tests {
         let paid = [(); 2].map(|()| weight("/", &[], b""));
         let base = weight("/", &[], b"");
         assert!(paid.iter().all(|paid| *paid > base), "{paid:?} {base}");
-        assert_eq!(weight("/", &[], &[0; 1000]), base + 1000);
-        assert_eq!(weight("/abc", &[], b""), base + 3);
+        assert_eq!(weight("/", &[], &[0; 1000]), base + 1024, "as the allocator gives it");
+        assert_eq!(weight("/abcdefghijklmnopqrst", &[], b""), base + 16);
         let long = "v".repeat(500);
         let with_field = weight("/", &[("x-long", &long)], b"");
         assert!(with_field >= base + 500 + "x-long".len(), "{with_field}");
         assert!(base > size_of::<StoredResponse>());
+    }
+
+    /// A byte more would have the allocator give it the next size.
+    #[test]
+    fn it_takes_no_more_than_it_did() {
+        let sizes = [
+            pieces::counted::<StoredResponse>(),
+            pieces::counted::<Standing>(),
+            pieces::counted::<CacheKey>(),
+        ];
+        assert_eq!(sizes, [224, 64, 48], "{}", size_of::<StoredResponse>());
+        assert_eq!((size_of::<StoredFields>(), size_of::<ResponseFacts>()), (32, 88));
     }
 
     #[test]
@@ -350,7 +376,7 @@ mod tests {
             standing(&headers, &facts, Born::Here(2)),
         );
         assert_eq!((&fresh.content, fresh.standing.born()), (&old.content, Born::Here(2)));
-        assert!(Arc::ptr_eq(&fresh.copies, &old.copies), "and so its other forms");
+        assert!(Arc::ptr_eq(fresh.copies(), old.copies()), "and so its other forms");
         assert_eq!((fresh.headers.to_map(), fresh.facts), (headers, facts));
     }
 
@@ -358,8 +384,8 @@ mod tests {
     fn copies_in_other_forms_have_weight() {
         let response = plain("/", b"body", Born::Here(1));
         let before = response.weight();
-        response.copies.keep(Form::Decoded, Copy::Made(Bytes::from_static(b"another form")));
-        assert_eq!(response.weight(), before + response.copies.weight());
-        assert!(response.copies.weight() > "another form".len());
+        response.copies().keep(Form::Decoded, Copy::Made(Bytes::from_static(b"another form")));
+        assert_eq!(response.weight(), before + response.copies().weight());
+        assert!(response.copies().weight() > "another form".len());
     }
 }

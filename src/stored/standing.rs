@@ -7,7 +7,7 @@
 //! Must not know: what has been purged, or who asks.
 
 use std::mem::size_of;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderName};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::Position;
 use crate::fields::groups::Groups;
 use crate::fields::tags;
+use crate::pieces;
 
 /// Keep tags and routes apart from each other and from all else. Fixed for ever: every node must come to
 /// the same numbers.
@@ -79,22 +80,32 @@ impl TagPolicy {
     }
 }
 
-/// By what purges judge a response.
+/// By what purges judge a response. Every stored response has one, so it is packed.
 #[derive(Debug)]
 pub struct Standing {
-    born: Born,
-    /// What this process had read of the fleet's log, of a response that it has fetched itself.
-    read: Option<Position>,
-    /// Sorted, each once.
-    tags: Box<[u64]>,
+    /// Of one that this process has fetched, the purge before its fetch; of another, the one that it has met.
+    since: AtomicU64,
+    /// The latest purge by which it has been judged, and below it the bits that follow.
+    state: AtomicU64,
+    /// Where in the fleet's log, where that is known ([`PLACED`]).
+    position: Position,
     route: u64,
-    /// The latest purge before it was read from Redis; `u64::MAX` where nobody knows.
-    met: AtomicU64,
-    /// The latest purge by which it has been judged.
-    cleared: AtomicU64,
-    /// A [`Verdict`]; it is never taken back.
-    verdict: AtomicU8,
+    /// None of most.
+    tags: Option<Box<Tags>>,
 }
+
+/// Sorted, each once.
+#[derive(Debug)]
+struct Tags(Box<[u64]>);
+
+/// A [`Verdict`]; it is never taken back.
+const VERDICT: u64 = 3;
+/// Fetched by this process.
+const HERE: u64 = 4;
+/// There is a position.
+const PLACED: u64 = 8;
+/// Where the number of a purge begins. No process counts to 2^60.
+const NUMBER: u32 = 4;
 
 impl Standing {
     /// Of a response with these fields, to be stored by a route; `read` is how far this process had read the
@@ -121,30 +132,39 @@ impl Standing {
 
     /// From tags that are sorted and stand there once each.
     pub(super) fn new(born: Born, read: Option<Position>, tags: Box<[u64]>, route: u64) -> Self {
-        let cleared = match born {
-            Born::Here(seen) => seen,
-            Born::Elsewhere(_) => 0,
+        let (since, state, position) = match born {
+            Born::Here(seen) => (seen, HERE | numbered(seen), read),
+            Born::Elsewhere(position) => (u64::MAX, 0, position),
         };
-        let (met, cleared) = (AtomicU64::new(u64::MAX), AtomicU64::new(cleared));
-        Self { born, read, tags, route, met, cleared, verdict: AtomicU8::new(0) }
+        Self {
+            since: AtomicU64::new(since),
+            state: AtomicU64::new(state | if position.is_some() { PLACED } else { 0 }),
+            position: position.unwrap_or_default(),
+            route,
+            tags: (!tags.is_empty()).then(|| Box::new(Tags(tags))),
+        }
     }
 
     /// When it was fetched.
-    pub const fn born(&self) -> Born {
-        self.born
+    pub fn born(&self) -> Born {
+        match self.is_of_here() {
+            true => Born::Here(self.since.load(Ordering::Acquire)),
+            false => Born::Elsewhere(self.position()),
+        }
     }
 
     /// How far whoever fetched it had read the fleet's log when the fetch began, where that is known.
-    pub const fn position(&self) -> Option<Position> {
-        match self.born {
-            Born::Here(_) => self.read,
-            Born::Elsewhere(position) => position,
-        }
+    pub fn position(&self) -> Option<Position> {
+        (self.state.load(Ordering::Acquire) & PLACED != 0).then_some(self.position)
+    }
+
+    fn is_of_here(&self) -> bool {
+        self.state.load(Ordering::Acquire) & HERE != 0
     }
 
     /// The hashes of its tags, sorted.
     pub fn tags(&self) -> &[u64] {
-        &self.tags
+        self.tags.as_ref().map_or(&[], |tags| &tags.0)
     }
 
     /// The hash of the name of the route that has stored it.
@@ -153,29 +173,31 @@ impl Standing {
     }
 
     /// The latest purge before it was read from Redis, by its number in this process: of whatever came later it is
-    /// known to be older, whatever the clocks say. `u64::MAX` where that is not known.
+    /// known to be older, whatever the clocks say. `u64::MAX` where that is not known, or it was not read there.
     pub fn met(&self) -> u64 {
-        self.met.load(Ordering::Acquire)
+        if self.is_of_here() { u64::MAX } else { self.since.load(Ordering::Acquire) }
     }
 
-    /// It was sought in Redis after this purge.
+    /// It was sought in Redis after this purge. Says nothing of what this process has fetched itself.
     pub fn meet(&self, seq: u64) {
-        self.met.store(seq, Ordering::Release);
+        if !self.is_of_here() {
+            self.since.store(seq, Ordering::Release);
+        }
     }
 
     /// The latest purge, by its number in this process, of which it need not be asked any more.
     pub fn cleared(&self) -> u64 {
-        self.cleared.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) >> NUMBER
     }
 
     /// It has been judged by all purges up to this one. To be said after [`condemn`](Self::condemn).
     pub fn clear(&self, seq: u64) {
-        self.cleared.fetch_max(seq, Ordering::AcqRel);
+        self.raise(|state| numbered(state >> NUMBER).max(numbered(seq)) | (state & ((1 << NUMBER) - 1)));
     }
 
     /// What it has come to by the purges that it was asked about.
     pub fn verdict(&self) -> Verdict {
-        match self.verdict.load(Ordering::Acquire) {
+        match self.state.load(Ordering::Acquire) & VERDICT {
             0 => Verdict::Stands,
             1 => Verdict::Soft,
             _ => Verdict::Void,
@@ -189,13 +211,25 @@ impl Standing {
 
     /// It has come to this at least.
     pub fn condemn(&self, verdict: Verdict) {
-        self.verdict.fetch_max(verdict as u8, Ordering::AcqRel);
+        self.raise(|state| (state & !VERDICT) | (state & VERDICT).max(verdict as u64));
+    }
+
+    fn raise(&self, to: impl Fn(u64) -> u64) {
+        let raised = |state| Some(to(state));
+        // It never fails: there is always something to put.
+        let _before = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, raised);
     }
 
     /// Bytes of memory that it takes, counters included.
     pub fn weight(&self) -> usize {
-        size_of::<Self>() + 2 * size_of::<usize>() + size_of_val(&*self.tags)
+        let tags = self.tags.as_ref().map_or(0, |tags| size_of::<Tags>() + pieces::of(size_of_val(&*tags.0)));
+        pieces::counted::<Self>().saturating_add(tags)
     }
+}
+
+/// As it stands in the state.
+fn numbered(seq: u64) -> u64 {
+    seq.min(u64::MAX >> NUMBER) << NUMBER
 }
 
 #[cfg(test)]
@@ -226,7 +260,32 @@ mod tests {
         assert_eq!((standing.route(), standing.cleared()), (route_hash("users"), 3));
         assert_ne!(route_hash("a"), tag_hash(b"a"), "a route is no tag");
         let plain = Standing::plain(Born::Here(3));
-        assert_eq!(standing.weight() - plain.weight(), 7 * 8);
+        assert_eq!(standing.weight() - plain.weight(), size_of::<Tags>() + 64, "seven of eight bytes");
+        assert_eq!(plain.weight(), 64, "with its counters, a cache line");
+    }
+
+    #[test]
+    fn what_is_packed_comes_back_and_is_never_taken_back() {
+        let here = Standing::plain(Born::Here(9));
+        assert_eq!((here.born(), here.met(), here.cleared()), (Born::Here(9), u64::MAX, 9));
+        here.meet(3);
+        assert_eq!(here.born(), Born::Here(9), "it was not read from Redis");
+        let there = Standing::plain(Born::Elsewhere(None));
+        assert_eq!((there.born(), there.met(), there.cleared()), (Born::Elsewhere(None), u64::MAX, 0));
+        there.meet(3);
+        assert_eq!((there.born(), there.met()), (Born::Elsewhere(None), 3));
+        for standing in [here, there] {
+            let born = standing.born();
+            standing.condemn(Verdict::Soft);
+            standing.clear(20);
+            standing.clear(10);
+            assert_eq!((standing.verdict(), standing.cleared()), (Verdict::Soft, 20));
+            standing.condemn(Verdict::Void);
+            standing.condemn(Verdict::Stands);
+            standing.clear(u64::MAX);
+            assert_eq!((standing.verdict(), standing.cleared()), (Verdict::Void, u64::MAX >> 4));
+            assert_eq!(standing.born(), born);
+        }
     }
 
     #[test]

@@ -117,7 +117,7 @@ families! {
     MEMORY_BYTES: Gauge "larder_memory_bytes"
         "Weight of what the memory tier holds: bodies, headers, keys and overhead.";
     MEMORY_BUDGET: Gauge "larder_memory_budget_bytes"
-        "The most that the memory tier may hold (cache.memory).";
+        "What the memory tier and the process around it may take (cache.memory).";
     MEMORY_IN_FLIGHT: Gauge "larder_memory_in_flight_bytes"
         "Bytes of bodies on their way into the cache.";
     MEMORY_LINGERING: Gauge "larder_memory_lingering_bytes"

@@ -93,7 +93,7 @@ impl Shared {
         form: Form,
         bound: u64,
     ) -> Option<Copy> {
-        if let Some(copy) = stored.copies.get(form) {
+        if let Some(copy) = stored.copy(form) {
             return Some(copy.clone());
         }
         let mut told = self.making(stored, form, bound)?;
@@ -108,7 +108,7 @@ impl Shared {
         form: Form,
         bound: u64,
     ) -> Option<watch::Receiver<Option<Copy>>> {
-        let place = (Arc::as_ptr(&stored.copies).addr(), form);
+        let place = (Arc::as_ptr(stored.copies()).addr(), form);
         let at_once = matches!(form, Form::Encoded(_)) && stored.content.length() <= AT_ONCE;
         let mut making = self.press.making.lock();
         if let Some(told) = making.get(&place) {
@@ -152,7 +152,7 @@ struct Work {
 
 impl Work {
     fn run(self) {
-        let copies: &Arc<Copies> = &self.stored.copies;
+        let copies: &Arc<Copies> = self.stored.copies();
         // Between somebody's look and our taking the place, another may have made it.
         let copy = copies.get(self.form).cloned().unwrap_or_else(|| {
             let copy = self.make();
@@ -235,7 +235,7 @@ mod tests {
             let (one, two) =
                 tokio::join!(shared.copy(&response, ZSTD, BOUND), shared.copy(&response, ZSTD, BOUND));
             assert!(matches!(one, Some(Copy::Made(_))) && one == two);
-            assert_eq!(response.copies.get(ZSTD).cloned(), one);
+            assert_eq!(response.copy(ZSTD).cloned(), one);
         }
         assert_eq!(shared.press.gauges().encoded, 2);
         // The thread that made the last one tells before it tidies up.
@@ -284,7 +284,7 @@ mod tests {
         {
             keep(&shared, response);
             assert_eq!(shared.copy(response, form, 4_999).await, Some(Copy::None), "{form:?}");
-            assert_eq!(response.copies.get(form), Some(&Copy::None));
+            assert_eq!(response.copy(form), Some(&Copy::None));
         }
     }
 
@@ -293,6 +293,6 @@ mod tests {
         let shared = shared().await;
         let [large, _] = bodies();
         assert!(matches!(shared.copy(&large, ZSTD, BOUND).await, Some(Copy::Made(_))));
-        assert_eq!(large.copies.get(ZSTD), None);
+        assert_eq!(large.copy(ZSTD), None);
     }
 }

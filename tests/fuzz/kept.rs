@@ -133,7 +133,8 @@ pub fn facts(dice: &mut Dice) {
     // Older is never fresher, and time makes nothing easier.
     let age = |secs| rules::current_age(&held, after(secs));
     assert!(age(early) <= age(early + later), "§4.2.3");
-    let aged = ResponseFacts { age: held.age.saturating_add(Duration::from_secs(1)), ..held.clone() };
+    let mut aged = held.clone();
+    aged.age = aged.age.saturating_add(1);
     assert!(rules::current_age(&aged, after(early)) >= age(early), "§4.2.3");
     assert!(rules::usable_for(&aged, &policy) <= rules::usable_for(&held, &policy));
     assert!(verdict(early + later) <= verdict(early), "waiting makes nothing easier");

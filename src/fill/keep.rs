@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 
 use crate::apart;
 use crate::clock::Timestamp;
+use crate::fields::content_coding::ContentCoding;
 use crate::fields::no_vary_search::NoVarySearch;
 use crate::fields::range::{ContentRange, Span};
 use crate::fields::{date, hop};
@@ -577,10 +578,13 @@ fn stored(filling: &Filling, permit: Storable, fetched: &Fetched, content: Conte
         standing: Arc::clone(&fetched.standing),
     };
     let stored = StoredResponse::new(permit, received);
-    // Where nobody has asked for another form so far, none is kept for it; whoever does from now on asks what is stored.
-    Arc::new(match fetched.forms.encoded.lock().is_empty() {
-        true => stored,
-        false => stored.with_copies(Arc::clone(&fetched.forms.copies)),
+    // What is made of it while it comes is kept with it, also where that is asked for only now. Of most there is no other
+    // form, and so no place for one.
+    let route = filling.fill.snapshot.route(filling.fill.route);
+    let encodes = route.is_some_and(|route| route.compress.is_some());
+    Arc::new(match encodes || fetched.facts.coding != ContentCoding::Identity {
+        true => stored.with_copies(Arc::clone(&fetched.forms.copies)),
+        false => stored,
     })
 }
 

@@ -259,7 +259,7 @@ impl Memory {
 
     /// Whether a response under this key may come in, and moka takes it where it is large.
     ///
-    /// In a full tier what is new has to have been fetched before (`doorkeeper.rs`).
+    /// In a full tier what is new has to have been fetched before (`doorkeeper.rs`); what was purged is not new.
     ///
     /// moka takes a new entry in place of old ones only if that has been asked for more often than all of them
     /// together, and counts to 15: what is as large as many small ones would never get in, however often it is
@@ -270,7 +270,9 @@ impl Memory {
         if !(is_full || self.is_large(weight)) || self.cache.contains_key(&key.hash()) {
             return true;
         }
-        if is_full && !self.doorkeeper.has_seen(key.hash()) {
+        // What was purged has been in the tier, and is fetched anew for whoever still asks for it.
+        let was_here = || self.ghost.why(key.hash()) == Cause::Purged;
+        if is_full && !was_here() && !self.doorkeeper.has_seen(key.hash()) {
             return false;
         }
         if !self.is_large(weight) {
@@ -591,6 +593,16 @@ mod tests {
         assert!((0..20).any(|_| asked("/often")));
         memory.cache.run_pending_tasks();
         assert!(memory.peek(&key("/often")).is_some());
+        // And so does what was purged, at once.
+        let purged = Arc::clone(&held[1]);
+        memory.remove(&purged);
+        memory.cache.run_pending_tasks();
+        // Its place is taken, so that the tier is full again.
+        for _ in 0..4 {
+            (0..40).for_each(|nth| _ = asked(&format!("/more/{nth}")));
+            memory.cache.run_pending_tasks();
+        }
+        assert!(memory.keep(plain(purged.path(), &[b'x'; 4_000], BORN), Class::Plain, &purges));
         // And what is stored is renewed, however full the tier is.
         let held = &held[0];
         let new = plain(held.path(), b"new", BORN);

@@ -597,11 +597,6 @@ mod tests {
         let purged = Arc::clone(&held[1]);
         memory.remove(&purged);
         memory.cache.run_pending_tasks();
-        // Its place is taken, so that the tier is full again.
-        for _ in 0..4 {
-            (0..40).for_each(|nth| _ = asked(&format!("/more/{nth}")));
-            memory.cache.run_pending_tasks();
-        }
         assert!(memory.keep(plain(purged.path(), &[b'x'; 4_000], BORN), Class::Plain, &purges));
         // And what is stored is renewed, however full the tier is.
         let held = &held[0];

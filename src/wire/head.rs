@@ -4,6 +4,11 @@
 //! Must not know: any other field, whether the head is a request's.
 
 use std::fmt;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
+use super::grammar::{is_token, trimmed};
 
 /// The largest length that every recipient can hold.
 pub(super) const LONGEST: u64 = i64::MAX as u64;
@@ -185,14 +190,13 @@ impl Framing {
         if value.eq_ignore_ascii_case(b"chunked") {
             return if std::mem::replace(&mut self.chunked, true) { Err(Fault::Coding) } else { Ok(()) };
         }
-        let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
         let known: [&[u8]; 2] = [b"chunked", b"identity"];
         let mut codings = value.rsplitn(2, |byte| *byte == b',').map(<[u8]>::trim_ascii);
         let ends_chunked = codings.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
         let others = codings.next().unwrap_or_default().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         let unknown = |coding: &[u8]| {
             !coding.is_empty()
-                && coding.iter().all(is_token)
+                && coding.iter().all(|byte| is_token(*byte))
                 && !known.iter().any(|known| known.eq_ignore_ascii_case(coding))
         };
         let clear = ends_chunked && !self.chunked && others.into_iter().all(unknown);
@@ -204,12 +208,15 @@ impl Framing {
 fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, value) = line.split_at_checked(name.len())?;
     // RFC 9112 §5: white space around the value is SP and HTAB.
-    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
-    start.eq_ignore_ascii_case(name).then(|| {
-        let value = value.get(value.iter().take_while(|b| is_space(b)).count()..).unwrap_or_default();
-        let trailing = value.iter().rev().take_while(|b| is_space(b)).count();
-        value.get(..value.len().saturating_sub(trailing)).unwrap_or_default()
-    })
+    start.eq_ignore_ascii_case(name).then(|| trimmed(value))
+}
+
+/// Made once: a search for four bytes costs less than its preparation.
+static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
+
+/// Where the first head ends, its empty line included.
+pub(super) fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    END.find(bytes).map(|at| at + 4)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 mod chunks;
 mod flaw;
 mod frames;
+mod grammar;
 mod head;
 mod hpack;
 mod plain;

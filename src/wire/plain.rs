@@ -5,11 +5,8 @@
 //! Knows the grammar of RFC 9112 §3 and §5 as far as nobody disputes it. Must not know: what a field means, or who
 //! answers.
 
-use std::sync::LazyLock;
-
-use memchr::memmem::Finder;
-
-use super::head::Lines;
+use super::grammar::{is_token, trimmed};
+use super::head::{Lines, end_of_head};
 
 /// Bytes of a plain head at most: others are not worth the copy that is made of one.
 pub const LONGEST: usize = 4096;
@@ -18,8 +15,6 @@ const FIELDS: usize = 64;
 
 /// How a request line ends that goes with one.
 const VERSION: &[u8] = b" HTTP/1.1\r\n";
-
-static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// The head of such a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +34,9 @@ impl<'a> Plain<'a> {
         let end = after.iter().position(|byte| !matches!(byte, b'!'..=b'~') || *byte == b'#')?;
         let (target, rest) = after.split_at_checked(end)?;
         let fields = rest.strip_prefix(VERSION)?;
-        let end = END.find(fields)?;
-        let lines = fields.get(..end.checked_add(2)?)?;
-        let len = bytes.len().checked_sub(fields.len())?.checked_add(end)?.checked_add(4)?;
+        let end = end_of_head(fields)?;
+        let lines = fields.get(..end.checked_sub(2)?)?;
+        let len = bytes.len().checked_sub(fields.len())?.checked_add(end)?;
         Some(Self { target, lines, len })
     }
 
@@ -78,19 +73,9 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     // §5.1: no white space before the colon; nor before the name, which would be a folded line (§5.2).
     let colon = line.iter().position(|byte| !is_token(*byte)).filter(|at| *at > 0)?;
     let (name, rest) = line.split_at_checked(colon)?;
-    let value = rest.strip_prefix(b":")?;
-    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let from = value.iter().position(|byte| !is_space(byte)).unwrap_or(value.len());
-    let to = value.iter().rposition(|byte| !is_space(byte)).map_or(from, |last| last + 1);
-    let value = value.get(from..to)?;
+    let value = rest.strip_prefix(b":").map(trimmed)?;
     // RFC 9110 §5.5, without the bytes that are not ASCII.
     value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')).then_some((name, value))
-}
-
-/// RFC 9110 §5.6.2.
-const fn is_token(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
-        | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
 #[cfg(test)]

@@ -2,12 +2,8 @@
 //!
 //! Knows where requests begin and end. Must not know: hyper, sockets, what is done with a verdict.
 
-use std::sync::LazyLock;
-
-use memchr::memmem::Finder;
-
 use super::chunks::Chunks;
-use super::head::{Fault, Framing, LONG, Lines};
+use super::head::{Fault, Framing, LONG, Lines, end_of_head};
 
 /// Watches one connection's requests.
 #[derive(Debug)]
@@ -168,14 +164,6 @@ impl Requests {
         (self.at, self.refused) = (At::Over(fault), Some(self.head.seen));
         self.head = Partial::new();
     }
-}
-
-/// Made once: a search for four bytes costs less than its preparation.
-static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
-
-/// Where the first head ends, its empty line included.
-fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    END.find(bytes).map(|at| at + 4)
 }
 
 /// The same of one that may be served, and what follows it, in one pass; `None` where it is not whole, or may not be.

@@ -6,12 +6,11 @@
 //! Holds of what passes one line at most, and no body.
 //! Must not know: sockets, who else reads the bytes, what a response is for.
 
-mod grammar;
 #[cfg(test)]
 mod tests;
 
 use super::flaw::Flaw;
-use grammar::{has_controls, is_extensions, is_token, number, trimmed};
+use super::grammar::{has_controls, is_extensions, is_token, number, trimmed};
 
 /// A line that gives a chunk's size, with its extensions, bytes at most: nobody knows any extension, so
 /// none needs room.

@@ -33,6 +33,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What a client is sent after the head.
 pub struct Delivery {
     content: Content,
+    /// Why it breaks off, which is told next.
+    broken: Option<BoxError>,
     report: Box<Report>,
     /// Bytes after which the body is complete, where the head says so.
     expected: Option<u64>,
@@ -114,7 +116,7 @@ impl Delivery {
         let room = (!at_hand).then(|| report.passing());
         // What is at hand has none.
         let trailers = if at_hand { Vec::new() } else { announced(headers) };
-        Self { content, report, expected, trailers, head_sent, _room: room }
+        Self { content, broken: None, report, expected, trailers, head_sent, _room: room }
     }
 
     fn ended(&mut self, end: End) {
@@ -178,7 +180,19 @@ impl Body for Delivery {
         let this = &mut *self;
         #[cfg(test)]
         crate::telemetry::failpoint::at("body", this.report.path());
-        let frame = ready!(this.poll_content(cx));
+        let frame = match this.broken.take() {
+            Some(error) => Some(Err(error)),
+            None => match ready!(this.poll_content(cx)) {
+                // Who writes has not written what was given just before, and on an error lets go of it. So the error
+                // comes a turn later: a client gets all that came.
+                Some(Err(error)) => {
+                    this.broken = Some(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                other => other,
+            },
+        };
         let frame = match frame {
             Some(Ok(frame)) if frame.is_trailers() => this.announced(frame).map(Ok),
             other => other,

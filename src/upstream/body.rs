@@ -16,7 +16,9 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::Conn;
+use super::direct::{self, Piece};
 use super::error::{self, OriginError, Place};
+use super::socket::{READ, READ_MUCH};
 use super::upload::{Refused, Upload};
 use super::watch::Appetite;
 use crate::fields::trailers;
@@ -180,6 +182,14 @@ impl Body for RequestBody {
     }
 }
 
+/// What hyper gives, as it is passed on.
+fn kept(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        trailers::keep_allowed(trailers);
+    }
+    frame.map_data(own)
+}
+
 /// A piece of a body that holds on to no more than about itself.
 fn own(piece: Bytes) -> Bytes {
     if piece.len() < SMALL { Bytes::copy_from_slice(&piece) } else { piece }
@@ -311,11 +321,46 @@ pub trait Leave: Send + Sync {
 ///
 /// Read to its end, it gives the connection back; dropped before, it closes it.
 pub struct OriginBody {
-    incoming: Incoming,
+    content: Content,
     open: Option<Exchange>,
     failed: bool,
     /// To be read in large pieces.
     leave: Option<Box<dyn Leave>>,
+}
+
+/// An answer's content, as it comes from who speaks on its connection.
+pub(super) enum Content {
+    Direct(direct::Content),
+    Hyper(Incoming),
+}
+
+impl Content {
+    /// Nothing of it is to come on its connection any more.
+    fn has_come(&self) -> bool {
+        match self {
+            Self::Direct(content) => content.has_come(),
+            Self::Hyper(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    /// What has come and was not given out, when nothing is to come any more.
+    fn left_over(&mut self) -> Option<Frame<Bytes>> {
+        match self {
+            Self::Direct(content) => content.next().map(frame),
+            Self::Hyper(_) => None,
+        }
+    }
+}
+
+/// A piece as it is passed on.
+fn frame(piece: Piece) -> Frame<Bytes> {
+    match piece {
+        Piece::Data(data) => Frame::data(data),
+        Piece::Trailers(mut trailers) => {
+            trailers::keep_allowed(&mut trailers);
+            Frame::trailers(trailers)
+        }
+    }
 }
 
 /// What a response's body holds until its end.
@@ -332,8 +377,12 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// What hyper's word for a broken body means; what it alone has found wrong is counted here.
-    fn broken(self, error: &hyper::Error) -> OriginError {
+    /// What the word for a broken body means; what hyper alone has found wrong is counted here.
+    fn broken(self, error: &Broken) -> OriginError {
+        let error = match error {
+            Broken::Hyper(error) => error,
+            Broken::Direct(error) => return OriginError::of_io(error, self.at),
+        };
         let why = OriginError::of(error, self.at);
         if let OriginError::Protocol { flaw, .. } = &why
             && error::flaw(error).is_none()
@@ -353,30 +402,36 @@ impl Exchange {
     }
 }
 
+/// Why a body broke off, in the words of who spoke.
+enum Broken {
+    Direct(std::io::Error),
+    Hyper(hyper::Error),
+}
+
 impl OriginBody {
-    pub(super) fn new(incoming: Incoming, exchange: Exchange) -> Self {
-        let mut body = Self { incoming, open: Some(exchange), failed: false, leave: None };
-        // HEAD, 204, 304 and Content-Length: 0 end here.
+    pub(super) fn new(content: Content, exchange: Exchange) -> Self {
+        let mut body = Self { content, open: Some(exchange), failed: false, leave: None };
+        // HEAD, 204, 304 and Content-Length: 0 end here, and what has come with its head.
         body.end_if_ended();
         body
     }
 
     /// The body of a 101: none, and no time limit for what follows.
-    pub(super) fn upgraded(incoming: Incoming, conn: Conn) -> Self {
+    pub(super) fn upgraded(content: Content, conn: Conn) -> Self {
         conn.detach();
-        Self { incoming, open: None, failed: false, leave: None }
+        Self { content, open: None, failed: false, leave: None }
     }
 
     /// Has it be read in large pieces, as long as `leave` holds.
     pub fn read_much(&mut self, leave: impl Leave + 'static) {
         self.leave = Some(Box::new(leave));
         if let Some(exchange) = &mut self.open {
-            exchange.conn.is_heavy = true;
+            exchange.conn.read_much();
         }
     }
 
     fn end_if_ended(&mut self) {
-        if self.incoming.is_end_stream() {
+        if self.content.has_come() {
             self.end();
         }
     }
@@ -410,29 +465,37 @@ impl Body for OriginBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
         let this = &mut *self;
-        let Some(exchange) = &mut this.open else { return Poll::Ready(None) };
+        let Some(exchange) = &mut this.open else {
+            let left = if this.failed { None } else { this.content.left_over() };
+            return Poll::Ready(left.map(Ok));
+        };
         // Under pressure what comes next is small again.
         drop(this.leave.take_if(|leave| !leave.holds()));
-        let frame = match exchange.conn.is_cut() {
+        let next = match exchange.conn.is_cut() {
             true => None,
-            false => {
-                let polled = Pin::new(&mut this.incoming).poll_frame(cx);
-                let appetite = match &this.leave {
-                    _ if polled.is_ready() => Appetite::Little,
-                    Some(_) => Appetite::Much,
-                    None => Appetite::More,
-                };
-                exchange.conn.set_appetite(appetite);
-                ready!(polled)
-            }
-        };
-        match frame {
-            Some(Ok(mut frame)) => {
-                if let Some(trailers) = frame.trailers_mut() {
-                    trailers::keep_allowed(trailers);
+            false => match &mut this.content {
+                Content::Direct(content) => {
+                    let most = if this.leave.is_some() { READ_MUCH } else { READ };
+                    let next = ready!(content.poll_next(cx, most)).map_err(Broken::Direct);
+                    next.map(|piece| piece.map(frame)).transpose()
                 }
+                Content::Hyper(incoming) => {
+                    let polled = Pin::new(incoming).poll_frame(cx);
+                    let appetite = match &this.leave {
+                        _ if polled.is_ready() => Appetite::Little,
+                        Some(_) => Appetite::Much,
+                        None => Appetite::More,
+                    };
+                    exchange.conn.set_appetite(appetite);
+                    let next = ready!(polled).map(|next| next.map(kept).map_err(Broken::Hyper));
+                    next
+                }
+            },
+        };
+        match next {
+            Some(Ok(frame)) => {
                 this.end_if_ended();
-                Poll::Ready(Some(Ok(frame.map_data(own))))
+                Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => this.fail(|it| it.broken(&error)),
             // Looked at again: hyper ends a body like this too when the connection is cut just now.
@@ -445,10 +508,17 @@ impl Body for OriginBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        !self.failed && (self.open.is_none() || self.incoming.is_end_stream())
+        let is_over = match &self.content {
+            Content::Direct(content) => content.is_over(),
+            Content::Hyper(incoming) => self.open.is_none() || incoming.is_end_stream(),
+        };
+        is_over && !self.failed
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.content {
+            Content::Direct(content) => content.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Content::Hyper(incoming) => incoming.size_hint(),
+        }
     }
 }

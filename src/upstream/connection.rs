@@ -1,7 +1,8 @@
 //! One connection to an origin: how it is opened, and its sending end.
 //!
-//! Knows name resolution, TCP and hyper's HTTP/1 handshake. Each connection is driven by a task on
-//! the runtime that opened it; the sending end may be used from any.
+//! Knows name resolution, TCP and hyper's HTTP/1 handshake. A connection is spoken to [directly](super::direct) until a
+//! request has more to it than a head, which hyper then has, and all that follow. Each is kept or driven by a task on
+//! the runtime that opened it, or that called for hyper; the sending end may be used from any.
 //! Must not know: limits, queues, servers to choose from, retries.
 
 use std::io;
@@ -9,7 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use http::{Method, Request, Response, header};
+use http_body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::ext::on_informational;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -18,12 +22,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clock::Mono;
 
-use super::body::RequestBody;
+use super::body::{Content, RequestBody, Sent};
+use super::direct::{Direct, Keeper, Open};
 use super::due::{Driver, Due};
 use super::pool::{Pool, Slot};
 use super::socket::Socket;
 use super::watch::{Appetite, Next, Watch};
-use crate::wire::{Flaw, Limits, ResponseScanner};
+use crate::interim::Interim;
+use crate::wire::{Asked, Flaw, Limits, ResponseScanner};
 
 /// Bytes of a response's head and of its trailer section at most, and of the read and write buffers. Twice
 /// what clients may send by default: an answer may have as much again of tags (`Surrogate-Key` and the like).
@@ -49,48 +55,138 @@ pub(super) struct Conn {
     /// It has been read in large pieces, and hyper holds as large a buffer for the next one: up to 128 KiB that nobody
     /// counts.
     pub(super) is_heavy: bool,
-    pub(super) send: SendRequest<RequestBody>,
+    speaker: Speaker,
+    /// How long an exchange may take, mostly.
+    total: Duration,
     pool: Weak<Pool>,
     gone: Arc<AtomicBool>,
     due: Arc<Due>,
-    watch: Arc<Watch>,
     task: AbortHandle,
     detached: bool,
 }
 
+/// Who speaks on it.
+enum Speaker {
+    /// Whoever has a request.
+    Direct(Arc<Direct>),
+    Hyper {
+        send: SendRequest<RequestBody>,
+        watch: Arc<Watch>,
+    },
+}
+
+/// Why an exchange has no answer, in the words of who spoke.
+pub(super) enum Cause {
+    Direct(io::Error),
+    Hyper(hyper::Error),
+}
+
+/// No answer came.
+pub(super) struct Unanswered {
+    pub(super) cause: Cause,
+    /// Nothing of the request was written: it is where it was.
+    pub(super) unsent: bool,
+}
+
 impl Conn {
-    /// Speaks HTTP/1 over `stream`, on a task of this runtime. `total` is how long an exchange may
+    /// Speaks HTTP/1 over `stream`, with a task of this runtime to see to it. `total` is how long an exchange may
     /// take.
-    pub(super) async fn start(
-        stream: TcpStream,
-        slot: Slot,
-        worker: usize,
-        now: Mono,
-        total: Duration,
-    ) -> hyper::Result<Self> {
+    pub(super) fn start(stream: TcpStream, slot: Slot, worker: usize, now: Mono, total: Duration) -> Self {
         let (id, pool, gone) = (slot.id, slot.pool.clone(), Arc::clone(&slot.gone));
-        let watch = Arc::<Watch>::default();
         let limits = Limits { section: BUFFER, fields: FIELDS, interims: INTERIMS };
-        let socket = Socket::new(stream, slot, Arc::clone(&watch), ResponseScanner::new(limits));
-        let (send, connection) = builder().handshake(TokioIo::new(socket)).await?;
         let due = Due::new();
-        // How it ended is told to the request it carried, if any.
-        let driver = Driver::new(connection.with_upgrades(), Arc::clone(&due), total);
-        let task = tokio::spawn(driver).abort_handle();
+        let direct = Direct::new(stream, ResponseScanner::new(limits), slot, Arc::clone(&due));
+        let keeper = Driver::new(Keeper(Arc::clone(&direct)), Arc::clone(&due), total);
+        let task = tokio::spawn(keeper).abort_handle();
         let (opened, kept, is_heavy, detached) = (now, false, false, false);
-        Ok(Self { id, worker, opened, kept, is_heavy, send, pool, gone, due, watch, task, detached })
+        let speaker = Speaker::Direct(direct);
+        Self { id, worker, opened, kept, is_heavy, speaker, total, pool, gone, due, task, detached }
     }
 
     /// The socket is closed, or is being closed.
     pub(super) fn is_closed(&self) -> bool {
-        self.gone.load(Ordering::Acquire) || self.send.is_closed()
+        let is_closed = match &self.speaker {
+            Speaker::Direct(direct) => direct.is_closed(),
+            Speaker::Hyper { send, .. } => send.is_closed(),
+        };
+        is_closed || self.gone.load(Ordering::Acquire)
     }
 
-    /// An exchange begins, of this request, that is cut off at `due`, whether or not anybody asks for its
-    /// answer. To be called before hyper has the request.
-    pub(super) fn begin(&self, due: Instant, request: Next) {
-        self.due.set(due);
-        self.watch.announce(request);
+    /// Sends a request and waits for its answer's head, within an exchange that is cut off at `due`, whether or not
+    /// anybody asks for its answer. Interim responses go to `interim`. The request is taken from where it is, as far as
+    /// hyper needs it: each future that it were moved through would have room for it.
+    ///
+    /// Cancellation: the connection is to be dropped with this future.
+    pub(super) async fn exchange(
+        &mut self,
+        request: &mut Option<Request<RequestBody>>,
+        due: Instant,
+        sent: &Arc<Sent>,
+        interim: Option<&Interim>,
+    ) -> Result<Response<Content>, Unanswered> {
+        let asked = request.as_ref().map_or(Asked::Other, asked);
+        if let Speaker::Direct(direct) = &self.speaker
+            && let Some(request) = request.as_ref().filter(|request| is_a_head_alone(request, asked))
+        {
+            if self.due.set(due) {
+                direct.wake_keeper();
+            }
+            let answer = direct.ask(request, asked, sent, interim).await;
+            return answer.map(|answer| answer.map(Content::Direct));
+        }
+        // In a box, so that those who do without it have no room for it.
+        Box::pin(self.exchange_by_hyper(request, asked, due, sent, interim)).await
+    }
+
+    async fn exchange_by_hyper(
+        &mut self,
+        slot: &mut Option<Request<RequestBody>>,
+        asked: Asked,
+        due: Instant,
+        sent: &Arc<Sent>,
+        interim: Option<&Interim>,
+    ) -> Result<Response<Content>, Unanswered> {
+        let (send, watch, until) = match self.hyper().await {
+            Ok(hyper) => hyper,
+            Err(cause) => return Err(Unanswered { cause, unsent: true }),
+        };
+        let Some(mut request) = slot.take() else {
+            let cause = Cause::Direct(io::ErrorKind::InvalidInput.into());
+            return Err(Unanswered { cause, unsent: false });
+        };
+        listen(&mut request, sent, interim.cloned());
+        watch.announce(Next { asked, sent: Arc::clone(sent) });
+        // Its driver looks at that when it is woken with the request.
+        until.set(due);
+        let answer = send.try_send_request(request).await;
+        answer.map(|answer| answer.map(Content::Hyper)).map_err(|mut error| {
+            *slot = error.take_message();
+            Unanswered { cause: Cause::Hyper(error.into_error()), unsent: slot.is_some() }
+        })
+    }
+
+    /// Has hyper speak from now on, on a task of this runtime.
+    async fn hyper(&mut self) -> Result<(&mut SendRequest<RequestBody>, Arc<Watch>, &Due), Cause> {
+        if let Speaker::Direct(direct) = &self.speaker {
+            let Some(Open { stream, scanner, slot, .. }) = direct.take() else {
+                return Err(Cause::Direct(io::ErrorKind::NotConnected.into()));
+            };
+            // Its keeper has nothing to keep any more.
+            self.task.abort();
+            self.due = Due::new();
+            let watch = Arc::<Watch>::default();
+            let socket = Socket::new(stream, slot, Arc::clone(&watch), scanner);
+            let shaken = builder().handshake(TokioIo::new(socket)).await;
+            let (send, connection) = shaken.map_err(Cause::Hyper)?;
+            // How it ended is told to the request it carried, if any.
+            let driver = Driver::new(connection.with_upgrades(), Arc::clone(&self.due), self.total);
+            self.task = tokio::spawn(driver).abort_handle();
+            self.speaker = Speaker::Hyper { send, watch };
+        }
+        match &mut self.speaker {
+            Speaker::Hyper { send, watch } => Ok((send, Arc::clone(watch), &self.due)),
+            Speaker::Direct(_) => Err(Cause::Direct(io::ErrorKind::NotConnected.into())),
+        }
     }
 
     /// Notes what was wrong with what came on it.
@@ -109,7 +205,14 @@ impl Conn {
 
     /// How much of the answer its reader waits for.
     pub(super) fn set_appetite(&self, appetite: Appetite) {
-        self.watch.set_appetite(appetite);
+        if let Speaker::Hyper { watch, .. } = &self.speaker {
+            watch.set_appetite(appetite);
+        }
+    }
+
+    /// What comes of its answer is read in large pieces from now on.
+    pub(super) fn read_much(&mut self) {
+        self.is_heavy = matches!(self.speaker, Speaker::Hyper { .. });
     }
 
     /// We have closed it ourselves, so that a body may seem to have ended that has not.
@@ -139,7 +242,12 @@ impl Conn {
         if !self.due.clear() {
             return;
         }
-        if self.send.is_ready() {
+        let is_ready = match &self.speaker {
+            Speaker::Direct(direct) if !direct.rests() => return,
+            Speaker::Direct(_) => true,
+            Speaker::Hyper { send, .. } => send.is_ready(),
+        };
+        if is_ready {
             return pool.put(self);
         }
         if self.is_closed() {
@@ -147,7 +255,8 @@ impl Conn {
         }
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                if let Ok(Ok(())) = timeout(READY_WITHIN, self.send.ready()).await {
+                let Speaker::Hyper { send, .. } = &mut self.speaker else { return };
+                if let Ok(Ok(())) = timeout(READY_WITHIN, send.ready()).await {
                     pool.put(self);
                 }
             });
@@ -161,7 +270,42 @@ impl Drop for Conn {
         if !self.detached {
             self.task.abort();
         }
+        if let Speaker::Direct(direct) = &self.speaker {
+            direct.close();
+        }
     }
+}
+
+/// What the end of the answer depends on.
+fn asked(request: &Request<RequestBody>) -> Asked {
+    match *request.method() {
+        Method::HEAD => Asked::Head,
+        Method::CONNECT => Asked::Connect,
+        _ if request.headers().contains_key(header::UPGRADE) => Asked::Upgrade,
+        _ => Asked::Other,
+    }
+}
+
+/// Whether a head is all there is to a request, and an answer all that may come of it.
+fn is_a_head_alone(request: &Request<RequestBody>, asked: Asked) -> bool {
+    matches!(asked, Asked::Head | Asked::Other)
+        && request.body().is_end_stream()
+        // Who waits for leave to send content has some (RFC 9110 §10.1.1).
+        && !request.headers().contains_key(header::EXPECT)
+}
+
+/// Interim responses are noted and passed on; hyper gives nothing of them to the final one. Each starts
+/// `timeout.first_byte` anew, as a piece of the request that is taken does: the origin is at work.
+/// `timeout.total` bounds them all.
+fn listen(request: &mut Request<RequestBody>, sent: &Arc<Sent>, interim: Option<Interim>) {
+    let sent = Arc::clone(sent);
+    on_informational(request, move |response| {
+        if sent.hear()
+            && let Some(interim) = &interim
+        {
+            interim.pass(response.status(), response.headers());
+        }
+    });
 }
 
 /// Resolves `host` anew, so that a change of DNS is followed, and tries all its addresses in turn

@@ -23,21 +23,39 @@ pub(super) struct Due {
     opened: Instant,
     /// Nanoseconds after `opened`, or one of the two above.
     at: AtomicU64,
+    /// When the driver looks next, nanoseconds after `opened`.
+    look: AtomicU64,
 }
 
 impl Due {
     /// Of a connection opened just now.
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { opened: Instant::now(), at: AtomicU64::new(NEVER) })
+        Arc::new(Self { opened: Instant::now(), at: AtomicU64::new(NEVER), look: AtomicU64::new(0) })
     }
 
     /// An exchange begins. To be called before the driver is woken with its request: it then looks
-    /// here, and wakes in time.
-    pub(super) fn set(&self, at: Instant) {
+    /// here, and wakes in time. Gives whether a driver that is not woken by the request has to be woken for that.
+    pub(super) fn set(&self, at: Instant) -> bool {
+        let at = self.since(at);
+        // Fails where the connection was cut meanwhile, and stays so. In one order with `looks`: one of the two sees the
+        // other.
+        let _ = self.at.compare_exchange(NEVER, at, Ordering::SeqCst, Ordering::Acquire);
+        at < self.look.load(Ordering::SeqCst)
+    }
+
+    /// An exchange is under way, or the connection was cut.
+    pub(super) fn is_set(&self) -> bool {
+        self.at.load(Ordering::Acquire) != NEVER
+    }
+
+    /// The driver will look at this moment.
+    fn looks(&self, at: Instant) {
+        self.look.store(self.since(at), Ordering::SeqCst);
+    }
+
+    fn since(&self, at: Instant) -> u64 {
         let since = u64::try_from(at.saturating_duration_since(self.opened).as_nanos());
-        let at = since.unwrap_or(NEVER).clamp(CUT + 1, NEVER - 1);
-        // Fails where the connection was cut meanwhile, and stays so.
-        let _ = self.at.compare_exchange(NEVER, at, Ordering::AcqRel, Ordering::Acquire);
+        since.unwrap_or(NEVER).clamp(CUT + 1, NEVER - 1)
     }
 
     /// The exchange is over. `false` where the connection was cut before that.
@@ -53,7 +71,7 @@ impl Due {
     }
 
     fn get(&self) -> Option<Instant> {
-        match self.at.load(Ordering::Acquire) {
+        match self.at.load(Ordering::SeqCst) {
             NEVER => None,
             since => Some(self.opened + Duration::from_nanos(since)),
         }
@@ -87,25 +105,38 @@ impl<C: Future + Unpin> Driver<C> {
     /// `usual` is how long an exchange may take; any other is held to its own time as well.
     pub(super) fn new(connection: C, due: Arc<Due>, usual: Duration) -> Self {
         let every = usual.max(Duration::from_secs(1));
-        Self { connection, due, ended: false, look: Box::pin(sleep(every)), every }
+        let look = Box::pin(sleep(every));
+        due.looks(look.deadline());
+        Self { connection, due, ended: false, look, every }
     }
 
     /// Whether the time is over; if not, this task is woken at the next look.
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Some(due) = self.due.get()
-            && due < self.look.deadline()
-        {
-            self.look.as_mut().reset(due);
-        }
+        self.look_by_the_end();
         while self.look.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if self.due.cut_if_over(now) {
                 return true;
             }
             let next = self.due.get().filter(|due| *due > now).unwrap_or(now + self.every);
-            self.look.as_mut().reset(next);
+            self.reset(next);
+            // An exchange that has begun meanwhile has not seen the new moment, and wakes nobody.
+            self.look_by_the_end();
         }
         false
+    }
+
+    fn look_by_the_end(&mut self) {
+        if let Some(due) = self.due.get()
+            && due < self.look.deadline()
+        {
+            self.reset(due);
+        }
+    }
+
+    fn reset(&mut self, at: Instant) {
+        self.look.as_mut().reset(at);
+        self.due.looks(at);
     }
 }
 

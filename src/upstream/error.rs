@@ -241,6 +241,19 @@ impl OriginError {
     }
 }
 
+impl OriginError {
+    /// The same of a connection that was spoken to directly.
+    pub(super) fn of_io(error: &std::io::Error, at: Place) -> Self {
+        if let Some(flaw) = flaw_of(error) {
+            return Self::Protocol { at, flaw };
+        }
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => Self::Incomplete { at },
+            _ => Self::Reset { at, cause: words(error) },
+        }
+    }
+}
+
 impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -268,7 +281,12 @@ pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> Arc<str> {
 
 /// What the scanner of the connection has found wrong, if that is how it ended.
 pub(super) fn flaw(error: &hyper::Error) -> Option<Flaw> {
-    io_error(error)?.get_ref()?.downcast_ref().copied()
+    flaw_of(io_error(error)?)
+}
+
+/// The same, by the error of the socket.
+pub(super) fn flaw_of(error: &std::io::Error) -> Option<Flaw> {
+    error.get_ref()?.downcast_ref().copied()
 }
 
 fn io_kind(error: &hyper::Error) -> Option<std::io::ErrorKind> {

@@ -12,24 +12,20 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::ext::on_informational;
 use tokio::time::{Instant, sleep_until};
 
 use super::Upstream;
 use super::balance::{Standing, choose};
-use super::body::{Exchange, Fault, OriginBody, RequestBody, Sent};
-use super::connection::Conn;
-use super::error::{ForwardError, Place, flaw, words};
+use super::body::{Content, Exchange, Fault, OriginBody, RequestBody, Sent};
+use super::connection::{Cause, Conn};
+use super::error::{ForwardError, Place, flaw, flaw_of, words};
 use super::hedge::{Race, Role, Trial};
 use super::pool::{Grant, Pool, Want};
 use super::upload::Refused;
-use super::watch::Next;
 use crate::clock::Mono;
 use crate::fields::hop;
 use crate::interim::Interim;
-use crate::wire::{Asked, Flaw};
+use crate::wire::Flaw;
 
 /// What is left of `timeout.first_byte` at least for a request that has waited for others' answers: many times what a
 /// server that is well takes to answer, and little enough to be within anybody's limit.
@@ -167,13 +163,14 @@ impl Upstream {
         trip: &mut Trip<'_>,
         request: Request<RequestBody>,
     ) -> Result<Answer, ForwardError> {
+        let mut request = Some(request);
         let (mut index, conn) = self.connection(trip, Want::Any).await?;
-        let mut failed = match self.send(trip, index, conn, request).await {
+        let mut failed = match self.send(trip, index, conn, &mut request).await {
             Ok(answer) => return Ok(answer),
             Err(failed) => failed,
         };
         loop {
-            let Failed { why, again: Some(SafeToRetry(request)), .. } = failed else {
+            let Failed { why, again: Some(SafeToRetry(again)), .. } = failed else {
                 return Err(failed.why);
             };
             if !trip.race.retry() {
@@ -183,8 +180,8 @@ impl Upstream {
                 pool.count_retry();
             }
             let Ok((next, conn)) = self.connection(trip, Want::Fresh).await else { return Err(why) };
-            index = next;
-            failed = match self.send(trip, index, conn, *request).await {
+            (index, request) = (next, Some(*again));
+            failed = match self.send(trip, index, conn, &mut request).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
@@ -250,35 +247,35 @@ impl Upstream {
         Some((index, pool))
     }
 
+    /// Sends what is there to be sent, which is left there as far as nothing of it was written.
     async fn send(
         &self,
         trip: &mut Trip<'_>,
         index: usize,
         mut conn: Conn,
-        mut request: Request<RequestBody>,
+        slot: &mut Option<Request<RequestBody>>,
     ) -> Result<Answer, Failed> {
-        let Some(pool) = self.pools.get(index) else { return Err(ForwardError::nowhere().into()) };
+        let Some((pool, request)) = self.pools.get(index).zip(slot.as_mut()) else {
+            return Err(ForwardError::nowhere().into());
+        };
         // hyper takes no other for HTTP/1.
         *request.version_mut() = Version::HTTP_11;
         let sent = request.body_mut().watch();
-        let asked = asked(&request);
         let bound = hop::binds_the_connection(request.headers());
         let race = trip.race;
         race.sending(trip.role, &sent);
-        listen(&mut request, &sent, trip.interim.cloned());
         // One limit for both attempts: whoever waits, waits for one answer.
         let patience = self.timeout.first_byte.saturating_sub(trip.waited);
         let whole = trip.waited.is_zero();
         if trip.role == Role::Hedge && !std::mem::replace(&mut trip.counted, true) {
             pool.count_hedge();
         }
-        conn.begin(trip.deadline, Next { asked, sent: Arc::clone(&sent) });
         // Its driver cuts it then, and runs on this thread.
         race.cut_when_due(trip.role, conn.worker == trip.worker);
         // If this future is dropped at the await, so is `conn`, which closes the connection.
         let reply = tokio::select! {
             biased;
-            reply = conn.send.try_send_request(request) => reply,
+            reply = conn.exchange(slot, trip.deadline, &sent, trip.interim) => reply,
             () = sent.silent_for(patience) => {
                 // A part of its time is no proof.
                 if whole {
@@ -303,7 +300,8 @@ impl Upstream {
             Err(error) => {
                 trip.waited += sent.age();
                 let again = || race.spare.as_ref().filter(|spare| conn.kept || spare.may_move)?.request();
-                let failed = Failed::of(error, again, &sent, pool);
+                let unsent = slot.take_if(|_| error.unsent);
+                let failed = Failed::of(&error.cause, unsent, again, &sent, pool);
                 let standing = Standing::after(&failed, conn.kept);
                 if standing == Standing::Failed && matches!(failed.why, ForwardError::Reset { .. }) {
                     pool.set_aside();
@@ -364,7 +362,7 @@ impl Standing {
 
 /// A response's head and what its body will need.
 pub(super) struct Answer {
-    response: Response<Incoming>,
+    response: Response<Content>,
     pub(super) conn: Conn,
     sent: Arc<Sent>,
     /// The connection may serve others.
@@ -390,10 +388,10 @@ impl Answer {
     fn into_forwarded(self, times: ForwardTimes, deadline: Instant, limit: Duration) -> Forwarded {
         let Self { response, conn, sent, reusable, at, .. } = self;
         let server = Arc::clone(&at.server);
-        let (head, incoming) = response.into_parts();
+        let (head, content) = response.into_parts();
         let body = match head.status {
-            StatusCode::SWITCHING_PROTOCOLS => OriginBody::upgraded(incoming, conn),
-            _ => OriginBody::new(incoming, Exchange { conn, sent, reusable, at, deadline, limit }),
+            StatusCode::SWITCHING_PROTOCOLS => OriginBody::upgraded(content, conn),
+            _ => OriginBody::new(content, Exchange { conn, sent, reusable, at, deadline, limit }),
         };
         Forwarded { response: Response::from_parts(head, body), times, server }
     }
@@ -412,14 +410,15 @@ struct Failed {
 
 impl Failed {
     fn of(
-        mut error: TrySendError<Request<RequestBody>>,
+        cause: &Cause,
+        unsent: Option<Request<RequestBody>>,
         replay: impl FnOnce() -> Option<Box<Request<RequestBody>>>,
         sent: &Sent,
         pool: &Pool,
     ) -> Self {
-        let unsent = error.take_message().map(Box::new);
+        let unsent = unsent.map(Box::new);
         let nothing_sent = unsent.is_some();
-        let why = reason(error.error(), sent, pool);
+        let why = reason(cause, sent, pool);
         let again = match &why {
             _ if unsent.is_some() => unsent,
             // An origin that has said that it is at work had not closed the connection just then.
@@ -465,22 +464,17 @@ impl<'a> Spare<'a> {
     }
 }
 
-/// Interim responses are noted and passed on; hyper gives nothing of them to the final one. Each starts
-/// `timeout.first_byte` anew, as a piece of the request that is taken does: the origin is at work.
-/// `timeout.total` bounds them all.
-fn listen(request: &mut Request<RequestBody>, sent: &Arc<Sent>, interim: Option<Interim>) {
-    let sent = Arc::clone(sent);
-    on_informational(request, move |response| {
-        if sent.hear()
-            && let Some(interim) = &interim
-        {
-            interim.pass(response.status(), response.headers());
-        }
-    });
-}
-
-fn reason(error: &hyper::Error, sent: &Sent, pool: &Pool) -> ForwardError {
+fn reason(cause: &Cause, sent: &Sent, pool: &Pool) -> ForwardError {
     let at = pool.place();
+    let error = match cause {
+        Cause::Hyper(error) => error,
+        Cause::Direct(error) => {
+            return match flaw_of(error) {
+                Some(flaw) => ForwardError::Protocol { at, flaw },
+                None => ForwardError::Reset { at, cause: words(error) },
+            };
+        }
+    };
     if let Some(flaw) = flaw(error) {
         return ForwardError::Protocol { at, flaw };
     }
@@ -498,14 +492,4 @@ fn reason(error: &hyper::Error, sent: &Sent, pool: &Pool) -> ForwardError {
         return ForwardError::Protocol { at, flaw: Flaw::Syntax };
     }
     ForwardError::Reset { at, cause: words(error) }
-}
-
-/// What the end of the answer depends on.
-fn asked(request: &Request<RequestBody>) -> Asked {
-    match *request.method() {
-        Method::HEAD => Asked::Head,
-        Method::CONNECT => Asked::Connect,
-        _ if request.headers().contains_key(header::UPGRADE) => Asked::Upgrade,
-        _ => Asked::Other,
-    }
 }

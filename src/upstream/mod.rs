@@ -11,11 +11,13 @@
 //!
 //! Must not know: caching, clients, statuses of Larder's own, metrics.
 
+mod answer;
 mod balance;
 mod beside;
 mod body;
 mod complaints;
 mod connection;
+mod direct;
 mod due;
 mod error;
 mod forward;

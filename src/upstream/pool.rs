@@ -291,14 +291,11 @@ impl Pool {
     pub(super) async fn open(&self, slot: Slot, worker: usize) -> Result<Conn, ForwardError> {
         // If this future is dropped at an await, so is the slot.
         let error = match connection::connect(&self.server.host, self.server.port, self.connect).await {
-            Ok(stream) => match Conn::start(stream, slot, worker, self.clock.mono(), self.total).await {
-                Ok(conn) => {
-                    self.counts.connects.fetch_add(1, Ordering::Relaxed);
-                    self.state.lock().failed = None;
-                    return Ok(conn);
-                }
-                Err(error) => ForwardError::Connect { at: self.place(), cause: words(&error) },
-            },
+            Ok(stream) => {
+                self.counts.connects.fetch_add(1, Ordering::Relaxed);
+                self.state.lock().failed = None;
+                return Ok(Conn::start(stream, slot, worker, self.clock.mono(), self.total));
+            }
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
                 ForwardError::ConnectTimeout { at: self.place(), limit: self.connect }
             }

@@ -36,11 +36,11 @@ use crate::wire::{Flaw, ResponseScanner};
 /// Bytes of one read at most, while somebody waits for them, and while nobody does. One less than hyper's buffer has
 /// by then: hyper doubles it whenever a read has filled it, and what a client does not take waits in several of
 /// them.
-const READ: usize = 32 * 1024 - 1;
+pub(super) const READ: usize = 32 * 1024 - 1;
 const READ_AHEAD: usize = 16 * 1024 - 1;
 /// The same of a large body, where what may wait of it has been counted ([`super::Leave`]). All of hyper's buffer at its
 /// largest, so that it is read into at once; it grows no further.
-const READ_MUCH: usize = BUFFER;
+pub(super) const READ_MUCH: usize = BUFFER;
 
 /// A TCP connection that gives its slot back when it is dropped.
 ///

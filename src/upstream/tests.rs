@@ -2,6 +2,7 @@
 
 mod cancelling;
 mod connections;
+mod direct;
 mod failures;
 mod hedging;
 mod interim;

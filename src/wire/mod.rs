@@ -22,4 +22,4 @@ pub use frames::Frames;
 pub use head::{Fault, Framing, Lines};
 pub use plain::Plain;
 pub use request::Requests;
-pub use response::{Asked, Limits, ResponseScanner};
+pub use response::{Asked, Limits, Part, ResponseScanner};

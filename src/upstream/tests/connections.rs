@@ -287,12 +287,15 @@ async fn a_worker_prefers_the_connections_it_opened() {
         let asked =
             tokio::spawn(async move { up.forward(worker, get("/"), &once_more, None, Duration::ZERO).await });
         let mut peer = origin.accept().await;
-        peer.answer(OK).await;
+        peer.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no").await;
         (peer, reply(asked).await)
     };
     let (a, first) = open(0).await;
     let (b, second) = open(1).await;
     let mut peers = [a, b];
+    for peer in &mut peers {
+        peer.say("k").await;
+    }
     whole(first).await.unwrap();
     whole(second).await.unwrap();
     // The third opened none and gets the one used last.
@@ -409,17 +412,20 @@ async fn a_large_body_is_read_in_large_pieces_for_as_long_as_it_has_leave() {
     }
 }
 
-/// Ten idle connections used to hold 128 KiB each for as long as they were kept, which nobody counted.
+/// Ten idle connections used to hold 128 KiB each for as long as they were kept, which nobody counted. Those without
+/// hyper hold nothing.
 #[tokio::test]
 async fn connections_that_have_carried_large_bodies_are_few_soon_after_they_have() {
     for (large, left) in [(false, 10), (true, 8)] {
         let origin = Origin::start().await;
         let (up, stepper) = stepped(&origin, |cfg| (cfg.pool.max_connections, cfg.pool.max_idle) = (16, 16));
-        let asked: Vec<_> = (0..10).map(|_| ask(&up, get("/"))).collect();
+        let asked: Vec<_> = (0..10).map(|_| ask(&up, post("/", "data"))).collect();
         let mut peers = Vec::new();
         for _ in 0..10 {
             let mut peer = origin.accept().await;
-            peer.answer(OK).await;
+            peer.head().await;
+            assert_eq!(peer.bytes(4).await, b"data");
+            peer.say(OK).await;
             peers.push(peer);
         }
         for asked in asked {
@@ -445,6 +451,15 @@ async fn small_pieces_do_not_hold_on_to_the_buffer_that_they_came_in() {
     let pieces = "4\r\nsome\r\n4\r\nmore\r\n0\r\n\r\n";
     let mut peer = origin.accept().await;
     peer.answer(&format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{pieces}")).await;
+    let mut body = reply(asked).await.response.into_body();
+    let piece = soon(body.frame()).await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!((piece.as_ref(), piece.is_unique()), (&b"somemore"[..], true));
+    assert!(soon(body.frame()).await.is_none());
+    // By hyper, which cuts them from its buffer.
+    let asked = ask(&up, post("/", "data"));
+    peer.head().await;
+    assert_eq!(peer.bytes(4).await, b"data");
+    peer.say(&format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{pieces}")).await;
     let mut body = reply(asked).await.response.into_body();
     for text in ["some", "more"] {
         let piece = soon(body.frame()).await.unwrap().unwrap().into_data().unwrap();

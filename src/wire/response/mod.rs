@@ -40,6 +40,17 @@ pub enum Asked {
     Other,
 }
 
+/// What some bytes of a response are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A head, or what frames a chunk.
+    Frame,
+    /// Content.
+    Content,
+    /// Of a trailer section, its empty line among it.
+    Trailer,
+}
+
 /// Follows the responses on one connection, one request at a time.
 #[derive(Clone, Debug)]
 pub struct ResponseScanner {
@@ -162,6 +173,42 @@ impl ResponseScanner {
         Ok(bytes.len())
     }
 
+    /// Takes the beginning of what came next, as far as it is of one kind; gives how many bytes that is, and the kind.
+    /// Of no bytes it takes none.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); but what comes with the answer to a HEAD and does not belong to it is not forgiven.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<(usize, Part), Flaw> {
+        let part = match self.state {
+            State::Content(_) | State::Chunk(_) | State::UntilClose | State::Tunnel => Part::Content,
+            State::Trailers => Part::Trailer,
+            _ => Part::Frame,
+        };
+        if bytes.is_empty() {
+            return Ok((0, part));
+        }
+        let rest = self.step(bytes).inspect_err(|flaw| self.state = State::Over(*flaw))?;
+        Ok((bytes.len().saturating_sub(rest.len()), part))
+    }
+
+    /// Interim responses to the last request so far.
+    pub fn interims(&self) -> usize {
+        self.interims
+    }
+
+    /// Bytes of content that are to come, where the head has said how many.
+    pub fn content_left(&self) -> Option<u64> {
+        match self.state {
+            State::Content(left) => Some(left),
+            _ => None,
+        }
+    }
+
+    /// Whether the response ends with its connection (RFC 9112 §6.3, last rule).
+    pub fn ends_with_connection(&self) -> bool {
+        self.state == State::UntilClose
+    }
+
     /// Takes at least one byte, and gives what is left.
     fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Flaw> {
         match self.state {
@@ -200,6 +247,11 @@ impl ResponseScanner {
         }
         if end.is_none() {
             self.line.extend_from_slice(line);
+            // What begins with anything else is not waited for.
+            if self.state == State::Status && !self.line.iter().zip(b"HTTP/1.").all(|(came, due)| came == due)
+            {
+                return Err(Flaw::StatusLine);
+            }
         } else if self.line.is_empty() {
             self.take_line(line)?;
         } else {

@@ -300,7 +300,9 @@ fn protocols_are_switched_when_asked_only() {
 fn sections_lines_and_fields_have_a_limit() {
     let long = |length: usize| head(&[OK, "content-length: 0", &"x".repeat(length)]);
     check(Asked::Other, &long(2000), Wrong(Flaw::TooLarge));
-    assert_eq!(seen(Asked::Other, &b"x".repeat(2000), 100), Wrong(Flaw::TooLarge), "without an end of line");
+    let endless = [&b"HTTP/1.1 200 "[..], &b"x".repeat(2000)].concat();
+    assert_eq!(seen(Asked::Other, &endless, 100), Wrong(Flaw::TooLarge), "without an end of line");
+    assert_eq!(seen(Asked::Other, b"HTTP/2", 1), Wrong(Flaw::StatusLine), "whatever comes after it");
     let many = |count: usize| head(&[&[OK, "content-length: 0"][..], &vec!["x: y"; count]].concat());
     check(Asked::Other, &many(7), Whole);
     check(Asked::Other, &many(8), Wrong(Flaw::TooLarge));

@@ -240,6 +240,11 @@ impl ResponseScanner {
     fn step_line<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Flaw> {
         let end = memchr::memchr(b'\n', bytes);
         let (line, rest) = bytes.split_at(end.map_or(bytes.len(), |at| at + 1));
+        // What begins with anything else is not waited for.
+        let mut begun = self.line.iter().chain(line).zip(b"HTTP/1.");
+        if self.state == State::Status && !begun.all(|(came, due)| came == due) {
+            return Err(Flaw::StatusLine);
+        }
         self.bytes += line.len();
         let most = if self.state == State::Size { SIZE_LINE } else { self.limits.section };
         if self.bytes > most {
@@ -247,11 +252,6 @@ impl ResponseScanner {
         }
         if end.is_none() {
             self.line.extend_from_slice(line);
-            // What begins with anything else is not waited for.
-            if self.state == State::Status && !self.line.iter().zip(b"HTTP/1.").all(|(came, due)| came == due)
-            {
-                return Err(Flaw::StatusLine);
-            }
         } else if self.line.is_empty() {
             self.take_line(line)?;
         } else {

@@ -16,8 +16,10 @@ const HEAD: usize = 512;
 /// The head of a request without content, to its empty line (RFC 9112 §3, §5).
 pub(super) fn request<B>(request: &Request<B>) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD);
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
+    // By its parts, since a path may be left out (RFC 9112 §3.2.1: "the client MUST send "/" as the path").
+    let (path, query) = (request.uri().path(), request.uri().query());
+    let (mark, query) = query.map_or(("", ""), |query| ("?", query));
+    for part in [request.method().as_str(), " ", path, mark, query, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
     for (name, value) in request.headers() {
@@ -130,9 +132,12 @@ mod tests {
 
     #[test]
     fn a_request_is_written_as_it_is_to_be_read() {
-        let request =
-            Request::builder().method("GET").uri("/a?b=c").header("host", "x").header("x-y", "z: 1");
-        let words = super::request(&request.body(()).unwrap());
-        assert_eq!(words, b"GET /a?b=c HTTP/1.1\r\nhost: x\r\nx-y: z: 1\r\n\r\n");
+        for (uri, target) in [("/a?b=c", "/a?b=c"), ("/", "/"), ("/?", "/?"), ("http://x?", "/?"), ("*", "*")]
+        {
+            let request = Request::builder().method("GET").uri(uri).header("host", "x").header("x-y", "z: 1");
+            let words = super::request(&request.body(()).unwrap());
+            let want = format!("GET {target} HTTP/1.1\r\nhost: x\r\nx-y: z: 1\r\n\r\n");
+            assert_eq!(String::from_utf8(words).unwrap(), want);
+        }
     }
 }

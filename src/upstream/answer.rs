@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn a_head_is_cut_into_its_fields() {
-        let rows: &[(&str, u16, Version, &[(&str, &str)])] = &[
+        type Row<'a> = (&'a str, u16, Version, &'a [(&'a str, &'a str)]);
+        let rows: &[Row<'_>] = &[
             ("HTTP/1.1 200 OK\r\n\r\n", 200, Version::HTTP_11, &[]),
             ("HTTP/1.0 404\r\nA: b\r\n\r\n", 404, Version::HTTP_10, &[("a", "b")]),
             ("HTTP/1.1 599 \r\nA:\r\n\r\n", 599, Version::HTTP_11, &[("a", "")]),

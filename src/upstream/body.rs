@@ -487,8 +487,7 @@ impl Body for OriginBody {
                         None => Appetite::More,
                     };
                     exchange.conn.set_appetite(appetite);
-                    let next = ready!(polled).map(|next| next.map(kept).map_err(Broken::Hyper));
-                    next
+                    ready!(polled).map(|next| next.map(kept).map_err(Broken::Hyper))
                 }
             },
         };

@@ -116,7 +116,7 @@ async fn what_an_origin_says_means_the_same_as_to_hyper_however_it_is_cut() {
         format!("{ok}x: \u{1}\r\n\r\n"),
         format!("{ok}x\r\n\r\n"),
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n".to_owned(),
-        format!("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nhello"),
+        "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\nhello".to_owned(),
         "HTTP/1.1 102 Processing\r\n\r\n".repeat(65),
     ]
     .into_iter()

@@ -151,7 +151,9 @@ pub fn is_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 /// property of the connection (RFC 4559 §5 forbids to share such a one; NTLM does the same).
 pub fn binds_the_connection(headers: &HeaderMap) -> bool {
     let words = [AUTHORIZATION, WWW_AUTHENTICATE];
-    words.iter().flat_map(|name| list::all(headers, name)).any(|member| {
+    // Hardly any message has one of them.
+    let there = words.iter().filter(|name| headers.contains_key(*name));
+    there.flat_map(|name| list::all(headers, name)).any(|member| {
         let scheme = member.split(|byte| *byte == b' ').next().unwrap_or_default();
         scheme.eq_ignore_ascii_case(b"negotiate") || scheme.eq_ignore_ascii_case(b"ntlm")
     })

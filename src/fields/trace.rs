@@ -205,6 +205,11 @@ impl Ids {
     }
 }
 
+/// Whether a message says anything of what it is called.
+pub fn is_named(headers: &HeaderMap) -> bool {
+    [TRACEPARENT, TRACESTATE, X_REQUEST_ID].iter().any(|name| headers.contains_key(name))
+}
+
 /// Whether an id may stand in a log and in a head, whoever has said it.
 fn is_sane(id: &[u8]) -> bool {
     let plain =

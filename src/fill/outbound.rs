@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header}
 use crate::config::Route;
 use crate::fields::forwarded::{self, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP};
 use crate::fields::hop;
-use crate::fields::trace::Tracing;
+use crate::fields::trace::{self, Tracing};
 use crate::rules;
 use crate::worker::{Asked, Worker};
 
@@ -84,7 +84,8 @@ fn forwarded_fields(worker: &Worker, asked: &Asked, route: &Route) -> HeaderMap 
         None => hop::append_via(&mut headers, asked.version, &worker.shared.pseudonym),
     }
     let tracing = worker.shared.snapshot.load().config.log.trace;
-    if tracing != Tracing::Off {
+    // Where nothing has come and nothing is made there is nothing to be done.
+    if matches!(tracing, Tracing::Make(_)) || tracing == Tracing::Accept && trace::is_named(&headers) {
         asked.ids(tracing).apply(&mut headers);
     }
     route.request_headers.apply(&mut headers);

@@ -242,8 +242,8 @@ pub struct Interim {
 impl Interim {
     /// The same, for responses of which these fields are not for clients.
     #[must_use]
-    pub fn without(self, withheld: Vec<HeaderName>) -> Self {
-        Self { withheld: (!withheld.is_empty()).then(|| withheld.into()), ..self }
+    pub fn without(self, withheld: Option<Arc<[HeaderName]>>) -> Self {
+        Self { withheld, ..self }
     }
 
     /// Passes an interim response on, if it is one for clients and there is room.

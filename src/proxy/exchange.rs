@@ -140,11 +140,7 @@ impl Exchange {
     /// Who may be sent the origin's interim responses to this request: its client, without the fields
     /// that the route removes from responses or writes itself, its tags among them.
     pub fn interim(&self) -> Option<Interim> {
-        let route = self.route()?;
-        let edits = &route.response_headers;
-        let edited = edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name));
-        let edited = edited.chain(route.tags.hidden()).cloned().collect();
-        self.interim.clone().map(|interim| interim.without(edited))
+        self.interim.clone().map(|interim| interim.without(self.snapshot.withheld(self.route)))
     }
 
     /// A fetch on behalf of this request and of everyone who waits for the same.

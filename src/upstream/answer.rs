@@ -10,6 +10,8 @@ use hyper::ext::ReasonPhrase;
 
 /// Fields that a response is given on its way to a client, mostly.
 const MORE: usize = 8;
+/// Bytes of a field's line, mostly, and rather less.
+const LINE: usize = 24;
 /// Bytes of a request's head, mostly.
 const HEAD: usize = 512;
 
@@ -60,11 +62,11 @@ pub(super) fn response(head: &Bytes) -> Option<Response<()>> {
 
 /// The fields of a section, to its empty line, if all of them are (RFC 9112 §5).
 pub(super) fn fields(section: &Bytes) -> Option<HeaderMap> {
-    let lines = memchr::memchr_iter(b'\n', section).count();
-    if lines == 0 {
+    if section.is_empty() {
         return Some(HeaderMap::new());
     }
-    let mut map = HeaderMap::with_capacity(lines.saturating_add(MORE));
+    // It may turn out to need more.
+    let mut map = HeaderMap::with_capacity((section.len() / LINE).saturating_add(MORE));
     let mut begin = 0_usize;
     for end in memchr::memchr_iter(b'\n', section) {
         let line = section.get(begin..end)?.strip_suffix(b"\r")?;

@@ -35,14 +35,15 @@ pub(super) fn has_controls(text: &[u8]) -> bool {
 
 /// RFC 9110 §5.6.2.
 pub(super) fn is_token(byte: u8) -> bool {
-    byte < 128 && TOKENS >> byte & 1 == 1
+    TOKENS.get(usize::from(byte)).is_some_and(|is| *is)
 }
 
-/// A bit for each byte below 128.
-const TOKENS: u128 = {
-    let (mut all, mut byte) = (0, 0);
-    while byte < 128_u8 {
-        let is = byte.is_ascii_alphanumeric()
+/// For each byte whether it is one.
+const TOKENS: [bool; 256] = {
+    let mut all = [false; 256];
+    let (mut rest, mut byte) = (all.as_mut_slice(), 0_u8);
+    while let [is, more @ ..] = rest {
+        *is = byte.is_ascii_alphanumeric()
             || matches!(
                 byte,
                 b'!' | b'#'
@@ -60,8 +61,7 @@ const TOKENS: u128 = {
                     | b'|'
                     | b'~'
             );
-        all |= (is as u128) << byte;
-        byte += 1;
+        (rest, byte) = (more, byte.wrapping_add(1));
     }
     all
 };

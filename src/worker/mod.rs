@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderName, HeaderValue, Method, Uri};
 use http_body::Body;
 use parking_lot::Mutex;
 
@@ -139,6 +139,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The counts of each of `config.routes`, in its order: one table for each of its rate limits.
     pub rates: Vec<Vec<Arc<Table>>>,
+    /// The fields that clients of each of `config.routes` are not sent in interim responses, in its order.
+    pub withheld: Vec<Arc<[HeaderName]>>,
     /// One series for each of `config.routes`, in its order.
     pub metrics: Metrics,
 }
@@ -227,6 +229,12 @@ impl Snapshot {
         let limits = self.route(index).map_or(&[][..], |route| &route.rate_limits);
         let tables = self.rates.get(index).map_or(&[][..], Vec::as_slice);
         limits.iter().zip(tables)
+    }
+
+    /// The fields that clients of the route at `index` are not sent in interim responses: those that it removes from
+    /// responses or writes itself, its tags among them.
+    pub fn withheld(&self, index: usize) -> Option<Arc<[HeaderName]>> {
+        self.withheld.get(index).map(Arc::clone)
     }
 
     /// The upstream of the route at `index`.

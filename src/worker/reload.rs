@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::HeaderName;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -119,7 +120,8 @@ impl Snapshot {
         let upstreams = config.upstreams.iter().map(upstream).collect();
         let metrics = Metrics::new(&route_names(&config), config.workers + 1);
         let rates = config.routes.iter().map(|route| tables(route, &[])).collect();
-        Self { config, upstreams, rates, metrics }
+        let withheld = withheld(&config);
+        Self { config, upstreams, rates, withheld, metrics }
     }
 
     /// Another configuration in place of this one's, only to be asked what it would decide: it has no upstreams,
@@ -136,7 +138,8 @@ impl Snapshot {
         };
         let rates = config.routes.iter().map(counts).collect();
         let metrics = Metrics::new(&route_names(&config), 1);
-        Self { config, upstreams: Vec::new(), rates, metrics }
+        let withheld = withheld(&config);
+        Self { config, upstreams: Vec::new(), rates, withheld, metrics }
     }
 
     /// What is made from another configuration: an upstream that is the same keeps its connections, and
@@ -158,8 +161,19 @@ impl Snapshot {
         let known = |route: &Route| self.config.routes.iter().position(|known| known.name == route.name);
         let before = |route| known(route).map(|at| self.rates(at).collect::<Vec<_>>()).unwrap_or_default();
         let rates = config.routes.iter().map(|route| tables(route, &before(route))).collect();
-        Self { config, upstreams, rates, metrics }
+        let withheld = withheld(&config);
+        Self { config, upstreams, rates, withheld, metrics }
     }
+}
+
+/// See [`Snapshot::withheld`].
+fn withheld(config: &Config) -> Vec<Arc<[HeaderName]>> {
+    let of = |route: &Route| {
+        let edits = &route.response_headers;
+        let edited = edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name));
+        edited.chain(route.tags.hidden()).cloned().collect()
+    };
+    config.routes.iter().map(of).collect()
 }
 
 /// The counts of a route's rate limits: those of `before` for a limit that stays as it was, so that a

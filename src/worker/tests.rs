@@ -60,6 +60,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
             metrics: Metrics::new(&["all".to_owned()], 1),
             upstreams: Vec::new(),
             rates: Vec::new(),
+            withheld: Vec::new(),
             config,
         }),
         clock,

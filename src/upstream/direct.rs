@@ -36,8 +36,12 @@ use crate::interim::Interim;
 use crate::scratch;
 use crate::wire::{Asked, Flaw, Part, ResponseScanner};
 
-/// Bytes of the first read of an answer at most.
+/// Bytes of the first read of an answer at most: what comes with a head is copied. On a connection whose last answer was
+/// [large](LARGE), little more than a head: what follows is then read to where it stays.
 const FIRST: usize = 16 * 1024;
+const FIRST_OF_LARGE: usize = 4 * 1024;
+/// Bytes of content that make an answer large, beside what has come with its head.
+const LARGE: u64 = 32 * 1024;
 /// Pieces of content that are smaller are copied out of the buffer that they were read into, and it is used again.
 const SMALL: usize = 16 * 1024;
 
@@ -58,11 +62,13 @@ pub(super) struct Open {
     reader: Option<Waker>,
     /// The last answer was the last: its origin has said so, or has sent more than that.
     spoiled: bool,
+    /// Bytes of the next first read at most.
+    first: usize,
 }
 
 impl Direct {
     pub(super) fn new(stream: TcpStream, scanner: ResponseScanner, slot: Slot, due: Arc<Due>) -> Arc<Self> {
-        let open = Open { stream, scanner, slot, reader: None, spoiled: false };
+        let open = Open { stream, scanner, slot, reader: None, spoiled: false, first: FIRST };
         Arc::new(Self { open: Mutex::new(Some(open)), keeper: OnceLock::new(), due })
     }
 
@@ -266,7 +272,7 @@ impl Open {
             return Poll::Pending;
         }
         loop {
-            let answer = scratch::with_bytes(FIRST, |room| {
+            let answer = scratch::with_bytes(self.first, |room| {
                 let mut room = ReadBuf::new(room);
                 ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room))?;
                 match room.filled() {
@@ -330,6 +336,8 @@ impl Open {
             return Ok(ready);
         }
         self.decode(rest, &mut ready)?;
+        let is_large = self.scanner.content_left().is_some_and(|left| left >= LARGE);
+        self.first = if is_large { FIRST_OF_LARGE } else { FIRST };
         Ok(ready)
     }
 

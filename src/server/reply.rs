@@ -73,7 +73,7 @@ impl<B: Body<Data = Bytes> + Unpin> Reply<B> {
         let head = Head { status: parts.status, headers: &parts.headers, length, closes, date };
         let framing = head.write(out).inspect_err(|_| out.truncate(begun))?;
         let body = (framing != Framing::Length(0)).then_some(body);
-        let closes = closes || list::contains(&parts.headers, &CONNECTION, "close");
+        let closes = closes || says_close(&parts.headers);
         Ok(Self { body, framing, closes })
     }
 
@@ -225,11 +225,16 @@ impl Head<'_> {
 
     fn join(&self, name: &HeaderName, out: &mut Vec<u8>) {
         let close = HeaderValue::from_static("close");
-        let added = *name == CONNECTION && self.closes && !list::contains(self.headers, name, "close");
+        let added = *name == CONNECTION && self.closes && !says_close(self.headers);
         let values = self.headers.get_all(name).iter().chain(added.then_some(&close));
         let values: Vec<&[u8]> = values.map(HeaderValue::as_bytes).collect();
         line(name, &values.join(&b", "[..]), out);
     }
+}
+
+/// Whether a head says by itself that the connection ends (RFC 9112 §9.6).
+fn says_close(headers: &HeaderMap) -> bool {
+    headers.contains_key(CONNECTION) && list::contains(headers, &CONNECTION, "close")
 }
 
 fn status_line(status: StatusCode, out: &mut Vec<u8>) {
@@ -264,4 +269,224 @@ fn push_hex(size: usize, out: &mut Vec<u8>) {
         out.push(if digit < 10 { b'0' + digit } else { b'A' + (digit - 10) });
     }
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use http_body::{Frame, SizeHint};
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// What comes of a body.
+    #[derive(Clone, Copy, Debug)]
+    enum Piece {
+        Data(&'static str),
+        Trailers,
+        Error,
+    }
+    use Piece::{Data, Error, Trailers};
+
+    /// A body, piece by piece; and what it says of its length.
+    #[derive(Clone, Debug)]
+    struct Pieces {
+        left: VecDeque<Piece>,
+        exact: Option<u64>,
+        /// It knows that it is over.
+        knows_end: bool,
+    }
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Box<dyn std::error::Error + Send + Sync>;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Ready(self.left.pop_front().map(|piece| match piece {
+                Data(text) => {
+                    let sent = text.len() as u64;
+                    self.exact = self.exact.map(|exact| exact.saturating_sub(sent));
+                    Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+                }
+                Trailers => {
+                    let fields = [("x-late".parse().unwrap(), HeaderValue::from_static("1"))];
+                    Ok(Frame::trailers(HeaderMap::from_iter(fields)))
+                }
+                Error => Err("broken".into()),
+            }))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.knows_end && self.left.is_empty()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.exact.map_or_else(SizeHint::default, SizeHint::with_exact)
+        }
+    }
+
+    type Fields = &'static [(&'static str, &'static str)];
+
+    fn response(status: u16, fields: Fields, body: &Pieces) -> Response<Pieces> {
+        let mut response = Response::builder().status(status).body(body.clone()).unwrap();
+        for (name, value) in fields {
+            response
+                .headers_mut()
+                .append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        response
+    }
+
+    /// What is sent, and whether the connection ends.
+    type Sent = (String, bool);
+
+    fn masked(bytes: Vec<u8>) -> String {
+        let text = String::from_utf8(bytes).unwrap();
+        let lines = text.split_inclusive("\r\n");
+        lines.map(|line| if line.starts_with("date: ") { "date: now\r\n" } else { line }).collect()
+    }
+
+    async fn by_hyper(status: u16, fields: Fields, body: &Pieces, closes: bool) -> Sent {
+        let (mut client, server) = duplex(1 << 20);
+        let body = body.clone();
+        let service = service_fn(move |_| {
+            let response = response(status, fields, &body);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(server), service));
+        let close = if closes { "Connection: close\r\n" } else { "" };
+        client.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n{close}\r\n").as_bytes()).await.unwrap();
+        let mut all = Vec::new();
+        // With the time stopped, what waits for nothing but the time shows at once.
+        let ends = loop {
+            match timeout(Duration::from_secs(1), client.read_buf(&mut all)).await {
+                Ok(Ok(1..)) => {}
+                Ok(_) => break true,
+                Err(_) => break false,
+            }
+        };
+        (masked(all), ends)
+    }
+
+    fn here(status: u16, fields: Fields, body: &Pieces, closes: bool) -> Result<Sent, Broken> {
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let (mut outgoing, mut all) = (Outgoing::default(), Vec::new());
+        let date = b"Sun, 06 Nov 1994 08:49:37 GMT";
+        let mut reply = Reply::begin(response(status, fields, body), closes, date, outgoing.buffer())?;
+        loop {
+            let Poll::Ready(handed) = reply.poll_body(cx, &mut outgoing) else { panic!("it does not wait") };
+            handed?;
+            // A `Vec` takes all there is.
+            assert!(outgoing.poll_written(&mut TokioIo::new(&mut all), cx).is_ready());
+            if reply.is_over() {
+                return Ok((masked(all), reply.closes()));
+            }
+        }
+    }
+
+    const LARGE: &str = match std::str::from_utf8(&[b'x'; 40_000]) {
+        Ok(text) => text,
+        Err(_) => "",
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_sent_is_what_hyper_sends() {
+        let heads: &[Fields] = &[
+            &[],
+            &[("content-type", "text/plain"), ("x-a", "1"), ("x-b", ""), ("x-a", "caf\u{e9}")],
+            &[("date", "Sun, 06 Nov 1994 08:49:37 GMT"), ("set-cookie", "a"), ("set-cookie", "b")],
+            &[("connection", "close"), ("x-a", "1")],
+            &[("connection", "x-own"), ("x-own", "1"), ("connection", "y-own")],
+            &[("trailer", "x-late"), ("trailer", "x-later")],
+        ];
+        let bodies: &[(&[Piece], Option<u64>)] = &[
+            (&[], Some(0)),
+            (&[], None),
+            (&[Data("one")], Some(3)),
+            (&[Data("one"), Data("two")], Some(6)),
+            (&[Data("one"), Data(""), Data("two")], None),
+            (&[Data("")], None),
+            (&[Data("one"), Trailers], None),
+            (&[Trailers], None),
+            (&[Data(LARGE)], Some(40_000)),
+            (&[Data("one"), Data(LARGE), Data("two")], None),
+            (&[Data("0123456789abcdef"), Data("0123456789abcde")], None),
+        ];
+        for status in [200, 201, 204, 206, 304, 404, 416, 503, 299] {
+            for fields in heads {
+                for (pieces, exact) in bodies {
+                    for (knows_end, closes) in [(true, true), (true, false), (false, false)] {
+                        let body =
+                            Pieces { left: pieces.iter().copied().collect(), exact: *exact, knows_end };
+                        let wanted = by_hyper(status, fields, &body, closes).await;
+                        let got = here(status, fields, &body, closes);
+                        assert_eq!(got, Ok(wanted), "{status} {fields:?} {body:?} {closes}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_length_that_is_told_is_kept_to_as_hyper_keeps_to_it() {
+        let rows: &[(Fields, &[Piece])] = &[
+            (&[("content-length", "6")], &[Data("one"), Data("two")]),
+            (&[("content-length", "6"), ("content-length", "6")], &[Data("one"), Data("two")]),
+            (&[("content-length", "0")], &[]),
+            (&[("content-length", "0")], &[Data("more")]),
+            (&[("content-length", "3")], &[Data("one"), Data("two")]),
+            (&[("content-length", "4")], &[Data("one"), Data("two")]),
+            (&[("content-length", "6"), ("trailer", "x-late")], &[Data("onetwo"), Trailers]),
+        ];
+        for (fields, pieces) in rows {
+            for (status, knows_end) in [(200, true), (200, false), (304, false), (204, true)] {
+                let body = Pieces { left: pieces.iter().copied().collect(), exact: None, knows_end };
+                let wanted = by_hyper(status, fields, &body, false).await;
+                assert_eq!(here(status, fields, &body, false), Ok(wanted), "{status} {fields:?} {body:?}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_breaks_off_ends_the_connection_and_never_looks_whole() {
+        let rows: &[(Fields, &[Piece])] = &[
+            (&[], &[Error]),
+            (&[], &[Data("one"), Error]),
+            (&[("content-length", "6")], &[Data("one"), Error]),
+            (&[("content-length", "6")], &[Data("one")]),
+            (&[("content-length", "6")], &[Data("one"), Trailers]),
+            (&[("content-length", "6"), ("content-length", "7")], &[Data("onetwo")]),
+            (&[("content-length", "+6")], &[Data("onetwo")]),
+        ];
+        for (fields, pieces) in rows {
+            let body = Pieces { left: pieces.iter().copied().collect(), exact: None, knows_end: false };
+            let (sent, ends) = by_hyper(200, fields, &body, false).await;
+            assert!(ends && !sent.ends_with("0\r\n\r\n") && !sent.contains("onetwo"), "{sent}");
+            assert_eq!(here(200, fields, &body, false), Err(Broken), "{fields:?} {pieces:?}");
+        }
+        // One that knows that it is over too early goes out as far as it goes, and ends the connection.
+        let body = Pieces { left: [Data("one")].into(), exact: None, knows_end: true };
+        let fields: Fields = &[("content-length", "6")];
+        assert_eq!(here(200, fields, &body, false), Ok(by_hyper(200, fields, &body, false).await));
+        assert!(here(101, &[], &body, false).is_err(), "no answer of this kind");
+    }
+
+    #[test]
+    fn sizes_of_chunks_are_written_in_hexadecimal() {
+        for size in [0, 1, 9, 10, 15, 16, 255, 256, 4096, 65_535, 0xfed_cba9, usize::MAX] {
+            let mut out = Vec::new();
+            push_hex(size, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{size:X}\r\n"));
+        }
+    }
 }

@@ -15,6 +15,7 @@ use super::connection::Ending;
 use super::watched::Watched;
 
 /// A connection, first without and then with hyper.
+#[expect(clippy::large_enum_variant, reason = "most stay what they begin as")]
 pub(super) enum Late<T, F, C> {
     /// Nothing has come so far that is hyper's; and how to serve it with hyper.
     Alone(Alone<T>, F),

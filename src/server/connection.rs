@@ -3,8 +3,8 @@
 //! Knows how to tell the two apart, the limits of each, and how each is ended.
 //! Must not know: what is asked on it.
 //!
-//! Cancellation: when the client goes, hyper drops the requests' futures and bodies, and with them
-//! everything that they hold.
+//! Cancellation: when the client goes, hyper, or `alone.rs` where there is none, drops the requests' futures and
+//! bodies, and with them everything that they hold.
 
 use std::convert::Infallible;
 use std::io;

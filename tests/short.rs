@@ -1,5 +1,5 @@
-//! What memory answers is the same whichever way its request goes: the short one, on which hyper has not seen it, or
-//! the long one, on which every other request goes.
+//! A plain request is answered the same whichever way it goes: without hyper, from memory or as soon as it can be, or
+//! the long way, on which every other request goes.
 //!
 //! An empty line before a request (RFC 9112 §2.2) changes nothing of what it asks for, and is not plain: so the same
 //! request with it and without it goes both ways.
@@ -13,10 +13,11 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::front::{Front, HIT, told};
-use support::{Connection, Larder, Origin, PATIENCE, Request, Response, Script, within};
+use support::{Connection, Gate, Larder, Origin, PATIENCE, Request, Response, Script, within};
 
 /// Headers of the sample responses, and contents.
 const TAGGED: &[(&str, &str)] = &[
@@ -203,12 +204,15 @@ fn both_ways_count_the_same() {
         origin.url()
     );
     let larder = Larder::start(&config);
-    let ask = |before: &str, fields: &str| {
+    let fresh = AtomicUsize::new(0);
+    let ask = |before: &str, path: &str, fields: &str| {
+        let path = path.replace("NEW", &fresh.fetch_add(1, Ordering::Relaxed).to_string());
         let mut connection = Connection::open(larder.proxy());
-        connection.write(format!("{before}GET /tagged HTTP/1.1\r\nHost: h.test\r\n{fields}\r\n").as_bytes());
+        connection.write(format!("{before}GET {path} HTTP/1.1\r\nHost: h.test\r\n{fields}\r\n").as_bytes());
         connection.response("GET")
     };
-    ask("", "");
+    ask("", "/tagged", "");
+    ask("", "/other", "");
     let figures = || {
         let stats = larder.stats();
         let memory = &stats["tiers"]["memory"];
@@ -222,18 +226,29 @@ fn both_ways_count_the_same() {
     let requests = |figures: &[(String, f64)]| {
         figures.iter().find(|(name, _)| name == "requests").map_or(0.0, |(_, count)| *count)
     };
-    assert!(within(PATIENCE, || requests(&figures()) == 1.0));
-    let counted = |before: &str, fields: &str| {
+    assert!(within(PATIENCE, || requests(&figures()) == 2.0));
+    let counted = |before: &str, path: &str, fields: &str| {
         let first = figures();
-        (0..10).for_each(|_| assert_eq!(told(&ask(before, fields)), HIT));
+        let is_hit = path == "/tagged" && !fields.contains("no-store");
+        (0..10).for_each(|_| assert_eq!(told(&ask(before, path, fields)) == HIT, is_hit, "{path} {fields}"));
         let wanted = requests(&first) + 10.0;
         assert!(within(PATIENCE, || requests(&figures()) == wanted));
         let difference =
             |((name, before), (_, after)): (&(String, f64), &(String, f64))| (name.clone(), after - before);
         first.iter().zip(&figures()).map(difference).filter(|(_, more)| *more != 0.0).collect::<Vec<_>>()
     };
-    for fields in ["", "If-None-Match: \"v1\"\r\n"] {
-        assert_eq!(counted("", fields), counted("\r\n", fields), "{fields}");
+    let rows = [
+        ("/tagged", ""),
+        ("/tagged", "If-None-Match: \"v1\"\r\n"),
+        ("/tagged", "Cache-Control: no-store\r\n"),
+        ("/other", ""),
+        ("/other", "Connection: close\r\n"),
+        ("/new/NEW", ""),
+        ("/tagged?NEW", ""),
+        ("/absent?NEW", "Cache-Control: only-if-cached\r\n"),
+    ];
+    for (path, fields) in rows {
+        assert_eq!(counted("", path, fields), counted("\r\n", path, fields), "{path} {fields}");
     }
 }
 
@@ -333,19 +348,24 @@ fn whoever_ends_its_side_is_answered_and_the_connection_ends() {
 }
 
 #[test]
-fn the_last_request_of_a_connection_is_told_so_also_where_all_are_hits() {
+fn the_last_request_of_a_connection_is_told_so_whether_it_is_a_hit_or_not() {
     let more =
         "[limits]\nrequests = 5\n[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n";
-    let front = Front::with(more, |_| Script::ok("whole", &[("Cache-Control", "max-age=3600")]));
-    front.get("/", &[]);
-    let mut connection = Connection::open(front.larder.proxy());
-    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", support::front::HOST);
-    connection.write(request.repeat(7).as_bytes());
-    for number in 1..=5 {
-        let response = connection.response("GET");
-        assert_eq!(response.header("connection"), if number == 5 { "close" } else { "" }, "{number}");
+    let front = Front::with(more, |request| {
+        let fields = if request.target == "/hit" { "max-age=3600" } else { "no-store" };
+        Script::ok("whole", &[("Cache-Control", fields)])
+    });
+    front.get("/hit", &[]);
+    for paths in [["/hit"; 7], ["/miss"; 7], ["/hit", "/miss", "/hit", "/miss", "/hit", "/miss", "/hit"]] {
+        let mut connection = Connection::open(front.larder.proxy());
+        let request = |path: &&str| format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", support::front::HOST);
+        connection.write(paths.iter().map(request).collect::<String>().as_bytes());
+        for number in 1..=5 {
+            let response = connection.response("GET");
+            assert_eq!(response.header("connection"), if number == 5 { "close" } else { "" }, "{number}");
+        }
+        assert!(connection.closes());
     }
-    assert!(connection.closes());
 }
 
 #[test]
@@ -365,5 +385,211 @@ fn half_a_head_behind_a_request_has_the_time_of_a_head_and_not_that_of_an_idle_c
         assert_eq!(connection.response("GET").status, 200, "{path}");
         assert_eq!(connection.response("GET").status, 408, "{path}");
         assert!(connection.closes(), "{path}");
+    }
+}
+
+/// Answers of every kind that are not kept.
+fn passing(request: &Request) -> Script {
+    let kept_by_nobody = ("Cache-Control", "no-store");
+    match request.target.as_str() {
+        "/length" => Script::ok("of a known length", &[kept_by_nobody, ("X-A", "1"), ("X-A", "2")]),
+        "/empty" => Script::ok("", &[kept_by_nobody]),
+        "/large" => Script::ok("l".repeat(300_000), &[kept_by_nobody]),
+        "/chunked" => Script::chunked(&[kept_by_nobody]).chunk("one").chunk("c".repeat(40_000)).last_chunk(),
+        "/chunked/empty" => Script::chunked(&[kept_by_nobody]).last_chunk(),
+        "/trailers" => {
+            let script = Script::chunked(&[kept_by_nobody, ("Trailer", "X-Late")]).chunk("before");
+            script.trailers(&[("X-Late", "1")])
+        }
+        "/unframed" => Script::new().head(200, &[kept_by_nobody]).bytes("to the end").close(),
+        "/204" => Script::respond(204, &[kept_by_nobody], ""),
+        "/205" => Script::respond(205, &[kept_by_nobody, ("Content-Length", "0")], ""),
+        "/304" => Script::respond(304, &[kept_by_nobody, ("ETag", "\"a\"")], ""),
+        "/404" => Script::respond(404, &[kept_by_nobody], "not here"),
+        "/500" => Script::respond(500, &[kept_by_nobody, ("Retry-After", "1")], "broken"),
+        "/599" => Script::respond(599, &[kept_by_nobody], "unheard of"),
+        "/dated" => Script::ok("x", &[kept_by_nobody, ("Date", "Sun, 06 Nov 1994 08:49:37 GMT")]),
+        "/hop" => Script::ok("x", &[kept_by_nobody, ("Connection", "keep-alive, X-Hop"), ("X-Hop", "1")]),
+        "/hints" => Script::interim(103, &[("Link", "</a>")]).then_ok("hinted", &[kept_by_nobody]),
+        "/reset" => Script::new().reset(),
+        _ => Script::ok("stored", &[("Cache-Control", "max-age=60"), ("ETag", "\"s\"")]),
+    }
+}
+
+/// All that comes on a connection of its own, heads as they stand but for the moment, and the content that they frame.
+fn whole(front: &Front, bytes: &str) -> (String, Vec<u8>) {
+    let connection = Connection::open(front.larder.proxy());
+    let (mut stream, mut all) = (connection.stream(), Vec::new());
+    stream.write_all(bytes.as_bytes()).unwrap();
+    stream.read_to_end(&mut all).unwrap();
+    let mut heads = String::new();
+    loop {
+        let end = all.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        let head = String::from_utf8(all.drain(..end).collect()).unwrap();
+        heads.extend(head.split_inclusive('\n').map(|line| match line.split(':').next().unwrap() {
+            name @ ("server-timing" | "x-process-time" | "date" | "age") => format!("{name}\n"),
+            _ => line.to_owned(),
+        }));
+        if !head.starts_with("HTTP/1.1 1") {
+            break;
+        }
+    }
+    if heads.contains("transfer-encoding: chunked") { (heads, joined(&all)) } else { (heads, all) }
+}
+
+/// The content of chunks, of which the last is there, and what comes after it.
+fn joined(mut chunks: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let line = chunks.windows(2).position(|two| two == b"\r\n").unwrap();
+        let size = usize::from_str_radix(std::str::from_utf8(&chunks[..line]).unwrap(), 16).unwrap();
+        all.extend_from_slice(&chunks[line + 2..line + 2 + size]);
+        chunks = &chunks[line + 2 + size..];
+        if size == 0 {
+            assert!(chunks.ends_with(b"\r\n"));
+            return [&all, chunks].concat();
+        }
+        assert_eq!(&chunks[..2], b"\r\n");
+        chunks = &chunks[2..];
+    }
+}
+
+#[test]
+fn what_memory_does_not_hold_is_answered_alike_on_either_way() {
+    let front = Front::new("", passing);
+    let paths = [
+        "/length",
+        "/empty",
+        "/large",
+        "/chunked",
+        "/chunked/empty",
+        "/trailers",
+        "/unframed",
+        "/204",
+        "/205",
+        "/304",
+        "/404",
+        "/500",
+        "/599",
+        "/dated",
+        "/hop",
+        "/hints",
+        "/reset",
+        "/stored",
+    ];
+    let fields = [
+        "",
+        "TE: trailers\r\n",
+        "Range: bytes=1-2\r\n",
+        "If-None-Match: \"a\"\r\n",
+        "Accept-Encoding: gzip\r\n",
+        "Cache-Control: no-store\r\n",
+    ];
+    for path in paths {
+        for fields in fields {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: h.test\r\nConnection: close\r\n{fields}\r\n");
+            // Whatever it makes of the cache is made.
+            whole(&front, &request);
+            assert_eq!(whole(&front, &request), whole(&front, &format!("\r\n{request}")), "{request}");
+        }
+    }
+}
+
+#[test]
+fn what_is_sent_behind_a_request_waits_for_it_and_is_not_read_without_end() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let front = Front::new("", move |request| {
+        let answer = Script::ok(request.target.clone(), &[("Cache-Control", "no-store")]);
+        if request.target == "/first" { Script::new().wait(&held).then(answer) } else { answer }
+    });
+    let host = support::front::HOST;
+    for before in ["", "\r\n"] {
+        let mut connection = Connection::open(front.larder.proxy());
+        connection.write(format!("{before}GET /first HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+        gate.wait_for_arrivals(1);
+        let next = format!("GET /next HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let some = next.repeat(100);
+        let mut sender = connection.stream().try_clone().unwrap();
+        sender.set_nonblocking(true).unwrap();
+        // What the system holds for both sides, and no more.
+        let mut sent = 0;
+        while sent < 64 << 20 {
+            match sender.write(&some.as_bytes()[sent % next.len()..]) {
+                Ok(bytes) => sent += bytes,
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                    break;
+                }
+            }
+        }
+        assert!(sent < 64 << 20, "it has all been read");
+        sender.set_nonblocking(false).unwrap();
+        gate.open();
+        assert_eq!(connection.response("GET").text(), "/first");
+        // As much as shows the order: all of it takes long.
+        for _ in 0..500 {
+            assert_eq!(connection.response("GET").text(), "/next");
+        }
+    }
+}
+
+#[test]
+fn whoever_leaves_is_let_go_of_at_once_on_either_way() {
+    let front = Front::new("", |request| match request.target.as_str() {
+        "/head" => Script::new().stall(),
+        _ => Script::new()
+            .head(200, &[("Content-Length", "10"), ("Cache-Control", "no-store")])
+            .bytes("12345")
+            .stall(),
+    });
+    // Forwarded alone: a fetch for all goes on without those who wait for it.
+    let (host, alone) = (support::front::HOST, "Cache-Control: no-store\r\n");
+    for before in ["", "\r\n"] {
+        for path in ["/head", "/body"] {
+            for resets in [true, false] {
+                let mut connection = Connection::open(front.larder.proxy());
+                connection
+                    .write(format!("{before}GET {path} HTTP/1.1\r\nHost: {host}\r\n{alone}\r\n").as_bytes());
+                assert!(within(PATIENCE, || front.origin.open_connections() == 1), "{path}");
+                if path == "/body" {
+                    assert_eq!(connection.response_head("GET").status, 200);
+                }
+                if resets {
+                    connection.reset()
+                } else {
+                    connection.end_writing()
+                }
+                front.origin.wait_for_open_connections(0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_goes_on_the_same_whatever_is_asked_on_it_before() {
+    let front = Front::new("", passing);
+    let host = support::front::HOST;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let paths = ["/length", "/stored", "/chunked", "/stored", "/204", "/large", "/hints", "/404", "/stored"];
+    for change in 0..=paths.len() {
+        // From there on it has a hyper.
+        let ask =
+            |(at, path): (usize, &&str)| if at == change { format!("\r\n{}", get(path)) } else { get(path) };
+        let all: String = paths.iter().enumerate().map(ask).collect();
+        let mut connection = Connection::open(front.larder.proxy());
+        connection.write(all.as_bytes());
+        for path in paths {
+            let (status, length) = match path {
+                "/204" => (204, 0),
+                "/404" => (404, 8),
+                "/chunked" => (200, 40_003),
+                "/large" => (200, 300_000),
+                "/length" => (200, 17),
+                _ => (200, 6),
+            };
+            let response = connection.response("GET");
+            assert_eq!((response.status, response.body.len()), (status, length), "{path} {change}");
+        }
     }
 }

@@ -53,6 +53,23 @@ pub fn to_value(t: Timestamp) -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
 }
 
+/// A date as it is written, which is made once a second.
+#[derive(Debug, Default)]
+pub struct Written {
+    second: u64,
+    text: Vec<u8>,
+}
+
+impl Written {
+    /// That of `now`.
+    pub fn at(&mut self, now: Timestamp) -> &[u8] {
+        if self.second != now.as_secs() || self.text.is_empty() {
+            (self.second, self.text) = (now.as_secs(), format(now).into());
+        }
+        &self.text
+    }
+}
+
 fn named(names: &[&'static str], at: u64) -> &'static str {
     let at = usize::try_from(at).unwrap_or(0);
     names.iter().cycle().nth(at % names.len().max(1)).copied().unwrap_or_default()

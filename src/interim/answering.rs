@@ -1,6 +1,7 @@
 //! A request's future, with the moves of interim heads that are tied to its being polled.
 //!
-//! Knows that hyper polls it only while it has not begun to answer. Must not know: what it answers.
+//! Knows that it is polled only while nothing of its answer has been written, by hyper or by `server/alone.rs`. Must not
+//! know: what it answers.
 //!
 //! Cancellation: dropping it takes the word from everyone who may still hold an
 //! [`Interim`](super::Interim) of this request.

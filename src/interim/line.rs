@@ -108,8 +108,13 @@ impl Line {
         std::mem::take(&mut self.state.lock().out).into()
     }
 
+    /// The same, for who writes them without hyper: nothing where they have been taken already.
+    pub fn take_waiting(&self) -> Bytes {
+        if self.waits() { self.take() } else { Bytes::new() }
+    }
+
     /// All that was taken has been written.
-    pub(super) fn written(&self) {
+    pub fn written(&self) {
         self.waits.store(false, Ordering::Relaxed);
     }
 

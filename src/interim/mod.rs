@@ -8,6 +8,9 @@
 //!                                                 the request's future        of hyper's own
 //! ```
 //!
+//! Where a plain request is answered without hyper (`server/alone.rs`), whoever polls its future takes what waits
+//! ([`Line::take_waiting`]) before it writes anything else; there is no [`Socket`].
+//!
 //! Why that is sound stands at the head of `socket.rs`. An interim response is advisory: whatever
 //! does not fit is dropped, never waited for, and the final response is none the worse.
 //! Knows hyper's order of reading and writing. Must not know: routes, caching, who is asked.

@@ -15,7 +15,8 @@
 //!         PURGE .................... purge → deliver
 //! ```
 //!
-//! A plain request that memory can answer takes none of these steps ([`short`]), by the same rules.
+//! A plain request that memory can answer takes none of these steps ([`short`]), by the same rules; one that it cannot
+//! answer has been received there.
 //!
 //! Cancellation: a client that leaves drops the future of [`handle`]. The [`report::Report`] in the
 //! step then tells telemetry; a fill goes on without it; a pass drops its connection.
@@ -63,7 +64,7 @@ use exchange::Exchange;
 pub use explain::{Thought, explain};
 use pass::Pass;
 use purging::Purging;
-pub use short::{Short, answer as answer_at_once};
+pub use short::{Arrival, AtOnce, Short, Ways, answer as answer_at_once};
 use transform::Transform;
 pub use tunnel::Host;
 use wait::Wait;
@@ -100,9 +101,27 @@ pub struct Client {
 pub async fn handle(worker: Arc<Worker>, client: Client, request: Request<Incoming>) -> Response<Delivery> {
     #[cfg(test)]
     let path = request.uri().path().to_owned();
-    let mut step = receive::receive(worker, client, request);
+    let step = receive::receive(worker, client, request);
     #[cfg(test)]
     crate::telemetry::failpoint::at("handle", &path);
+    run(step).await
+}
+
+/// The same of a plain request that has been [read](answer_at_once) and not been answered at once.
+pub async fn handle_plain(
+    worker: Arc<Worker>,
+    arrival: Box<Arrival>,
+    interim: Option<Interim>,
+) -> Response<Delivery> {
+    #[cfg(test)]
+    let path = arrival.path().to_owned();
+    let step = receive::received(worker, *arrival, interim);
+    #[cfg(test)]
+    crate::telemetry::failpoint::at("handle", &path);
+    run(step).await
+}
+
+async fn run(mut step: Step) -> Response<Delivery> {
     loop {
         step = match step {
             Step::Lookup(exchange) => lookup::lookup(exchange),
@@ -133,7 +152,8 @@ mod tests {
         fn size<A, B, C, T>(_: impl Fn(A, B, C) -> T) -> usize {
             std::mem::size_of::<T>()
         }
-        let size = size(super::handle);
-        assert!(size <= 1024, "{size} bytes");
+        for size in [size(super::handle), size(super::handle_plain)] {
+            assert!(size <= 1024, "{size} bytes");
+        }
     }
 }

@@ -13,10 +13,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 use http_body::Body;
 use hyper::body::Incoming;
 
+use crate::clock::Mono;
 use crate::config::{Config, Edits, RouteCache};
 use crate::fields::claims::{self, Claim};
 use crate::fields::present::Present;
 use crate::fields::{forwarded, hop, list, path};
+use crate::interim::Interim;
 use crate::rules::{Authorization, Cookies, RequestFacts};
 use crate::stored::{CacheKey, KeyPolicy};
 use crate::telemetry::{Bypass, Setting};
@@ -34,6 +36,7 @@ use super::pass::Pass;
 use super::purging;
 use super::rate;
 use super::report::Report;
+use super::short::Arrival;
 use super::tunnel::Upgrade;
 use super::{Client, Step};
 
@@ -47,76 +50,109 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     let Client { peer, interim, fault } = client;
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::of(&mut parts.extensions);
-    let Taken { fault, asked, route, named, wants_key } = take(&worker, &snapshot, parts, peer, fault);
-    let cache = route.and_then(|route| snapshot.cache(route));
-    let asked = Arc::new(asked);
-    let mut report = Report::open(&worker, &snapshot, &asked, route, start);
-    if let Some(failure) = refused(&worker, &snapshot, fault, &asked) {
-        return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
-    }
-    // No method of HTTP: it is for this cache, and no origin ever sees it.
-    if asked.method.as_str() == purging::PURGE {
-        return purging::step(worker, snapshot, asked, report);
-    }
-    let Some(route) = route else {
-        let failure = Failure::no_route(&asked);
-        return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
-    };
-    if let Some(failure) = rate::over(&worker, &snapshot, route, &asked) {
-        return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
-    }
-    let key = Arc::new(key_of(&asked, cache.map(|cache| &cache.key)));
-    report.key = wants_key.then(|| Arc::clone(&key));
-    // Past here nothing is seen of what is said: only where the operator has asked for it.
-    let upgrades = snapshot.route(route).is_some_and(|route| route.upgrade);
-    let upgrade = upgrade.filter(|_| upgrades);
-    if named.switches && !upgrades && protocol_wanted(&asked.headers).is_some() {
-        report.hint(
-            Setting::Upgrade,
-            "a request asks for another protocol, such as WebSocket, and is forwarded without",
-        );
-    }
-    let bypass = bypass(&asked, &snapshot, route, &Unsaid::of(upgrade.is_some(), &named, &body));
-    let with_content = keyed_on_content(&asked, cache) && bypass != Some(Bypass::Upgrade);
-    let exchange = Exchange {
-        worker,
-        snapshot,
-        route,
-        asked,
-        key,
-        exact: None,
-        body: None,
-        content: None,
-        report,
-        interim,
-        attempts: 0,
-        names: None,
-        own: None,
-        waited: Duration::ZERO,
-        detail: None,
-    };
-    // §5.2.1.7: what does not use the cache cannot be answered from it, and the origin is not wanted.
-    if bypass.is_some_and(is_kept_out) && exchange.asked.facts.directives.only_if_cached {
-        return lookup::only_if_cached(Box::new(exchange));
-    }
-    let max = exchange.max_body();
-    // RFC 9110 §8.6 (content-length): told before any of it is read, and before the origin hears of it.
-    if body.size_hint().lower() > max {
-        let Exchange { worker, snapshot, report, .. } = exchange;
-        let failure = Failure::large_content(max);
-        return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
-    }
-    let body = Upload::new(body, exchange.snapshot.config.limits.body, max);
-    if with_content {
-        return Step::Read(Box::new(Read::of(exchange, body, bypass)));
-    }
-    let exchange = Exchange { body: Some(RequestBody::upload(body)), ..exchange };
-    match bypass {
-        Some(why) => Step::Pass(Box::new(Pass::bypassing(exchange, why, upgrade))),
-        None => {
-            let mut exchange = Box::new(exchange);
-            exchange.search();
-            Step::Lookup(exchange)
+    let taken = take(&worker, &snapshot, parts, peer, fault);
+    Received { worker, snapshot, taken, start, interim, upgrade, body: Some(body), known: None }.step()
+}
+
+/// The same of a plain request, which has been taken in where it was read.
+pub(super) fn received(worker: Arc<Worker>, arrival: Arrival, interim: Option<Interim>) -> Step {
+    let Arrival { snapshot, taken, start, bypass, key, .. } = arrival;
+    let known = Some((bypass, key));
+    Received { worker, snapshot, taken, start, interim, upgrade: None, body: None, known }.step()
+}
+
+/// A request that has been taken in.
+struct Received {
+    worker: Arc<Worker>,
+    snapshot: Arc<Snapshot>,
+    taken: Taken,
+    start: Mono,
+    interim: Option<Interim>,
+    upgrade: Option<Upgrade>,
+    /// `None` where none can come.
+    body: Option<Incoming>,
+    /// Whether it uses the cache, and its key, where that has been found out already.
+    known: Option<(Option<Bypass>, CacheKey)>,
+}
+
+impl Received {
+    fn step(self) -> Step {
+        let Self { worker, snapshot, taken, start, interim, upgrade, body, known } = self;
+        let Taken { fault, asked, route, named, wants_key } = taken;
+        let cache = route.and_then(|route| snapshot.cache(route));
+        let asked = Arc::new(asked);
+        let mut report = Report::open(&worker, &snapshot, &asked, route, start);
+        if let Some(failure) = refused(&worker, &snapshot, fault, &asked) {
+            return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
+        }
+        // No method of HTTP: it is for this cache, and no origin ever sees it.
+        if asked.method.as_str() == purging::PURGE {
+            return purging::step(worker, snapshot, asked, report);
+        }
+        let Some(route) = route else {
+            let failure = Failure::no_route(&asked);
+            return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
+        };
+        if let Some(failure) = rate::over(&worker, &snapshot, route, &asked) {
+            return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
+        }
+        // Past here nothing is seen of what is said: only where the operator has asked for it.
+        let upgrades = snapshot.route(route).is_some_and(|route| route.upgrade);
+        let upgrade = upgrade.filter(|_| upgrades);
+        let (bypass, key) = known.unwrap_or_else(|| {
+            let unsaid = Unsaid::of(upgrade.is_some(), &named, body.as_ref());
+            (bypass(&asked, &snapshot, route, &unsaid), key_of(&asked, cache.map(|cache| &cache.key)))
+        });
+        let key = Arc::new(key);
+        report.key = wants_key.then(|| Arc::clone(&key));
+        if named.switches && !upgrades && protocol_wanted(&asked.headers).is_some() {
+            report.hint(
+                Setting::Upgrade,
+                "a request asks for another protocol, such as WebSocket, and is forwarded without",
+            );
+        }
+        let with_content = keyed_on_content(&asked, cache) && bypass != Some(Bypass::Upgrade);
+        let exchange = Exchange {
+            worker,
+            snapshot,
+            route,
+            asked,
+            key,
+            exact: None,
+            body: None,
+            content: None,
+            report,
+            interim,
+            attempts: 0,
+            names: None,
+            own: None,
+            waited: Duration::ZERO,
+            detail: None,
+        };
+        // §5.2.1.7: what does not use the cache cannot be answered from it, and the origin is not wanted.
+        if bypass.is_some_and(is_kept_out) && exchange.asked.facts.directives.only_if_cached {
+            return lookup::only_if_cached(Box::new(exchange));
+        }
+        let max = exchange.max_body();
+        // RFC 9110 §8.6 (content-length): told before any of it is read, and before the origin hears of it.
+        if body.as_ref().is_some_and(|body| body.size_hint().lower() > max) {
+            let Exchange { worker, snapshot, report, .. } = exchange;
+            let failure = Failure::large_content(max);
+            return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
+        }
+        let body = body.map(|body| Upload::new(body, exchange.snapshot.config.limits.body, max));
+        let body = match body {
+            Some(body) if with_content => return Step::Read(Box::new(Read::of(exchange, body, bypass))),
+            body => body.map(RequestBody::upload),
+        };
+        let exchange = Exchange { body, ..exchange };
+        match bypass {
+            Some(why) => Step::Pass(Box::new(Pass::bypassing(exchange, why, upgrade))),
+            None => {
+                let mut exchange = Box::new(exchange);
+                exchange.search();
+                Step::Lookup(exchange)
+            }
         }
     }
 }
@@ -207,8 +243,9 @@ pub(super) struct Unsaid {
 }
 
 impl Unsaid {
-    fn of(upgrades: bool, named: &Named, body: &Incoming) -> Self {
-        Self { upgrades, credential: named.credential, body: !body.is_end_stream() }
+    fn of(upgrades: bool, named: &Named, body: Option<&Incoming>) -> Self {
+        let body = body.is_some_and(|body| !body.is_end_stream());
+        Self { upgrades, credential: named.credential, body }
     }
 }
 
@@ -239,7 +276,7 @@ struct Names<'a> {
 }
 
 /// What the names of those fields say that a request keeps.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Named {
     /// One of them says who the user is, and is not part of the key.
     pub credential: bool,

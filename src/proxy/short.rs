@@ -16,17 +16,18 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::clock::Timestamp;
+use crate::clock::Mono;
+use crate::fields::date::Written;
+use crate::fields::hop;
 use crate::fields::present::Present;
-use crate::fields::{date, hop};
 use crate::rules::Reuse;
-use crate::stored::{Cut, StoredResponse};
-use crate::telemetry::{End, Outcome, Phase, Source, Tier, Timeline};
+use crate::stored::{CacheKey, Cut, StoredResponse};
+use crate::telemetry::{Bypass, End, Outcome, Phase, Source, Tier, Timeline};
 use crate::wire::Plain;
 use crate::worker::{Asked, Snapshot, Worker};
 
 use super::head::{self, Hit};
-use super::receive::{self, Taken, Unsaid};
+use super::receive::{self, Named, Taken, Unsaid};
 use super::report::{self, Answer, Told};
 use super::transform;
 
@@ -43,6 +44,14 @@ thread_local! {
     static KNOWN: RefCell<Known> = RefCell::default();
 }
 
+/// What has become of a plain request.
+pub enum AtOnce {
+    /// It is answered.
+    Answered(Short),
+    /// It has been read, and cannot be answered at once.
+    Read(Box<Arrival>),
+}
+
 /// What is not copied of an answer.
 #[derive(Debug)]
 pub struct Short {
@@ -52,24 +61,63 @@ pub struct Short {
     pub closes: bool,
 }
 
-/// Answers a request, if it is one that memory can answer and there is nothing else to do. The head, and what of the
-/// content is worth copying, is appended to `out`. `may_close`: the connection can be ended with this answer.
+/// A plain request that has been read, and waits to be answered: see [`super::handle_plain`].
+pub struct Arrival {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) taken: Taken,
+    /// When it was read.
+    pub(super) start: Mono,
+    /// Why it does not use the cache.
+    pub(super) bypass: Option<Bypass>,
+    pub(super) key: CacheKey,
+    /// The client ends its connection with it.
+    closes: bool,
+}
+
+impl Arrival {
+    /// Whether the client ends its connection with it.
+    pub const fn closes(&self) -> bool {
+        self.closes
+    }
+
+    /// For bugs to order.
+    #[cfg(test)]
+    pub fn path(&self) -> &str {
+        self.taken.asked.target.path()
+    }
+}
+
+/// Which ways a plain request may go.
+#[derive(Clone, Copy, Debug)]
+pub struct Ways {
+    /// It may be answered at once.
+    pub at_once: bool,
+    /// The connection can be ended with that answer.
+    pub may_close: bool,
+    /// It may be read here, and answered as soon as that can be done.
+    pub later: bool,
+}
+
+/// Reads a request, and answers it if it is one that memory can answer and there is nothing else to do. The head, and
+/// what of the content is worth copying, is appended to `out`.
 ///
-/// Never waits. Where it gives `None` it has had no effect, but that what is stored and not given out here has been
-/// asked for once more as far as moka can tell.
+/// Never waits. Where it does not answer it has had no effect, but that what is stored and not given out here has been
+/// asked for once more as far as moka can tell; `None` where the request has to be read by others.
 pub fn answer(
     worker: &Arc<Worker>,
     peer: IpAddr,
     plain: &Plain<'_>,
-    may_close: bool,
+    ways: Ways,
     out: &mut Vec<u8>,
-) -> Option<Short> {
+) -> Option<AtOnce> {
     #[cfg(test)]
     crate::telemetry::failpoint::at("short", std::str::from_utf8(plain.target()).unwrap_or_default());
     let snapshot = worker.shared.snapshot.load();
     let config = &snapshot.config;
     // A connection that has to be told to end is told by the long way; and so is one that is looked at again.
-    if worker.shared.draining.load(Ordering::Relaxed) || config.cache.verify.is_some() {
+    let at_once =
+        ways.at_once && !worker.shared.draining.load(Ordering::Relaxed) && config.cache.verify.is_none();
+    if !at_once && !ways.later {
         return None;
     }
     if plain.size() > config.limits.head_size || plain.target().len() > config.limits.target {
@@ -81,11 +129,32 @@ pub fn answer(
         let mut own = None;
         let read = Read::of(heads, &mut own, worker, &snapshot, peer, plain, target)?;
         let closes = read.closes;
-        if closes && !may_close {
+        let at_once = at_once && read.at_once && (!closes || ways.may_close);
+        let later = ways.later && read.later;
+        if !at_once && !later {
             return None;
         }
-        let rest = read.answer(worker, &snapshot, date, out)?;
-        Some(Short { rest, closes })
+        let start = worker.mono();
+        let unsaid = Unsaid { upgrades: false, credential: read.named.credential, body: false };
+        let bypass = receive::bypass(&read.asked, &snapshot, read.route, &unsaid);
+        if bypass.is_some() && !later {
+            return None;
+        }
+        let key = receive::key_of(&read.asked, snapshot.cache(read.route).map(|cache| &cache.key));
+        if at_once
+            && bypass.is_none()
+            && let Some(rest) = read.answer(worker, &snapshot, &key, start, date, out)
+        {
+            return Some(AtOnce::Answered(Short { rest, closes }));
+        }
+        if !later {
+            return None;
+        }
+        let Read { asked, route, named, wants_key, .. } = read;
+        let (asked, named) = (asked.clone(), named.clone());
+        let taken = Taken { fault: None, asked, route: Some(*route), named, wants_key: *wants_key };
+        let snapshot = Arc::clone(&snapshot);
+        Some(AtOnce::Read(Box::new(Arrival { snapshot, taken, start, bypass, key, closes })))
     })
 }
 
@@ -93,7 +162,7 @@ pub fn answer(
 #[derive(Default)]
 struct Known {
     heads: Vec<Option<Read>>,
-    date: Date,
+    date: Written,
 }
 
 /// A head that has been read: what its fields say, whatever its target. Clients say the same of most of what they ask
@@ -106,8 +175,13 @@ struct Read {
     /// Of the last request that said so.
     asked: Asked,
     route: usize,
-    /// See [`Unsaid::credential`].
-    credential: bool,
+    named: Named,
+    /// See [`Taken::wants_key`].
+    wants_key: bool,
+    /// What is stored may be all that there is to be done for it.
+    at_once: bool,
+    /// Nothing is wanted of hyper.
+    later: bool,
     closes: bool,
 }
 
@@ -143,7 +217,7 @@ impl Read {
         }
         let read = Self::anew(worker, snapshot, peer, plain, target)?;
         let present = read.asked.facts.present;
-        match present.has(Present::AUTHORIZATION) || present.has(Present::COOKIE) || read.credential {
+        match present.has(Present::AUTHORIZATION) || present.has(Present::COOKIE) || read.named.credential {
             true => Some(own.insert(read)),
             false => Some(place.insert(read)),
         }
@@ -174,19 +248,25 @@ impl Read {
         };
         let (mut parts, ()) = Request::new(()).into_parts();
         (parts.uri, parts.headers, parts.version) = (Uri::from(target), headers, Version::HTTP_11);
-        if Present::of(&parts.headers).has(Present::CONTENT_LENGTH) {
+        let present = Present::of(&parts.headers);
+        if present.has(Present::CONTENT_LENGTH) {
             return None;
         }
+        // Whoever takes trailers is sent them by hyper.
+        let later = !present.has(Present::TE);
         let Taken { fault, asked, route, named, wants_key } =
             receive::take(worker, snapshot, parts, peer, None);
-        let present = asked.facts.present;
-        let more =
-            named.switches || wants_key || present.has(Present::EXPECT) || asked.facts.has_precondition();
+        let more = named.switches || asked.facts.present.has(Present::EXPECT);
         if more || receive::refused(worker, snapshot, fault, &asked).is_some() {
             return None;
         }
         let (at, route) = (route?, snapshot.route(route?)?);
-        if !head::is_plain(route) || !route.rate_limits.is_empty() || route.compress.is_some() {
+        let at_once = !wants_key
+            && !asked.facts.has_precondition()
+            && head::is_plain(route)
+            && route.rate_limits.is_empty()
+            && route.compress.is_none();
+        if !at_once && !later {
             return None;
         }
         Some(Self {
@@ -195,33 +275,32 @@ impl Read {
             lines: plain.lines().into(),
             asked,
             route: at,
-            credential: named.credential,
+            named,
+            wants_key,
+            at_once,
+            later,
             closes,
         })
     }
 
-    /// Answers by what memory holds.
+    /// Answers by what memory holds under `key`.
     fn answer(
-        &mut self,
+        &self,
         worker: &Arc<Worker>,
         snapshot: &Snapshot,
-        date: &mut Date,
+        key: &CacheKey,
+        start: Mono,
+        date: &mut Written,
         out: &mut Vec<u8>,
     ) -> Option<Bytes> {
-        let start = worker.mono();
         let (asked, route, shared) = (&self.asked, self.route, &worker.shared);
         let cache = snapshot.cache(route)?;
-        let unsaid = Unsaid { upgrades: false, credential: self.credential, body: false };
-        if receive::bypass(asked, snapshot, route, &unsaid).is_some() {
-            return None;
-        }
         // Under which key it is stored then is a matter of its own.
         if cache.no_vary_search && shared.searches.any() {
             return None;
         }
-        let key = receive::key_of(asked, Some(&cache.key));
         // Looked for first, and without a trace: what is not there is looked for again on the long way.
-        let resource = shared.memory.has(&key).then(|| shared.memory.peek(&key)).flatten()?;
+        let resource = shared.memory.has(key).then(|| shared.memory.peek(key)).flatten()?;
         let stored = resource.select(&asked.headers, cache.policy.normalize)?;
         if !is_given_as_it_is(asked, stored) || shared.purges.is_purged(stored) {
             return None;
@@ -305,26 +384,10 @@ fn closes(headers: &HeaderMap) -> Option<bool> {
     rest.iter().all(|option| option.as_str() == "keep-alive").then_some(!close.is_empty())
 }
 
-/// The date as it is written, which is made once a second.
-#[derive(Default)]
-struct Date {
-    second: u64,
-    text: Vec<u8>,
-}
-
-impl Date {
-    fn at(&mut self, now: Timestamp) -> &[u8] {
-        if self.second != now.as_secs() || self.text.is_empty() {
-            (self.second, self.text) = (now.as_secs(), date::format(now).into());
-        }
-        &self.text
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use crate::clock::{Clock, Timestamp};
     use crate::store::Class;
     use crate::stored::Born;
     use crate::stored::samples::{fields as map, key, stored};
@@ -353,9 +416,13 @@ mod tests {
     fn asked(worker: &Arc<Worker>, path: &str, fields: &str, may_close: bool) -> Option<(String, bool)> {
         let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
         let (plain, mut out) = (Plain::of(head.as_bytes())?, Vec::new());
-        let short = answer(worker, [127, 0, 0, 1].into(), &plain, may_close, &mut out);
-        assert!(short.is_some() || out.is_empty(), "{path} {fields}");
-        short.map(|short| (String::from_utf8(out).unwrap(), short.closes))
+        let ways = Ways { at_once: true, may_close, later: false };
+        let Some(AtOnce::Answered(short)) = answer(worker, [127, 0, 0, 1].into(), &plain, ways, &mut out)
+        else {
+            assert!(out.is_empty(), "{path} {fields}");
+            return None;
+        };
+        Some((String::from_utf8(out).unwrap(), short.closes))
     }
 
     #[tokio::test]

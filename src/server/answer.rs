@@ -9,6 +9,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -16,8 +17,9 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 
-use crate::proxy::{self, Client, Delivery};
-use crate::worker::Worker;
+use crate::interim::Interim;
+use crate::proxy::{self, Arrival, Client, Delivery};
+use crate::worker::{Shared, Worker};
 
 /// What a client is sent after the head.
 pub(super) type Content = Either<Delivery, Full<Bytes>>;
@@ -31,6 +33,27 @@ pub(super) async fn answer(
     let (shared, version) = (Arc::clone(&worker.shared), request.version());
     let has_body = !request.body().is_end_stream();
     let answer = AssertUnwindSafe(proxy::handle(worker, client, request)).catch_unwind().await;
+    sent(answer, &shared, version, has_body)
+}
+
+/// Answers a plain request that has been read and not been answered at once.
+pub(super) async fn answer_plain(
+    worker: Arc<Worker>,
+    arrival: Box<Arrival>,
+    interim: Interim,
+) -> Response<Content> {
+    let shared = Arc::clone(&worker.shared);
+    let answer = AssertUnwindSafe(proxy::handle_plain(worker, arrival, Some(interim))).catch_unwind().await;
+    sent(answer, &shared, Version::HTTP_11, false)
+}
+
+/// An answer as it is sent; one of which nothing has come is that of a bug.
+fn sent(
+    answer: thread::Result<Response<Delivery>>,
+    shared: &Shared,
+    version: Version,
+    has_body: bool,
+) -> Response<Content> {
     let mut response = match answer {
         Ok(response) => response.map(Either::Left),
         // Its report was dropped in the panic, and has told of it; the hook has told its place.

@@ -3,15 +3,15 @@
 //! Knows how to tell the two apart, the limits of each, and how each is ended.
 //! Must not know: what is asked on it.
 //!
-//! Cancellation: when the client goes, hyper drops the requests' futures and bodies, and with them
-//! everything that they hold.
+//! Cancellation: when the client goes, hyper, or `alone.rs` where there is none, drops the requests' futures and
+//! bodies, and with them everything that they hold.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,14 +25,16 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::alone::Alone;
 use super::answer::answer;
 use super::client::Client;
+use super::late::Late;
 use super::life::{Due, Life, Watch};
 use super::listen::set_for_clients;
 use super::short::Short;
 use super::stop::Stop;
 use super::streams::{Held, Streams};
-use super::watched::{Alone, Heads, Watch as Scan, Watched};
+use super::watched::{Heads, Watch as Scan, Watched};
 use crate::config::Limits;
 use crate::interim::{Answering, Line, Socket};
 use crate::proxy::{self, Host};
@@ -174,7 +176,7 @@ impl Served {
         let (ends, noted, host, mut deaf) =
             (Arc::clone(&life), Arc::clone(&cuts), Host::default(), stop.clone());
         let guest = host.clone();
-        // Most connections ask for nothing that is not answered without hyper, which takes more memory than all else.
+        // Most connections ask for plain things alone, and hyper takes more memory than all else.
         let serve = move |mut watched: Watched<TokioIo<Client<P>>>| {
             let line = Line::new(&worker.shared.pseudonym, Arc::clone(&worker.shared.interim));
             watched.share(Arc::clone(&line));
@@ -215,7 +217,9 @@ impl Served {
                 .serve_connection(socket, service)
                 .with_upgrades()
         };
-        let connection = Late::new(watched, serve);
+        let alone =
+            Alone::new(watched, Arc::clone(&teller), Arc::clone(&life), Arc::clone(&cuts), limits.requests);
+        let connection = Late::new(alone, serve);
         let ended = drive(pin!(connection), life, watch, stop, &cuts).await;
         if let Some(Err(error)) = ended {
             refused(&teller, peer, &error);
@@ -271,7 +275,7 @@ fn refused(worker: &Worker, peer: IpAddr, error: &hyper::Error) {
 }
 
 /// A connection that can be asked to end: what is being answered is, nothing new is taken.
-trait Ending: Future {
+pub(super) trait Ending: Future {
     fn end(self: Pin<&mut Self>);
 }
 
@@ -301,71 +305,6 @@ where
 {
     fn end(self: Pin<&mut Self>) {
         self.graceful_shutdown();
-    }
-}
-
-/// A connection of HTTP/1 that has a hyper from its first request on that is not answered on the short way.
-enum Late<I, F, C> {
-    /// So far none was.
-    Alone {
-        io: I,
-        serve: F,
-    },
-    /// On its way from one to the other.
-    Passing,
-    Served(Pin<Box<C>>),
-}
-
-impl<P, F, C> Late<Watched<TokioIo<Client<P>>>, F, C>
-where
-    F: FnOnce(Watched<TokioIo<Client<P>>>) -> C,
-{
-    const fn new(io: Watched<TokioIo<Client<P>>>, serve: F) -> Self {
-        Self::Alone { io, serve }
-    }
-}
-
-/// Nothing in it is pinned but what is boxed.
-impl<I, F, C> Unpin for Late<I, F, C> {}
-
-impl<P, F, C> Future for Late<Watched<TokioIo<Client<P>>>, F, C>
-where
-    P: Unpin,
-    F: FnOnce(Watched<TokioIo<Client<P>>>) -> C,
-    C: Future<Output = Result<(), hyper::Error>>,
-{
-    type Output = C::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        loop {
-            match this {
-                Self::Served(connection) => return connection.as_mut().poll(cx),
-                Self::Alone { io, .. } => match ready!(io.poll_alone(cx)) {
-                    Ok(Alone::ForHyper) => {}
-                    // What goes wrong with a client's socket is its own.
-                    Ok(Alone::Ended) | Err(_) => return Poll::Ready(Ok(())),
-                },
-                Self::Passing => return Poll::Ready(Ok(())),
-            }
-            if let Self::Alone { io, serve } = std::mem::replace(this, Self::Passing) {
-                *this = Self::Served(Box::pin(serve(io)));
-            }
-        }
-    }
-}
-
-impl<P, F, C> Ending for Late<Watched<TokioIo<Client<P>>>, F, C>
-where
-    Self: Future<Output = C::Output>,
-    C: Ending,
-{
-    fn end(self: Pin<&mut Self>) {
-        match self.get_mut() {
-            Self::Served(connection) => connection.as_mut().end(),
-            Self::Alone { io, .. } => io.end(),
-            Self::Passing => {}
-        }
     }
 }
 
@@ -475,6 +414,8 @@ fn cut(due: Due) -> Option<Cut> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Context;
+
     use tokio::time::advance;
 
     use super::super::stop::Phase;

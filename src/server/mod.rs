@@ -6,15 +6,19 @@
 //! One OS thread for each worker, each with a runtime of its own and its own `SO_REUSEPORT`
 //! listeners; one control thread for the admin listener and the fleet's purges.
 
+mod alone;
 mod answer;
 mod client;
 mod connection;
 mod door;
 mod introduce;
+mod late;
 mod life;
 mod listen;
+mod outgoing;
 mod places;
 pub mod proxy_protocol;
+mod reply;
 mod short;
 mod stop;
 mod streams;

@@ -13,8 +13,10 @@ use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use parking_lot::Mutex;
 
+use super::outgoing::Outgoing;
 use super::short::Short;
 use crate::interim::Line;
+use crate::proxy::Arrival;
 use crate::scratch;
 use crate::store::{InFlight, Memory, Passing, Reserved};
 use crate::wire::{Fault, Requests};
@@ -93,12 +95,13 @@ pub(super) struct Watched<T> {
     broken: bool,
 }
 
-/// What comes of a connection that hyper has not seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Alone {
-    /// It is over.
+/// What comes next on a connection that hyper has not seen.
+pub(super) enum Next {
+    /// Nothing: it is over.
     Ended,
-    /// Something has come that is hyper's.
+    /// A plain request that has to be waited for.
+    Asked(Box<Arrival>),
+    /// Something that is hyper's.
     ForHyper,
 }
 
@@ -126,6 +129,31 @@ impl<T> Watched<T> {
         self.short.close();
     }
 
+    /// Whether it is to end then.
+    pub(super) const fn is_closing(&self) -> bool {
+        self.short.is_closing()
+    }
+
+    /// Another turn of the connection begins.
+    pub(super) const fn begin_turn(&mut self) {
+        self.short.begin_turn();
+    }
+
+    /// Whether others are to have their turn first.
+    pub(super) const fn ends_turn(&self) -> bool {
+        self.short.ends_turn()
+    }
+
+    /// So many bytes have been given to it.
+    pub(super) const fn spend(&mut self, bytes: usize) {
+        self.short.spend(bytes);
+    }
+
+    /// What is to be written on a connection that hyper has not seen.
+    pub(super) const fn outgoing(&mut self) -> &mut Outgoing {
+        self.short.outgoing()
+    }
+
     /// So much has come of a head that is not whole.
     fn hold(&mut self, partial: usize) -> io::Result<()> {
         if partial <= PLENTY {
@@ -136,8 +164,8 @@ impl<T> Watched<T> {
         Ok(())
     }
 
-    /// Answers what it can of these bytes, and gives how many of them they were.
-    fn answer(&mut self, bytes: &[u8]) -> usize {
+    /// Answers what it can of these bytes, and gives how many of them they were: see [`Short::answer`].
+    fn answer(&mut self, bytes: &[u8]) -> (usize, Option<Box<Arrival>>) {
         let requests = self.watch.0.lock();
         self.short.answer(bytes, &requests)
     }
@@ -148,17 +176,17 @@ impl<T> Watched<T> {
         self.tried = used == 0;
     }
 
-    /// Answers what it can of what is left; `false` where that leads nowhere.
-    fn answer_left(&mut self) -> bool {
+    /// Answers what it can of what is left, of which the first bytes are gone then; none where that leads nowhere.
+    fn answer_left(&mut self) -> (usize, Option<Box<Arrival>>) {
         if self.tried {
-            return false;
+            return (0, None);
         }
         let left = self.left.clone();
-        let used = self.answer(&left);
+        let (used, arrival) = self.answer(&left);
         // Where nothing is left, nothing is held.
         self.left = left.slice(used.min(left.len())..);
         self.tried = used == 0;
-        used > 0
+        (used, arrival)
     }
 
     /// Gives bytes to hyper, which has room for them.
@@ -182,42 +210,66 @@ impl<T: Read + Write + Unpin> Watched<T> {
     /// Goes the short way for as long as it leads on.
     ///
     /// Cancellation: what has come and not been answered is kept here.
-    pub(super) fn poll_alone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Alone>> {
-        self.short.begin_turn();
+    pub(super) fn poll_next_alone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
         loop {
-            ready!(self.short.poll_written(&mut self.io, cx))?;
+            ready!(self.poll_written(cx))?;
             if self.short.ends_turn() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             if self.short.is_closing() {
-                return Pin::new(&mut self.io).poll_shutdown(cx).map_ok(|()| Alone::Ended);
+                return Pin::new(&mut self.io).poll_shutdown(cx).map_ok(|()| Next::Ended);
             }
             if !self.left.is_empty() {
                 // Nothing of ours is on its way, so what is not answered now never is.
-                if !self.answer_left() {
-                    return Poll::Ready(Ok(Alone::ForHyper));
+                match self.answer_left() {
+                    (_, Some(arrival)) => return Poll::Ready(Ok(Next::Asked(arrival))),
+                    (0, None) => return Poll::Ready(Ok(Next::ForHyper)),
+                    (_, None) => continue,
                 }
-                continue;
             }
-            let ended = scratch::with(PIECE, |mut piece| {
+            let read = scratch::with(PIECE, |mut piece| {
                 ready!(Pin::new(&mut self.io).poll_read(cx, piece.unfilled()))?;
                 let piece = piece.filled();
-                let used = self.answer(piece);
+                let (used, arrival) = self.answer(piece);
                 self.keep(piece, used);
-                Poll::Ready(io::Result::Ok(piece.is_empty()))
+                Poll::Ready(io::Result::Ok((piece.is_empty(), arrival)))
             });
-            if ready!(ended)? {
-                self.short.close();
+            match ready!(read)? {
+                (_, Some(arrival)) => return Poll::Ready(Ok(Next::Asked(arrival))),
+                (true, None) => self.short.close(),
+                (false, None) => {}
             }
         }
+    }
+
+    /// Writes what is to be written on a connection that hyper has not seen.
+    pub(super) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.short.poll_written(&mut self.io, cx)
+    }
+
+    /// Whether its client has left, who is waiting for an answer: it is read on, as far as nothing is there to be read
+    /// yet.
+    pub(super) fn is_left(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.left.is_empty() {
+            return false;
+        }
+        scratch::with(PIECE, |mut piece| match Pin::new(&mut self.io).poll_read(cx, piece.unfilled()) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) if !piece.filled().is_empty() => {
+                self.left = Bytes::copy_from_slice(piece.filled());
+                self.tried = false;
+                false
+            }
+            Poll::Ready(_) => true,
+        })
     }
 
     /// Reads what comes next: for the short way, or for hyper.
     fn poll_next(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<Came>> {
         let room = buf.remaining().saturating_sub(BREAK.len()).clamp(1, PIECE);
         if !self.left.is_empty() {
-            if self.answer_left() {
+            if self.answer_left().0 > 0 {
                 return Poll::Ready(Ok(Came::Taken));
             }
             let piece = self.left.split_to(room.min(self.left.len()));
@@ -226,7 +278,7 @@ impl<T: Read + Write + Unpin> Watched<T> {
         scratch::with(room, |mut piece| {
             ready!(Pin::new(&mut self.io).poll_read(cx, piece.unfilled()))?;
             let piece = piece.filled();
-            match self.answer(piece) {
+            match self.answer(piece).0 {
                 0 => self.give(piece, buf).map(|()| Came::Given).into(),
                 used => {
                     self.keep(piece, used);

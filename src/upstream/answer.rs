@@ -6,7 +6,6 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::ext::ReasonPhrase;
 
 /// Fields that a response is given on its way to a client, mostly.
 const MORE: usize = 8;
@@ -41,7 +40,7 @@ pub(super) fn request<B>(request: &Request<B>) -> Vec<u8> {
 /// A response by its head, to its empty line; `None` where it is none after all.
 pub(super) fn response(head: &Bytes) -> Option<Response<()>> {
     let end = memchr::memchr(b'\n', head)?;
-    // RFC 9112 §4: `HTTP-version SP status-code SP [ reason-phrase ]`.
+    // RFC 9112 §4: `HTTP-version SP status-code SP [ reason-phrase ]`; "A client SHOULD ignore the reason-phrase content".
     let line = head.get(..end)?.strip_suffix(b"\r")?;
     let status = StatusCode::from_bytes(line.get(9..12)?).ok()?;
     let mut response = Response::new(());
@@ -50,12 +49,6 @@ pub(super) fn response(head: &Bytes) -> Option<Response<()>> {
         b'0' => Version::HTTP_10,
         _ => Version::HTTP_11,
     };
-    let reason = line.get(13..).unwrap_or_default();
-    // As hyper does, which takes one that is not ASCII for none.
-    let reason = if reason.is_ascii() { reason } else { &[] };
-    if status.canonical_reason().is_none_or(|usual| usual.as_bytes() != reason) {
-        response.extensions_mut().insert(ReasonPhrase::try_from(reason).ok()?);
-    }
     *response.headers_mut() = fields(&head.slice(end.checked_add(1)?..))?;
     Some(response)
 }
@@ -115,21 +108,6 @@ mod tests {
                 response.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap()));
             assert_eq!((response.status().as_u16(), response.version()), (*status, *version), "{head}");
             assert_eq!(fields.collect::<Vec<_>>(), *want, "{head}");
-        }
-    }
-
-    #[test]
-    fn an_unusual_reason_is_kept_as_hyper_keeps_it() {
-        for (head, kept) in [
-            ("HTTP/1.1 200 OK\r\n\r\n", None),
-            ("HTTP/1.1 200\r\n\r\n", Some("")),
-            ("HTTP/1.1 200 \r\n\r\n", Some("")),
-            ("HTTP/1.1 200 Fine\r\n\r\n", Some("Fine")),
-            ("HTTP/1.1 599 \u{e4}\r\n\r\n", Some("")),
-        ] {
-            let response = response(&Bytes::from_static(head.as_bytes())).unwrap();
-            let reason = response.extensions().get::<ReasonPhrase>();
-            assert_eq!(reason.map(|it| it.as_bytes()), kept.map(str::as_bytes), "{head}");
         }
     }
 

@@ -13,6 +13,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -590,6 +591,67 @@ fn a_connection_goes_on_the_same_whatever_is_asked_on_it_before() {
             };
             let response = connection.response("GET");
             assert_eq!((response.status, response.body.len()), (status, length), "{path} {change}");
+        }
+    }
+}
+
+/// What is made once for all that say the same holds nothing that is one request's own.
+#[test]
+fn an_origin_is_sent_the_same_whichever_way_a_request_goes_and_however_often_it_was_made() {
+    for more in ["", "trusted_proxies = [\"127.0.0.1\"]\n", "log.trace = \"off\"\n"] {
+        let origin = Origin::start(|_| Script::ok("own", &[("Cache-Control", "no-store")]));
+        let route = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n";
+        let larder = Larder::start(&format!("{more}{}", support::front::configuration(&origin, route)));
+        let front = Front { larder, origin };
+        let trace =
+            "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=b\r\n";
+        let mut connection = Connection::open(front.larder.proxy());
+        for fields in [
+            "",
+            "Accept: text/plain\r\n",
+            "X-Request-Id: one\r\n",
+            trace,
+            "traceparent: 00-none\r\n",
+            "Cookie: a=1\r\n",
+            "Cookie: a=2\r\n",
+            "Authorization: Bearer one\r\n",
+            "Authorization: Bearer two\r\n",
+            "X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-Proto: https\r\n",
+            "X-Forwarded-For: 198.51.100.2\r\n",
+            "Connection: keep-alive\r\nKeep-Alive: timeout=5\r\n",
+            "Max-Forwards: 5\r\nTrailer: x\r\nProxy-Connection: keep-alive\r\n",
+        ] {
+            // From then on it is known that nothing of it can be kept.
+            front.get(&format!("/own?{}", fields.len()), &[]);
+            let mut parts = BTreeSet::new();
+            let heads: Vec<String> = ["", "", "", "\r\n"]
+                .iter()
+                .map(|before| {
+                    let mut fresh = Connection::open(front.larder.proxy());
+                    let by = if before.is_empty() { &mut connection } else { &mut fresh };
+                    by.write(
+                        format!(
+                            "{before}GET /own?{} HTTP/1.1\r\nHost: api.test\r\n{fields}\r\n",
+                            fields.len()
+                        )
+                        .as_bytes(),
+                    );
+                    assert_eq!(by.response("GET").status, 200, "{fields}");
+                    let head = format!("{:?}", front.origin.last().headers);
+                    // Each is a part of the trace on its own.
+                    match head.split_once("319c-").and_then(|(_, more)| more.split_once('-')) {
+                        Some((part, _)) => {
+                            parts.insert(part.to_owned());
+                            head.replace(part, "part")
+                        }
+                        None => head,
+                    }
+                })
+                .collect();
+            assert!(heads.iter().all(|head| *head == heads[3]), "{more} {fields}: {heads:#?}");
+            let is_part = fields == trace;
+            let as_it_is = more.starts_with("log");
+            assert_eq!(parts.len(), if as_it_is { 1 } else { 4 } * usize::from(is_part), "{more} {fields}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Must not know: caching, beyond the conditions that it is handed.
 
 use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
@@ -44,9 +45,35 @@ pub fn fill(
     build(asked.method.clone(), asked, headers)
 }
 
-/// The request of a pass: as the client sent it. `upgrade` is the protocol to switch to.
-pub fn pass(worker: &Worker, asked: &Asked, route: &Route, upgrade: Option<HeaderValue>) -> Request<()> {
-    let mut headers = forwarded_fields(worker, asked, route);
+/// What origins are sent with requests that have the same lines, are from the same peer and by the same configuration:
+/// made with the first of them.
+#[derive(Clone, Debug, Default)]
+pub struct Alike(Arc<OnceLock<HeaderMap>>);
+
+impl Alike {
+    fn fields(&self, worker: &Worker, asked: &Asked, route: &Route) -> HeaderMap {
+        let tracing = worker.shared.snapshot.load().config.log.trace;
+        match self.0.get() {
+            Some(fields) if !matches!(tracing, Tracing::Make(_)) => fields.clone(),
+            // Each of them has a name of its own.
+            _ if is_called(tracing, &asked.headers) => forwarded_fields(worker, asked, route),
+            _ => self.0.get_or_init(|| forwarded_fields(worker, asked, route)).clone(),
+        }
+    }
+}
+
+/// The request of a pass: as the client sent it. `upgrade` is the protocol to switch to. `alike`: of those that are.
+pub fn pass(
+    worker: &Worker,
+    asked: &Asked,
+    route: &Route,
+    upgrade: Option<HeaderValue>,
+    alike: Option<&Alike>,
+) -> Request<()> {
+    let mut headers = match alike {
+        Some(alike) => alike.fields(worker, asked, route),
+        None => forwarded_fields(worker, asked, route),
+    };
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
@@ -85,11 +112,20 @@ fn forwarded_fields(worker: &Worker, asked: &Asked, route: &Route) -> HeaderMap 
     }
     let tracing = worker.shared.snapshot.load().config.log.trace;
     // Where nothing has come and nothing is made there is nothing to be done.
-    if matches!(tracing, Tracing::Make(_)) || tracing == Tracing::Accept && trace::is_named(&headers) {
+    if is_called(tracing, &headers) {
         asked.ids(tracing).apply(&mut headers);
     }
     route.request_headers.apply(&mut headers);
     headers
+}
+
+/// Whether a request is called by anything that is its own.
+fn is_called(tracing: Tracing, headers: &HeaderMap) -> bool {
+    match tracing {
+        Tracing::Off => false,
+        Tracing::Accept => trace::is_named(headers),
+        Tracing::Make(_) => true,
+    }
 }
 
 /// Fields that Larder adds to a request.

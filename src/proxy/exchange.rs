@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::{Mono, Timestamp};
 use crate::config::{Route, RouteCache};
+use crate::fill::outbound::Alike;
 use crate::fill::{self, Fill, Want};
 use crate::flight::Owner;
 use crate::interim::Interim;
@@ -32,6 +33,8 @@ pub(super) struct Exchange {
     /// Index of the route.
     pub route: usize,
     pub asked: Arc<Asked>,
+    /// What others that are like it have been passed on with.
+    pub alike: Option<Alike>,
     /// What it would be stored under.
     pub key: Arc<CacheKey>,
     /// The key of this very URL, where `key` is that of several queries (`No-Vary-Search`).

@@ -193,7 +193,8 @@ impl Pass {
             return Err(ForwardError::nowhere());
         };
         let protocol = self.upgrade.as_ref().and_then(|_| protocol_wanted(&exchange.asked.headers));
-        let again = || outbound::pass(worker, &exchange.asked, route, protocol.clone());
+        let again =
+            || outbound::pass(worker, &exchange.asked, route, protocol.clone(), exchange.alike.as_ref());
         let mut request: Request<()> = again();
         if body.size_hint().exact().is_none() {
             // Said outright: of a GET that does not say so, hyper would drop the body.

@@ -18,6 +18,7 @@ use crate::config::{Config, Edits, RouteCache};
 use crate::fields::claims::{self, Claim};
 use crate::fields::present::Present;
 use crate::fields::{forwarded, hop, list, path};
+use crate::fill::outbound::Alike;
 use crate::interim::Interim;
 use crate::rules::{Authorization, Cookies, RequestFacts};
 use crate::stored::{CacheKey, KeyPolicy};
@@ -51,14 +52,15 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::of(&mut parts.extensions);
     let taken = take(&worker, &snapshot, parts, peer, fault);
-    Received { worker, snapshot, taken, start, interim, upgrade, body: Some(body), known: None }.step()
+    Received { worker, snapshot, taken, start, interim, upgrade, body: Some(body), known: None, alike: None }
+        .step()
 }
 
 /// The same of a plain request, which has been taken in where it was read.
 pub(super) fn received(worker: Arc<Worker>, arrival: Arrival, interim: Option<Interim>) -> Step {
-    let Arrival { snapshot, taken, start, bypass, key, .. } = arrival;
-    let known = Some((bypass, key));
-    Received { worker, snapshot, taken, start, interim, upgrade: None, body: None, known }.step()
+    let Arrival { snapshot, taken, start, bypass, key, alike, .. } = arrival;
+    let (known, alike) = (Some((bypass, key)), Some(alike));
+    Received { worker, snapshot, taken, start, interim, upgrade: None, body: None, known, alike }.step()
 }
 
 /// A request that has been taken in.
@@ -73,11 +75,12 @@ struct Received {
     body: Option<Incoming>,
     /// Whether it uses the cache, and its key, where that has been found out already.
     known: Option<(Option<Bypass>, CacheKey)>,
+    alike: Option<Alike>,
 }
 
 impl Received {
     fn step(self) -> Step {
-        let Self { worker, snapshot, taken, start, interim, upgrade, body, known } = self;
+        let Self { worker, snapshot, taken, start, interim, upgrade, body, known, alike } = self;
         let Taken { fault, asked, route, named, wants_key } = taken;
         let cache = route.and_then(|route| snapshot.cache(route));
         let asked = Arc::new(asked);
@@ -117,6 +120,7 @@ impl Received {
             snapshot,
             route,
             asked,
+            alike,
             key,
             exact: None,
             body: None,

@@ -20,6 +20,7 @@ use crate::clock::Mono;
 use crate::fields::date::Written;
 use crate::fields::hop;
 use crate::fields::present::Present;
+use crate::fill::outbound::Alike;
 use crate::rules::Reuse;
 use crate::stored::{CacheKey, Cut, StoredResponse};
 use crate::telemetry::{Bypass, End, Outcome, Phase, Source, Tier, Timeline};
@@ -70,6 +71,8 @@ pub struct Arrival {
     /// Why it does not use the cache.
     pub(super) bypass: Option<Bypass>,
     pub(super) key: CacheKey,
+    /// What others that are like it have been passed on with.
+    pub(super) alike: Alike,
     /// The client ends its connection with it.
     closes: bool,
 }
@@ -150,11 +153,11 @@ pub fn answer(
         if !later {
             return None;
         }
-        let Read { asked, route, named, wants_key, .. } = read;
-        let (asked, named) = (asked.clone(), named.clone());
+        let Read { asked, route, named, wants_key, alike, .. } = read;
+        let (asked, named, alike) = (asked.clone(), named.clone(), alike.clone());
         let taken = Taken { fault: None, asked, route: Some(*route), named, wants_key: *wants_key };
         let snapshot = Arc::clone(&snapshot);
-        Some(AtOnce::Read(Box::new(Arrival { snapshot, taken, start, bypass, key, closes })))
+        Some(AtOnce::Read(Box::new(Arrival { snapshot, taken, start, bypass, key, alike, closes })))
     })
 }
 
@@ -178,6 +181,7 @@ struct Read {
     named: Named,
     /// See [`Taken::wants_key`].
     wants_key: bool,
+    alike: Alike,
     /// What is stored may be all that there is to be done for it.
     at_once: bool,
     /// Nothing is wanted of hyper.
@@ -277,6 +281,7 @@ impl Read {
             route: at,
             named,
             wants_key,
+            alike: Alike::default(),
             at_once,
             later,
             closes,

@@ -127,6 +127,7 @@ fn received(
     let bypass = receive::bypass(&asked, snapshot, at, &unsaid);
     let key = Arc::new(receive::key_of(&asked, cache.map(|cache| &cache.key)));
     let mut exchange = Exchange {
+        alike: None,
         worker: Arc::clone(worker),
         snapshot: Arc::clone(snapshot),
         route: at,

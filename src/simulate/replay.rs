@@ -23,7 +23,7 @@ use crate::rules::{
     self, Exchanged, MustAsk, NotStored, OriginFailure, RangeFetch, ResponseFacts, Reuse, SelectingFields,
     Storable, storing,
 };
-use crate::store::{Class, Marked, Memory, PURGES, Passing, Purges, Resource, STREAMING};
+use crate::store::{Class, Marked, Memory, PER_CONNECTION, PURGES, Passing, Purges, Resource, STREAMING};
 use crate::stored::{Born, CacheKey, Content, KeyPolicy, Received, Standing, StoredResponse, TagPolicy};
 
 /// Cases between two times that somebody is told.
@@ -33,6 +33,8 @@ const LOOKS: usize = 3;
 /// For how long an answer is taken to be on its way to its client: no log tells what of the time that it took was
 /// before its head came.
 const BODY: Duration = Duration::from_millis(2);
+/// Cases in which the most answers that are on their way at once are looked for.
+const LATELY: u32 = 16;
 /// Smaller bodies share their bytes: nobody reads them, and the tier looks at who holds only larger ones.
 const SHARED: usize = 64 * 1024 - 1;
 static ZEROS: [u8; SHARED] = [0; SHARED];
@@ -183,12 +185,11 @@ impl<'a> Asked<'a> {
     fn brought(&self) -> Brings {
         let (asked, came) = (self.case.at(), self.case.at().saturating_add(self.took()));
         let answer = self.case.answer.as_ref().ok_or(None)?;
-        let headers = answer.at(came);
-        let facts = ResponseFacts::of(answer.status, &headers, asked, came);
-        let permit = self.permit(&facts, &headers).map_err(|why| {
+        let facts = answer.facts_at(asked, came);
+        let permit = self.permit(&facts, &answer.headers).map_err(|why| {
             remembered(why, answer.status, self.case.asking.class.chooses()).map(|how| (why, how))
         })?;
-        Ok(self.stored(permit, &headers, facts))
+        Ok(self.stored(permit, &answer.headers, facts))
     }
 
     fn stored_before(&self) -> Option<Arc<StoredResponse>> {
@@ -218,19 +219,21 @@ impl<'a> Asked<'a> {
         let born = Born::Here(self.purges.seq());
         let selecting =
             rules::selecting_fields(&facts.vary, &case.asking.headers, self.cache.policy.normalize);
-        Arc::new(StoredResponse::new(
-            permit,
-            Received {
-                status: StatusCode::from_u16(facts.status).unwrap_or(StatusCode::OK),
-                headers,
-                request_time: facts.request_time,
-                response_time: facts.response_time,
-                content: Content::Whole(body(case.length.unwrap_or(0))),
-                selecting,
-                key: Arc::clone(&case.url.key),
-                standing: Arc::new(Standing::of(born, None, headers, &facts.groups, tags)),
-            },
-        ))
+        let received = Received {
+            status: StatusCode::from_u16(facts.status).unwrap_or(StatusCode::OK),
+            headers,
+            request_time: facts.request_time,
+            response_time: facts.response_time,
+            content: Content::Whole(body(case.length.unwrap_or(0))),
+            selecting,
+            key: Arc::clone(&case.url.key),
+            standing: Arc::new(Standing::of(born, None, headers, &facts.groups, tags)),
+        };
+        // What is left out of it may have said something.
+        Arc::new(match permit.without().is_empty() {
+            true => StoredResponse::understood(permit, received, facts),
+            false => StoredResponse::new(permit, received),
+        })
     }
 }
 
@@ -270,9 +273,12 @@ struct Landing {
 struct OnTheirWay {
     /// When each begins and ends; the next first.
     coming: BinaryHeap<Reverse<(Timestamp, Timestamp)>>,
-    /// When each of those held ends.
+    /// When each of those ends that have begun.
     ends: BinaryHeap<Reverse<Timestamp>>,
     held: Vec<Passing>,
+    /// The most at once of so many cases.
+    most: usize,
+    cases: u32,
 }
 
 impl OnTheirWay {
@@ -284,16 +290,25 @@ impl OnTheirWay {
     }
 
     /// It is `now`.
+    ///
+    /// As many count as were on their way at once not long ago: the tier would yield to each and take the room back,
+    /// and what it has given up for the most of them is gone.
     fn move_on(&mut self, now: Timestamp, memory: &Memory) {
         while let Some(Reverse((_, end))) = self.coming.peek().copied().filter(|Reverse((at, _))| *at <= now)
         {
             self.coming.pop();
             self.ends.push(Reverse(end));
-            self.held.push(memory.in_flight().passing(STREAMING));
         }
+        self.most = self.most.max(self.ends.len());
         while self.ends.peek().is_some_and(|Reverse(end)| *end <= now) {
             self.ends.pop();
-            self.held.pop();
+        }
+        self.cases = (self.cases + 1) % LATELY;
+        if self.cases == 0 || self.held.len() < self.most {
+            self.held.resize_with(self.most, || memory.in_flight().passing(STREAMING + PER_CONNECTION));
+        }
+        if self.cases == 0 {
+            self.most = self.ends.len();
         }
     }
 }
@@ -340,6 +355,16 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// Whether there was room for it on its way. No log tells who reads slowly, so nothing is pinned.
+    fn has_room(&self, response: &StoredResponse) -> bool {
+        let length = response.content.length();
+        match length > SHARED as u64 {
+            true => self.memory.room(length, false).is_some(),
+            // None of these lingers, so there is.
+            false => length <= self.config.cache.in_flight,
+        }
+    }
+
     /// What fetches have brought by now.
     fn land(&mut self, now: Timestamp) {
         self.passing.move_on(now, &self.memory);
@@ -354,12 +379,9 @@ impl<'a> Model<'a> {
             }
             match brings {
                 Ok(response) => {
-                    // No log tells who reads slowly, so nothing is pinned.
-                    let room = self.memory.room(response.content.length(), false);
-                    if room.is_none() {
+                    if !self.has_room(&response) {
                         continue;
                     }
-                    drop(room);
                     if let Some(shared) = &self.shared {
                         shared.keep(Arc::clone(&response), class, self.purges);
                     }

@@ -583,12 +583,16 @@ mod tests {
     fn to_look_again_for_what_is_not_there_is_no_use_of_it() {
         let comes_in = |looks: &dyn Fn(&Memory)| {
             let (memory, purges) = memory(1 << 20);
-            let keep = |path: &str| memory.keep(plain(path, &[b'x'; 4_000], BORN), Class::Plain, &purges);
-            for path in (0..400).map(|nth| format!("/{nth}")) {
-                keep(&path);
-                (0..3).for_each(|_| drop(memory.find(&key(&path))));
-                memory.cache.run_pending_tasks();
-            }
+            let keep = |path: &str| memory.keep(plain(path, &[b'x'; 300], BORN), Class::Plain, &purges);
+            let each = |visit: &dyn Fn(&str)| {
+                for nth in 0..2_000 {
+                    visit(&format!("/{nth}"));
+                    memory.cache.run_pending_tasks();
+                }
+            };
+            // The second time to the very last of the room.
+            (0..2).for_each(|_| each(&|path| assert!(keep(path) || !memory.has(&key(path)))));
+            (0..3).for_each(|_| each(&|path| drop(memory.find(&key(path)))));
             looks(&memory);
             memory.cache.run_pending_tasks();
             // The first time it is new to a full tier.

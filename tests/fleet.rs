@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::{
-    Gate, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Response, Script, client, tier, within,
+    Connection, Gate, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Response, Script, client, tier,
+    within,
 };
 
 /// What one node stored, the others must find, and their ports differ.
@@ -105,6 +106,42 @@ fn a_purge_of_a_tag_reaches_the_memory_of_every_node_and_touches_nothing_else() 
         // A node that asks before another's answer has been written to Redis asks the origin.
         assert!(if number % 10 == 0 { (2..=4).contains(&count) } else { count == 1 }, "/{number}: {count}");
     }
+}
+
+/// The purges that a page on this node shows, the latest first.
+fn shown_purges(larder: &Larder) -> Vec<Value> {
+    let mut connection = Connection::open(larder.admin());
+    connection.write_head("GET", "/events", &[]);
+    assert_eq!(connection.response_head("GET").status, 200);
+    let event = String::from_utf8(connection.read_chunk()).unwrap();
+    let data = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+    serde_json::from_str::<Value>(data).unwrap()["purges"].as_array().unwrap().clone()
+}
+
+#[test]
+fn each_node_shows_the_purges_of_the_others_and_who_asked_for_its_own() {
+    let (redis, origin) = (RedisServer::start(), tagging());
+    let (a, b) = (node(&origin, &redis.url()), node(&origin, &redis.url()));
+    for body in
+        [json!({ "tags": ["tenth"], "wait": "5s" }), json!({ "url": "http://api.test/1", "wait": "5s" })]
+    {
+        assert_eq!(purge(&a, &body).0, 200);
+    }
+    let row = |receipt: &Value| ["by", "of", "first"].map(|name| receipt[name].as_str().unwrap().to_owned());
+    let own: Vec<_> = shown_purges(&a).iter().map(row).collect();
+    let by = "the admin listener";
+    assert_eq!(own, [[by, "url 1", "http://api.test/1"], [by, "tag 1", "tenth"]]);
+    let mut heard = Vec::new();
+    let all = within(PATIENCE, || {
+        heard = shown_purges(&b).iter().map(row).collect();
+        heard.len() >= 2
+    });
+    assert!(all, "{heard:?}");
+    heard.sort();
+    assert_eq!(
+        heard,
+        [["another node", "tag", "tenth"], ["another node, or a write there", "url", "http://api.test/1"]]
+    );
 }
 
 /// The second: a node that cannot hear serves nothing purged for longer than `when_lost`, says how it

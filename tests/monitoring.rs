@@ -215,6 +215,8 @@ fn dashboard_and_alerts_name_only_what_there_is() {
 fn the_dashboard_is_one_that_grafana_loads() {
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana.json")).unwrap();
     assert!(dashboard["schemaVersion"].as_u64() >= Some(36) && dashboard["title"] == "Larder");
+    // Where it is imported it gets a number there; by its name it is found again and renewed.
+    assert!(dashboard["id"].is_null() && dashboard["uid"] == "larder");
     let variables: Vec<&str> = dashboard["templating"]["list"]
         .as_array()
         .unwrap()

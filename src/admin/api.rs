@@ -104,7 +104,7 @@ fn events(admin: &Admin, visit: &Visit) -> Answer {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         return answer;
     };
-    let first = dashboard::event(&admin.worker, &admin.receipts, true);
+    let first = dashboard::event(&admin.worker, true);
     let mut answer = Response::new(Either::Right(admin.streams.events(&seat, first, visit.ends())));
     visit.looks_on(seat);
     let fields = answer.headers_mut();

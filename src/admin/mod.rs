@@ -10,7 +10,6 @@ mod explain;
 mod fleet;
 mod gauges;
 mod purge;
-mod receipts;
 mod slow;
 mod visitors;
 
@@ -27,7 +26,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use crate::worker::Worker;
 
 use dashboard::Streams;
-use receipts::Receipts;
 use visitors::{Visit, Visitors};
 
 /// Time for the first byte on a connection: who is on this network and has something to ask does so at once.
@@ -49,14 +47,13 @@ pub struct Admin {
     worker: Arc<Worker>,
     visitors: Arc<Visitors>,
     streams: Streams,
-    receipts: Receipts,
 }
 
 impl Admin {
     /// One that nobody is connected to yet.
     pub fn new(worker: Arc<Worker>) -> Arc<Self> {
-        let (visitors, streams, receipts) = Default::default();
-        Arc::new(Self { worker, visitors, streams, receipts })
+        let (visitors, streams) = Default::default();
+        Arc::new(Self { worker, visitors, streams })
     }
 
     /// Serves the admin listener until its task is dropped.
@@ -86,7 +83,7 @@ impl Admin {
         loop {
             second.tick().await;
             if self.streams.is_watched() {
-                self.streams.tell(dashboard::event(&self.worker, &self.receipts, false), &self.visitors);
+                self.streams.tell(dashboard::event(&self.worker, false), &self.visitors);
             }
         }
     }

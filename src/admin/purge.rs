@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::store::Absent;
 use crate::stored::{LONGEST_NAME, Prefix, Purge, Scope};
-use crate::worker::{Purged, Snapshot, Worker};
+use crate::worker::{Purged, Receipt, Snapshot, Worker};
 
 use super::api::{Answer, error, json_answer};
 use super::{Admin, fleet};
@@ -182,8 +182,22 @@ async fn carry_out(admin: &Admin, snapshot: &Snapshot, checked: Checked) -> Answ
     answer.insert("was_in_memory".to_owned(), json!(held));
     answer.extend(receipt);
     let answer = answer.into();
-    admin.receipts.note(at.as_millis(), status.as_u16(), &of, &first, &answer);
+    worker.shared.receipts.note(Receipt {
+        at,
+        by: "the admin listener".to_owned(),
+        status: status.as_u16(),
+        of,
+        first,
+        soft,
+        memory: memory.to_owned(),
+        redis: part(&answer, "redis"),
+        fleet: part(&answer, "fleet"),
+    });
     json_answer(status, &answer)
+}
+
+fn part(answer: &Value, name: &str) -> Value {
+    answer.get(name).cloned().unwrap_or_default()
 }
 
 /// Whether this process's memory held something of what is purged; `None` where that is not known without seeking:

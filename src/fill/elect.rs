@@ -245,7 +245,7 @@ impl Filling {
         let (fill, shared) = (&self.fill, &self.fill.worker.shared);
         let leases = shared.leases.get().filter(|_| self.cache.fleet_collapse)?;
         // The last one brought nothing that others could use: nobody waits for the next.
-        let resource = shared.memory.peek(&fill.key);
+        let resource = shared.memory.again(&fill.key);
         let is_unshared =
             resource.is_some_and(|known| known.unshared(fill.class, fill.worker.now()).is_some());
         // It will likely not be in Redis again, so nobody is to wait for it.

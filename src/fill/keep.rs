@@ -182,7 +182,7 @@ fn reserve(filling: &Filling, answer: &Answer) -> Option<Reserved> {
     let declared = content_length(answer.response.headers());
     let (fill, memory) = (&filling.fill, &filling.fill.worker.shared.memory);
     let was_wanted =
-        || memory.peek(&fill.key).is_some_and(|found| found.is_wanted(fill.class, fill.worker.now()));
+        || memory.again(&fill.key).is_some_and(|found| found.is_wanted(fill.class, fill.worker.now()));
     let is_wanted = fill.seat.visits() > 0 || was_wanted();
     memory.room(declared.unwrap_or(0), is_wanted)
 }

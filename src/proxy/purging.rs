@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use serde_json::Value;
 
 use crate::stored::{Purge, Scope};
-use crate::worker::{Asked, NotAUrl, Snapshot, Worker};
+use crate::worker::{Asked, NotAUrl, Receipt, Snapshot, Worker};
 
 use super::Step;
 use super::deliver::Deliver;
@@ -59,7 +60,7 @@ impl Purging {
 
 /// Of both schemes: who may purge is behind whatever ends TLS, and does not say for whom it is.
 async fn purge(worker: &Worker, snapshot: &Snapshot, asked: &Asked) -> Failure {
-    let soft = is_soft(&asked.headers);
+    let (soft, at) = (is_soft(&asked.headers), worker.now());
     let target = format!("{}{}", asked.authority, asked.target.as_str());
     let begun: Result<Vec<_>, NotAUrl> = ["http", "https"]
         .map(|scheme| Purge { scope: Scope::Url(format!("{scheme}://{target}").into()), soft })
@@ -83,6 +84,18 @@ async fn purge(worker: &Worker, snapshot: &Snapshot, asked: &Asked) -> Failure {
     }
     let redis = refused.map_or("told, or not needed", |why| why.as_str());
     tracing::info!(url = target, client = %asked.client, soft, redis, "purge");
+    worker.shared.receipts.note(Receipt {
+        at,
+        by: format!("PURGE from {}", asked.client),
+        status: if refused.is_none() { 200 } else { 503 },
+        of: "url 1".to_owned(),
+        first: target,
+        soft,
+        memory: if soft { "to be validated" } else { "purged" }.to_owned(),
+        redis: if worker.redis.is_some() { redis } else { "not configured" }.into(),
+        // The others apply it within the bound, and are not waited for.
+        fleet: Value::Null,
+    });
     match refused {
         None if soft => Failure::purged("it is validated before it is used again"),
         None => Failure::purged("it is gone"),

@@ -54,7 +54,7 @@ impl Wait {
         }
         self.exchange.attempts += 1;
         let (variant, unshared) = {
-            let known = self.exchange.worker.shared.memory.peek(&self.exchange.key);
+            let known = self.exchange.worker.shared.memory.again(&self.exchange.key);
             (self.variant(known.as_deref()), self.unshared(known.as_deref()))
         };
         let want = self.want();
@@ -247,7 +247,7 @@ impl Wait {
     /// Whether memory now holds something that it did not hold before.
     fn filled_meanwhile(&self) -> bool {
         let shared = &self.exchange.worker.shared;
-        let Some(resource) = shared.memory.peek(&self.exchange.key) else { return false };
+        let Some(resource) = shared.memory.again(&self.exchange.key) else { return false };
         let now = self.exchange.worker.now();
         if self.stale.is_none() && lookup::known_uncacheable(&self.exchange, &resource, None).is_some() {
             return true;

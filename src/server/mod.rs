@@ -46,7 +46,7 @@ use crate::flight::Flights;
 use crate::store::{Coherence, Hot, Memory, Promise, Purges, Searches};
 use crate::telemetry::{AccessLog, Collector, Form, Heads, Hints, ProxyHeaders, SlowRequests, Spans};
 use crate::worker::{
-    Doubts, Membership, NotReloaded, Press, Reloaded, Reloads, Reread, Shared, Snapshot, Warming,
+    Doubts, Membership, NotReloaded, Press, Receipts, Reloaded, Reloads, Reread, Shared, Snapshot, Warming,
 };
 
 pub use listen::StartError;
@@ -171,6 +171,7 @@ fn share(config: Config, clock: Clock, colour: bool, reread: Option<Reread>) -> 
         searches: Searches::default(),
         access,
         slow: SlowRequests::default(),
+        receipts: Receipts::default(),
         spans: spans.transpose()?,
         via: hop::via(Version::HTTP_11, &pseudonym),
         pseudonym,

@@ -19,7 +19,7 @@ use crate::fields::range::ContentRange;
 use crate::fields::vary::Vary;
 use crate::fields::{claims, date, path};
 use crate::fill::is_failure;
-use crate::rules::{Authorization, Cookies, RequestFacts, ResponseFacts};
+use crate::rules::{Authorization, Cookies, Expires, RequestFacts, ResponseFacts};
 use crate::store::Class;
 use crate::stored::{CacheKey, KeyPolicy};
 
@@ -82,26 +82,46 @@ pub(super) struct Asking {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub status: u16,
-    /// Without `Date` and `Expires`, which are of another moment.
-    headers: HeaderMap,
+    /// `Date` and `Expires` are of another moment.
+    pub headers: HeaderMap,
     expires_after: Option<Duration>,
-    vary: Vary,
+    /// What they say, likewise.
+    facts: ResponseFacts,
 }
 
 impl Answer {
     /// What it says that it depends on.
-    pub const fn vary(&self) -> &Vary {
-        &self.vary
+    pub fn vary(&self) -> &Vary {
+        &self.facts.vary
+    }
+
+    /// What it would have said, had it been asked for and come then.
+    pub fn facts_at(&self, asked: Timestamp, came: Timestamp) -> ResponseFacts {
+        let date = Timestamp::from_secs(came.as_secs());
+        ResponseFacts {
+            date: Some(date),
+            expires: match self.expires_after {
+                Some(after) => Some(Expires::At(Timestamp::from_secs(date.saturating_add(after).as_secs()))),
+                None => self.facts.expires,
+            },
+            request_time: asked,
+            response_time: came,
+            ..self.facts.clone()
+        }
     }
 
     /// The fields that it would have had then.
     pub fn at(&self, then: Timestamp) -> HeaderMap {
         let mut headers = self.headers.clone();
-        headers.insert(header::DATE, date::to_value(then));
-        if let Some(after) = self.expires_after {
-            headers.insert(header::EXPIRES, date::to_value(then.saturating_add(after)));
-        }
+        set_moment(&mut headers, then, self.expires_after);
         headers
+    }
+}
+
+fn set_moment(headers: &mut HeaderMap, then: Timestamp, expires_after: Option<Duration>) {
+    headers.insert(header::DATE, date::to_value(then));
+    if let Some(after) = expires_after {
+        headers.insert(header::EXPIRES, date::to_value(then.saturating_add(after)));
     }
 }
 
@@ -212,33 +232,32 @@ impl<'a> Maker<'a> {
     fn answer(&mut self, line: &Line<'_>, head: &HeaderMap) -> Arc<Answer> {
         // What a client holds already, or wants a part of, is a 200 to who does not.
         let status = if matches!(line.status, 206 | 304 | 416) { 200 } else { line.status };
-        let mut headers = head.clone();
-        let said = ResponseFacts::of(status, &headers, line.at, line.at);
-        let expires_after = match said.expires {
-            Some(crate::rules::Expires::At(then)) => {
-                Some(then.saturating_since(said.date.unwrap_or(line.at)))
-            }
-            // Nonsense stays nonsense.
-            _ => None,
+        let said = || ResponseFacts::of(status, head, line.at, line.at);
+        let expires_after =
+            head.contains_key(header::EXPIRES).then(said).and_then(|said| match said.expires {
+                Some(Expires::At(then)) => Some(then.saturating_since(said.date.unwrap_or(line.at))),
+                // Nonsense stays nonsense.
+                _ => None,
+            });
+        let is_of_then = |name: &HeaderName| {
+            *name == header::DATE || (*name == header::EXPIRES && expires_after.is_some())
         };
-        headers.remove(header::DATE);
-        if expires_after.is_some() {
-            headers.remove(header::EXPIRES);
-        }
-        headers.remove(header::CONTENT_RANGE);
+        let of_it = || head.iter().filter(|(name, _)| !is_of_then(name) && *name != header::CONTENT_RANGE);
         // Fields have no order that would mean anything; lines of one program have one.
         let mut text = format!("{status} {expires_after:?}");
-        for (name, value) in &headers {
+        for (name, value) in of_it() {
             text.push_str(name.as_str());
             text.push_str(&String::from_utf8_lossy(value.as_bytes()));
             text.push('\n');
         }
         let hash = xxh3_128(text.as_bytes());
-        Arc::clone(
-            self.answers.entry(hash).or_insert_with(|| {
-                Arc::new(Answer { status, headers, expires_after, vary: said.vary.clone() })
-            }),
-        )
+        let known = self.answers.entry(hash).or_insert_with(|| {
+            let mut headers: HeaderMap = of_it().map(|(name, value)| (name.clone(), value.clone())).collect();
+            let facts = ResponseFacts::of(status, &headers, line.at, line.at);
+            set_moment(&mut headers, line.at, expires_after);
+            Arc::new(Answer { status, headers, expires_after, facts })
+        });
+        Arc::clone(known)
     }
 
     /// What lines do not say, from others: of the URL before them, else of the URL after; how long the origin
@@ -379,5 +398,37 @@ fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_answer_would_have_said_then_is_what_its_fields_would_have_said() {
+        let config = "[upstream.o]\nservers = [\"http://127.0.0.1:1\"]\n\
+                      [[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"o\"\n";
+        let config = Config::parse(config, "f", &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+        let heads = [
+            r#"{"cache-control":"max-age=60, stale-while-revalidate=9","etag":"\"a\"","age":"7"}"#,
+            r#"{"date":"Thu, 29 Feb 2024 12:34:50 GMT","expires":"Thu, 29 Feb 2024 12:44:50 GMT","vary":"accept, x"}"#,
+            r#"{"expires":"0","last-modified":"Thu, 29 Feb 2024 12:00:00 GMT"}"#,
+            r#"{"expires":"Thu, 29 Feb 2024 12:00:00 GMT","set-cookie":"redacted","content-language":"de"}"#,
+            r#"{"content-range":"bytes 0-1/4","no-vary-search":"params","cdn-cache-control":"max-age=1"}"#,
+            "{}",
+        ];
+        for head in heads {
+            let line = format!(
+                r#"{{"ts":"2024-02-29T12:34:56.789Z","method":"GET","host":"a","path":"/","status":206,"cache":"miss","dur_ms":1.0,"bytes_out":1,"end":"complete","response":{head}}}"#
+            );
+            let line = super::super::line::read(line.as_bytes()).unwrap();
+            let answer = Maker::new(&config, "").make(line).answer.unwrap();
+            for millis in [1_709_210_096_789, 1_700_000_000_000, 1_800_000_000_999] {
+                let (asked, came) = (Timestamp::from_millis(millis), Timestamp::from_millis(millis + 300));
+                let read = ResponseFacts::of(answer.status, &answer.at(came), asked, came);
+                assert_eq!(answer.facts_at(asked, came), read, "{head}");
+            }
+        }
     }
 }

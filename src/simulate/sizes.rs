@@ -2,19 +2,23 @@
 //!
 //! Must not know: what a replay does.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use parking_lot::Mutex;
-
 use super::case::Case;
-use super::replay::{BOUNDLESS, Outcomes, replay};
+use super::replay::{Outcomes, replay};
 use crate::config::Config;
 
 /// What all that a log asks for weighs is divided by, for the sizes that are tried.
 const PARTS: [u64; 5] = [32, 16, 8, 4, 2];
 /// A smaller tier than that is tried nowhere.
 const LEAST: u64 = 1024 * 1024;
+/// Bytes of a response beside its content; most have less.
+const BESIDE: u64 = 4096;
+/// What holds all of a small log, however it is divided.
+const LEAST_BOUNDLESS: u64 = 256 * 1024 * 1024;
 /// A hit ratio that is lower by no more is as good.
 const SAME: f64 = 0.001;
 
@@ -41,40 +45,45 @@ pub(super) fn sweep(config: &Config, cases: &[Case], told: &(dyn Fn(u64, u64) + 
     let done = AtomicU64::new(0);
     let runs = u64::try_from(cases.len()).unwrap_or(u64::MAX).saturating_mul(PARTS.len() as u64 + 2);
     let step = |steps| told(done.fetch_add(steps, Ordering::Relaxed) + steps, runs);
-    let ((then, _), (boundless, all)) = thread::scope(|scope| {
-        let boundless = scope.spawn(|| replay(config, cases, BOUNDLESS, &step));
-        let configured = replay(config, cases, config.cache.memory, &step);
-        // A thread that panicked has said so.
-        (configured, boundless.join().unwrap_or_default())
-    });
+    let (memory, boundless) = (config.cache.memory, boundless(cases));
+    let run = |sizes: &[u64]| replay(config, cases, boundless, sizes, &step);
+    let mut known = side_by_side(&[memory, boundless], run);
+    let (boundless, all) = known.pop().unwrap_or_default();
+    let (then, _) = known.pop().unwrap_or_default();
     let most = boundless.all().hit_ratio();
     let tried: Vec<u64> = PARTS.iter().map(|part| all / part).filter(|bytes| *bytes >= LEAST).collect();
-    let mut sizes = side_by_side(&tried, |bytes| Size {
-        bytes,
-        hit_ratio: replay(config, cases, bytes, &step).0.all().hit_ratio(),
-        configured: false,
-    });
-    sizes.push(Size { bytes: all, hit_ratio: most, configured: false });
-    let memory = config.cache.memory;
-    sizes.push(Size { bytes: memory, hit_ratio: then.all().hit_ratio(), configured: true });
+    let found = side_by_side(&tried, run);
+    let size = |bytes, hit_ratio| Size { bytes, hit_ratio, configured: false };
+    let mut sizes: Vec<Size> =
+        tried.iter().zip(found).map(|(bytes, (of, _))| size(*bytes, of.all().hit_ratio())).collect();
+    sizes.push(size(all, most));
+    sizes.push(Size { configured: true, ..size(memory, then.all().hit_ratio()) });
     sizes.sort_by_key(|size| size.bytes);
     let enough = sizes.iter().find(|size| size.hit_ratio + SAME >= most).map_or(all, |size| size.bytes);
     Swept { then, sizes, enough: enough.min(all) }
 }
 
-/// As many at once as there are cores.
-fn side_by_side(sizes: &[u64], run: impl Fn(u64) -> Size + Sync) -> Vec<Size> {
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(sizes.len());
+/// More than all that the log asks for weighs: the tier keeps books that grow with its size.
+fn boundless(cases: &[Case]) -> u64 {
+    let mut largest: HashMap<_, u64> = HashMap::new();
+    for case in cases {
+        let of = largest.entry((case.url.key.hash(), Arc::as_ptr(&case.asking))).or_default();
+        *of = case.length.unwrap_or(0).saturating_add(BESIDE).max(*of);
+    }
+    let all = largest.values().fold(0, |all: u64, of| all.saturating_add(*of));
+    all.saturating_mul(2).max(LEAST_BOUNDLESS)
+}
+
+/// The sizes dealt out to as many threads as there are cores; what came of each, in their order.
+fn side_by_side(sizes: &[u64], run: impl Fn(&[u64]) -> Vec<(Outcomes, u64)> + Sync) -> Vec<(Outcomes, u64)> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let each = sizes.len().div_ceil(threads).max(1);
     thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(bytes) = sizes.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let size = run(*bytes);
-                    found.lock().push(size);
-                }
-            });
-        }
-    });
-    found.into_inner()
+        let run = &run;
+        let parts: Vec<_> =
+            sizes.chunks(each).map(|part| (part.len(), scope.spawn(move || run(part)))).collect();
+        // A thread that panicked has said so.
+        let nothing = |count| (0..count).map(|_| Default::default()).collect();
+        parts.into_iter().flat_map(|(count, part)| part.join().unwrap_or_else(|_| nothing(count))).collect()
+    })
 }

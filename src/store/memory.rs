@@ -169,15 +169,23 @@ impl Memory {
         slot::find(&self.cache, hash)
     }
 
-    /// As [`find`](Self::find), for a second look on behalf of the same request: not counted.
+    /// As [`find`](Self::find), for a look that counts as no lookup. moka takes it for a use all the same: for who
+    /// answers with what is found, or looks on behalf of nobody.
     pub fn peek(&self, key: &CacheKey) -> Option<Arc<Resource>> {
         slot::find(&self.cache, key.hash()).filter(|resource| *resource.key == *key)
+    }
+
+    /// As [`find`](Self::find), for a second look on behalf of the same request. Of what is not there it leaves no trace:
+    /// moka counts each look as a use, and what is asked for once would seem to be asked for as often as it is missed
+    /// at, so that it drives out what is.
+    pub fn again(&self, key: &CacheKey) -> Option<Arc<Resource>> {
+        self.has(key).then(|| self.peek(key)).flatten()
     }
 
     /// Whether a response with these selecting fields would be one variant more than the key may have,
     /// so that the oldest is given up for it. Counts as no lookup.
     pub fn is_crowded(&self, key: &CacheKey, selecting: &SelectingFields) -> bool {
-        self.peek(key).is_some_and(|resource| {
+        self.again(key).is_some_and(|resource| {
             let held = &resource.variants;
             held.len() >= self.variants && !held.iter().any(|held| held.selecting == *selecting)
         })
@@ -185,7 +193,7 @@ impl Memory {
 
     /// Whether this very response is stored. Counts as no lookup.
     pub fn holds(&self, response: &Arc<StoredResponse>) -> bool {
-        let resource = self.peek(&response.key);
+        let resource = self.again(&response.key);
         resource.is_some_and(|resource| resource.variants.iter().any(|held| Arc::ptr_eq(held, response)))
     }
 
@@ -569,6 +577,31 @@ mod tests {
         assert_eq!(select("c").unwrap(), "4");
         assert_eq!(select("b"), None);
         assert!(resource.select(&HeaderMap::new(), PLAIN).is_none(), "§4.1: absence is a value");
+    }
+
+    #[test]
+    fn to_look_again_for_what_is_not_there_is_no_use_of_it() {
+        let comes_in = |looks: &dyn Fn(&Memory)| {
+            let (memory, purges) = memory(1 << 20);
+            let keep = |path: &str| memory.keep(plain(path, &[b'x'; 300], BORN), Class::Plain, &purges);
+            let each = |visit: &dyn Fn(&str)| {
+                for nth in 0..2_000 {
+                    visit(&format!("/{nth}"));
+                    memory.cache.run_pending_tasks();
+                }
+            };
+            // The second time to the very last of the room.
+            (0..2).for_each(|_| each(&|path| assert!(keep(path) || !memory.has(&key(path)))));
+            (0..3).for_each(|_| each(&|path| drop(memory.find(&key(path)))));
+            looks(&memory);
+            memory.cache.run_pending_tasks();
+            // The first time it is new to a full tier.
+            let _kept = [keep("/new"), keep("/new")];
+            memory.cache.run_pending_tasks();
+            memory.has(&key("/new"))
+        };
+        assert!(comes_in(&|memory| (0..10).for_each(|_| drop(memory.find(&key("/new"))))));
+        assert!(!comes_in(&|memory| (0..10).for_each(|_| drop(memory.again(&key("/new"))))));
     }
 
     #[test]

@@ -83,6 +83,13 @@ impl StoredResponse {
         Self::from_record(status, headers, times, content, selecting, key, standing)
     }
 
+    /// The same where it is known what its fields say: `facts`, which [`ResponseFacts::of`] those that are stored.
+    pub fn understood(permit: Storable, received: Received<'_>, facts: ResponseFacts) -> Self {
+        let headers = stored_fields(received.headers, &permit);
+        let Received { status, content, selecting, key, standing, .. } = received;
+        Self::of_facts(status, &headers, facts, content, selecting, key, standing)
+    }
+
     /// With the other forms of its body that were made while it came.
     pub fn with_copies(self, copies: Arc<Copies>) -> Self {
         Self { copies: copies.into(), ..self }
@@ -198,9 +205,21 @@ impl StoredResponse {
     ) -> Self {
         // Understood from the stored fields, so that it means the same in both tiers.
         let facts = ResponseFacts::of(status.as_u16(), &headers, request_time, response_time);
+        Self::of_facts(status, &headers, facts, content, selecting, key, standing)
+    }
+
+    fn of_facts(
+        status: StatusCode,
+        headers: &HeaderMap,
+        facts: ResponseFacts,
+        content: Content,
+        selecting: SelectingFields,
+        key: Arc<CacheKey>,
+        standing: Arc<Standing>,
+    ) -> Self {
         let (facts, share) = said::shared(facts);
-        let (bare, says_length) = (is_bare(&headers), says_length(&headers, content.length()));
-        let headers = StoredFields::of(&headers);
+        let (bare, says_length) = (is_bare(headers), says_length(headers, content.length()));
+        let headers = StoredFields::of(headers);
         Self {
             status,
             headers,

@@ -104,6 +104,9 @@ impl Apply for Here {
                 return self.distrust(at);
             }
         };
+        if !own {
+            worker.shared.receipts.hear(&purge, worker.now());
+        }
         match (stream, own) {
             // Done where it was made.
             (Stream::Marked, true) => {}

@@ -10,6 +10,7 @@ mod forget;
 mod landing;
 mod press;
 mod purge;
+mod receipts;
 mod reload;
 mod spans;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use forget::Forgotten;
 pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Looked, Own, OwnerLanding};
 pub use press::{Press, worthwhile};
 pub use purge::{NotAUrl, Purged};
+pub use receipts::{Receipt, Receipts};
 pub use reload::{NotReloaded, Reloaded, Reloads, Reread};
 pub use spans::Sent;
 pub use warm::{Warming, spawn as spawn_warm_start};
@@ -74,6 +76,8 @@ pub struct Shared {
     pub warming: Warming,
     /// What was purged, and when.
     pub purges: Arc<Purges>,
+    /// The latest of them, and what came of each.
+    pub receipts: Receipts,
     /// Of which paths it is known that not all of the query counts.
     pub searches: Searches,
     /// The fetches in flight.

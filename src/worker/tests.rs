@@ -37,6 +37,7 @@ pub(crate) async fn worker(cache: &str, route: &str) -> Worker {
         access: None,
         spans: None,
         slow: crate::telemetry::SlowRequests::default(),
+        receipts: crate::worker::Receipts::default(),
         pseudonym: "larder-test".into(),
         via: None,
         interim: Arc::default(),

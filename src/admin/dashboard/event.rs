@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use crate::worker::{Snapshot, Worker};
 
 use super::super::gauges;
-use super::super::receipts::Receipts;
 use super::tune;
 
 /// Slow requests that are shown, the last one first.
@@ -19,7 +18,7 @@ const SLOW: usize = 20;
 const PURGES: usize = 12;
 
 /// One event, as it goes over the wire; `whole` is the first that a page is told.
-pub(crate) fn event(worker: &Worker, receipts: &Receipts, whole: bool) -> Bytes {
+pub(crate) fn event(worker: &Worker, whole: bool) -> Bytes {
     let snapshot = worker.shared.snapshot.load_full();
     let mut live = snapshot.metrics.live(&gauges::gather(worker), whole);
     let rows = live.get_mut("routes").map(Value::take).unwrap_or_default();
@@ -35,7 +34,7 @@ pub(crate) fn event(worker: &Worker, receipts: &Receipts, whole: bool) -> Bytes 
         live.insert("stopping".to_owned(), json!(worker.shared.draining.load(Ordering::Acquire)));
         live.insert("routes".to_owned(), rows.into());
         live.insert("tune".to_owned(), tune.into());
-        live.insert("purges".to_owned(), receipts.latest(PURGES));
+        live.insert("purges".to_owned(), worker.shared.receipts.latest(PURGES));
         let slow = worker.shared.slow.since(0);
         live.insert("slow".to_owned(), slow.iter().rev().take(SLOW).map(|slow| json!(**slow)).collect());
         let limits = snapshot.config.routes.iter().map(|route| route.slow_request);

@@ -452,7 +452,7 @@
       const [text, kind] = heardBy(purge.fleet);
       return make("tr", { role: "row" }, make("td", { role: "cell" }, clock(purge.at_ms)),
         cell("what", "long", `${purge.soft ? "softly, " : ""}${purge.of}${purge.first ? ": " : ""}`, make("span", { className: "code" }, purge.first)),
-        cell("memory", "half", purge.memory), cell("redis", `half ${purge.status === 200 ? "" : "bad"}`, purge.redis || "–"), cell("nodes", `broad ${kind}`, text));
+        cell("by", "half", purge.by), cell("memory", "half", purge.memory), cell("redis", `half ${purge.status === 200 ? "" : "bad"}`, purge.redis || "–"), cell("nodes", `broad ${kind}`, text));
     }));
   }
 

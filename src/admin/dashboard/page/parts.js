@@ -142,7 +142,8 @@ const Parts = (() => {
     const paths = uPlot.paths.stepped({ align: -1 });
     const plot = new uPlot({
       width: Math.max(200, box.clientWidth), height,
-      padding: [8, 8, 0, 0],
+      // On the right there is room for half of the last moment.
+      padding: [8, 30, 0, 0],
       legend: { show: false },
       cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
       scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(1, max * 1.08)] } },

@@ -496,7 +496,8 @@ impl State {
     }
 
     /// The kept connection used last among those that `worker` opened, else among all: its task
-    /// then runs on the same thread, and the ones used least grow old and go.
+    /// then runs on the same thread, and the ones used least grow old and go. Those that are worn are put aside, as far as
+    /// they are met: to look at all of them costs a request more than all else here, and [`Pool::reap`] does.
     fn take_idle(
         &mut self,
         worker: usize,
@@ -504,10 +505,15 @@ impl State {
         limits: &config::Pool,
         worn: &mut Vec<Idle>,
     ) -> Option<Conn> {
-        worn.extend(self.idle.extract_if(.., |idle| idle.is_worn(now, limits)));
-        let own = self.idle.iter().rposition(|idle| idle.conn.worker == worker);
-        let at = own.or(self.idle.len().checked_sub(1))?;
-        Some(self.idle.remove(at).conn)
+        loop {
+            let own = self.idle.iter().rposition(|idle| idle.conn.worker == worker);
+            let at = own.or(self.idle.len().checked_sub(1))?;
+            let idle = self.idle.remove(at);
+            if !idle.is_worn(now, limits) {
+                return Some(idle.conn);
+            }
+            worn.push(idle);
+        }
     }
 }
 

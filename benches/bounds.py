@@ -292,7 +292,113 @@ def many_routes(bench):
     return f"{more:+.0f} ns; listens after {after * 1000:.0f} ms", "300 ns", more <= 300
 
 
-BOUNDS = [start, stampede, object_memory, idle_connection, hit_ratio, streaming, many_routes, two_workers, many_objects]
+def redis(bench):
+    """A redis-server beside the load, and its port."""
+    server = shutil.which("redis-server")
+    if not server or not shutil.which("redis-benchmark"):
+        sys.exit("needs redis-server and redis-benchmark: apt install redis-server redis-tools")
+    port = free_port()
+    log = open(bench.directory / "redis.log", "wb")
+    words = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", bench.directory, "--databases", 1]
+    bench.start(str(LOAD), server, *words, stdout=log, stderr=log)
+    return port
+
+
+def redis_says(port, *words):
+    with socket.create_connection(("127.0.0.1", port), 10) as it:
+        it.sendall(b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words)]))
+        return it.recv(4096)
+
+
+def await_redis(port, least):
+    """Until it holds so many keys."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            said = redis_says(port, "DBSIZE")
+            if said.startswith(b":") and int(said[1:]) >= least:
+                return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    sys.exit(f"redis does not have what it should: {said}")
+
+
+# Objects that a Larder has put into Redis for another.
+SHARED = 20_000
+
+
+def shared(bench, origin, port, **more):
+    """A Larder whose objects are in Redis, all of them, and none in its memory."""
+    words = f'redis = "redis://127.0.0.1:{port}"\nredis_deadline = "1s"\nredis_queue = "256MiB"\nwarm_start = false'
+    first, address, _ = bench.larder(origin, cache=words)
+    bench.load("ask", address, 8, 60, f"once:/c1024/r:{SHARED}")
+    await_redis(port, SHARED)
+    bench.stop(first)
+    return bench.larder(origin, cache=words, **more)
+
+
+def redis_hit(bench):
+    """A hit in Redis of 1 KiB, one after the other: the median, as times of that of a bare GET of as many bytes."""
+    port, origin = redis(bench), bench.origin()
+    it, address, _ = shared(bench, origin, port)
+    before = asked_for(origin)
+    hit = bench.load("ask", address, 1, 60, f"once:/c1024/r:{SHARED}")["p50_us"]
+    if asked_for(origin) - before > SHARED / 100:
+        sys.exit("these are no hits")
+    words = ["-p", port, "-c", 1, "-n", SHARED, "-d", 1400, "-t", "set,get", "--precision", 3, "--csv"]
+    said = subprocess.run(
+        ["taskset", "-c", str(SERVER), "redis-benchmark", *map(str, words)], capture_output=True, text=True, check=True
+    ).stdout.replace('"', "")
+    lines = [line.split(",") for line in said.splitlines()]
+    get = float(next(line for line in lines if line[0] == "GET")[lines[0].index("p50_latency_ms")]) * 1000
+    return f"{hit / get:.2f} ({hit:.0f} and {get:.0f} µs)", "1.6", hit / get <= 1.6
+
+
+def redis_cpu(bench):
+    """Larder's CPU for a hit in Redis of 1 KiB, 64 connections."""
+    port, origin = redis(bench), bench.origin()
+    it, address, _ = shared(bench, origin, port)
+    before, fetched = cpu(it.pid), asked_for(origin)
+    came = bench.load("ask", address, 8, 60, f"once:/c1024/r:{SHARED}")
+    if asked_for(origin) - fetched > SHARED / 100:
+        sys.exit("these are no hits")
+    each = (cpu(it.pid) - before) / came["answers"] * 1e6
+    return f"{each:.1f} µs", "25 µs", each <= 25
+
+
+def mixed_tail(bench):
+    """p99 of hits in memory while others miss and hit in Redis and a tag is purged each second, as times of hits alone."""
+    port, origin = redis(bench), bench.origin()
+    it, address, _ = shared(bench, origin, port)
+    admin = (bench.directory / f"{address.split(':')[1]}.toml").read_text().split('admin = "')[1].split('"')[0]
+    hits = "zipf:/c1024/h:1000:0.9"
+    bench.load("ask", address, 64, 1, "each:/c1024/h:1000")
+    alone = sorted(bench.load("ask", address, 64, 3, hits)["p99_us"] for _ in range(3))[1]
+
+    def beside(connections, paths):
+        command = [bench.args.load, "ask", address, connections, 9, paths]
+        return bench.start(str(LOAD), *command, stdout=subprocess.DEVNULL)
+
+    others = [beside(13, "each:/n1024/m:10000"), beside(6, f"each:/c1024/r:{SHARED}")]
+    purging = Asking(admin)
+    over = threading.Event()
+
+    def purge():
+        while not over.wait(1):
+            purging.ask("/purge", "POST", b'{"tags": ["none-has-this"]}')
+
+    thread = threading.Thread(target=purge, daemon=True)
+    thread.start()
+    mixed = sorted(bench.load("ask", address, 45, 2, hits)["p99_us"] for _ in range(3))[1]
+    over.set()
+    thread.join()
+    for other in others:
+        other.wait()
+    return f"{mixed / alone:.1f} ({mixed} and {alone} µs)", "3", mixed / alone <= 3
+
+
+BOUNDS = [start, stampede, object_memory, idle_connection, hit_ratio, streaming, many_routes, two_workers, many_objects, redis_hit, redis_cpu, mixed_tail]
 
 
 def main():

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What Larder may cost beside CPU time for each request (for that: compare.sh): memory for each object and each
-# connection, what a small memory hits, a stampede, many objects, many routes, a start. Prints a table.
+# connection, what a small memory hits, a stampede, many objects, many routes, a start, hits in Redis (which it starts),
+# the tail under a mixed load. Prints a table.
 #   benches/bounds.sh              some 5 minutes
 #   benches/bounds.sh --only idle  what has this in its name
 set -euo pipefail

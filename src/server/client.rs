@@ -24,6 +24,8 @@ use crate::wire::Frames;
 const PARTING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Bytes for which a client is given more time: whoever sends an upload blindly does not trickle.
 const WORTH: usize = 16 * 1024;
+/// Bytes that are thrown away at a time.
+const AWAY: usize = 4096;
 
 /// Bytes of a head and its body that go to the system in one piece: it takes longer to begin with several than to
 /// copy so few.
@@ -98,12 +100,14 @@ impl<P> Client<P> {
         if self.life.is_quiet() {
             return Poll::Ready(Ok(()));
         }
-        let mut scratch = [0; 4096];
         loop {
-            let mut buf = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
-                    self.thrown_away = self.thrown_away.saturating_add(buf.filled().len());
+            let came = scratch::with_bytes(AWAY, |room| {
+                let mut room = ReadBuf::new(room);
+                Pin::new(&mut self.stream).poll_read(cx, &mut room).map_ok(|()| room.filled().len())
+            });
+            match came {
+                Poll::Ready(Ok(bytes)) if bytes > 0 => {
+                    self.thrown_away = self.thrown_away.saturating_add(bytes);
                 }
                 // Gone, cleanly or not: it has had its time to read.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
@@ -218,8 +222,12 @@ impl<P: Unpin> AsyncWrite for Client<P> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.parting.is_none() {
+            // Who has ended its side, of which nothing is unread then, is told by the close of the socket.
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            if self.ended || self.life.is_quiet() {
+            if self.life.is_quiet() {
                 return Poll::Ready(Ok(()));
             }
             self.life.part(Instant::now() + PARTING.0);

@@ -49,6 +49,17 @@ pub fn push(out: &mut impl Text, number: u64, width: usize) {
     out.put_digits(digits.get(MOST - used..).unwrap_or_default());
 }
 
+/// Appends the last `width` hexadecimal digits of a number, 32 at most, in lower case.
+pub fn push_hex(out: &mut impl Text, number: u128, width: usize) {
+    let (mut digits, mut rest) = ([b'0'; 32], number);
+    for digit in digits.iter_mut().rev().take(width) {
+        let four = (rest & 0xf) as u8;
+        *digit = if four < 10 { b'0' + four } else { b'a' + (four - 10) };
+        rest >>= 4;
+    }
+    out.put_digits(digits.get(digits.len().saturating_sub(width)..).unwrap_or_default());
+}
+
 /// Whether a text is this number, as [`push`] writes it in the fewest digits.
 pub fn is(text: &[u8], number: u64) -> bool {
     let plain = !text.is_empty() && (text.len() == 1 || !text.starts_with(b"0"));
@@ -62,6 +73,18 @@ pub fn is(text: &[u8], number: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hexadecimal_digits_are_those_of_core_fmt() {
+        for number in [0, 9, 10, 0xfedc_ba98_7654_3210, u128::MAX, u128::from(u64::MAX) + 1] {
+            let mut text = String::new();
+            push_hex(&mut text, number, 32);
+            assert_eq!(text, format!("{number:032x}"));
+            text.clear();
+            push_hex(&mut text, number, 16);
+            assert_eq!(text, format!("{:016x}", number & u128::from(u64::MAX)));
+        }
+    }
     use proptest::prelude::*;
 
     #[test]

@@ -56,11 +56,15 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::lease::Names;
 use crate::clock::Timestamp;
+use crate::fields::digits;
 use crate::store::hot::Name;
 use crate::stored::{CacheKey, Group, Seal};
 
 /// The version of this layout, and of the record.
-const LAYOUT: u32 = 4;
+const LAYOUT: &str = "4";
+
+/// Bytes of a key, mostly: there is room for what its kind adds to it.
+const LONG: usize = 112;
 
 /// The longest that a record lives.
 pub(super) const MAX_TTL: Duration = crate::config::KEPT_IN_REDIS;
@@ -89,7 +93,7 @@ pub(super) fn base(seal: &Seal, key: &CacheKey) -> String {
 fn base_of(seal: &Seal, url_hash: u128, extras: Option<u128>) -> String {
     match extras {
         None => plain(seal, url_hash),
-        Some(extras) => format!("{}:{:032x}", tagged(seal, url_hash), seal.name(extras)),
+        Some(extras) => named_by(tagged(seal, url_hash), ":", seal.name(extras), 32),
     }
 }
 
@@ -114,38 +118,38 @@ pub(super) fn hot_ttl() -> u64 {
 
 /// The key of the response to a URL whose route adds nothing to the key.
 pub(super) fn plain(seal: &Seal, url_hash: u128) -> String {
-    format!("{}:-", tagged(seal, url_hash))
+    tagged(seal, url_hash) + ":-"
 }
 
 /// The key of one variant.
 pub(super) fn variant(seal: &Seal, base: &str, selecting_hash: u64) -> String {
     // What a secret makes of it has more digits than are needed.
     let name = seal.name(selecting_hash.into()) & u128::from(u64::MAX);
-    format!("{base}:{name:016x}")
+    named_by(longer(base), ":", name, 16)
 }
 
 /// The key of a URL's generation.
 pub(super) fn marker(seal: &Seal, url_hash: u128) -> String {
-    format!("{}:g", tagged(seal, url_hash))
+    tagged(seal, url_hash) + ":g"
 }
 
 /// The key of a group's marker.
 pub(super) fn group(seal: &Seal, group: Group) -> String {
-    format!("{}:G:{:032x}", tagged(seal, group.origin), seal.name(group.name))
+    named_by(tagged(seal, group.origin), ":G:", seal.name(group.name), 32)
 }
 
 /// The key of a path's rule.
 pub(super) fn rule(seal: &Seal, path: Group) -> String {
-    format!("{}:R:{:032x}", tagged(seal, path.origin), seal.name(path.name))
+    named_by(tagged(seal, path.origin), ":R:", seal.name(path.name), 32)
 }
 
 /// The keys of a lease to fetch what stands under `record`, for requests of a lane.
 pub(super) fn lease(seal: &Seal, record: &str, lane: u64) -> Names {
     let lane = seal.name(lane.into()) & u128::from(u64::MAX);
     Names {
-        lease: format!("{record}:l:{lane:016x}"),
-        waiters: format!("{record}:w:{lane:016x}"),
-        rest: format!("{record}:b"),
+        lease: named_by(longer(record), ":l:", lane, 16),
+        waiters: named_by(longer(record), ":w:", lane, 16),
+        rest: longer(record) + ":b",
         record: record.to_owned(),
     }
 }
@@ -162,7 +166,26 @@ pub(super) fn fleet_prefix(seal: &Seal) -> String {
 
 /// How all keys begin that have to stand on one node of a cluster.
 fn tagged(seal: &Seal, hash: u128) -> String {
-    format!("{}:{LAYOUT}:{{{:032x}}}", seal.namespace(), seal.name(hash))
+    let mut key = String::with_capacity(LONG);
+    for part in [seal.namespace(), ":", LAYOUT, ":{"] {
+        key.push_str(part);
+    }
+    digits::push_hex(&mut key, seal.name(hash), 32);
+    key.push('}');
+    key
+}
+
+/// A key to which more is added. Without `core::fmt`: each look into Redis has several.
+fn longer(key: &str) -> String {
+    let mut longer = String::with_capacity(LONG.max(key.len().saturating_add(24)));
+    longer.push_str(key);
+    longer
+}
+
+fn named_by(mut key: String, kind: &str, name: u128, width: usize) -> String {
+    key.push_str(kind);
+    digits::push_hex(&mut key, name, width);
+    key
 }
 
 /// What kind of key a name is, in words; `None` where it is none of this layout.

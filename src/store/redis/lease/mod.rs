@@ -41,6 +41,7 @@ use super::reach::{Member, Reach};
 use super::servers::Servers;
 use crate::clock::{Clock, Mono};
 use crate::config;
+use crate::fields::digits;
 use crate::stored::Seal;
 use crate::telemetry::{LeaseGauges, supervise};
 
@@ -461,5 +462,7 @@ impl Inner {
 }
 
 fn hex(token: u64) -> String {
-    format!("{token:016x}")
+    let mut text = String::with_capacity(16);
+    digits::push_hex(&mut text, token.into(), 16);
+    text
 }

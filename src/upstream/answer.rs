@@ -11,6 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ve
 const MORE: usize = 8;
 /// Bytes of a field's line, mostly, and rather less.
 const LINE: usize = 24;
+/// Fields for which room is made before they are seen, at most: a head may have one of 100 KiB, and room for thousands
+/// would be many times that.
+const FORESEEN: usize = 256;
 /// Bytes of a request's head, mostly.
 const HEAD: usize = 512;
 
@@ -59,7 +62,7 @@ pub(super) fn fields(section: &Bytes) -> Option<HeaderMap> {
         return Some(HeaderMap::new());
     }
     // It may turn out to need more.
-    let mut map = HeaderMap::with_capacity((section.len() / LINE).saturating_add(MORE));
+    let mut map = HeaderMap::with_capacity((section.len() / LINE).min(FORESEEN).saturating_add(MORE));
     let mut begin = 0_usize;
     for end in memchr::memchr_iter(b'\n', section) {
         let line = section.get(begin..end)?.strip_suffix(b"\r")?;
@@ -109,6 +112,13 @@ mod tests {
             assert_eq!((response.status().as_u16(), response.version()), (*status, *version), "{head}");
             assert_eq!(fields.collect::<Vec<_>>(), *want, "{head}");
         }
+    }
+
+    #[test]
+    fn a_large_field_is_given_no_room_for_thousands_of_small_ones() {
+        let head = format!("HTTP/1.1 200 OK\r\nSurrogate-Key: {}\r\n\r\n", "t ".repeat(60_000));
+        let response = response(&Bytes::from(head)).unwrap();
+        assert!(response.headers().capacity() <= 1024, "{}", response.headers().capacity());
     }
 
     #[test]

@@ -9,3 +9,4 @@ mod interim;
 mod overdue;
 mod queueing;
 mod retrying;
+mod threads;

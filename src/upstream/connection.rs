@@ -46,7 +46,7 @@ const READY_WITHIN: Duration = Duration::from_millis(250);
 pub(super) struct Conn {
     /// Its slot's number.
     pub(super) id: u64,
-    /// The worker that opened it.
+    /// The worker whose thread sees to it: that opened it, or called for hyper.
     pub(super) worker: usize,
     /// When.
     pub(super) opened: Mono,
@@ -113,13 +113,14 @@ impl Conn {
     }
 
     /// Sends a request and waits for its answer's head, within an exchange that is cut off at `due`, whether or not
-    /// anybody asks for its answer. Interim responses go to `interim`. The request is taken from where it is, as far as
+    /// anybody asks for its answer, by this worker. Interim responses go to `interim`. The request is taken from where it is, as far as
     /// hyper needs it: each future that it were moved through would have room for it.
     ///
     /// Cancellation: the connection is to be dropped with this future.
     pub(super) async fn exchange(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
+        worker: usize,
         due: Instant,
         sent: &Arc<Sent>,
         interim: Option<&Interim>,
@@ -135,18 +136,19 @@ impl Conn {
             return answer.map(|answer| answer.map(Content::Direct));
         }
         // In a box, so that those who do without it have no room for it.
-        Box::pin(self.exchange_by_hyper(request, asked, due, sent, interim)).await
+        Box::pin(self.exchange_by_hyper(request, worker, asked, due, sent, interim)).await
     }
 
     async fn exchange_by_hyper(
         &mut self,
         slot: &mut Option<Request<RequestBody>>,
+        worker: usize,
         asked: Asked,
         due: Instant,
         sent: &Arc<Sent>,
         interim: Option<&Interim>,
     ) -> Result<Response<Content>, Unanswered> {
-        let (send, watch, until) = match self.hyper().await {
+        let (send, watch, until) = match self.hyper(worker).await {
             Ok(hyper) => hyper,
             Err(cause) => return Err(Unanswered { cause, unsent: true }),
         };
@@ -166,7 +168,10 @@ impl Conn {
     }
 
     /// Has hyper speak from now on, on a task of this runtime.
-    async fn hyper(&mut self) -> Result<(&mut SendRequest<RequestBody>, Arc<Watch>, &Due), Cause> {
+    async fn hyper(
+        &mut self,
+        worker: usize,
+    ) -> Result<(&mut SendRequest<RequestBody>, Arc<Watch>, &Due), Cause> {
         if let Speaker::Direct(direct) = &self.speaker {
             let Some(Open { stream, scanner, slot, .. }) = direct.take() else {
                 return Err(Cause::Direct(io::ErrorKind::NotConnected.into()));
@@ -180,7 +185,7 @@ impl Conn {
             let (send, connection) = shaken.map_err(Cause::Hyper)?;
             // How it ended is told to the request it carried, if any.
             let driver = Driver::new(connection.with_upgrades(), Arc::clone(&self.due), self.total);
-            self.task = tokio::spawn(driver).abort_handle();
+            (self.task, self.worker) = (tokio::spawn(driver).abort_handle(), worker);
             self.speaker = Speaker::Hyper { send, watch };
         }
         match &mut self.speaker {

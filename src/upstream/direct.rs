@@ -19,7 +19,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, header};
 use parking_lot::Mutex;
 use socket2::SockRef;
@@ -104,6 +104,8 @@ impl Direct {
         let Some(line) = open.as_mut().filter(|line| line.scanner.is_idle() && !line.spoiled) else {
             return false;
         };
+        // Who has asked may be over.
+        line.reader = None;
         // A keeper that has not run yet looks by itself.
         let Some(keeper) = self.keeper.get() else { return true };
         match line.poll_unasked(&mut Context::from_waker(keeper)) {
@@ -356,7 +358,8 @@ impl Open {
             if buffer.capacity() < room.min(SMALL) {
                 *buffer = BytesMut::with_capacity(room);
             }
-            let read = ready!(pin!(self.stream.read_buf(buffer)).poll(cx))?;
+            let mut place = buffer.limit(room);
+            let read = ready!(pin!(self.stream.read_buf(&mut place)).poll(cx))?;
             if read == 0 {
                 return Poll::Ready(Err(unfinished()));
             }
@@ -548,7 +551,11 @@ impl Future for Keeper {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let direct = &self.0;
-        direct.keeper.get_or_init(|| cx.waker().clone());
+        if direct.keeper.get().is_none() {
+            direct.keeper.get_or_init(|| cx.waker().clone());
+            // Who has begun an exchange just before could not wake it, so it looks once more by when that is over.
+            cx.waker().wake_by_ref();
+        }
         let mut open = direct.open.lock();
         let Some(line) = open.as_mut() else { return Poll::Ready(()) };
         // Under the lock: who asks reads after this, and is woken then in place of this task.

@@ -275,7 +275,7 @@ impl Upstream {
         // If this future is dropped at the await, so is `conn`, which closes the connection.
         let reply = tokio::select! {
             biased;
-            reply = conn.exchange(slot, trip.deadline, &sent, trip.interim) => reply,
+            reply = conn.exchange(slot, trip.worker, trip.deadline, &sent, trip.interim) => reply,
             () = sent.silent_for(patience) => {
                 // A part of its time is no proof.
                 if whole {

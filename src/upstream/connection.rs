@@ -112,9 +112,9 @@ impl Conn {
         is_closed || self.gone.load(Ordering::Acquire)
     }
 
-    /// Sends a request and waits for its answer's head, within an exchange that is cut off at `due`, whether or not
-    /// anybody asks for its answer, by this worker. Interim responses go to `interim`. The request is taken from where it is, as far as
-    /// hyper needs it: each future that it were moved through would have room for it.
+    /// Sends a request of this worker and waits for its answer's head, within an exchange that is cut off at `due`,
+    /// whether or not anybody asks for its answer. Interim responses go to `interim`. The request is taken from where
+    /// it is, as far as hyper needs it: each future that it were moved through would have room for it.
     ///
     /// Cancellation: the connection is to be dropped with this future.
     pub(super) async fn exchange(

@@ -14,7 +14,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
@@ -22,7 +21,6 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, header};
 use parking_lot::Mutex;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -31,6 +29,7 @@ use super::body::{RequestBody, Sent};
 use super::connection::{Cause, Unanswered};
 use super::due::Due;
 use super::pool::Slot;
+use super::socket::{peek, peer_gone, refused};
 use crate::fields::hop;
 use crate::interim::Interim;
 use crate::scratch;
@@ -261,7 +260,7 @@ impl Open {
                     asking.written = asking.written.saturating_add(bytes);
                 }
                 // An origin that refuses a request may have said so before it went.
-                Poll::Ready(Err(error)) if asking.began && is_gone(&error) => asking.deaf = true,
+                Poll::Ready(Err(error)) if asking.began && peer_gone(&error) => asking.deaf = true,
                 Poll::Ready(Err(error)) => return Err(error),
             }
         }
@@ -437,21 +436,16 @@ impl Open {
     /// Whether what follows the head that has come may be of no use to anybody: a HEAD's answer whose content comes a
     /// moment later would be taken for the answer to who asks next.
     fn may_be_more(&self) -> bool {
-        self.scanner.is_of_head() && self.slot.pool.upgrade().is_some_and(|pool| pool.fills_heads())
+        self.scanner.is_of_head() && self.slot.fills_heads()
     }
 
     fn refuse(&self, flaw: Flaw) -> io::Error {
         self.count(flaw);
-        io::Error::new(io::ErrorKind::InvalidData, flaw)
+        refused(flaw)
     }
 
     fn count(&self, flaw: Flaw) {
-        if let Some(pool) = self.slot.pool.upgrade() {
-            pool.count_flaw(flaw);
-            if flaw == Flaw::Unasked && self.scanner.is_of_head() {
-                pool.note_filled_head();
-            }
-        }
+        self.slot.count(flaw, self.scanner.is_of_head());
     }
 }
 
@@ -459,16 +453,6 @@ impl Open {
 fn closes(headers: &HeaderMap) -> bool {
     headers.contains_key(header::CONNECTION)
         && hop::connection_options(headers).iter().any(|option| option.as_str() == "close")
-}
-
-/// Whether anything, or the end, has come that no event has told of.
-fn peek(stream: &TcpStream) -> io::Result<usize> {
-    SockRef::from(stream).peek(&mut [MaybeUninit::uninit()])
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
 fn closed() -> io::Error {

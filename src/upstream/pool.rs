@@ -531,6 +531,23 @@ impl Conn {
     }
 }
 
+impl Slot {
+    /// Notes what was wrong with what came on its socket; `of_head`: in answer to a HEAD.
+    pub(super) fn count(&self, flaw: Flaw, of_head: bool) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.count_flaw(flaw);
+            if flaw == Flaw::Unasked && of_head {
+                pool.note_filled_head();
+            }
+        }
+    }
+
+    /// Whether more may follow the head that answers a HEAD, since its server has sent more before.
+    pub(super) fn fills_heads(&self) -> bool {
+        self.pool.upgrade().is_some_and(|pool| pool.fills_heads())
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.upgrade() {

@@ -78,7 +78,7 @@ impl Socket {
             // The end of the stream is for the next read to find.
             if !std::mem::take(&mut self.asked)
                 && self.scanner.is_idle()
-                && self.peek().is_ok_and(|came| came > 0)
+                && peek(&self.stream).is_ok_and(|came| came > 0)
             {
                 return Err(self.refuse(Flaw::Unasked));
             }
@@ -120,13 +120,7 @@ impl Socket {
     /// Whether what follows the head that has come may be of no use to anybody: a HEAD's answer whose content
     /// comes a moment later would be taken for the answer to who asks next.
     fn may_be_more(&self) -> bool {
-        let fills_heads = || self.slot.pool.upgrade().is_some_and(|pool| pool.fills_heads());
-        self.scanner.is_beyond() || self.scanner.is_of_head() && fills_heads()
-    }
-
-    /// Whether anything, or the end, has come that no event has told of.
-    fn peek(&self) -> io::Result<usize> {
-        SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()])
+        self.scanner.is_beyond() || self.scanner.is_of_head() && self.slot.fills_heads()
     }
 
     /// What a read came to. One that would wait, where a request is announced and nothing of it written, asks the
@@ -136,7 +130,7 @@ impl Socket {
             return polled;
         }
         self.asked = true;
-        match self.peek() {
+        match peek(&self.stream) {
             // Its end: hyper sees it as if it had been read.
             Ok(0) => Poll::Ready(Ok(())),
             Ok(_) => Poll::Ready(Err(self.refuse(Flaw::Unasked))),
@@ -148,20 +142,26 @@ impl Socket {
 
     fn refuse(&self, flaw: Flaw) -> io::Error {
         self.count(flaw);
-        io::Error::new(io::ErrorKind::InvalidData, flaw)
+        refused(flaw)
     }
 
     fn count(&self, flaw: Flaw) {
-        if let Some(pool) = self.slot.pool.upgrade() {
-            pool.count_flaw(flaw);
-            if flaw == Flaw::Unasked && self.scanner.is_of_head() {
-                pool.note_filled_head();
-            }
-        }
+        self.slot.count(flaw, self.scanner.is_of_head());
     }
 }
 
-fn peer_gone(error: &io::Error) -> bool {
+/// Whether anything, or the end, has come that no event has told of.
+pub(super) fn peek(stream: &TcpStream) -> io::Result<usize> {
+    SockRef::from(stream).peek(&mut [MaybeUninit::uninit()])
+}
+
+/// The error of a connection that a flaw ends; `error.rs` finds it in there.
+pub(super) fn refused(flaw: Flaw) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, flaw)
+}
+
+/// The peer may have said something before it went.
+pub(super) fn peer_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }

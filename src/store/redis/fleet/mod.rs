@@ -227,7 +227,12 @@ impl Fleet {
                 return Err(Absent::Deadline);
             }
             let entries: Vec<Entry> = some.iter().map(|one| one.entry.clone()).collect();
-            let added = self.inner.add(&entries, left.min(ASK)).await.map_err(Absent::from)?;
+            let Added { at: added, lost } =
+                self.inner.add(&entries, left.min(ASK)).await.map_err(Absent::from)?;
+            for entry in lost {
+                self.inner.keep(entry);
+                self.inner.news.notify_one();
+            }
             some.iter_mut().for_each(|one| one.told = true);
             last = added.last().copied();
         }
@@ -323,6 +328,15 @@ impl Fleet {
             horizons: count(&inner.counters.horizons),
         }
     }
+}
+
+/// Purges that were added to the log.
+struct Added {
+    /// Where they stand, each.
+    at: Vec<Position>,
+    /// Those that were added to a log which was found to be no more before its answer was heard: nobody knew yet that
+    /// they are to be in the new one, too, so they are to be told again. Whoever has heard of them does nothing anew.
+    lost: Vec<Entry>,
 }
 
 /// A purge that the log may not have yet. Dropped, it is told in the background, at once, and as often as it
@@ -479,8 +493,9 @@ impl Inner {
         }
     }
 
-    /// Adds purges to the log, in one question, and applies each here; gives where they stand.
-    async fn add(&self, entries: &[Entry], within: Duration) -> Result<Vec<Position>, Fault> {
+    /// Adds purges to the log, in one question, and applies each here.
+    async fn add(&self, entries: &[Entry], within: Duration) -> Result<Added, Fault> {
+        let before = self.follower.lock().question().run;
         let call = |entry| self.log.add(entry, (by_chance(), self.record), super::queue::chance);
         let calls = entries.iter().map(call).collect::<Option<Vec<_>>>().ok_or(Fault::Refused)?;
         let told = self
@@ -495,7 +510,10 @@ impl Inner {
         for (entry, at) in entries.iter().zip(&added) {
             self.apply_own(Entry { n: at.n, ..entry.clone() }, *at);
         }
-        Ok(added)
+        let after = self.follower.lock().question().run;
+        let is_lost = |at: &Position| after != before && at.run != after;
+        let lost = entries.iter().zip(&added).filter(|(_, at)| is_lost(at)).map(|(entry, _)| entry.clone());
+        Ok(Added { lost: lost.collect(), at: added })
     }
 
     fn keep(&self, entry: Entry) {
@@ -522,10 +540,9 @@ impl Inner {
         if entries.is_empty() {
             return false;
         }
-        let told = self.add(&entries, ASK).await.is_ok();
-        if told {
-            self.untold.lock().forget(&entries);
-        }
-        told
+        let Ok(added) = self.add(&entries, ASK).await else { return false };
+        self.untold.lock().forget(&entries);
+        added.lost.into_iter().for_each(|entry| self.keep(entry));
+        true
     }
 }

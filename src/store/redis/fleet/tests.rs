@@ -1,7 +1,8 @@
 //! The log of purges against a real Redis.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::task::Poll;
 
 use tokio::sync::watch;
 
@@ -411,6 +412,35 @@ async fn a_link_that_breaks_and_is_back_between_two_questions_is_an_interruption
     };
     tokio::time::timeout(PATIENCE, used).await.unwrap();
     assert!(!heard().await, "whoever knows what Redis may have lost meanwhile has not had the time to tell");
+}
+
+#[tokio::test]
+async fn a_purge_is_told_again_where_its_log_is_no_more_before_the_answer_was_heard() {
+    let server = RedisServer::start();
+    let cfg = cfg(server.url());
+    let (a, b) = (One::start("a", &cfg).up().await, One::start("b", &cfg).up().await);
+    // Its questions are put by hand from here on.
+    a.fleet.following.0.abort();
+    let inner = &a.fleet.inner;
+    let run = || inner.follower.lock().question().run;
+    let was = run();
+    // Not told at once, it is told in the background: here, by hand.
+    drop(a.fleet.begin(Bytes::from_static(b"x")));
+    let mut telling = Box::pin(inner.tell_again());
+    // Sent, and not heard: the log takes it, and is then set back.
+    let waits = poll_fn(|context| Poll::Ready(telling.as_mut().poll(context).is_pending()));
+    assert!(waits.await);
+    b.until_heard("x").await;
+    server.command(&["HSET", &key("head"), "run", "0000000000000000"]);
+    while run() == was {
+        inner.ask().await.unwrap();
+    }
+    assert!(telling.await);
+    assert_eq!(inner.untold.lock().count(), 1, "it waits to be told again");
+    assert!(inner.tell_again().await);
+    assert_eq!(inner.untold.lock().count(), 0, "once");
+    let c = One::start("c", &cfg).up().await;
+    c.until_heard("x").await;
 }
 
 #[tokio::test]

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value, cmd};
 use tokio::time::timeout;
 
+use super::client::Client;
 use super::link::{AbortOnDrop, Fault, ask, ask_all};
 use super::servers::{self, Servers, Target, View};
 use super::value::{self, Held};
@@ -119,11 +119,11 @@ impl Walk<'_> {
     /// Gives which server it was.
     async fn through(&self, target: &Target, audit: &mut Audit) -> Result<Option<config::Node>, String> {
         let reached = target.clone().with_arrays(MEMBERS).reach(LONGEST_STEP).await?;
-        let spoken = timeout(STEP, servers::speak(&reached.settings, reached.socket, 8)).await;
-        let (mut connection, _driver): (_, AbortOnDrop<()>) =
+        let spoken = timeout(STEP, servers::speak(&reached.hello, reached.line, 8)).await;
+        let (connection, _driver): (_, AbortOnDrop<()>) =
             spoken.map_err(|_| "no connection in time".to_owned())??;
         let said = |fault: Fault| format!("{fault:?}");
-        let size = match step(&mut connection, [cmd("DBSIZE")]).await.map_err(said)?.as_slice() {
+        let size = match step(&connection, [cmd("DBSIZE")]).await.map_err(said)?.as_slice() {
             [Value::Int(size)] => u64::try_from(*size).unwrap_or(0),
             _ => return Err("it does not say how many keys it holds".to_owned()),
         };
@@ -134,8 +134,8 @@ impl Walk<'_> {
         for _ in 0..most {
             let mut scan = cmd("SCAN");
             scan.arg(&cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(COUNT);
-            let (next, names) = scanned(timeout(STEP, ask(&mut connection, scan)).await)?;
-            self.weigh(&mut connection, &names, (every, &mut seen), audit).await.map_err(said)?;
+            let (next, names) = scanned(timeout(STEP, ask(&connection, scan)).await)?;
+            self.weigh(&connection, &names, (every, &mut seen), audit).await.map_err(said)?;
             if next == "0" {
                 return Ok(reached.node);
             }
@@ -146,7 +146,7 @@ impl Walk<'_> {
 
     async fn weigh(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &Client,
         names: &[String],
         (every, seen): (u64, &mut u64),
         audit: &mut Audit,
@@ -192,7 +192,7 @@ impl Walk<'_> {
     }
 
     /// What the URL of a record is called.
-    async fn name_of(&self, connection: &mut MultiplexedConnection, place: &str) -> Result<String, Fault> {
+    async fn name_of(&self, connection: &Client, place: &str) -> Result<String, Fault> {
         let [exists, range] =
             <[Value; 2]>::try_from(step(connection, value::read(place, self.longest)).await?)
                 .map_err(|_| Fault::Nonsense)?;
@@ -209,10 +209,7 @@ impl Walk<'_> {
     }
 }
 
-async fn step(
-    connection: &mut MultiplexedConnection,
-    question: impl IntoIterator<Item = Cmd>,
-) -> Result<Vec<Value>, Fault> {
+async fn step(connection: &Client, question: impl IntoIterator<Item = Cmd>) -> Result<Vec<Value>, Fault> {
     timeout(STEP, ask_all(connection, question)).await.unwrap_or(Err(Fault::Deadline))
 }
 

@@ -17,14 +17,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, Value, cmd};
+use redis::{Value, cmd};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::client::Client;
 pub(super) use super::question::{Fault, ask, ask_all, question};
-use super::question::{here, send};
+use super::question::{Question, here, send};
 use super::reach::Member;
 use super::servers::{self, Target};
 use crate::config::Node;
@@ -37,6 +37,8 @@ const OUTSTANDING: usize = 256;
 /// Calls given up by their callers with no answer since, after which the connection is dropped: the
 /// client keeps a place for each answer still to come, and their number has to be bounded.
 const ABANDONED: u32 = 64;
+/// Places that the client has: for those that wait, and for answers to those that do not any more.
+const PLACES: usize = OUTSTANDING + ABANDONED as usize;
 /// For saying who we are, once connected.
 const INTRODUCE: Duration = Duration::from_secs(1);
 /// Between two pings of a standing connection.
@@ -101,7 +103,7 @@ struct Shared {
 
 #[derive(Clone, Debug)]
 struct Line {
-    connection: MultiplexedConnection,
+    connection: Client,
     /// Which server it is; `None` for a local socket.
     node: Option<Node>,
     health: Arc<Health>,
@@ -174,7 +176,7 @@ impl Link {
     #[cfg(test)]
     pub(super) async fn with<T, C, F>(&self, bound: Duration, calls: C) -> Result<T, Fault>
     where
-        C: FnOnce(MultiplexedConnection) -> F,
+        C: FnOnce(Client) -> F,
         F: Future<Output = Result<T, Fault>>,
     {
         self.shared.with(bound, calls).await
@@ -185,17 +187,14 @@ impl Link {
     /// If the future is dropped, what was asked may still be carried out and its answer is thrown
     /// away when it comes, in its place in the order: the connection stays usable. So that a
     /// connection that answers no more does not gather such places, they are counted.
-    pub(super) async fn send(&self, until: Instant, question: &Pipeline) -> Result<Vec<Value>, Fault> {
-        let sent =
-            |mut connection: MultiplexedConnection| async move { send(&mut connection, question).await };
+    pub(super) async fn send(&self, until: Instant, question: &Question) -> Result<Vec<Value>, Fault> {
+        let sent = |connection: Client| async move { send(&connection, question).await };
         self.shared.with(until.saturating_duration_since(Instant::now()), sent).await
     }
 
     /// The same, where an error that says that another server is to be asked is a fault.
-    pub(super) async fn ask(&self, until: Instant, question: &Pipeline) -> Result<Vec<Value>, Fault> {
-        let asked = |mut connection: MultiplexedConnection| async move {
-            send(&mut connection, question).await.and_then(here)
-        };
+    pub(super) async fn ask(&self, until: Instant, question: &Question) -> Result<Vec<Value>, Fault> {
+        let asked = |connection: Client| async move { send(&connection, question).await.and_then(here) };
         self.shared.with(until.saturating_duration_since(Instant::now()), asked).await
     }
 
@@ -215,7 +214,7 @@ impl Shared {
     /// Runs `calls` on the connection, all of it within `bound`, and judges the connection by how that went.
     async fn with<T, C, F>(&self, bound: Duration, calls: C) -> Result<T, Fault>
     where
-        C: FnOnce(MultiplexedConnection) -> F,
+        C: FnOnce(Client) -> F,
         F: Future<Output = Result<T, Fault>>,
     {
         let line = self.line.lock().clone().ok_or(Fault::Open)?;
@@ -371,21 +370,21 @@ async fn attempt(shared: &Arc<Shared>) -> bool {
 }
 
 /// A client, and the task that moves its bytes.
-type Spoken = (MultiplexedConnection, AbortOnDrop<()>);
+type Spoken = (Client, AbortOnDrop<()>);
 
 /// A connection that has answered a `PING`, by a master where sentinels have named it so.
 async fn connect(target: &Target, longest: u64, bound: Duration) -> Result<(Spoken, Option<Node>), String> {
     let reached = target.reach(longest).await?;
-    let introduced = timeout(INTRODUCE, servers::speak(&reached.settings, reached.socket, OUTSTANDING)).await;
-    let (mut connection, driver) = introduced.map_err(|_| "no connection in time".to_owned())??;
-    match timeout(bound, ping(&mut connection)).await {
+    let introduced = timeout(INTRODUCE, servers::speak(&reached.hello, reached.line, PLACES)).await;
+    let (connection, driver) = introduced.map_err(|_| "no connection in time".to_owned())??;
+    match timeout(bound, ping(&connection)).await {
         Ok(Ok(())) => {}
         Ok(Err(Fault::Refused)) => return Err("it refuses a PING: it may want a password".to_owned()),
         Ok(Err(fault)) => return Err(format!("PING: {fault:?}")),
         Err(_) => return Err("PING: no answer in time".to_owned()),
     }
     if target.is_named() {
-        match timeout(bound, ask(&mut connection, cmd("ROLE"))).await {
+        match timeout(bound, ask(&connection, cmd("ROLE"))).await {
             Ok(Ok(Value::Array(role))) if servers::leads(&role) => target.leads(reached.node.as_ref()),
             Ok(Ok(_)) => return Err("what the sentinels name is no master".to_owned()),
             Ok(Err(fault)) => return Err(format!("ROLE: {fault:?}")),
@@ -395,7 +394,7 @@ async fn connect(target: &Target, longest: u64, bound: Duration) -> Result<(Spok
     Ok(((connection, driver), reached.node))
 }
 
-async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Fault> {
+async fn ping(connection: &Client) -> Result<(), Fault> {
     ask_all(connection, []).await.map(drop)
 }
 
@@ -435,7 +434,7 @@ async fn watch_over(shared: &Shared, chance: &mut Chance) -> Arc<Health> {
 async fn ping_until_answered(shared: &Shared, line: &Line) {
     let mut waited = Duration::ZERO;
     loop {
-        let ping = |mut connection| async move { ping(&mut connection).await };
+        let ping = |connection: Client| async move { ping(&connection).await };
         if shared.with(shared.ping, ping).await != Err(Fault::Deadline) {
             return;
         }

@@ -2,12 +2,16 @@
 //!
 //! Knows the order of the questions: the record before the URL's generation, the lease behind both; the variants where a
 //! record only names what it varies on; the groups of what was found. What is damaged is noted, to be mended.
+//! Whoever has found most of what it looked for lately asks for that alone, at first: whether nothing stands there, and
+//! for the lease to fetch it, only once nothing was found. A hit is then two commands and no script, which is a third
+//! of what it costs both sides; a miss is one round trip more ([`Luck`]).
 //! Must not know: deadlines, counters, what is mended how, or what is done with a response.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use http::{HeaderMap, HeaderName};
-use redis::Value;
+use redis::{Cmd, Value};
 
 use super::lease::{About, Attempt, Bid, Fingerprint, Lease, Tried, Turn};
 use super::link::Fault;
@@ -32,6 +36,30 @@ pub(super) struct Notes {
     pub(super) mend: Option<Mend>,
     /// Bytes of the records it was given.
     pub(super) read: u64,
+    /// A lease was asked for.
+    pub(super) bade: bool,
+}
+
+/// How lookups have gone lately.
+#[derive(Debug, Default)]
+pub(super) struct Luck(AtomicU32);
+
+impl Luck {
+    /// Finds in a row from which on a lookup hopes for one more.
+    const ENOUGH: u32 = 4;
+    /// Counted at most: so two misses in a row, or one in a few, end all hope.
+    const MOST: u32 = 8;
+
+    /// Whether the next may hope to find something.
+    pub(super) fn hopes(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= Self::ENOUGH
+    }
+
+    /// One has found something, or nothing. Two at a time may count as one: this is a guess, and costs no more.
+    pub(super) fn note(&self, found: bool) {
+        let count = self.0.load(Ordering::Relaxed);
+        self.0.store(if found { (count + 1).min(Self::MOST) } else { count / 2 }, Ordering::Relaxed);
+    }
 }
 
 /// What is to be mended.
@@ -117,9 +145,28 @@ pub(super) async fn look(
     Ok(Ok(response))
 }
 
+/// What [`seek_once`] finds: where that is hoped for by nothing but what a hit takes, and else, or where nothing was
+/// found so, by all that a miss takes, too.
+async fn seek(
+    connection: Asker,
+    key: &Arc<CacheKey>,
+    asked: Request<'_>,
+    notes: &mut Notes,
+) -> Result<Result<StoredResponse, Absent>, Fault> {
+    if asked.hopes {
+        let found = seek_once(connection.clone(), key, Request { bid: None, ..asked }, notes).await?;
+        if !matches!(found, Err(Absent::NotFound | Absent::OtherVariant)) {
+            return Ok(found);
+        }
+        // What was learned holds, even if nothing is answered to the next.
+        *notes = Notes { read: notes.read, generation: notes.generation, ..Notes::default() };
+    }
+    seek_once(connection, key, Request { hopes: false, ..asked }, notes).await
+}
+
 /// One round trip for the record and the URL's generation; one more where the record only names
 /// what the response varies on.
-async fn seek(
+async fn seek_once(
     mut connection: Asker,
     key: &Arc<CacheKey>,
     asked: Request<'_>,
@@ -128,10 +175,11 @@ async fn seek(
     let (base, marker) = (keys::base(asked.seal, key), keys::marker(asked.seal, key.url_hash()));
     // The record first: were it put between the two, under a new generation, an older one would be
     // expected of it.
-    let question = value::read(&base, asked.longest).into_iter().chain([value::read_mark(&marker)]);
+    let question = asked.read(&base).chain([value::read_mark(&marker)]);
     // Behind both: what is fetched then is of the generation that was read.
     let attempt = asked.bid.and_then(|bid| Attempt::new(&bid, &base));
     let take = attempt.as_ref().map(|attempt| attempt.call(&Fingerprint::default(), false));
+    notes.bade |= take.is_some();
     notes.seen = Some((base.clone(), Fingerprint::default()));
     let mut answers = match ask_all(&mut connection, question.chain(take)).await {
         Ok(answers) => answers,
@@ -142,7 +190,7 @@ async fn seek(
     };
     notes.tried(attempt, &mut answers)?;
     let now = answers.pop().ok_or(Fault::Nonsense)?;
-    let held = one(answers, asked.longest)?;
+    let held = asked.held(answers)?;
     let now = match value::mark(asked.seal, now, &marker)? {
         Ok(now) => now,
         Err(why) => return Ok(Err(notes.damaged(why, Mend::Generation(key.url_hash(), why)))),
@@ -185,10 +233,11 @@ async fn variants(
         .flatten()
         .map(|fields| keys::variant(asked.seal, base, fields.hash()))
         .collect();
-    let question = places.iter().flat_map(|place| value::read(place, asked.longest));
+    let question = places.iter().flat_map(|place| asked.read(place));
     let first = places.first().ok_or(Fault::Nonsense)?;
     let attempt = asked.bid.filter(|_| notes.turn.is_none()).and_then(|bid| Attempt::new(&bid, first));
     let take = attempt.as_ref().map(|attempt| attempt.call(&Fingerprint::default(), false));
+    notes.bade |= take.is_some();
     notes.seen = Some((first.clone(), Fingerprint::default()));
     let mut answers = match ask_all(connection, question.chain(take)).await {
         Ok(answers) => answers,
@@ -200,8 +249,8 @@ async fn variants(
     notes.tried(attempt, &mut answers)?;
     let mut answers = answers.into_iter();
     let held = |place| {
-        let answers = answers.by_ref().take(2).collect();
-        one(answers, asked.longest).map(|held| (place, held))
+        let answers = answers.by_ref().take(if asked.hopes { 1 } else { 2 }).collect();
+        asked.held(answers).map(|held| (place, held))
     };
     places.into_iter().map(held).collect()
 }
@@ -217,6 +266,31 @@ pub(super) struct Request<'a> {
     pub(super) now: Timestamp,
     /// Who asks for the lease to fetch it.
     pub(super) bid: Option<Bid<'a>>,
+    /// Something is likely to be found.
+    pub(super) hopes: bool,
+}
+
+impl Request<'_> {
+    /// Asks for what stands under a key; who hopes does not ask whether anything does.
+    fn read(&self, place: &str) -> impl Iterator<Item = Cmd> + use<> {
+        let [exists, range] = value::read(place, self.longest);
+        (!self.hopes).then_some(exists).into_iter().chain([range])
+    }
+
+    /// What the answers to that say. Who hopes takes what is empty for nothing, and will know when asking again.
+    fn held(&self, mut answers: Vec<Value>) -> Result<Held, Fault> {
+        match answers.pop() {
+            Some(range) if self.hopes && answers.is_empty() => {
+                let is_nothing = matches!(&range, Value::BulkString(bytes) if bytes.is_empty());
+                value::held(&Value::Int(i64::from(!is_nothing)), range, self.longest)
+            }
+            Some(range) => {
+                answers.push(range);
+                one(answers, self.longest)
+            }
+            None => Err(Fault::Nonsense),
+        }
+    }
 }
 
 /// The one value that these answers to [`value::read`] are about.

@@ -8,9 +8,11 @@
 
 mod audit;
 mod bids;
+mod client;
 mod compression;
 mod dial;
 mod fleet;
+mod frames;
 mod keys;
 mod lease;
 mod link;
@@ -27,7 +29,6 @@ mod tests;
 mod topology;
 mod value;
 mod warm;
-mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +44,7 @@ pub use self::fleet::{Apply, Coherence, Fleet, Node, Peer, Promise, Receipt, Sta
 pub use self::lease::{About, Bid, Election, Lease, Leases, Listening, Next, Turn, Woken, Word};
 use self::lease::{Attempt, Fingerprint, Tried};
 use self::link::{AbortOnDrop, Fault, Phase};
-use self::lookup::{Mend, Notes, Request, is_answered, look, one, settle};
+use self::lookup::{Luck, Mend, Notes, Request, is_answered, look, one, settle};
 use self::nodes::{Nodes, ask_all};
 use self::queue::{Notice, Queue, Write, Writer};
 pub use self::reach::Reach;
@@ -77,6 +78,7 @@ struct Inner {
     purges: Arc<Purges>,
     counters: Arc<Counters>,
     bids: Bids,
+    luck: Luck,
     clock: Clock,
     seal: Seal,
     deadline: Duration,
@@ -231,6 +233,7 @@ impl Redis {
             purges,
             counters,
             bids: Bids::default(),
+            luck: Luck::default(),
             clock,
             seal,
             deadline,
@@ -271,6 +274,7 @@ impl Redis {
             longest: self.0.longest,
             now: self.0.clock.now(),
             bid,
+            hopes: self.0.luck.hopes(),
         };
         // Kept outside of the calls: learned by the first of two, it holds even if the second fails.
         let mut notes = Notes::default();
@@ -278,7 +282,7 @@ impl Redis {
             self.0.reader.with(self.0.deadline, |connection| look(connection, key, asked, &mut notes));
         let looked = looked.await;
         match looked {
-            _ if bid.is_none() => {}
+            _ if !notes.bade => {}
             Ok(_) => self.0.bids.answered(),
             Err(Fault::Deadline) => self.0.bids.missed(self.0.clock.mono()),
             // It was not asked, or has answered, or is not there: none of that tells of its writes.
@@ -294,6 +298,9 @@ impl Redis {
         };
         counters.read_bytes.fetch_add(notes.read, Ordering::Relaxed);
         counters.count(found.as_ref().err().copied());
+        if is_answered(&found) {
+            self.0.luck.note(found.is_ok());
+        }
         notes.mend.into_iter().for_each(|mend| self.mend(mend));
         let generation = notes.generation.map(|number| Generation { number, seen_at });
         let turn = match (notes.turn, notes.seen) {
@@ -347,7 +354,8 @@ impl Redis {
         normalize: Normalize,
     ) -> Result<Arc<StoredResponse>, Absent> {
         let (seal, longest, seq) = (&self.0.seal, self.0.longest, self.0.purges.seq());
-        let asked = Request { seal, headers, normalize, longest, now: self.0.clock.now(), bid: None };
+        let asked =
+            Request { seal, headers, normalize, longest, now: self.0.clock.now(), bid: None, hopes: false };
         let mut notes = Notes::default();
         let looked =
             self.0.reader.with(self.0.deadline, |connection| look(connection, key, asked, &mut notes));

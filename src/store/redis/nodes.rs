@@ -214,7 +214,7 @@ impl Shared {
     /// Asks one node, and once more whomever it names instead; an answer or a fault to each command.
     async fn ask_node(&self, until: Instant, node: &Node, commands: Vec<Cmd>) -> Vec<Result<Value, Fault>> {
         let count = commands.len();
-        let asked = question(commands);
+        let asked = question(&commands);
         let Some(link) = self.link(node) else { return vec![Err(Fault::Open); count] };
         link.tried(until).await;
         let mut answers: Vec<Result<Value, Fault>> = match link.send(until, &asked).await {
@@ -225,14 +225,13 @@ impl Shared {
             answers.iter().map(|answer| redirection(answer.as_ref().ok()?, node)).collect();
         if let Some(to) = redirections.iter().flatten().next() {
             self.servers.look_again();
-            let meant: Vec<(usize, Cmd)> = asked
-                .cmd_iter()
+            let meant = commands
+                .into_iter()
                 .zip(&redirections)
                 .enumerate()
                 .filter(|(_, (_, known))| known.as_ref() == Some(to))
-                .map(|(place, (command, _))| (place, command.clone()))
-                .collect();
-            let (places, commands): (Vec<usize>, Vec<Cmd>) = meant.into_iter().unzip();
+                .map(|(place, (command, _))| (place, command));
+            let (places, commands): (Vec<usize>, Vec<Cmd>) = meant.unzip();
             let second: Vec<Result<Value, Fault>> = match self.ask_instead(until, commands, to).await {
                 Ok(second) => second.into_iter().map(Ok).collect(),
                 Err(fault) => vec![Err(fault); places.len()],

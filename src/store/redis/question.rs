@@ -6,10 +6,13 @@
 //! counts as answered only where that comes back in its place.
 //! Must not know: the breaker, or what a value means.
 
+use std::borrow::Borrow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError, ServerError, Value};
+use redis::{Cmd, ServerError, Value, cmd};
+
+use super::client::Client;
+use crate::fields::digits;
 
 /// Why a call gave nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,44 +33,65 @@ pub(super) enum Fault {
     NotHere,
 }
 
+/// Bytes of most questions.
+const USUAL: usize = 256;
+
 /// Distinguishes each question of this process from all others.
 static QUESTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Commands as they are sent in one piece. The `PING` behind them shows that what is answered answers
 /// these commands.
-pub(super) fn question(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
-    let mut question = Pipeline::new();
-    for command in commands {
-        question.add_command(command);
+#[derive(Debug)]
+pub(super) struct Question {
+    bytes: Vec<u8>,
+    /// Commands, without the `PING`.
+    commands: usize,
+    number: u64,
+}
+
+impl Question {
+    /// As it is sent.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
-    question.cmd("PING").arg(QUESTIONS.fetch_add(1, Ordering::Relaxed));
-    question
+
+    /// How many answers there are to it.
+    pub(super) const fn answers(&self) -> usize {
+        self.commands.saturating_add(1)
+    }
+
+    /// The answers to its commands, of all that came; they have to end with that to the `PING`.
+    fn checked(&self, mut answers: Vec<Value>) -> Result<Vec<Value>, Fault> {
+        match answers.pop() {
+            Some(Value::BulkString(echo)) if digits::is(&echo, self.number) => Ok(answers),
+            Some(Value::ServerError(error)) if is_not_here(&error) => Err(Fault::NotHere),
+            // A Redis that wants a password says so to everything.
+            Some(Value::ServerError(_)) => Err(Fault::Refused),
+            _ => Err(Fault::Nonsense),
+        }
+    }
+}
+
+/// Puts commands together.
+pub(super) fn question<C: Borrow<Cmd>>(commands: impl IntoIterator<Item = C>) -> Question {
+    let number = QUESTIONS.fetch_add(1, Ordering::Relaxed);
+    let (mut bytes, mut count) = (Vec::with_capacity(USUAL), 0_usize);
+    for command in commands {
+        command.borrow().write_packed_command(&mut bytes);
+        count = count.saturating_add(1);
+    }
+    cmd("PING").arg(number).write_packed_command(&mut bytes);
+    Question { bytes, commands: count, number }
 }
 
 /// Sends a [`question`], and gives the answers to its commands in order, errors of Redis among them.
-pub(super) async fn send(
-    connection: &mut MultiplexedConnection,
-    question: &Pipeline,
-) -> Result<Vec<Value>, Fault> {
-    let count = question.len();
-    let mut answers =
-        connection.send_packed_commands(question, 0, count).await.map_err(|error| fault(&error))?;
-    let number = question.cmd_iter().last().and_then(|ping| match ping.args_iter().nth(1) {
-        Some(redis::Arg::Simple(number)) => Some(number.to_vec()),
-        _ => None,
-    });
-    match answers.pop() {
-        Some(Value::BulkString(echo)) if Some(&echo) == number.as_ref() => Ok(answers),
-        Some(Value::ServerError(error)) if is_not_here(&error) => Err(Fault::NotHere),
-        // A Redis that wants a password says so to everything.
-        Some(Value::ServerError(_)) => Err(Fault::Refused),
-        _ => Err(Fault::Nonsense),
-    }
+pub(super) async fn send(connection: &Client, question: &Question) -> Result<Vec<Value>, Fault> {
+    question.checked(connection.exchange(question).await?)
 }
 
 /// Sends commands in one piece and gives their answers in order, errors of Redis among them.
 pub(super) async fn ask_all(
-    connection: &mut MultiplexedConnection,
+    connection: &Client,
     commands: impl IntoIterator<Item = Cmd>,
 ) -> Result<Vec<Value>, Fault> {
     send(connection, &question(commands)).await.and_then(here)
@@ -88,21 +112,12 @@ fn is_not_here(error: &ServerError) -> bool {
 }
 
 /// Sends one command and gives its answer; an error that Redis answers is a [`Fault::Refused`].
-pub(super) async fn ask(connection: &mut MultiplexedConnection, command: Cmd) -> Result<Value, Fault> {
+pub(super) async fn ask(connection: &Client, command: Cmd) -> Result<Value, Fault> {
     let answers = ask_all(connection, [command]).await?;
     match <[Value; 1]>::try_from(answers) {
         Ok([Value::ServerError(_)]) => Err(Fault::Refused),
         Ok([answer]) => Ok(answer),
         Err(_) => Err(Fault::Nonsense),
-    }
-}
-
-/// Everything that is not an error which Redis itself answered puts the connection in doubt.
-fn fault(error: &RedisError) -> Fault {
-    match error.kind() {
-        redis::ErrorKind::Server(_) | redis::ErrorKind::Extension => Fault::Refused,
-        redis::ErrorKind::Parse | redis::ErrorKind::UnexpectedReturnType => Fault::Nonsense,
-        _ => Fault::Lost,
     }
 }
 

@@ -16,16 +16,15 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value, cmd};
+use redis::{Cmd, Value, cmd};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::client::{Bounds, Client};
 use super::dial::{self, Dial, Socket};
-use super::link::{AbortOnDrop, ask_all};
+use super::link::{AbortOnDrop, Fault, ask_all, question};
 use super::sentinel;
 use super::topology::{Topology, slot_of};
-use super::watch::Watched;
 use crate::config::{Login, Node, Place, Redis};
 use crate::telemetry::supervise;
 
@@ -72,18 +71,25 @@ struct Inner {
     amiss: Notify,
 }
 
+/// What is said first on a connection: who we are, and which database is meant.
+#[derive(Clone, Debug)]
+pub(super) struct Hello {
+    login: Login,
+    database: u32,
+}
+
 /// What is said first, to servers and to sentinels.
 #[derive(Clone, Debug)]
 struct Logins {
-    server: RedisConnectionInfo,
-    sentinel: RedisConnectionInfo,
+    server: Hello,
+    sentinel: Hello,
 }
 
 impl Logins {
     fn of(redis: &Redis) -> Self {
         Self {
-            server: settings(&redis.login).set_db(redis.database.into()),
-            sentinel: settings(&redis.sentinel_login),
+            server: Hello { login: redis.login.clone(), database: redis.database },
+            sentinel: Hello { login: redis.sentinel_login.clone(), database: 0 },
         }
     }
 }
@@ -120,10 +126,10 @@ enum To {
 
 /// A connection to a target, on which nothing has been said yet.
 pub(super) struct Reached {
-    /// Its bytes, watched.
-    pub(super) socket: Watched<Socket>,
-    /// What is said first: who we are, and the database.
-    pub(super) settings: RedisConnectionInfo,
+    /// Its bytes, and what answers may be.
+    pub(super) line: (Socket, Bounds),
+    /// What is said first.
+    pub(super) hello: Hello,
     /// Which server it is; `None` for a local socket.
     pub(super) node: Option<Node>,
 }
@@ -266,8 +272,7 @@ impl Target {
             (Some(node), socket)
         };
         let socket = socket.map_err(|_| "no connection in time".to_owned())?.map_err(said)?;
-        let socket = Watched::new(socket, longest).with_arrays(members);
-        Ok(Reached { socket, settings: inner.settings(), node })
+        Ok(Reached { line: (socket, Bounds { longest, members }), hello: inner.hello(), node })
     }
 
     async fn find(&self) -> Result<Node, String> {
@@ -289,7 +294,7 @@ impl Target {
 }
 
 impl Inner {
-    fn settings(&self) -> RedisConnectionInfo {
+    fn hello(&self) -> Hello {
         self.logins.lock().server.clone()
     }
 
@@ -334,14 +339,14 @@ impl Inner {
 
     /// Whether a server says that it is a master.
     async fn is_master(&self, node: &Node) -> bool {
-        let asked = timeout(TELL, self.ask_once(node, &self.settings(), SHORT, [cmd("ROLE")])).await;
+        let asked = timeout(TELL, self.ask_once(node, &self.hello(), SHORT, [cmd("ROLE")])).await;
         matches!(asked.as_ref().map(|told| told.as_deref()), Ok(Ok([Value::Array(role)])) if leads(role))
     }
 
     async fn ask_sentinel(&self, sentinel: &Node, master: &str) -> Result<sentinel::Told, String> {
         let question = sentinel::question(master);
-        let settings = self.logins.lock().sentinel.clone();
-        let told = self.ask_once(sentinel, &settings, SHORT, question).await?;
+        let hello = self.logins.lock().sentinel.clone();
+        let told = self.ask_once(sentinel, &hello, SHORT, question).await?;
         sentinel::read(told, master)
     }
 
@@ -349,14 +354,13 @@ impl Inner {
     async fn ask_once(
         &self,
         node: &Node,
-        settings: &RedisConnectionInfo,
+        hello: &Hello,
         (longest, members): (u64, u64),
         question: impl IntoIterator<Item = Cmd>,
     ) -> Result<Vec<Value>, String> {
         let socket = self.dial.tcp(node).await.map_err(|error| error.to_string())?;
-        let socket = Watched::new(socket, longest).with_arrays(members);
-        let (mut connection, _driver) = speak(settings, socket, 8).await?;
-        ask_all(&mut connection, question).await.map_err(|fault| format!("{fault:?}"))
+        let (connection, _driver) = speak(hello, (socket, Bounds { longest, members }), 8).await?;
+        ask_all(&connection, question).await.map_err(|fault| format!("{fault:?}"))
     }
 
     /// What a node of the cluster tells: some that are known and that were configured are asked in turn.
@@ -393,7 +397,7 @@ impl Inner {
     async fn ask_node(&self, node: &Node) -> Result<Topology, String> {
         let mut question = cmd("CLUSTER");
         question.arg("NODES");
-        match self.ask_once(node, &self.settings(), (LONGEST_VIEW, 0), [question]).await?.as_slice() {
+        match self.ask_once(node, &self.hello(), (LONGEST_VIEW, 0), [question]).await?.as_slice() {
             [Value::BulkString(text)] => std::str::from_utf8(text)
                 .ok()
                 .and_then(|text| Topology::read(text, node, self.tls))
@@ -469,34 +473,71 @@ pub(super) fn leads(role: &[Value]) -> bool {
     matches!(role.first(), Some(Value::BulkString(role)) if role == b"master")
 }
 
-fn settings(login: &Login) -> RedisConnectionInfo {
-    // Nothing but what is needed: an ACL that allows no more notes whatever else is asked.
-    let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
-    let settings = match &login.user {
-        Some(user) => settings.set_username(user),
-        None => settings,
-    };
-    match &login.password {
-        Some(password) => settings.set_password(password),
-        None => settings,
+/// Says who we are, and gives the client and the task that moves its bytes; with so many questions under way at
+/// most.
+pub(super) async fn speak(
+    hello: &Hello,
+    (socket, bounds): (Socket, Bounds),
+    most: usize,
+) -> Result<(Client, AbortOnDrop<()>), String> {
+    let (client, driver) = Client::over(socket, bounds, most);
+    let driver = AbortOnDrop(tokio::spawn(driver));
+    hello.say(&client).await.map_err(|why| unshown(&why, hello))?;
+    Ok((client, driver))
+}
+
+impl Hello {
+    /// Says it; a sentence where the server does not want us. Nothing but what is needed: an ACL that allows no more
+    /// notes whatever else is asked.
+    async fn say(&self, client: &Client) -> Result<(), String> {
+        if let Some(password) = &self.login.password {
+            let user = self.login.user.as_deref();
+            let mut said = answer(client, auth(user, password)).await?;
+            // A Redis without users (before version 6) knows a password alone.
+            if user.is_some() && error_of(&said).is_some_and(|why| why.contains("wrong number of arguments"))
+            {
+                said = answer(client, auth(None, password)).await?;
+            }
+            accepted("AUTH", &said)?;
+        }
+        if self.database != 0 {
+            let mut select = cmd("SELECT");
+            select.arg(self.database);
+            accepted("SELECT", &answer(client, select).await?)?;
+        }
+        Ok(())
     }
 }
 
-/// The client's own bound on an answer; ours are shorter, this one only backs them.
-const RESPONSE: Duration = Duration::from_secs(5);
+fn auth(user: Option<&str>, password: &str) -> Cmd {
+    let mut auth = cmd("AUTH");
+    auth.arg(user).arg(password);
+    auth
+}
 
-/// Says who we are, and gives the client and the task that moves its bytes; with so many calls under way at
-/// most.
-pub(super) async fn speak(
-    settings: &RedisConnectionInfo,
-    socket: Watched<Socket>,
-    calls: usize,
-) -> Result<(MultiplexedConnection, AbortOnDrop<()>), String> {
-    let config =
-        AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE)).set_pipeline_buffer_size(calls);
-    let made = MultiplexedConnection::new_with_config(settings, socket, config).await;
-    let (connection, driver) = made.map_err(|error| unshown(&error.to_string(), settings))?;
-    Ok((connection, AbortOnDrop(tokio::spawn(driver))))
+/// The answer to one command. What is answered to the `PING` behind it does not count yet: a server that wants to know
+/// who we are refuses that as well.
+async fn answer(client: &Client, command: Cmd) -> Result<Value, String> {
+    let answers = client.exchange(&question([command])).await;
+    let first = answers.map(|answers| answers.into_iter().next());
+    first.and_then(|first| first.ok_or(Fault::Nonsense)).map_err(|fault| format!("{fault:?}"))
+}
+
+fn error_of(said: &Value) -> Option<String> {
+    match said {
+        Value::ServerError(error) => {
+            Some(format!("{} {}", error.code(), error.details().unwrap_or_default()))
+        }
+        _ => None,
+    }
+}
+
+fn accepted(what: &str, said: &Value) -> Result<(), String> {
+    match (said, error_of(said)) {
+        (Value::Okay, _) => Ok(()),
+        (_, Some(why)) => Err(format!("it refuses {what}: {why}")),
+        _ => Err(format!("what it says to {what} is no answer to that")),
+    }
 }
 
 /// Characters of what a server says that are repeated in the log.
@@ -504,8 +545,8 @@ const SAID: usize = 200;
 
 /// What a server says of itself: the beginning, on one line, and never with the password in it. Some repeat what
 /// they do not understand.
-fn unshown(said: &str, settings: &RedisConnectionInfo) -> String {
-    let secret = settings.password().filter(|password| !password.is_empty());
+fn unshown(said: &str, hello: &Hello) -> String {
+    let secret = hello.login.password.as_deref().filter(|password| !password.is_empty());
     let said = secret.map_or_else(|| said.to_owned(), |password| said.replace(password, "…"));
     said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID).collect()
 }
@@ -520,20 +561,22 @@ mod tests {
     async fn a_server_that_repeats_a_password_does_not_bring_it_into_the_log() {
         let (near, mut far) = tokio::io::duplex(64 * 1024);
         let login = Login { user: None, password: Some("hunter2".into()) };
-        let settings = settings(&login).set_db(7);
-        let socket = Watched::new(Box::new(near) as Socket, 100);
+        let hello = Hello { login, database: 7 };
+        let line = (Box::new(near) as Socket, Bounds { longest: 100, members: 0 });
         let server = async {
-            let _ = far.read(&mut [0; 1024]).await;
             let long = "x".repeat(8 * 1024);
-            let answers = format!("+OK\r\n-ERR no \u{1b}[31m `SELECT` behind `hunter2`\n {long}\r\n");
-            let _ = far.write_all(answers.as_bytes()).await;
+            let second = format!("-ERR no \u{1b}[31m `SELECT` behind `hunter2`\n {long}\r\n$1\r\n2\r\n");
+            for answers in ["+OK\r\n$1\r\n1\r\n", &second] {
+                let _ = far.read(&mut [0; 1024]).await;
+                let _ = far.write_all(answers.as_bytes()).await;
+            }
             far
         };
-        let (spoken, _far) = tokio::join!(speak(&settings, socket, 8), server);
+        let (spoken, _far) = tokio::join!(speak(&hello, line, 8), server);
         let why = spoken.err().unwrap();
         assert!(why.contains("behind `…`"), "{why}");
         assert!(!why.contains("hunter2") && !why.contains(char::is_control), "{why}");
         assert!(why.chars().count() <= SAID, "{why}");
-        assert!(!format!("{settings:?} {login:?}").contains("hunter2"));
+        assert!(!format!("{hello:?}").contains("hunter2"));
     }
 }

@@ -404,7 +404,7 @@ async fn a_call_whose_time_is_up_before_it_began_says_nothing_of_the_connection(
     let node = Node::start(server.url()).await;
     let link = node.redis.0.reader.only().unwrap();
     for _ in 0..10 {
-        let asked = link.ask(tokio::time::Instant::now(), &link::question([])).await;
+        let asked = link.ask(tokio::time::Instant::now(), &link::question::<redis::Cmd>([])).await;
         assert_eq!(asked, Err(Fault::Deadline));
     }
     assert_eq!(node.redis.state(), "closed");

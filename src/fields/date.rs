@@ -24,8 +24,9 @@ const LAST_SECOND: u64 = 253_402_300_799;
 /// `now` places the two-digit years of the RFC 850 form: in the latest year that is not more than
 /// 50 years ahead.
 pub fn parse(value: &[u8], now: Timestamp) -> Option<Timestamp> {
-    let text = Text(list::trim(value));
-    imf_fixdate(text).or_else(|| rfc850(text, now)).or_else(|| asctime(text))
+    let value = list::trim(value);
+    let text = Text(value);
+    imf_fixdate(value).or_else(|| rfc850(text, now)).or_else(|| asctime(text))
 }
 
 /// Writes an IMF-fixdate, milliseconds cut off. Times after the year 9999 read as its end.
@@ -75,20 +76,41 @@ fn named(names: &[&'static str], at: u64) -> &'static str {
     names.iter().cycle().nth(at % names.len().max(1)).copied().unwrap_or_default()
 }
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT`
-fn imf_fixdate(mut text: Text<'_>) -> Option<Timestamp> {
-    text.one_of(&DAYS)?;
-    text.literal(", ")?;
-    let day = text.number(2)?;
-    text.literal(" ")?;
-    let month = text.one_of(&MONTHS)?;
-    text.literal(" ")?;
-    let year = text.number(4)?;
-    text.literal(" ")?;
-    let clock = text.clock()?;
-    text.literal(" GMT")?;
-    text.end()?;
-    moment(year.into(), month, day, clock)
+/// `Sun, 06 Nov 1994 08:49:37 GMT`. By its places, since every response has some.
+fn imf_fixdate(text: &[u8]) -> Option<Timestamp> {
+    let text: &[u8; 29] = text.try_into().ok()?;
+    let &[w, e, k, b',', b' ', d, a, b' ', m, o, n, b' ', ref rest @ ..] = text else { return None };
+    let &[y, e_, a_, r, b' ', h, h_, b':', i, i_, b':', s, s_, b' ', ref zone @ ..] = rest else {
+        return None;
+    };
+    let (day, month) = (lower([w, e, k]), lower([m, o, n]));
+    if !zone.eq_ignore_ascii_case(b"GMT") || !DAYS.iter().any(|name| lower_of(name) == day) {
+        return None;
+    }
+    let month = MONTHS.iter().position(|name| lower_of(name) == month)?;
+    let year = two(y, e_)? * 100 + two(a_, r)?;
+    let clock = time_of_day(two(h, h_)?, two(i, i_)?, two(s, s_)?)?;
+    moment(year.into(), u32::try_from(month).ok()? + 1, two(d, a)?, clock)
+}
+
+/// Three letters in lower case. What is no letter becomes none.
+const fn lower([a, b, c]: [u8; 3]) -> [u8; 3] {
+    [a | 0x20, b | 0x20, c | 0x20]
+}
+
+fn lower_of(name: &str) -> [u8; 3] {
+    name.as_bytes().try_into().map_or([0; 3], lower)
+}
+
+fn two(tens: u8, ones: u8) -> Option<u32> {
+    let both = tens.is_ascii_digit() && ones.is_ascii_digit();
+    both.then(|| u32::from(tens - b'0') * 10 + u32::from(ones - b'0'))
+}
+
+/// Seconds of the day. A leap second is taken as the one before it (RFC 9111 §4.2: "the nearest time equal to or
+/// earlier").
+fn time_of_day(hour: u32, minute: u32, second: u32) -> Option<u32> {
+    (hour < 24 && minute < 60 && second <= 60).then(|| hour * 3600 + minute * 60 + second.min(59))
 }
 
 /// `Sunday, 06-Nov-94 08:49:37 GMT`
@@ -137,13 +159,23 @@ fn full_year(two: u32, rest: (u32, u32, u32), now: Timestamp) -> i64 {
 }
 
 fn moment(year: i64, month: u32, day: u32, clock: u32) -> Option<Timestamp> {
-    let days = days_from_civil(year, month, day);
-    // A day that its month does not have comes back as another date.
-    if civil(days) != (year, month, day) {
+    if day == 0 || day > last_of(year, month) {
         return None;
     }
+    let days = days_from_civil(year, month, day);
     let secs = days * 86_400 + i64::from(clock);
     Some(Timestamp::from_secs(u64::try_from(secs).unwrap_or(0)))
+}
+
+/// The last day of a month.
+const fn last_of(year: i64, month: u32) -> u32 {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
 }
 
 /// Days since 1970-01-01 of a date in the proleptic Gregorian calendar. Years are counted from
@@ -199,15 +231,13 @@ impl Text<'_> {
             .try_fold(0, |sum: u32, digit| digit.is_ascii_digit().then(|| sum * 10 + u32::from(digit - b'0')))
     }
 
-    /// `hh:mm:ss` as seconds of the day. A leap second is taken as the one before it (RFC 9111
-    /// §4.2: "the nearest time equal to or earlier").
+    /// `hh:mm:ss` as seconds of the day.
     fn clock(&mut self) -> Option<u32> {
         let hour = self.number(2)?;
         self.literal(":")?;
         let minute = self.number(2)?;
         self.literal(":")?;
-        let second = self.number(2)?;
-        (hour < 24 && minute < 60 && second <= 60).then(|| hour * 3600 + minute * 60 + second.min(59))
+        time_of_day(hour, minute, self.number(2)?)
     }
 
     fn end(&self) -> Option<()> {

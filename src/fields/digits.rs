@@ -6,6 +6,9 @@
 /// Digits of the largest number.
 const MOST: usize = 20;
 
+/// Digits that are few.
+const FEW: usize = 8;
+
 /// What fields are written into: a value that is being made, or a head as it goes out.
 pub trait Text {
     /// Appends text.
@@ -20,8 +23,11 @@ impl Text for String {
     }
 
     fn put_digits(&mut self, digits: &[u8]) {
-        // One by one: to see that they are UTF-8 would take longer.
-        digits.iter().for_each(|digit| self.push(char::from(*digit)));
+        // A few one by one: to see that they are UTF-8 would take longer.
+        match digits.len() > FEW {
+            true => self.push_str(std::str::from_utf8(digits).unwrap_or_default()),
+            false => digits.iter().for_each(|digit| self.push(char::from(*digit))),
+        }
     }
 }
 
@@ -51,13 +57,15 @@ pub fn push(out: &mut impl Text, number: u64, width: usize) {
 
 /// Appends the last `width` hexadecimal digits of a number, 32 at most, in lower case.
 pub fn push_hex(out: &mut impl Text, number: u128, width: usize) {
-    let (mut digits, mut rest) = ([b'0'; 32], number);
-    for digit in digits.iter_mut().rev().take(width) {
-        let four = (rest & 0xf) as u8;
-        *digit = if four < 10 { b'0' + four } else { b'a' + (four - 10) };
-        rest >>= 4;
+    let mut digits = [b'0'; 32];
+    for ([high, low], byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(number.to_be_bytes()) {
+        (*high, *low) = (hex(byte >> 4), hex(byte & 0xf));
     }
     out.put_digits(digits.get(digits.len().saturating_sub(width)..).unwrap_or_default());
+}
+
+const fn hex(four: u8) -> u8 {
+    if four < 10 { b'0' + four } else { b'a' + (four - 10) }
 }
 
 /// Whether a text is this number, as [`push`] writes it in the fewest digits.

@@ -9,10 +9,11 @@ use std::mem::size_of;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use http::header::{AGE, CONTENT_LANGUAGE, CONTENT_RANGE, DATE, EXPIRES, LAST_MODIFIED, RANGE, SET_COOKIE};
+use http::header::{CONTENT_LANGUAGE, CONTENT_RANGE, RANGE, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::policy::ClientCacheControl;
+use super::understood::{Understood, Words};
 use crate::clock::Timestamp;
 use crate::fields::cache_control::{Reach, RequestDirectives, ResponseDirectives, Seconds, delta_seconds};
 use crate::fields::content_coding::ContentCoding;
@@ -164,30 +165,23 @@ impl ResponseFacts {
     /// Reads a response's fields. Of a field that ought to stand once, the first line counts,
     /// but for `Expires`.
     pub fn of(status: u16, headers: &HeaderMap, request_time: Timestamp, response_time: Timestamp) -> Self {
-        let InForce { mut directives, targeted } = targeted::in_force(headers);
-        whole_if_relied_on(&mut directives.no_cache);
-        whole_if_relied_on(&mut directives.private);
-        let said = Said {
-            status,
-            directives,
-            vary: Vary::parse(headers),
-            language: language(headers),
-            coding: ContentCoding::of(headers),
-            set_cookie: headers.contains_key(SET_COOKIE),
-            groups: Groups::of(headers),
-            no_vary_search: NoVarySearch::parse(headers),
-            content_range: content_range(status, headers),
-        };
+        let (mut words, mut own) = (Words::of(status), Own::default());
+        for (name, value) in headers {
+            own.take(name.as_str(), value);
+            words.take(name.as_str(), value);
+        }
+        let Understood { said, targeted } = words.understood(|| read(status, headers));
+        let date_of = |line: Option<&HeaderValue>| date::parse(line?.as_bytes(), response_time);
         Self {
-            said: Arc::new(said),
-            date: date_of(headers, DATE, response_time),
+            said,
+            date: date_of(own.date),
             // RFC 9213 §2.2: beside a targeted field it does not count.
-            expires: expires(headers, response_time).filter(|_| !targeted),
-            last_modified: date_of(headers, LAST_MODIFIED, response_time),
-            etag: ETag::of(headers),
+            expires: own.expires(response_time).filter(|_| !targeted),
+            last_modified: date_of(own.last_modified),
+            etag: own.etag.and_then(|line| ETag::parse(line.as_bytes())),
             request_time,
             response_time,
-            age: age(headers),
+            age: own.age.map_or(0, age),
         }
     }
 
@@ -209,6 +203,62 @@ impl ResponseFacts {
     pub(crate) fn made(&self) -> Timestamp {
         self.date.unwrap_or(self.response_time)
     }
+}
+
+/// Reads what is likely to be said by others just so.
+fn read(status: u16, headers: &HeaderMap) -> Understood {
+    let InForce { mut directives, targeted } = targeted::in_force(headers);
+    whole_if_relied_on(&mut directives.no_cache);
+    whole_if_relied_on(&mut directives.private);
+    let said = Said {
+        status,
+        directives,
+        vary: Vary::parse(headers),
+        language: language(headers),
+        coding: ContentCoding::of(headers),
+        set_cookie: headers.contains_key(SET_COOKIE),
+        groups: Groups::of(headers),
+        no_vary_search: NoVarySearch::parse(headers),
+        content_range: content_range(status, headers),
+    };
+    Understood { said: Arc::new(said), targeted }
+}
+
+/// The fields that each response has for itself: to look for one in a map takes as long as to go over them all.
+#[derive(Default)]
+struct Own<'a> {
+    date: Option<&'a HeaderValue>,
+    /// The first line, and whether it is the only one.
+    expires: Option<(&'a HeaderValue, bool)>,
+    last_modified: Option<&'a HeaderValue>,
+    etag: Option<&'a HeaderValue>,
+    /// The first line that has a member.
+    age: Option<&'a [u8]>,
+}
+
+impl<'a> Own<'a> {
+    fn take(&mut self, name: &str, value: &'a HeaderValue) {
+        match name {
+            "date" => first(&mut self.date, value),
+            "last-modified" => first(&mut self.last_modified, value),
+            "etag" => first(&mut self.etag, value),
+            "age" if self.age.is_none() => self.age = list::members(value.as_bytes()).next(),
+            "expires" => self.expires = Some(self.expires.map_or((value, true), |(line, _)| (line, false))),
+            _ => {}
+        }
+    }
+
+    /// §5.3: invalid dates are "in the past"; §4.2.1: of several, "the response should be considered
+    /// stale".
+    fn expires(&self, now: Timestamp) -> Option<Expires> {
+        let (line, one) = self.expires?;
+        let date = date::parse(line.as_bytes(), now).filter(|_| one);
+        Some(date.map_or(Expires::Invalid, Expires::At))
+    }
+}
+
+fn first<'a>(known: &mut Option<&'a HeaderValue>, line: &'a HeaderValue) {
+    known.get_or_insert(line);
 }
 
 /// §14.2: "A server MUST ignore a Range header field received with a request method that is
@@ -267,10 +317,6 @@ fn whole_if_relied_on(reach: &mut Reach) {
     }
 }
 
-fn date_of(headers: &HeaderMap, name: HeaderName, now: Timestamp) -> Option<Timestamp> {
-    date::parse(headers.get(name)?.as_bytes(), now)
-}
-
 fn language(headers: &HeaderMap) -> Option<Box<str>> {
     let mut tags = list::all(headers, &CONTENT_LANGUAGE);
     let tag = tags.next().filter(|tag| accept::is_language(tag))?;
@@ -279,18 +325,8 @@ fn language(headers: &HeaderMap) -> Option<Box<str>> {
 }
 
 /// §5.1: of a list the first member; what is no number is ignored.
-fn age(headers: &HeaderMap) -> Seconds {
-    list::all(headers, &AGE).next().and_then(delta_seconds).unwrap_or(0)
-}
-
-/// §5.3: invalid dates are "in the past"; §4.2.1: of several, "the response should be considered
-/// stale".
-fn expires(headers: &HeaderMap, now: Timestamp) -> Option<Expires> {
-    let mut lines = headers.get_all(EXPIRES).iter();
-    let first = lines.next()?;
-    let one = lines.next().is_none();
-    let date = date::parse(first.as_bytes(), now).filter(|_| one);
-    Some(date.map_or(Expires::Invalid, Expires::At))
+fn age(member: &[u8]) -> Seconds {
+    delta_seconds(member).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -460,7 +496,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_response_is_read(fields: Vec<(u8, Vec<u8>)>, status: u16) {
-            let names = [AGE, DATE, header::EXPIRES, LAST_MODIFIED, header::ETAG, header::VARY, header::CACHE_CONTROL];
+            let names = [header::AGE, header::DATE, header::EXPIRES, header::LAST_MODIFIED, header::ETAG, header::VARY, header::CACHE_CONTROL];
             let mut map = HeaderMap::new();
             for (name, value) in &fields {
                 if let Ok(value) = HeaderValue::from_bytes(value) {

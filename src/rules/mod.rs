@@ -21,6 +21,7 @@ mod selecting;
 pub mod storing;
 #[cfg(test)]
 mod testing;
+mod understood;
 mod validation;
 mod verifying;
 

@@ -66,7 +66,13 @@ thread_local! {
     /// No more than [`SHARED`]. On each thread, so that nobody waits: as many copies of a list as there are threads
     /// cost nothing.
     static NAMES: RefCell<HashMap<Arc<[HeaderName]>, Known>> = RefCell::default();
+    /// The few that were asked for last and are kept ready, the latest first: most responses have these, and to compare
+    /// a list with them is less than to hash it.
+    static LATEST: RefCell<Vec<Arc<Names>>> = RefCell::default();
 }
+
+/// How many of these there are.
+const FIRST: usize = 4;
 
 impl StoredFields {
     /// Those of a map, in memory of their own. As hyper gives them, values are parts of a connection's read buffer.
@@ -237,6 +243,37 @@ const PLACE: usize = 112;
 ///
 /// Where there are more lists than are kept at hand, some have theirs alone, and pay for it.
 fn shared(headers: &HeaderMap) -> (Arc<Names>, usize) {
+    if let Some(names) = latest(headers) {
+        let share = names.lines.len().saturating_mul(SHARE);
+        return (names, share);
+    }
+    let (names, share) = sought(headers);
+    if names.ready.get().is_some() {
+        LATEST.with_borrow_mut(|latest| {
+            latest.truncate(FIRST - 1);
+            latest.insert(0, Arc::clone(&names));
+        });
+    }
+    (names, share)
+}
+
+/// The list, where it is among the latest.
+fn latest(headers: &HeaderMap) -> Option<Arc<Names>> {
+    LATEST.with_borrow_mut(|latest| {
+        let is = |names: &Arc<Names>| {
+            names.lines.len() == headers.len()
+                && headers.iter().zip(names.lines.iter()).all(|((name, _), known)| name == known)
+        };
+        let place = latest.iter().position(is)?;
+        if let Some(before) = latest.get_mut(..=place) {
+            before.rotate_right(1);
+        }
+        latest.first().cloned()
+    })
+}
+
+/// The same by all that are at hand.
+fn sought(headers: &HeaderMap) -> (Arc<Names>, usize) {
     let names: Vec<HeaderName> = headers.iter().map(|(name, _)| name.clone()).collect();
     let bytes: usize = names.iter().map(|name| name.as_str().len()).sum();
     let (count, own) = (names.len(), bytes.saturating_add(names.len().saturating_mul(NAME)));

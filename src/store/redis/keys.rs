@@ -63,6 +63,10 @@ use crate::stored::{CacheKey, Group, Seal};
 /// The version of this layout, and of the record.
 const LAYOUT: &str = "4";
 
+/// How the key of a plain record ends, and that of a generation.
+const PLAIN: &str = ":-";
+const MARKER: &str = ":g";
+
 /// Bytes of a key, mostly: there is room for what its kind adds to it.
 const LONG: usize = 112;
 
@@ -86,20 +90,30 @@ const MIN_NAMES_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// The key of the response, or of the names it varies on.
 pub(super) fn base(seal: &Seal, key: &CacheKey) -> String {
-    let extras = (!key.extras().is_empty()).then(|| xxh3_128(key.extras().as_bytes()));
-    base_of(seal, key.url_hash(), extras)
+    base_of(seal, tagged(seal, key.url_hash()), extras(key))
 }
 
-fn base_of(seal: &Seal, url_hash: u128, extras: Option<u128>) -> String {
+/// The same, and the key of the URL's generation: each look asks for both.
+pub(super) fn base_and_marker(seal: &Seal, key: &CacheKey) -> (String, String) {
+    let tagged = tagged(seal, key.url_hash());
+    let marker = longer(&tagged) + MARKER;
+    (base_of(seal, tagged, extras(key)), marker)
+}
+
+fn extras(key: &CacheKey) -> Option<u128> {
+    (!key.extras().is_empty()).then(|| xxh3_128(key.extras().as_bytes()))
+}
+
+fn base_of(seal: &Seal, tagged: String, extras: Option<u128>) -> String {
     match extras {
-        None => plain(seal, url_hash),
-        Some(extras) => named_by(tagged(seal, url_hash), ":", seal.name(extras), 32),
+        None => tagged + PLAIN,
+        Some(extras) => named_by(tagged, ":", seal.name(extras), 32),
     }
 }
 
 /// The key of a response that is named.
 pub(super) fn named(seal: &Seal, name: &Name) -> String {
-    let base = base_of(seal, name.url, name.extras);
+    let base = base_of(seal, tagged(seal, name.url), name.extras);
     name.variant.map_or_else(|| base.clone(), |hash| variant(seal, &base, hash))
 }
 
@@ -118,7 +132,7 @@ pub(super) fn hot_ttl() -> u64 {
 
 /// The key of the response to a URL whose route adds nothing to the key.
 pub(super) fn plain(seal: &Seal, url_hash: u128) -> String {
-    tagged(seal, url_hash) + ":-"
+    tagged(seal, url_hash) + PLAIN
 }
 
 /// The key of one variant.
@@ -130,7 +144,7 @@ pub(super) fn variant(seal: &Seal, base: &str, selecting_hash: u64) -> String {
 
 /// The key of a URL's generation.
 pub(super) fn marker(seal: &Seal, url_hash: u128) -> String {
-    tagged(seal, url_hash) + ":g"
+    tagged(seal, url_hash) + MARKER
 }
 
 /// The key of a group's marker.

@@ -172,7 +172,7 @@ async fn seek_once(
     asked: Request<'_>,
     notes: &mut Notes,
 ) -> Result<Result<StoredResponse, Absent>, Fault> {
-    let (base, marker) = (keys::base(asked.seal, key), keys::marker(asked.seal, key.url_hash()));
+    let (base, marker) = keys::base_and_marker(asked.seal, key);
     // The record first: were it put between the two, under a new generation, an older one would be
     // expected of it.
     let question = asked.read(&base).chain([value::read_mark(&marker)]);
@@ -273,8 +273,8 @@ pub(super) struct Request<'a> {
 impl Request<'_> {
     /// Asks for what stands under a key; who hopes does not ask whether anything does.
     fn read(&self, place: &str) -> impl Iterator<Item = Cmd> + use<> {
-        let [exists, range] = value::read(place, self.longest);
-        (!self.hopes).then_some(exists).into_iter().chain([range])
+        let exists = (!self.hopes).then(|| value::exists(place));
+        exists.into_iter().chain([value::range(place, self.longest)])
     }
 
     /// What the answers to that say. Who hopes takes what is empty for nothing, and will know when asking again.

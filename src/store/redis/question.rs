@@ -9,7 +9,7 @@
 use std::borrow::Borrow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redis::{Cmd, ServerError, Value, cmd};
+use redis::{Cmd, ServerError, Value};
 
 use super::client::Client;
 use crate::fields::digits;
@@ -80,8 +80,18 @@ pub(super) fn question<C: Borrow<Cmd>>(commands: impl IntoIterator<Item = C>) ->
         command.borrow().write_packed_command(&mut bytes);
         count = count.saturating_add(1);
     }
-    cmd("PING").arg(number).write_packed_command(&mut bytes);
+    put_ping(&mut bytes, number);
     Question { bytes, commands: count, number }
+}
+
+/// `PING` with a number. By hand, since it stands behind each question.
+fn put_ping(out: &mut Vec<u8>, number: u64) {
+    let length = number.checked_ilog10().map_or(1, |log| u64::from(log) + 1);
+    out.extend_from_slice(b"*2\r\n$4\r\nPING\r\n$");
+    digits::push(out, length, 1);
+    out.extend_from_slice(b"\r\n");
+    digits::push(out, number, 1);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Sends a [`question`], and gives the answers to its commands in order, errors of Redis among them.
@@ -124,6 +134,16 @@ pub(super) async fn ask(connection: &Client, command: Cmd) -> Result<Value, Faul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ping_is_written_as_the_crate_writes_it() {
+        for number in [0, 1, 9, 10, 99, 100, 12_345, u64::MAX / 10, u64::MAX] {
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            put_ping(&mut ours, number);
+            redis::cmd("PING").arg(number).write_packed_command(&mut theirs);
+            assert_eq!(ours, theirs);
+        }
+    }
 
     #[test]
     fn a_replica_is_known_by_its_answer_in_a_script_too() {

@@ -64,9 +64,14 @@ impl Bad {
 
 /// Asks for a value, one byte more than it may have; two commands, since an absent one has no bytes, too.
 pub(super) fn read(key: &str, longest: u64) -> [Cmd; 2] {
-    let mut exists = cmd("EXISTS");
-    exists.arg(key);
-    [exists, range(key, longest)]
+    [exists(key), range(key, longest)]
+}
+
+/// Asks whether there is a value.
+pub(super) fn exists(key: &str) -> Cmd {
+    let mut command = cmd("EXISTS");
+    command.arg(key);
+    command
 }
 
 /// Asks for a mark. An empty one is taken for none: whoever could empty it could remove it.
@@ -74,9 +79,11 @@ pub(super) fn read_mark(key: &str) -> Cmd {
     range(key, LONGEST_MARK as u64)
 }
 
-fn range(key: &str, longest: u64) -> Cmd {
-    let mut command = cmd("GETRANGE");
-    command.arg(key).arg(0).arg(longest);
+/// Asks for the bytes of a value, one more than it may have.
+pub(super) fn range(key: &str, longest: u64) -> Cmd {
+    // With room for its words: each look has two of these.
+    let mut command = Cmd::with_capacity(4, key.len().saturating_add(32));
+    command.arg("GETRANGE").arg(key).arg(0).arg(longest);
     command
 }
 

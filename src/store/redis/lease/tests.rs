@@ -7,12 +7,13 @@ use http::HeaderMap;
 use super::script::{self, TAKE, TAKE_HASH};
 use super::*;
 use crate::store::redis::link::Phase;
+use crate::store::redis::lookup::Luck;
 use crate::store::redis::topology::slot_of;
-use crate::store::redis::{Asked, Generation, Redis};
+use crate::store::redis::{Absent, Asked, Generation, Redis};
 use crate::store::redis_server::{Liar, Mode, RedisServer, Relay, Reply, free_port};
 use crate::store::{PURGES, Purges, samples};
-use crate::stored::samples::{key, plain};
-use crate::stored::{Born, StoredResponse};
+use crate::stored::samples::{fields, key, plain, stored};
+use crate::stored::{Born, Damaged, StoredResponse};
 
 /// Far longer than anything here takes: reached only when a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -75,6 +76,85 @@ impl Node {
         let how = (Duration::from_secs(60), PLAIN);
         self.redis.put_and_give_back(response, generation, how, Some(lease));
     }
+}
+
+/// Who has found most of what it looked for asks for nothing but that, and what it then does not find it is told as
+/// anybody is, in the same call.
+#[tokio::test]
+async fn who_hopes_asks_for_a_third_and_finds_the_same() {
+    let server = RedisServer::start();
+    let node = Node::start(&server.url(), "hopes").await;
+    let hopes = || (0..8).for_each(|_| node.redis.0.luck.note(true));
+    let look = async |path: &str, accept: &str| {
+        let bid = Bid { leases: &node.leases, lane: 0, refresh: false };
+        let headers = fields(&[("accept", accept)]);
+        node.redis.get_or_lease(&key(path), &headers, PLAIN, Some(bid)).await
+    };
+    let calls = |command: &str| {
+        let stats = server.command(&["INFO", "commandstats"]).text();
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.and_then(|rest| rest.split(',').next()).map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let asked = || (calls("exists"), calls("evalsha"), calls("getrange"));
+    let varying = |accept: &str| {
+        let response = [("cache-control", "max-age=60"), ("vary", "accept")];
+        stored(&key("/varies"), &[("accept", accept)], &response, accept.as_bytes(), Born::Here(0))
+    };
+    for response in [plain("/there", b"x", Born::Here(0)), varying("a"), varying("b")] {
+        let generation = Generation { number: 0, seen_at: node.leases.inner.clock.mono() };
+        node.redis.put(response, generation, Duration::from_secs(60), PLAIN);
+        node.redis.flush(PATIENCE).await;
+    }
+    // From here on the server knows the script.
+    drop(node.takes("/first").await);
+    // What it is, path, Accept, what is found, and how many EXISTS, scripts and reads that takes.
+    for (what, path, accept, found, asks) in [
+        ("hit", "/there", "", Ok(&b"x"[..]), (0, 0, 2)),
+        ("hit of a variant", "/varies", "b", Ok(b"b"), (0, 0, 3)),
+        ("miss", "/not-there", "", Err(Absent::NotFound), (1, 1, 4)),
+        ("no such variant", "/varies", "c", Err(Absent::OtherVariant), (2, 2, 6)),
+    ] {
+        hopes();
+        let before = asked();
+        let answer = look(path, accept).await;
+        let (exists, scripts, reads) = asked();
+        assert_eq!((exists - before.0, scripts - before.1, reads - before.2), asks, "{what}");
+        assert_eq!(answer.generation.map(|known| known.number), Some(0), "{what}");
+        let is_absent = answer.found.is_err();
+        let read = answer.found.map(|response| response.content.whole().unwrap().clone());
+        assert_eq!(read.as_deref(), found.as_ref().copied(), "{what}");
+        let is_told = matches!(answer.turn, Asked::Told(Turn::Mine(_)));
+        assert_eq!(is_told, is_absent, "{what}: {:?}", answer.turn);
+    }
+    // What is empty is damaged, and seen to be.
+    let place = crate::store::redis::keys::base(&node.leases.inner.seal, &key("/empty"));
+    server.command(&["SET", &place, "", "PX", "60000"]);
+    hopes();
+    assert_eq!(look("/empty", "").await.found.err(), Some(Absent::Damaged(Damaged::Empty)));
+    // A purge that nobody has told this process of.
+    hopes();
+    let told = crate::store::redis::keys::marker(&node.leases.inner.seal, key("/there").url_hash());
+    let mark = node.leases.inner.seal.encode_mark(7, &told);
+    server.command(&["SET", &told, &mark, "PX", "60000"]);
+    let answer = look("/there", "").await;
+    assert_eq!(answer.found.err(), Some(Absent::NotFound));
+    assert_eq!(answer.generation.map(|known| known.number), Some(7));
+}
+
+#[test]
+fn two_misses_in_a_row_end_all_hope_and_a_few_finds_bring_it_back() {
+    let luck = Luck::default();
+    let finds = |found: bool, times: u32| (0..times).for_each(|_| luck.note(found));
+    assert!(!luck.hopes(), "nothing is known yet");
+    finds(true, 4);
+    assert!(luck.hopes());
+    finds(true, 1_000);
+    finds(false, 1);
+    assert!(luck.hopes());
+    finds(false, 1);
+    assert!(!luck.hopes());
+    finds(true, 2);
+    assert!(luck.hopes());
 }
 
 async fn hears(ears: &mut Listening) -> Woken {

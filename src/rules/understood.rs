@@ -1,0 +1,165 @@
+//! What was understood of responses lately, so that what most of an origin's say alike is read once.
+//!
+//! Knows which fields [`Said`] is read from, byte for byte: two responses of one status that have these alike have said
+//! the same. On each thread, so that nobody waits, and bounded. That it is remembered changes nothing but the time that
+//! it takes.
+//! Must not know: what any of them means.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::facts::Said;
+
+/// What a thread has at hand. Each that is new is compared with all of them, so they are few.
+const KNOWN: usize = 32;
+/// Bytes of these fields beyond which nothing is remembered: nobody says the like twice.
+const LONGEST: usize = 512;
+
+thread_local! {
+    /// The most recent first; no more than [`KNOWN`].
+    static LATELY: RefCell<Vec<Known>> = RefCell::default();
+}
+
+struct Known {
+    words: Words,
+    understood: Understood,
+}
+
+/// What a response has said, and whether a targeted field says how it is cached (RFC 9213).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Understood {
+    pub(super) said: Arc<Said>,
+    pub(super) targeted: bool,
+}
+
+/// A status, and the lines of the fields that are understood, as they came.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Words {
+    status: u16,
+    lines: Vec<u8>,
+}
+
+impl Words {
+    pub(super) fn of(status: u16) -> Self {
+        Self { status, lines: Vec::with_capacity(64) }
+    }
+
+    /// Takes a line, if it is one of these fields.
+    pub(super) fn take(&mut self, name: &str, value: &HeaderValue) {
+        let field = match name {
+            "larder-cache-control" => 1,
+            "cdn-cache-control" => 2,
+            "cache-control" => 3,
+            "vary" => 4,
+            "content-language" => 5,
+            "content-encoding" => 6,
+            "cache-groups" => 7,
+            "no-vary-search" => 8,
+            "content-range" => 9,
+            // That it is there is all that counts.
+            "set-cookie" => {
+                self.lines.extend_from_slice(&[10, 0]);
+                return;
+            }
+            _ => return,
+        };
+        self.lines.push(field);
+        self.lines.extend_from_slice(value.as_bytes());
+        // Which no value holds.
+        self.lines.push(0);
+    }
+
+    /// What they mean: as it was understood before, or as it is read now.
+    pub(super) fn understood(self, read: impl FnOnce() -> Understood) -> Understood {
+        if self.lines.len() > LONGEST {
+            return read();
+        }
+        let known = LATELY.with_borrow_mut(|known| {
+            let place = known.iter().position(|known| known.words == self)?;
+            if let Some(before) = known.get_mut(..=place) {
+                before.rotate_right(1);
+            }
+            known.first().map(|known| known.understood.clone())
+        });
+        known.unwrap_or_else(|| {
+            let understood = read();
+            LATELY.with_borrow_mut(|known| {
+                known.truncate(KNOWN - 1);
+                known.insert(0, Known { words: self, understood: understood.clone() });
+            });
+            understood
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::super::testing::{AT, headers};
+    use super::*;
+    use crate::rules::ResponseFacts;
+
+    fn known() -> usize {
+        LATELY.with_borrow(Vec::len)
+    }
+
+    #[test]
+    fn what_is_said_alike_is_read_once_and_few_are_remembered() {
+        let of = |control: &str| {
+            ResponseFacts::of(200, &headers(&[&format!("cache-control: {control}"), "etag: \"x\""]), AT, AT)
+        };
+        let (one, two) = (of("max-age=60"), of("max-age=60"));
+        assert!(Arc::ptr_eq(&one.said, &two.said));
+        assert!(!Arc::ptr_eq(&one.said, &of("max-age=61").said));
+        (0..100).for_each(|age| drop(of(&format!("max-age={age}"))));
+        assert_eq!(known(), KNOWN);
+        assert!(!Arc::ptr_eq(&one.said, &of("max-age=60").said), "the oldest gives way");
+        let (before, long) = (known(), format!("max-age=60, x={}", "y".repeat(LONGEST)));
+        assert!(!Arc::ptr_eq(&of(&long).said, &of(&long).said) && known() == before);
+    }
+
+    proptest! {
+        /// Fields are seldom alike in all but one thing: here they often are.
+        #[test]
+        fn what_is_remembered_is_what_would_be_read(
+            responses in prop::collection::vec(
+                (
+                    prop_oneof![Just(200u16), Just(206), Just(404)],
+                    prop::collection::vec(
+                        (
+                            prop_oneof![
+                                Just("cache-control"), Just("cdn-cache-control"), Just("larder-cache-control"),
+                                Just("vary"), Just("content-language"), Just("content-encoding"), Just("set-cookie"),
+                                Just("cache-groups"), Just("no-vary-search"), Just("content-range"), Just("pragma"),
+                                Just("expires"), Just("age"), Just("date"), Just("etag"), Just("last-modified"),
+                            ],
+                            prop_oneof![
+                                Just("max-age=1"), Just("private"), Just("no-store, max-age=1"), Just("*"),
+                                Just("gzip"), Just("en"), Just("\"a\""), Just("params"), Just("bytes 0-1/2"), Just(""),
+                            ],
+                        ),
+                        0..4,
+                    ),
+                ),
+                1..40,
+            ),
+        ) {
+            for (status, lines) in responses {
+                let mut map = HeaderMap::new();
+                for (name, value) in lines {
+                    map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+                }
+                let remembered = ResponseFacts::of(status, &map, AT, AT);
+                LATELY.with_borrow_mut(Vec::clear);
+                prop_assert_eq!(&remembered, &ResponseFacts::of(status, &map, AT, AT));
+                // Again, so that there is something to be confused with.
+                LATELY.with_borrow_mut(Vec::clear);
+                let _one = ResponseFacts::of(status, &map, AT, AT);
+            }
+        }
+    }
+}

@@ -10,6 +10,7 @@ use toml::de::DeTable;
 
 use super::problems::{Found, Problems};
 use super::reader::{Reader, Span, Text, Zero, one_of};
+use super::route_index::RouteIndex;
 use super::section::{Section, with_article};
 use super::{
     Access, Cache, Config, Limits, Lint, Listen, Log, LogFormat, Network, Otlp, Sample, Timing, WarmStart,
@@ -31,6 +32,9 @@ pub(super) fn config<'a>(reader: &'a Reader<'a>, file: &'a DeTable<'a>, end: usi
         log.trace = Tracing::Make(Share::new(sample.some, sample.of));
     }
     let timing = top.section("timing").map_or_else(Timing::default, timing);
+    // Before the routes, which are warned of what does not go with it.
+    let cache = top.section("cache").map_or_else(Cache::default, cache);
+    let routes = routes::read(&mut top, &upstreams, timing.slow_request);
     let config = Config {
         admin,
         admin_token,
@@ -39,9 +43,10 @@ pub(super) fn config<'a>(reader: &'a Reader<'a>, file: &'a DeTable<'a>, end: usi
         purge_from: networks(&mut top, "purge_from"),
         log,
         otlp,
-        cache: top.section("cache").map_or_else(Cache::default, cache),
+        cache,
         limits: top.section("limits").map_or_else(Limits::default, limits),
-        routes: routes::read(&mut top, &upstreams, timing.slow_request),
+        route_index: RouteIndex::of(&routes),
+        routes,
         timing,
         upstreams,
         listen,

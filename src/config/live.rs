@@ -34,6 +34,7 @@ impl Config {
             timing: _,
             upstreams: _,
             routes: _,
+            route_index: _,
             warnings: _,
         } = self;
         let (new_listen, new_admin, new_workers) = (&new.listen, &new.admin, &new.workers);

@@ -25,6 +25,7 @@ mod reference;
 mod route_cache;
 mod route_compress;
 mod route_dangers;
+mod route_index;
 mod route_match;
 mod route_rate;
 mod route_tags;
@@ -54,6 +55,7 @@ pub use cgroup::memory_limit;
 pub use lints::Lint;
 pub use problems::{Problem, Problems, Severity};
 pub use redis::{Identity, Login, Node, Place, Redis};
+use route_index::RouteIndex;
 
 /// The longest that Redis keeps a response, from its last confirmation on.
 pub const KEPT_IN_REDIS: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -166,6 +168,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// `[[route]]`, in the file's order: the first match wins.
     pub routes: Vec<Route>,
+    /// The same, to be found by.
+    pub(super) route_index: RouteIndex,
     /// What of the file works and is dangerous or does nothing.
     pub warnings: Problems,
 }

@@ -3,7 +3,7 @@
 //! Knows TOML's types, units and `${NAME}`. What finds a mistake notes it here and goes on.
 //! Must not know: tables, or what any setting means.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(super) type Span = Range<usize>;
 /// What every part of the walk shares.
 pub(super) struct Reader<'a> {
     text: &'a str,
+    /// Where its lines end: each route is told where it stands.
+    ends: OnceCell<Vec<usize>>,
     env: &'a dyn Fn(&str) -> Option<String>,
     found: RefCell<Vec<Found>>,
     /// The settings that the file has, by their full names, and where their values stand.
@@ -62,6 +64,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self {
             text,
+            ends: OnceCell::new(),
             env,
             found: RefCell::default(),
             settings: RefCell::default(),
@@ -120,8 +123,8 @@ impl<'a> Reader<'a> {
 
     /// Line of a place, from 1.
     pub(super) fn line(&self, span: &Span) -> usize {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        1 + before.bytes().filter(|b| *b == b'\n').count()
+        let ends = self.ends.get_or_init(|| memchr::memchr_iter(b'\n', self.text.as_bytes()).collect());
+        1 + ends.partition_point(|end| *end < span.start)
     }
 
     /// What the file says at a place.

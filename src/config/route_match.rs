@@ -6,13 +6,21 @@
 
 use http::Method;
 
+use super::route_index::RouteIndex;
 use super::{Config, HostPattern, Match, PathPattern};
 
 impl Config {
     /// Index of the first route that takes the request. `host` is in lower case and without port;
     /// `path` is as received, without query.
     pub fn route(&self, method: &Method, host: &str, path: &str) -> Option<usize> {
-        self.routes.iter().position(|route| route.matcher.matches(method, host, path))
+        self.route_index.first(plain_host(host), path, |place| {
+            self.routes.get(place.route).is_some_and(|route| {
+                let matcher = &route.matcher;
+                matcher.takes_method(method)
+                    && (place.host_fits || matcher.takes_host(host))
+                    && (place.path_fits || matcher.takes_path(path))
+            })
+        })
     }
 }
 
@@ -91,21 +99,45 @@ impl HostPattern {
     }
 }
 
-/// The earlier matchers that together take everything that `later` would take; `None` where
-/// something is left for it.
-pub(super) fn shadowed_by(earlier: &[&Match], later: &Match) -> Option<Vec<usize>> {
-    let whole = Piece::whole(later);
-    if let Some(one) = earlier.iter().position(|e| whole.iter().all(|piece| piece.covered_by(e))) {
-        return Some(vec![one]);
+/// Matchers, in their order, for what they mean to a later one.
+#[derive(Default)]
+pub(super) struct Earlier {
+    matchers: Vec<Match>,
+    index: RouteIndex,
+}
+
+impl Earlier {
+    /// Adds one behind the others.
+    pub(super) fn add(&mut self, matcher: Match) {
+        self.index.add(self.matchers.len(), &matcher);
+        self.matchers.push(matcher);
     }
-    // Several may share the work, one each for some of its patterns. The number of pieces is the
-    // product of three lists; past this many nobody writes such a route by hand.
-    let pieces = Some(whole).filter(|w| w.len() <= 4096)?;
-    let first = |piece: &Piece<'_>| earlier.iter().position(|e| piece.covered_by(e));
-    let mut by = pieces.iter().map(first).collect::<Option<Vec<usize>>>()?;
-    by.sort_unstable();
-    by.dedup();
-    Some(by)
+
+    /// Those that together take everything that `later` would take; `None` where something is left for it.
+    pub(super) fn shadow(&self, later: &Match) -> Option<Vec<usize>> {
+        let whole = Piece::whole(later);
+        let of_first = whole.first().into_iter().flat_map(|piece| self.covering(piece));
+        let all = |matcher: &Match| whole.iter().all(|piece| piece.covered_by(matcher));
+        if let Some((one, _)) = of_first.into_iter().find(|(_, matcher)| all(matcher)) {
+            return Some(vec![one]);
+        }
+        // Several may share the work, one each for some of its patterns. The number of pieces is the
+        // product of three lists; past this many nobody writes such a route by hand.
+        let pieces = Some(whole).filter(|w| w.len() <= 4096)?;
+        let first = |piece: &Piece<'_>| self.covering(piece).next().map(|(nth, _)| nth);
+        let mut by = pieces.iter().map(first).collect::<Option<Vec<usize>>>()?;
+        by.sort_unstable();
+        by.dedup();
+        Some(by)
+    }
+
+    /// Those that take all that a piece would take, in their order.
+    fn covering(&self, piece: &Piece<'_>) -> impl Iterator<Item = (usize, &Match)> {
+        let path = piece.path.filter(|_| piece.regex.is_none());
+        let wider = self.index.wider(piece.host, path).into_iter();
+        let found = wider.filter_map(|nth| self.matchers.get(nth).map(|matcher| (nth, matcher)));
+        found.filter(|(_, matcher)| piece.covered_by(matcher))
+    }
 }
 
 /// One path pattern, one host pattern and one method of a matcher; `None` = any.
@@ -160,7 +192,14 @@ fn covered<T>(one: Option<&T>, by: &[T], covers: impl Fn(&T, &T) -> bool) -> boo
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::route_index::Place;
     use super::*;
+
+    fn all(matchers: impl IntoIterator<Item = Match>) -> Earlier {
+        let mut earlier = Earlier::default();
+        matchers.into_iter().for_each(|matcher| earlier.add(matcher));
+        earlier
+    }
 
     fn path(text: &str) -> PathPattern {
         match text.strip_suffix('*') {
@@ -262,25 +301,25 @@ mod tests {
             (&["/a", "/c", "/b/*"], "/b/1 /a", Some(&[0, 2])),
         ];
         for (earlier, later, want) in rows {
-            let earlier: Vec<Match> = earlier.iter().map(|e| matcher(e)).collect();
-            let earlier: Vec<&Match> = earlier.iter().collect();
-            assert_eq!(shadowed_by(&earlier, &matcher(later)).as_deref(), want, "{later}");
+            let earlier = all(earlier.iter().map(|e| matcher(e)));
+            assert_eq!(earlier.shadow(&matcher(later)).as_deref(), want, "{later}");
         }
     }
 
     #[test]
     fn methods_may_be_shared_out_between_earlier_routes() {
         let (get, post) = (matcher("/a GET"), matcher("/* POST"));
-        assert_eq!(shadowed_by(&[&get, &post], &matcher("/a GET POST")), Some(vec![0, 1]));
+        assert_eq!(all([get, post]).shadow(&matcher("/a GET POST")), Some(vec![0, 1]));
     }
 
     fn any_match() -> impl Strategy<Value = Match> {
         let paths = prop::collection::vec("/|/\\*|/a|/a/\\*|/a/b|/a/b/\\*|/c", 0..3);
         let hosts = prop::collection::vec("x|y\\.x|\\*\\.x|\\*\\.y\\.x", 0..3);
         let methods = prop::collection::vec("GET|POST", 0..2);
-        (paths, hosts, methods).prop_map(|(paths, hosts, methods)| Match {
+        let regex = prop::option::of("\\^/a/|b\\$|c");
+        (paths, hosts, methods, regex).prop_map(|(paths, hosts, methods, regex)| Match {
+            regex: paths.is_empty().then(|| regex.map(|r| regex_lite::Regex::new(&r).unwrap())).flatten(),
             paths: paths.iter().map(|p| path(p)).collect(),
-            regex: None,
             hosts: hosts.iter().map(|h| host(h)).collect(),
             methods: methods.iter().map(|m| m.parse().unwrap()).collect(),
         })
@@ -295,12 +334,39 @@ mod tests {
             host in "x|y\\.x|z\\.y\\.x|w",
             method in "GET|POST|PUT",
         ) {
-            let earlier: Vec<&Match> = earlier.iter().collect();
             let method: Method = method.parse().unwrap();
             let taken = |m: &Match| m.matches(&method, &host, &path);
-            if let Some(by) = shadowed_by(&earlier, &later) {
-                prop_assert!(!taken(&later) || by.iter().any(|i| taken(earlier[*i])));
+            let by = all(earlier.iter().cloned()).shadow(&later);
+            // As it is found by trying one after the other.
+            let whole = Piece::whole(&later);
+            let one = earlier.iter().position(|e| whole.iter().all(|piece| piece.covered_by(e)));
+            let first = |piece: &Piece<'_>| earlier.iter().position(|e| piece.covered_by(e));
+            let shared = || whole.iter().map(first).collect::<Option<std::collections::BTreeSet<_>>>();
+            prop_assert_eq!(&by, &one.map(|one| vec![one]).or_else(|| Some(shared()?.into_iter().collect())));
+            if let Some(by) = by {
+                prop_assert!(!taken(&later) || by.iter().any(|i| taken(&earlier[*i])));
             }
+        }
+
+        /// The index finds what trying one after the other finds.
+        #[test]
+        fn the_first_route_that_takes_a_request_is_found(
+            matchers in prop::collection::vec(any_match(), 0..8),
+            path in "/|\\*|/a|/a/|/a/b|/a/b/|/a/b/c|/c|/d|//a//b/|/a/b/c/d/e/",
+            host in "x|y\\.x|z\\.y\\.x|w|\\.x|x\\.|\\[::1\\]|",
+            method in "GET|POST|PUT",
+        ) {
+            let method: Method = method.parse().unwrap();
+            let mut index = RouteIndex::default();
+            matchers.iter().enumerate().for_each(|(nth, matcher)| index.add(nth, matcher));
+            let takes = |place: Place| {
+                let m = &matchers[place.route];
+                m.takes_method(&method)
+                    && (place.host_fits || m.takes_host(&host))
+                    && (place.path_fits || m.takes_path(&path))
+            };
+            let tried = matchers.iter().position(|m| m.matches(&method, &host, &path));
+            prop_assert_eq!(index.first(plain_host(&host), &path, takes), tried);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! one that takes everything is a mistake.
 //! Must not know: what is done with a request.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use http::Method;
@@ -11,18 +12,21 @@ use toml::de::DeValue;
 
 use super::problems::Found;
 use super::reader::{Reader, Span, Text, Value, one_of};
-use super::route_match::shadowed_by;
+use super::route_match::Earlier;
 use super::section::Section;
 use super::upstreams::check_name;
 use super::{HostPattern, Match, PathPattern, Route, Upstream};
 use super::{address, check, defaults, edits, route_cache, route_compress, route_rate, route_tags};
 
-/// What is known of a route that was read, for what the routes mean for each other.
+/// What is known of the routes that were read, for what they mean for each other.
+#[derive(Default)]
 struct Seen {
-    name: String,
-    name_span: Span,
-    /// None where it has a mistake: it would give wrong answers about what shadows what.
-    matcher: Option<(Match, Span)>,
+    /// Where each name stands first.
+    names: HashMap<String, Span>,
+    /// Name and place of each that is in `matchers`.
+    list: Vec<(String, Span)>,
+    /// Without those that have a mistake: they would give wrong answers about what shadows what.
+    matchers: Earlier,
 }
 
 /// Reads every route, in the file's order. One with mistakes may be left out.
@@ -31,7 +35,7 @@ pub(super) fn read(
     upstreams: &[Upstream],
     slow_request: Option<Duration>,
 ) -> Vec<Route> {
-    let (mut routes, mut seen) = (Vec::new(), Vec::new());
+    let (mut routes, mut seen) = (Vec::new(), Seen::default());
     let value = top.value("route");
     for value in value.map(|v| tables(top.reader, v)).unwrap_or_default() {
         let Some(section) = top.section_of("route", value) else { continue };
@@ -63,7 +67,7 @@ fn route(
     mut section: Section<'_>,
     upstreams: &[Upstream],
     slow_request: Option<Duration>,
-    seen: &mut Vec<Seen>,
+    seen: &mut Seen,
 ) -> Option<Route> {
     let line = section.reader.line(&section.span);
     let name = name(&mut section, seen);
@@ -83,9 +87,12 @@ fn route(
     let reader = section.reader;
     section.finish();
     let (name, name_span) = name?;
-    let this = Seen { name: name.clone(), name_span, matcher: matcher.clone().zip(match_span) };
-    check_shadow(reader, &this, seen);
-    seen.push(this);
+    if let Some((matcher, span)) = matcher.clone().zip(match_span) {
+        check_shadow(reader, (&name, &matcher, &span), seen);
+        seen.matchers.add(matcher);
+        seen.list.push((name.clone(), span));
+    }
+    seen.names.entry(name.clone()).or_insert(name_span);
     let (matcher, upstream) = (matcher?, upstream?);
     let tags = route_tags::of_route(tags, &name);
     Some(Route {
@@ -106,7 +113,7 @@ fn route(
     })
 }
 
-fn name(section: &mut Section<'_>, seen: &[Seen]) -> Option<(String, Span)> {
+fn name(section: &mut Section<'_>, seen: &Seen) -> Option<(String, Span)> {
     let Some(text) = section.text("name") else {
         if section.span_of("name").is_none() {
             section.missing("name", "write name = \"…\": its label in metrics, logs and headers");
@@ -114,9 +121,9 @@ fn name(section: &mut Section<'_>, seen: &[Seen]) -> Option<(String, Span)> {
         return None;
     };
     check_name(section.reader, text.span.clone(), &text.value);
-    if let Some(first) = seen.iter().find(|s| s.name == text.value) {
+    if let Some(first) = seen.names.get(&text.value) {
         let found = Found::new(text.span.clone(), format!("two routes are named `{}`", text.value));
-        section.reader.report(found.help("write another name").also(first.name_span.clone(), "the first"));
+        section.reader.report(found.help("write another name").also(first.clone(), "the first"));
     }
     Some((text.value, text.span))
 }
@@ -155,22 +162,17 @@ fn upstream(section: &mut Section<'_>, upstreams: &[Upstream]) -> Option<usize> 
 }
 
 /// Refuses a route that earlier ones leave nothing.
-fn check_shadow(reader: &Reader<'_>, this: &Seen, seen: &[Seen]) {
-    let Some((matcher, span)) = &this.matcher else { return };
-    let seen: Vec<(&str, &Match, &Span)> =
-        seen.iter().filter_map(|s| s.matcher.as_ref().map(|(m, span)| (s.name.as_str(), m, span))).collect();
-    let earlier: Vec<&Match> = seen.iter().map(|(_, matcher, _)| *matcher).collect();
-    let Some(by) = shadowed_by(&earlier, matcher) else { return };
-    let by: Vec<_> = by.iter().filter_map(|i| seen.get(*i)).collect();
-    let Some((first, _, first_span)) = by.first() else { return };
-    let found = Found::new(span.clone(), format!("route `{}` can never match", this.name));
+fn check_shadow(reader: &Reader<'_>, (name, matcher, span): (&str, &Match, &Span), seen: &Seen) {
+    let Some(by) = seen.matchers.shadow(matcher) else { return };
+    let by: Vec<_> = by.iter().filter_map(|i| seen.list.get(*i)).collect();
+    let Some((first, first_span)) = by.first() else { return };
+    let found = Found::new(span.clone(), format!("route `{name}` can never match"));
     let label = match by.len() {
         1 => format!("`{}` stands earlier and takes all that it would take", first),
         _ => format!("`{}` stands earlier and takes part of it", first),
     };
-    let names: Vec<String> = by.iter().map(|(name, ..)| format!("`{name}`")).collect();
-    let found =
-        found.help(format!("move it before {}", names.join(" and "))).also((*first_span).clone(), label);
+    let names: Vec<String> = by.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let found = found.help(format!("move it before {}", names.join(" and "))).also(first_span.clone(), label);
     reader.report(found.note("the first matching route wins"));
 }
 

@@ -21,6 +21,9 @@ pub struct Pace {
 pub struct Debt(Duration);
 
 impl Debt {
+    /// Nothing is owed.
+    pub const UNOWED: Self = Self(Duration::ZERO);
+
     /// The peer has kept us waiting so long, and that is over. Never more than the grace is owed: whether a
     /// peer is given up is decided while it keeps us waiting, not when it has just come.
     pub fn wait(&mut self, waited: Duration, pace: &Pace) {

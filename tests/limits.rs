@@ -287,6 +287,44 @@ fn a_client_that_does_not_read_is_cut_off() {
     assert_eq!((whole.body.len(), whole.complete), (64 << 20, true));
 }
 
+/// The system holds more of a large answer for who took others quickly (`server/unsent.rs`).
+#[test]
+fn a_client_that_has_been_quick_gets_all_in_order_and_is_cut_off_once_it_stops() {
+    const SIZES: [(&str, usize); 3] = [("/short", 1000), ("/large", 1 << 20), ("/huge", 15 << 20)];
+    let body = |target: &str| {
+        let (_, size) = SIZES.iter().find(|(path, _)| *path == target).unwrap();
+        // No two pieces are alike, so that none can be in another's place.
+        (0_u32..).flat_map(u32::to_be_bytes).take(*size).collect::<Vec<u8>>()
+    };
+    let origin = Origin::start(move |request| {
+        Script::ok(body(&request.target), &[("Cache-Control", "public, max-age=600")])
+    });
+    let larder = larder(&origin, "response_rate = \"1MB\"\nresponse_grace = \"1500ms\"");
+    for (path, size) in SIZES {
+        assert_eq!(larder.get(path, &[]).body.len(), size);
+    }
+    // Whom hyper answers, and whom not.
+    let stopped: Vec<Connection> = [&[][..], &[("Upgrade", "x")][..]]
+        .into_iter()
+        .map(|fields| {
+            let mut connection = Connection::open(larder.proxy());
+            // Most of what it does not read waits on Larder's side.
+            socket2::SockRef::from(connection.stream()).set_recv_buffer_size(64 * 1024).unwrap();
+            for path in ["/large", "/large", "/short", "/large", "/huge", "/short", "/huge"] {
+                let got = connection.request("GET", path, fields, b"");
+                assert!(got.complete && got.body == body(path), "{path} {fields:?}");
+            }
+            connection.write_head("GET", "/huge", fields);
+            assert_eq!(connection.response_head("GET").status, 200);
+            connection
+        })
+        .collect();
+    is_let_go(&larder);
+    assert_eq!(ended(&larder, "slow-reader"), 2.0);
+    assert_eq!(origin.requests().len(), SIZES.len());
+    drop(stopped);
+}
+
 #[test]
 fn an_answer_on_http2_that_its_client_does_not_take_ends_and_the_others_go_on() {
     let origin = Origin::start(|request| match request.target.as_str() {

@@ -15,8 +15,10 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::life::Life;
+use super::unsent::Unsent;
 use crate::pace::{Debt, Pace};
 use crate::scratch;
+use crate::store::InFlight;
 use crate::wire::Frames;
 
 /// How long we listen to a client that was told that we close: it may not have read that yet, and a reset, which
@@ -45,6 +47,7 @@ pub(super) struct Client<P> {
     life: Arc<Life>,
     pace: Pace,
     debt: Debt,
+    unsent: Unsent,
     /// It has taken nothing since, though there is something.
     stalled: Option<Instant>,
     /// The heads that come on HTTP/2.
@@ -59,19 +62,58 @@ pub(super) struct Client<P> {
 }
 
 impl<P> Client<P> {
-    /// `heads`: it speaks HTTP/2, and each head has so long.
+    /// `heads`: it speaks HTTP/2, and each head has so long. `room`: see [`Unsent::new`].
     pub(super) fn new(
         stream: TcpStream,
         early: Bytes,
         life: Arc<Life>,
         pace: Pace,
         heads: Option<Duration>,
+        room: InFlight,
         place: P,
     ) -> Self {
         let heads = heads.map(|time| Heads { frames: Frames::default(), time, open: None });
         let (stalled, ended, parting) = (None, false, None);
-        let (debt, thrown_away) = (Debt::default(), 0);
-        Self { stream, early, life, pace, debt, stalled, heads, ended, parting, thrown_away, _place: place }
+        let (debt, unsent, thrown_away) = (Debt::default(), Unsent::new(room), 0);
+        Self {
+            stream,
+            early,
+            life,
+            pace,
+            debt,
+            unsent,
+            stalled,
+            heads,
+            ended,
+            parting,
+            thrown_away,
+            _place: place,
+        }
+    }
+
+    /// Writes so many bytes, or some of them.
+    fn poll_out(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: usize,
+        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let taken = ready!(self.unsent.poll_offer(&self.stream, bytes, cx));
+        if taken > 0 {
+            self.moved(taken);
+        }
+        let written = write(Pin::new(&mut self.stream), cx);
+        self.unsent.wrote(&self.stream, bytes, &written, cx);
+        self.wrote(&written);
+        written
+    }
+
+    /// The client has taken something, though there is no room for more yet.
+    fn moved(&mut self, bytes: u64) {
+        if let Some(since) = self.stalled.replace(Instant::now()) {
+            self.debt.wait(since.elapsed(), &self.pace);
+        }
+        self.debt.pay(bytes, &self.pace);
     }
 
     /// What a write came to. Time is read only where the client has not taken all at once.
@@ -83,7 +125,9 @@ impl<P> Client<P> {
             }
             Poll::Ready(Ok(bytes)) => {
                 if let Some(since) = self.stalled.take() {
-                    self.debt.wait(since.elapsed(), &self.pace);
+                    let waited = since.elapsed();
+                    self.debt.wait(waited, &self.pace);
+                    self.unsent.waited(&self.stream, waited);
                     self.life.stall(None);
                 }
                 self.debt.pay(*bytes as u64, &self.pace);
@@ -177,6 +221,7 @@ impl<P: Unpin> AsyncRead for Client<P> {
             0 => self.ended = true,
             bytes => {
                 self.life.hear(bytes);
+                self.unsent.hear();
                 let this = &mut *self;
                 if let Some(heads) = &mut this.heads {
                     heads.watch(buf.filled_mut().get_mut(before..).unwrap_or_default(), &this.life);
@@ -189,9 +234,7 @@ impl<P: Unpin> AsyncRead for Client<P> {
 
 impl<P: Unpin> AsyncWrite for Client<P> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(&written);
-        written
+        self.poll_out(cx, buf.len(), |stream, cx| stream.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -200,16 +243,14 @@ impl<P: Unpin> AsyncWrite for Client<P> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let bytes = bufs.iter().fold(0_usize, |sum, buf| sum.saturating_add(buf.len()));
-        let written = match bytes <= FLAT {
+        self.poll_out(cx, bytes, |stream, cx| match bytes <= FLAT {
             true => scratch::with(bytes, |mut flat| {
                 let mut room = flat.unfilled();
                 bufs.iter().for_each(|buf| room.put_slice(buf));
-                Pin::new(&mut self.stream).poll_write(cx, flat.filled())
+                stream.poll_write(cx, flat.filled())
             }),
-            false => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
-        };
-        self.wrote(&written);
-        written
+            false => stream.poll_write_vectored(cx, bufs),
+        })
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -238,20 +279,35 @@ impl<P: Unpin> AsyncWrite for Client<P> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream as StdStream};
+    use std::thread::JoinHandle;
 
+    use socket2::{Domain, SockRef, Socket, Type};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::advance;
 
+    use super::super::listen::set_for_clients;
+    use super::super::unsent::{UNSENT, WIDE};
     use super::*;
 
     const PACE: Pace = Pace { rate: 1000, grace: Duration::from_secs(10) };
 
     fn connected() -> (StdStream, Client<()>, Arc<Life>) {
+        connected_beside(&InFlight::new(u64::MAX))
+    }
+
+    /// The same beside others who share `room`.
+    fn connected_beside(room: &InFlight) -> (StdStream, Client<()>, Arc<Life>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // Most of what it does not read waits on this side.
+        socket.set_recv_buffer_size(64 * 1024).unwrap();
+        socket.connect(&listener.local_addr().unwrap().into()).unwrap();
+        let peer = StdStream::from(socket);
         peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let (stream, _) = listener.accept().unwrap();
+        set_for_clients(SockRef::from(&stream));
         stream.set_nonblocking(true).unwrap();
         let life = Life::new(Instant::now());
         (
@@ -262,6 +318,7 @@ mod tests {
                 Arc::clone(&life),
                 PACE,
                 None,
+                room.clone(),
                 (),
             ),
             life,
@@ -325,5 +382,157 @@ mod tests {
         let (_peer, mut client, life) = connected();
         life.hush();
         client.shutdown().await.unwrap();
+    }
+
+    const MIB: usize = 1 << 20;
+
+    /// What the system may hold for it beyond what is on its way.
+    fn held<P>(client: &Client<P>) -> u32 {
+        SockRef::from(&client.stream).tcp_notsent_lowat().unwrap()
+    }
+
+    /// Reads to the end, on a thread of its own, and gives how much that was.
+    fn read_all(mut peer: StdStream) -> JoinHandle<usize> {
+        std::thread::spawn(move || {
+            let (mut all, mut piece) = (0, vec![0; 64 * 1024]);
+            loop {
+                match peer.read(&mut piece).unwrap() {
+                    0 => break all,
+                    read => all += read,
+                }
+            }
+        })
+    }
+
+    /// What is taken at once; `None` where nothing is.
+    async fn write_once<P: Unpin>(client: &mut Client<P>, piece: &[u8]) -> Option<usize> {
+        std::future::poll_fn(|cx| match Pin::new(&mut *client).poll_write(cx, piece) {
+            Poll::Ready(written) => Poll::Ready(Some(written.unwrap())),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    // The clock stands still, so whoever reads at all is quick.
+    #[tokio::test(start_paused = true)]
+    async fn for_who_takes_much_quickly_more_is_held_of_a_large_answer_and_of_others_as_much_as_for_all() {
+        let room = InFlight::new(u64::MAX);
+        let (peer, mut client, _) = connected_beside(&room);
+        let (mut asks, reader) = (peer.try_clone().unwrap(), read_all(peer));
+        let large = vec![b'x'; MIB];
+        client.write_all(&large[1..]).await.unwrap();
+        assert_eq!(held(&client), UNSENT, "nothing was known of it before");
+        for _ in 0..2 {
+            asks.write_all(b"?").unwrap();
+            client.read_u8().await.unwrap();
+            let mut left = &large[..];
+            while !left.is_empty() {
+                match write_once(&mut client, left).await {
+                    Some(bytes) => left = &left[bytes..],
+                    // Others have their turn, and the clock does not move by itself.
+                    None => advance(Duration::ZERO).await,
+                }
+                assert_eq!(held(&client), WIDE);
+            }
+        }
+        assert!(room.try_reserve(u64::MAX).is_none(), "what is held is counted");
+        asks.write_all(b"?").unwrap();
+        client.read_u8().await.unwrap();
+        client.write_all(b"small").await.unwrap();
+        assert_eq!(held(&client), UNSENT);
+        assert!(room.try_reserve(u64::MAX).is_some());
+        drop((client, asks));
+        assert_eq!(reader.join().unwrap(), 3 * MIB - 1 + 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn for_who_takes_it_slowly_no_more_is_held_however_much_it_takes() {
+        let (mut peer, mut client, _) = connected();
+        let (large, mut piece) = (vec![b'x'; MIB], vec![0; 64 * 1024]);
+        let (mut sent, mut read) = (0, 0);
+        while sent < 4 * MIB {
+            match write_once(&mut client, &large).await {
+                Some(bytes) => sent += bytes,
+                None => advance(Duration::from_millis(150)).await,
+            }
+            if client.stalled.is_some() && read < sent {
+                read += peer.read(&mut piece).unwrap();
+            }
+            assert_eq!(held(&client), UNSENT);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_is_held_for_as_many_as_there_is_room_for() {
+        let room = InFlight::new(u64::from(WIDE));
+        let large = vec![b'x'; MIB];
+        let mut all = Vec::new();
+        for _ in 0..2 {
+            let (peer, mut client, _) = connected_beside(&room);
+            let reader = read_all(peer);
+            client.write_all(&large).await.unwrap();
+            write_once(&mut client, &large).await;
+            all.push((client, reader));
+        }
+        let held_for: Vec<_> = all.iter().map(|(client, _)| held(client)).collect();
+        assert_eq!(held_for, [WIDE, UNSENT]);
+        drop(all.remove(0));
+        let (client, _) = &mut all[0];
+        while held(client) != WIDE {
+            client.write_all(&large).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_quick_and_is_slow_is_seen_to_take_as_little_as_others_and_is_quick_no_more() {
+        let (mut peer, mut client, life) = connected();
+        let (large, mut piece) = (vec![b'x'; 8 * MIB], vec![0; 16 * 1024]);
+        // Quick for a while.
+        let (mut sent, mut read) = (0, 0);
+        while held(&client) != WIDE {
+            match write_once(&mut client, &large).await {
+                Some(bytes) => sent += bytes,
+                // Gives the system its turn to tell, too.
+                None => advance(Duration::ZERO).await,
+            }
+            while read < sent {
+                read += peer.read(&mut piece).unwrap();
+            }
+        }
+        // Then it takes nothing, until the system does not either.
+        loop {
+            match write_once(&mut client, &large).await {
+                Some(bytes) => sent += bytes,
+                None if client.unsent.is_looked_at() => break,
+                None => advance(Duration::from_millis(500)).await,
+            }
+        }
+        assert!(life.is_stalled());
+        assert!(sent - read > MIB / 2, "{}", sent - read);
+        // It takes a little at a time, and each time its debt is less than before.
+        while sent - read > UNSENT as usize * 2 {
+            let (since, mut unseen) = (client.stalled, 0);
+            while client.stalled == since && unseen < 8 * UNSENT as usize {
+                unseen += peer.read(&mut piece).unwrap();
+                advance(Duration::from_millis(1)).await;
+                sent += write_once(&mut client, &large).await.unwrap_or_default();
+            }
+            read += unseen;
+            // A receiver's window opens in steps of its own.
+            assert!(unseen <= 2 * UNSENT as usize, "{unseen} bytes taken unseen");
+            if !client.unsent.is_looked_at() {
+                break;
+            }
+        }
+        while client.unsent.is_looked_at() {
+            read += peer.read(&mut piece).unwrap();
+            advance(Duration::from_millis(1)).await;
+            sent += write_once(&mut client, &large).await.unwrap_or_default();
+        }
+        assert_eq!(held(&client), UNSENT);
+        drop(client);
+        let mut rest = Vec::new();
+        peer.read_to_end(&mut rest).unwrap();
+        assert_eq!(read + rest.len(), sent);
     }
 }

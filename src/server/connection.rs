@@ -89,7 +89,9 @@ pub(super) async fn serve(
     let watch = Watch::new(Arc::clone(&life), &limits, is_http2, at);
     let _room = worker.shared.memory.in_flight().passing(PER_CONNECTION);
     let heads = is_http2.then_some(limits.header_time);
-    let client = TokioIo::new(Client::new(stream, bytes, Arc::clone(&life), limits.response, heads, place));
+    let room = worker.shared.memory.unsent().clone();
+    let client = Client::new(stream, bytes, Arc::clone(&life), limits.response, heads, room, place);
+    let client = TokioIo::new(client);
     let served = Served { worker, peer, life, limits, stop, watch, cuts };
     match is_http2 {
         true => served.http2(client).await,

@@ -9,14 +9,10 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::unsent::UNSENT;
+
 /// Connections that the kernel holds for a busy thread.
 const BACKLOG: i32 = 4096;
-
-/// Bytes that the system may hold for a client beyond what is on its way. Left to itself it takes megabytes, and
-/// then nothing until a third of them is gone: for as long, a client that reads slowly looks like one that has
-/// stopped (`limits.response_grace`). So it is told apart from 3 KB/s on. Large enough for a fast client
-/// not to wait for the next turn.
-const UNSENT: u32 = 128 * 1024;
 
 /// Why Larder could not start.
 #[derive(Debug)]

@@ -24,6 +24,7 @@ mod stop;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod unsent;
 mod watched;
 mod worker;
 

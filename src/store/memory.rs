@@ -42,6 +42,7 @@ pub struct Memory {
     in_flight: InFlight,
     requests: InFlight,
     heads: InFlight,
+    unsent: InFlight,
     lingering: Arc<Lingering>,
     yielding: Arc<Yielding>,
     ghost: Arc<Ghost>,
@@ -69,6 +70,8 @@ fn beside(memory: u64) -> u64 {
 
 /// Room for large heads at least, however small the tier is.
 const HEADS: u64 = 16 * 1024 * 1024;
+/// The same for what the system holds for quick clients.
+const UNSENT: u64 = 16 * 1024 * 1024;
 
 impl Memory {
     /// An empty tier. `cfg.memory` is what the process may take, so a part of it is not the tier's.
@@ -127,6 +130,7 @@ impl Memory {
             doorkeeper: Doorkeeper::new(budget),
             requests: InFlight::new(cfg.in_flight / 2),
             heads: InFlight::new((cfg.memory / 4).max(HEADS)),
+            unsent: InFlight::new((cfg.memory / 8).max(UNSENT)),
             lingering,
             lookups: Counter::default(),
             hits: Counter::default(),
@@ -389,6 +393,12 @@ impl Memory {
     /// Room for large heads that are on their way: as much as a quarter of the tier.
     pub fn heads(&self) -> &InFlight {
         &self.heads
+    }
+
+    /// Room for what the system may hold more than usual for clients that take large answers quickly: as much as an
+    /// eighth of the tier, which yields nothing for it, since it is seldom held and soon gone.
+    pub fn unsent(&self) -> &InFlight {
+        &self.unsent
     }
 
     /// The tier's figures. Works off moka's log of writes first, which nothing else may do for a

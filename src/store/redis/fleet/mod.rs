@@ -481,7 +481,7 @@ impl Inner {
 
     /// Adds purges to the log, in one question, and applies each here; gives where they stand.
     async fn add(&self, entries: &[Entry], within: Duration) -> Result<Vec<Position>, Fault> {
-        let call = |entry| self.log.add(entry, (by_chance(), self.record), super::queue::chance);
+        let call = |entry| self.log.add(entry, (by_chance(), self.record), super::writer::chance);
         let calls = entries.iter().map(call).collect::<Option<Vec<_>>>().ok_or(Fault::Refused)?;
         let told = self
             .link

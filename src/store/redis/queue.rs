@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::lease::Lease;
+use super::lease::{Lease, Word};
 use super::link::Fault;
 use super::nodes::Asker;
 use super::script;
@@ -30,6 +30,9 @@ use crate::stored::{Group, Seal, StoredResponse};
 pub(super) const PURGES: usize = 8 * 1_024;
 /// Damaged values that may wait to be removed.
 const DAMAGED: usize = 64;
+/// Writes that are sent in one piece, at most: so many, and so many bytes. One that has more goes alone.
+const TOGETHER: usize = 32;
+const TOGETHER_BYTES: u64 = 256 << 10;
 
 /// A response on its way to Redis.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ struct Waiting {
     purges: VecDeque<Notice>,
     /// Keys under which something damaged was found, and what.
     damaged: VecDeque<(String, Bad)>,
-    /// Bytes of `writes`, and of the one that is being written.
+    /// Bytes of `writes`, and of those that are being written.
     bytes: u64,
     /// The task has taken something out and is not done with it.
     busy: bool,
@@ -181,8 +184,10 @@ impl Queue {
         self.take(|waiting| waiting.damaged.pop_front(), |_| 0)
     }
 
-    pub(super) fn take_write(&self) -> Option<(Write, Taken<'_>)> {
-        self.take(|waiting| waiting.writes.pop_front(), Write::size)
+    /// Those that are to be sent next, in one piece.
+    pub(super) fn take_writes(&self) -> Option<(Vec<Write>, Taken<'_>)> {
+        let size = |writes: &Vec<Write>| writes.iter().map(Write::size).fold(0, u64::saturating_add);
+        self.take(|waiting| together(&mut waiting.writes), size)
     }
 
     fn take<T>(
@@ -256,9 +261,46 @@ impl Waiting {
 }
 
 impl Write {
+    /// Gives its lease back, with what is to be said to those who wait.
+    pub(super) fn give_back(self, word: Word) {
+        if let Some(lease) = self.lease {
+            lease.give_back(word);
+        }
+    }
+
+    /// It comes with a rule for its path, or under one: what is told of that is for no other to wait for.
+    pub(super) fn has_rule(&self) -> bool {
+        self.response.facts.no_vary_search.is_some()
+    }
+
     fn size(&self) -> u64 {
         u64::try_from(self.response.weight()).unwrap_or(u64::MAX)
     }
+
+    fn url(&self) -> u128 {
+        self.response.key.url_hash()
+    }
+}
+
+/// Takes out the longest beginning that may be sent in one piece. No two are of one URL: what undoes the first, once
+/// it is known to be purged, would undo the second.
+fn together(writes: &mut VecDeque<Write>) -> Option<Vec<Write>> {
+    let first = writes.pop_front()?;
+    let (mut bytes, alone) = (first.size(), first.has_rule());
+    let mut taken = vec![first];
+    while let Some(next) = writes.front()
+        && !alone
+        && !next.has_rule()
+        && taken.len() < TOGETHER
+    {
+        bytes = bytes.saturating_add(next.size());
+        let url = next.url();
+        if bytes > TOGETHER_BYTES || taken.iter().any(|known| known.url() == url) {
+            break;
+        }
+        taken.extend(writes.pop_front());
+    }
+    Some(taken)
 }
 
 #[cfg(test)]
@@ -307,16 +349,55 @@ mod tests {
     fn a_bug_in_a_write_gives_back_what_it_took() {
         let queue = Queue::new(1 << 20);
         let response = samples::plain("/", b"x", Born::Here(0));
-        let generation = Generation { number: 0, seen_at: Clock::system().mono() };
-        let (ttl, normalize) = (Duration::from_secs(1), Normalize { accept_language: false });
-        assert!(
-            queue.offer(Write { response, generation, ttl, normalize, lease: None }) && queue.bytes() > 0
-        );
+        assert!(queue.offer(write(response)) && queue.bytes() > 0);
         let written = catch_unwind(AssertUnwindSafe(|| {
-            let taken = queue.take_write();
+            let taken = queue.take_writes();
             assert!(taken.is_none(), "a bug");
         }));
         assert!(written.is_err());
         assert_eq!((queue.bytes(), queue.waiting.lock().no_writes()), (0, true));
+    }
+
+    fn write(response: Arc<StoredResponse>) -> Write {
+        let generation = Generation { number: 0, seen_at: Clock::system().mono() };
+        let (ttl, normalize) = (Duration::from_secs(1), Normalize { accept_language: false });
+        Write { response, generation, ttl, normalize, lease: None }
+    }
+
+    /// How many are sent in each piece.
+    fn pieces(offered: &[Arc<StoredResponse>]) -> Vec<usize> {
+        let queue = Queue::new(1 << 30);
+        assert!(offered.iter().all(|response| queue.offer(write(Arc::clone(response)))));
+        let (mut sizes, mut seen) = (Vec::new(), Vec::new());
+        while let Some((writes, taken)) = queue.take_writes() {
+            assert!(queue.bytes() > 0, "what is taken out counts until it is done");
+            sizes.push(writes.len());
+            seen.extend(writes.into_iter().map(|write| write.response));
+            drop(taken);
+        }
+        assert!(seen.iter().zip(offered).all(|(one, other)| Arc::ptr_eq(one, other)), "in order");
+        assert_eq!((seen.len(), queue.bytes()), (offered.len(), 0));
+        sizes
+    }
+
+    #[test]
+    fn a_piece_is_bounded_in_number_and_in_bytes_and_has_a_url_once() {
+        let of = |path: &str, bytes: usize| samples::plain(path, &vec![b'x'; bytes], Born::Here(0));
+        let many: Vec<_> = (0..70).map(|nth| of(&format!("/{nth}"), 1)).collect();
+        assert_eq!(pieces(&many), [32, 32, 6]);
+        let halves: Vec<_> = (0..3).map(|nth| of(&format!("/{nth}"), 100 << 10)).collect();
+        assert_eq!(pieces(&halves), [2, 1]);
+        let large = [of("/a", 1), of("/large", 300 << 10), of("/b", 1), of("/c", 1)];
+        assert_eq!(pieces(&large), [1, 1, 2], "a larger one goes alone");
+        let again = [of("/a", 1), of("/b", 1), of("/a", 2), of("/b", 2), of("/c", 1)];
+        assert_eq!(pieces(&again), [2, 3]);
+        let ruled = samples::stored(
+            &samples::key("/ruled"),
+            &[],
+            &[("cache-control", "max-age=60"), ("no-vary-search", "params")],
+            b"x",
+            Born::Here(0),
+        );
+        assert_eq!(pieces(&[of("/a", 1), of("/b", 1), ruled, of("/c", 1), of("/d", 1)]), [2, 1, 2]);
     }
 }

@@ -4,22 +4,22 @@
 //! fetch began too long ago; and that a purge is never overtaken by a write: Redis takes none whose
 //! URL was purged since, and for a purge that Redis has not heard of yet the local ones are asked just
 //! before a write and again after it.
+//! What waits by the time that the one before is done is sent in one piece, up to a bound, so that a Redis far away
+//! takes as much as one near by; nothing waits for more to come. Each of such writes is judged by its own answer.
 //! What a lookup found damaged is removed before the next write, so that what replaces it stays.
 //! Must not know: how a lookup works, or who fills the queue.
 
-use std::future::Future;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::cmd;
-
 use super::compression::squeeze;
 use super::lease::Word;
 use super::link::{Fault, Phase};
-use super::nodes::{Asker, Nodes, ask};
+use super::nodes::{Nodes, ask_each};
 use super::queue::{Queue, Told, Write};
-use super::script::{self, Set};
+use super::script::{self, Put, Set};
 use super::{Counters, keys};
 use crate::clock::{Clock, Mono};
 use crate::fields::no_vary_search::NO_VARY_SEARCH;
@@ -29,8 +29,10 @@ use crate::stored::{
     Group, MOST_NAMES, Nonce, Seal, StoredFields, StoredResponse, encode_names, encode_response, encode_rule,
 };
 
-/// The longest that one write may take.
+/// The longest that writes which are sent in one piece may take.
 const WRITE: Duration = Duration::from_secs(1);
+/// Bytes of records after whose making others have their turn.
+const BREATH: u64 = 64 << 10;
 /// Between two attempts at a purge.
 const PURGE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -61,10 +63,8 @@ impl Writer {
             } else if let Some(((key, bad), _taken)) = self.queue.take_damaged() {
                 // Where it fails, the next who finds it says so.
                 let _ = self.link.with(WRITE, |connection| script::remove(connection, &key, &bad)).await;
-            } else if let Some((mut write, _taken)) = self.queue.take_write() {
-                let lease = write.lease.take();
-                let word = self.write(&write).await;
-                lease.into_iter().for_each(|lease| lease.give_back(word));
+            } else if let Some((writes, _taken)) = self.queue.take_writes() {
+                self.write(writes).await;
             } else {
                 tokio::select! {
                     () = self.queue.news.notified() => {}
@@ -84,35 +84,88 @@ impl Writer {
         taken
     }
 
-    /// Gives what is to be said to those who wait for what is written.
-    async fn write(&self, write: &Write) -> Word {
-        // Purged while it waited, and Redis may not know yet. Or so long ago that Redis may have
-        // forgotten that it was purged meanwhile.
-        let late = self.clock.mono().since(write.generation.seen_at) > keys::PUT_WITHIN;
-        let purged = self.purges.is_purged(&write.response);
-        if late || purged {
-            self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
-            // One of those who wait fetches what is new, for all.
-            return if purged { Word::Look } else { Word::NotStored };
+    /// Writes them, in one piece; gives back the lease of each, with what is to be said to those who wait for it.
+    async fn write(&self, writes: Vec<Write>) {
+        let ready = self.ready(writes).await;
+        if ready.is_empty() {
+            return;
         }
-        let Some(record) = Record::of(&self.seal, write, self.compress) else { return Word::NotStored };
-        if record.sets.iter().any(|set| set.value.len() as u64 > self.longest) {
-            self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
-            return Word::NotStored;
+        let puts: Vec<&Put> = ready.iter().map(|(_, put)| put).collect();
+        let asked = |asker| async { Ok(script::put_each(&self.seal, asker, &puts).await) };
+        let answers = self.link.with(WRITE, asked).await.unwrap_or_default();
+        let written: Vec<Result<bool, Fault>> =
+            answers.into_iter().chain(iter::repeat(Err(Fault::Nonsense))).take(puts.len()).collect();
+        let mut undone = Vec::new();
+        for ((write, put), written) in ready.iter().zip(&written) {
+            self.count(*written, put.bytes());
+            if !matches!(written, Ok(false) | Err(Fault::Open)) && self.purges.is_purged(&write.response) {
+                undone.push(script::unlink(put));
+            }
         }
-        if write.response.facts.no_vary_search.is_some() && !self.path_is_open(&write.response).await {
-            self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
-            return Word::NotStored;
-        }
-        let written = self.link.with(WRITE, |connection| record.put(&self.seal, connection)).await;
-        self.count(written, record.bytes());
-        if !matches!(written, Ok(false) | Err(Fault::Open)) && self.purges.is_purged(&write.response) {
+        if !undone.is_empty() {
             // Purged while it was written: one of the two deletes it, whichever comes second. Should
             // this fail as well, the purge still voids it once Redis hears of it.
-            let _undone = self.link.with(WRITE, |connection| record.unlink(connection)).await;
+            let unlink = |mut asker| async move { Ok(ask_each(&mut asker, undone).await) };
+            let _undone = self.link.with(WRITE, unlink).await;
         }
-        // Not taken, it has been purged since.
-        if written.is_ok() { Word::Look } else { Word::NotStored }
+        for ((write, _), written) in ready.into_iter().zip(written) {
+            // Not taken, it has been purged since.
+            write.give_back(if written.is_ok() { Word::Look } else { Word::NotStored });
+        }
+    }
+
+    /// What is to be put for each; those that are not to be written are done with.
+    async fn ready(&self, writes: Vec<Write>) -> Vec<(Write, Put)> {
+        let (mut made, mut breath) = (Vec::with_capacity(writes.len()), 0);
+        for write in writes {
+            match self.made(&write).await {
+                Ok(put) => {
+                    breath += put.bytes();
+                    made.push((write, put));
+                }
+                Err(word) => write.give_back(word),
+            }
+            if breath >= BREATH {
+                breath = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        // Once more, for others have had their turn meanwhile.
+        let mut ready = Vec::with_capacity(made.len());
+        for (write, put) in made {
+            match self.refused(&write) {
+                None => ready.push((write, put)),
+                Some(word) => write.give_back(word),
+            }
+        }
+        ready
+    }
+
+    /// What is to be put, or what to say where it is not to be written.
+    async fn made(&self, write: &Write) -> Result<Put, Word> {
+        if let Some(word) = self.refused(write) {
+            return Err(word);
+        }
+        let put = put_of(&self.seal, write, self.compress).ok_or(Word::NotStored)?;
+        let is_long = put.sets.iter().any(|set| set.value.len() as u64 > self.longest);
+        if is_long || (write.has_rule() && !self.path_is_open(&write.response).await) {
+            self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
+            return Err(Word::NotStored);
+        }
+        Ok(put)
+    }
+
+    /// What to say, and one more that is dropped, where it was purged while it waited, and Redis may not know yet; or
+    /// came so long ago that Redis may have forgotten that it was purged meanwhile.
+    fn refused(&self, write: &Write) -> Option<Word> {
+        let late = self.clock.mono().since(write.generation.seen_at) > keys::PUT_WITHIN;
+        let purged = self.purges.is_purged(&write.response);
+        if !late && !purged {
+            return None;
+        }
+        self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
+        // One of those who wait fetches what is new, for all.
+        Some(if purged { Word::Look } else { Word::NotStored })
     }
 
     /// Tells the path's rule, which has to stand before what is stored under it; gives whether nothing at
@@ -157,56 +210,29 @@ fn rule_text(fields: &StoredFields) -> Option<Vec<u8>> {
     (!lines.is_empty()).then(|| lines.join(&b", "[..]))
 }
 
-/// What is set for one response: itself, and the names it varies on, if any.
-struct Record {
-    url_hash: u128,
-    generation: u64,
-    sets: Vec<Set>,
-}
-
-impl Record {
-    /// `None` when it would expire at once, varies on more than can be read again, or cannot be sealed.
-    fn of(seal: &Seal, write: &Write, compress: Option<u64>) -> Option<Self> {
-        let (response, generation) = (&write.response, write.generation.number);
-        let (url_hash, base) = (response.key.url_hash(), keys::base(seal, &response.key));
-        let ttl = keys::record_ttl(write.ttl)?;
-        let names: Vec<_> = response.selecting.names().cloned().collect();
-        let set = |key: String| {
-            let record = squeeze(encode_response(response, generation, &key), response, compress);
-            let value = seal.close(record, &key, chance)?;
-            Some(Set { key, value, ttl })
-        };
-        if names.is_empty() {
-            return Some(Self { url_hash, generation, sets: vec![set(base)?] });
-        }
-        if names.len() > MOST_NAMES {
-            return None;
-        }
-        let by_language = response.selecting.by_language(&response.facts, write.normalize);
-        let variant = |fields: &SelectingFields| set(keys::variant(seal, &base, fields.hash()));
-        let mut sets = by_language.iter().map(variant).collect::<Option<Vec<_>>>()?;
-        sets.push(variant(&response.selecting)?);
-        let value = seal.close(encode_names(&response.key, &names, generation, &base), &base, chance)?;
-        sets.push(Set { key: base, value, ttl: keys::names_ttl(write.ttl) });
-        Some(Self { url_hash, generation, sets })
+/// What is set for one response: itself, and the names it varies on, if any. `None` when it would expire at once,
+/// varies on more than can be read again, or cannot be sealed.
+fn put_of(seal: &Seal, write: &Write, compress: Option<u64>) -> Option<Put> {
+    let (response, generation) = (&write.response, write.generation.number);
+    let (url_hash, base) = (response.key.url_hash(), keys::base(seal, &response.key));
+    let ttl = keys::record_ttl(write.ttl)?;
+    let names: Vec<_> = response.selecting.names().cloned().collect();
+    let set = |key: String| {
+        let record = squeeze(encode_response(response, generation, &key), response, compress);
+        let value = seal.close(record, &key, chance)?;
+        Some(Set { key, value, ttl })
+    };
+    if names.is_empty() {
+        return Some(Put { url_hash, seen: generation, sets: vec![set(base)?] });
     }
-
-    fn bytes(&self) -> u64 {
-        self.sets
-            .iter()
-            .map(|set| u64::try_from(set.value.len()).unwrap_or(u64::MAX))
-            .fold(0, u64::saturating_add)
+    if names.len() > MOST_NAMES {
+        return None;
     }
-
-    fn put(&self, seal: &Seal, connection: Asker) -> impl Future<Output = Result<bool, Fault>> + use<> {
-        script::was_put(connection, script::put(seal, self.url_hash, self.generation, &self.sets))
-    }
-
-    fn unlink(&self, mut connection: Asker) -> impl Future<Output = Result<(), Fault>> + use<> {
-        let mut command = cmd("UNLINK");
-        for set in &self.sets {
-            command.arg(&set.key);
-        }
-        async move { ask(&mut connection, command).await.map(drop) }
-    }
+    let by_language = response.selecting.by_language(&response.facts, write.normalize);
+    let variant = |fields: &SelectingFields| set(keys::variant(seal, &base, fields.hash()));
+    let mut sets = by_language.iter().map(variant).collect::<Option<Vec<_>>>()?;
+    sets.push(variant(&response.selecting)?);
+    let value = seal.close(encode_names(&response.key, &names, generation, &base), &base, chance)?;
+    sets.push(Set { key: base, value, ttl: keys::names_ttl(write.ttl) });
+    Some(Put { url_hash, seen: generation, sets })
 }

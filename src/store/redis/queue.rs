@@ -90,7 +90,8 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    writes: VecDeque<Write>,
+    /// Each with its bytes as they were when it came: a response can grow while it waits.
+    writes: VecDeque<(Write, u64)>,
     purges: VecDeque<Notice>,
     /// Keys under which something damaged was found, and what.
     damaged: VecDeque<(String, Bad)>,
@@ -115,7 +116,7 @@ impl Queue {
                 return false;
             }
             waiting.bytes = bytes;
-            waiting.writes.push_back(write);
+            waiting.writes.push_back((write, size));
         }
         self.news.notify_one();
         true
@@ -186,8 +187,8 @@ impl Queue {
 
     /// Those that are to be sent next, in one piece.
     pub(super) fn take_writes(&self) -> Option<(Vec<Write>, Taken<'_>)> {
-        let size = |writes: &Vec<Write>| writes.iter().map(Write::size).fold(0, u64::saturating_add);
-        self.take(|waiting| together(&mut waiting.writes), size)
+        let ((writes, _), taken) = self.take(|waiting| together(&mut waiting.writes), |(_, bytes)| *bytes)?;
+        Some((writes, taken))
     }
 
     fn take<T>(
@@ -282,25 +283,23 @@ impl Write {
     }
 }
 
-/// Takes out the longest beginning that may be sent in one piece. No two are of one URL: what undoes the first, once
-/// it is known to be purged, would undo the second.
-fn together(writes: &mut VecDeque<Write>) -> Option<Vec<Write>> {
-    let first = writes.pop_front()?;
-    let (mut bytes, alone) = (first.size(), first.has_rule());
+/// Takes out the longest beginning that may be sent in one piece, and says how many bytes it has. No two are of one
+/// URL: what undoes the first, once it is known to be purged, would undo the second.
+fn together(writes: &mut VecDeque<(Write, u64)>) -> Option<(Vec<Write>, u64)> {
+    let (first, mut bytes) = writes.pop_front()?;
+    let alone = first.has_rule();
     let mut taken = vec![first];
-    while let Some(next) = writes.front()
+    while let Some((next, more)) = writes.front()
         && !alone
         && !next.has_rule()
         && taken.len() < TOGETHER
+        && bytes.saturating_add(*more) <= TOGETHER_BYTES
+        && taken.iter().all(|known| known.url() != next.url())
     {
-        bytes = bytes.saturating_add(next.size());
-        let url = next.url();
-        if bytes > TOGETHER_BYTES || taken.iter().any(|known| known.url() == url) {
-            break;
-        }
-        taken.extend(writes.pop_front());
+        bytes = bytes.saturating_add(*more);
+        taken.extend(writes.pop_front().map(|(write, _)| write));
     }
-    Some(taken)
+    Some((taken, bytes))
 }
 
 #[cfg(test)]

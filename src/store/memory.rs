@@ -176,7 +176,7 @@ impl Memory {
     /// As [`find`](Self::find), for a look that counts as no lookup. moka takes it for a use all the same: for who
     /// answers with what is found, or looks on behalf of nobody.
     pub fn peek(&self, key: &CacheKey) -> Option<Arc<Resource>> {
-        slot::find(&self.cache, key.hash()).filter(|resource| *resource.key == *key)
+        slot::find(&self.cache, key.hash()).filter(|resource| **resource.key() == *key)
     }
 
     /// As [`find`](Self::find), for a second look on behalf of the same request. Of what is not there it leaves no trace:
@@ -373,7 +373,7 @@ impl Memory {
     /// Drops what of this resource has been purged.
     pub(super) fn drop_purged(&self, resource: &Resource, purges: &Purges) {
         if resource.variants.iter().any(|variant| purges.is_purged(variant)) {
-            self.change(&resource.key, |resource| {
+            self.change(resource.key(), |resource| {
                 resource.variants.retain(|variant| !purges.is_purged(variant));
             });
         }
@@ -428,7 +428,7 @@ impl Memory {
         self.cache.entry(key.hash()).and_compute_with(|entry| {
             let existed = entry.is_some();
             let stored =
-                entry.and_then(|entry| entry.into_value().resource()).filter(|stored| *stored.key == **key);
+                entry.and_then(|entry| entry.into_value().resource()).filter(|stored| *stored.key() == *key);
             let mut draft = stored.as_ref().map_or_else(|| Draft::empty(key), |stored| stored.draft());
             change(&mut draft);
             let resource = self.bounded(draft).done();
@@ -634,7 +634,7 @@ mod tests {
         let fill = || (0..400).filter(|nth| asked(&format!("/{nth}"))).count();
         fill();
         memory.cache.run_pending_tasks();
-        let held: Vec<_> = memory.all().map(|resource| Arc::clone(&resource.key)).collect();
+        let held: Vec<_> = memory.all().map(|resource| Arc::clone(resource.key())).collect();
         assert!(held.len() > 150, "{}", held.len());
         (0..1_000).for_each(|nth| assert!(!asked(&format!("/once/{nth}"))));
         memory.cache.run_pending_tasks();

@@ -17,8 +17,6 @@ use crate::stored::{CacheKey, StoredResponse};
 /// What is stored under one key. Never changed: a change makes a new one that shares the responses.
 #[derive(Clone, Debug)]
 pub struct Resource {
-    /// The key; its hash led here, its text is what counts.
-    pub key: Arc<CacheKey>,
     /// The responses, the most recent first.
     pub variants: Variants,
     /// By class; none where none has ever been set, which is so for most.
@@ -27,16 +25,22 @@ pub struct Resource {
     pub(super) weight: u32,
 }
 
-/// The responses of a resource. Most have one, which needs no list.
-#[derive(Clone, Debug, Default)]
+/// The responses of a resource. Most have one, which needs no list and says itself what its key is.
+#[derive(Clone, Debug)]
 pub enum Variants {
-    /// There are marks alone.
-    #[default]
-    None,
+    /// There are marks alone, of this key.
+    None(Arc<CacheKey>),
     /// This one.
     One(Arc<StoredResponse>),
     /// Several.
-    Many(Arc<[Arc<StoredResponse>]>),
+    Many(Arc<Several>),
+}
+
+/// Several responses of one key.
+#[derive(Debug)]
+pub struct Several {
+    key: Arc<CacheKey>,
+    list: Box<[Arc<StoredResponse>]>,
 }
 
 impl Deref for Variants {
@@ -44,9 +48,9 @@ impl Deref for Variants {
 
     fn deref(&self) -> &Self::Target {
         match self {
-            Self::None => &[],
+            Self::None(_) => &[],
             Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
+            Self::Many(several) => &several.list,
         }
     }
 }
@@ -60,14 +64,15 @@ impl<'a> IntoIterator for &'a Variants {
     }
 }
 
-impl From<Vec<Arc<StoredResponse>>> for Variants {
-    fn from(mut list: Vec<Arc<StoredResponse>>) -> Self {
+impl Variants {
+    /// These, all of this key.
+    fn of(key: Arc<CacheKey>, mut list: Vec<Arc<StoredResponse>>) -> Self {
         match (list.pop(), list.is_empty()) {
-            (None, _) => Self::None,
+            (None, _) => Self::None(key),
             (Some(one), true) => Self::One(one),
             (Some(last), false) => {
                 list.push(last);
-                Self::Many(list.into())
+                Self::Many(Arc::new(Several { key, list: list.into() }))
             }
         }
     }
@@ -143,6 +148,15 @@ pub enum Marked {
 }
 
 impl Resource {
+    /// The key; its hash led here, its text is what counts.
+    pub fn key(&self) -> &Arc<CacheKey> {
+        match &self.variants {
+            Variants::None(key) => key,
+            Variants::One(one) => &one.key,
+            Variants::Many(several) => &several.key,
+        }
+    }
+
     /// The response for a request with these fields: the most recent whose selecting fields match
     /// (§4.1).
     pub fn select(&self, headers: &HeaderMap, normalize: Normalize) -> Option<&Arc<StoredResponse>> {
@@ -176,7 +190,7 @@ impl Resource {
 
     /// To be changed.
     pub(super) fn draft(&self) -> Draft {
-        Draft { key: Arc::clone(&self.key), variants: self.variants.to_vec(), marks: self.marks.clone() }
+        Draft { key: Arc::clone(self.key()), variants: self.variants.to_vec(), marks: self.marks.clone() }
     }
 
     pub(super) fn is_void(&self) -> bool {
@@ -205,7 +219,8 @@ impl Draft {
     /// Bytes of memory that it takes where it is stored.
     pub(super) fn weight(&self) -> u64 {
         let variants = self.variants.iter().map(|variant| weight(variant)).fold(0, u64::saturating_add);
-        let list = if self.variants.len() > 1 { pieces::of(size_of_val(&*self.variants) + 16) } else { 0 };
+        let several = pieces::counted::<Several>() + pieces::of(size_of_val(&*self.variants));
+        let list = if self.variants.len() > 1 { several } else { 0 };
         let marks = if self.marks.is_some() { pieces::of(size_of::<Marks>()) } else { 0 };
         // Each variant has counted the key that it shares; marks alone have one, too.
         let key = if self.variants.is_empty() { self.key.weight() } else { 0 };
@@ -216,7 +231,7 @@ impl Draft {
     /// Of what [weighs](Self::weight) no more than moka can say.
     pub(super) fn done(self) -> Resource {
         let weight = u32::try_from(self.weight()).unwrap_or(u32::MAX);
-        Resource { key: self.key, variants: self.variants.into(), marks: self.marks, weight }
+        Resource { variants: Variants::of(self.key, self.variants), marks: self.marks, weight }
     }
 }
 
@@ -227,4 +242,29 @@ pub(super) const ENTRY: usize = 264;
 
 pub(super) fn weight(response: &StoredResponse) -> u64 {
     u64::try_from(response.weight()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stored::Born;
+    use crate::stored::samples::{key, plain};
+
+    /// A byte more would have the allocator give it the next size.
+    #[test]
+    fn it_takes_no_more_than_it_did() {
+        assert_eq!((pieces::counted::<Resource>(), pieces::counted::<Several>()), (48, 48));
+    }
+
+    #[test]
+    fn it_knows_its_key_however_many_responses_it_has() {
+        let key = key("/");
+        for count in 0..4 {
+            let variants: Vec<_> = (0..count).map(|_| plain("/", b"x", Born::Here(0))).collect();
+            let resource = Draft { key: Arc::clone(&key), variants: variants.clone(), marks: None }.done();
+            assert_eq!((&**resource.key(), resource.variants.len()), (&*key, count));
+            let same = resource.variants.iter().zip(&variants).all(|(one, other)| Arc::ptr_eq(one, other));
+            assert!(same && resource.draft().key == key);
+        }
+    }
 }

@@ -21,8 +21,8 @@ use crate::pieces;
 #[derive(Clone)]
 pub struct StoredFields {
     names: Arc<Names>,
-    /// Of the lines whose value is not common: where each ends (four bytes, little-endian, counted from the end of
-    /// these), and then the values.
+    /// Of the lines whose value is not common: where each but the last ends (four bytes, little-endian, counted from
+    /// the end of these), and then the values. Of most only the date is, which so fits in 32 bytes.
     own: Box<[u8]>,
     /// A bit for each line whose value is the common one; lists that are shared have no more lines than bits.
     common: u32,
@@ -130,7 +130,7 @@ impl StoredFields {
             return map;
         };
         let mut map = ready.clone();
-        if !self.own.is_empty() {
+        if self.owns() > 0 {
             for (place, (_, own)) in map.values_mut().zip(self.spans()) {
                 if let Some(value) = own.and_then(|own| copied.value(own)) {
                     *place = value;
@@ -210,10 +210,13 @@ fn common(headers: &HeaderMap, ready: &HeaderMap) -> u32 {
 /// The values that are not common in one piece: where each ends, and then they.
 fn packed(headers: &HeaderMap, common: u32) -> Box<[u8]> {
     let own = || headers.values().enumerate().filter(|(nth, _)| !is_in(common, *nth)).map(|(_, value)| value);
-    let room: usize = own().map(|value| value.len().saturating_add(END)).sum();
-    let mut packed = Vec::with_capacity(room);
+    let (count, length) = own().fold((0, 0), |(count, length): (usize, usize), value| {
+        (count.saturating_add(1), length.saturating_add(value.len()))
+    });
+    let ends = count.saturating_sub(1);
+    let mut packed = Vec::with_capacity(length.saturating_add(ends.saturating_mul(END)));
     let mut end = 0_u32;
-    for value in own() {
+    for value in own().take(ends) {
         // A head is bounded by far less than four gigabytes (`limits.head_size`, `origin_head_size`).
         end = end.saturating_add(u32::try_from(value.len()).unwrap_or(u32::MAX));
         packed.extend_from_slice(&end.to_le_bytes());
@@ -224,11 +227,12 @@ fn packed(headers: &HeaderMap, common: u32) -> Box<[u8]> {
 
 /// Where each of so many values stands in what [`packed`] gave.
 fn unpacked(packed: &[u8], count: usize) -> impl Iterator<Item = Span> {
-    let first = count.saturating_mul(END);
+    let first = count.saturating_sub(1).saturating_mul(END);
     let (ends, _) = packed.get(..first).unwrap_or_default().as_chunks::<END>();
     let mut from = first;
-    ends.iter().map(move |end| {
-        let to = first.saturating_add(u32::from_le_bytes(*end) as usize);
+    (0..count).map(move |nth| {
+        let end = |end: &[u8; END]| first.saturating_add(u32::from_le_bytes(*end) as usize);
+        let to = ends.get(nth).map_or(packed.len(), end);
         (std::mem::replace(&mut from, to), to)
     })
 }
@@ -404,12 +408,15 @@ mod tests {
         };
         let (first, second) = (of("max-age=60", "\"1\""), of("max-age=60", "\"2\""));
         let (third, other) = (of("max-age=60", "\"3\""), of("max-age=61", "\"4\""));
-        assert_eq!([&first, &second, &third, &other].map(StoredFields::owns), [3, 1, 1, 2]);
+        // Its one value that is not common takes no room at all, and is not the common one for that.
+        let empty = of("", "");
+        assert_eq!([&first, &second, &third, &other, &empty].map(StoredFields::owns), [3, 1, 1, 2, 1]);
         for (stored, age, tag) in [
             (&first, "max-age=60", "\"1\""),
             (&second, "max-age=60", "\"2\""),
             (&third, "max-age=60", "\"3\""),
             (&other, "max-age=61", "\"4\""),
+            (&empty, "", ""),
         ] {
             let map = fields(&[("server", "origin"), ("cache-control", age), ("etag", tag)]);
             assert!(stored.to_map().iter().eq(map.iter()), "{stored:?}");

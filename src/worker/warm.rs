@@ -274,7 +274,7 @@ impl Worker {
                 if names.len() >= most {
                     break;
                 }
-                if !seen.contains(&resource.key.hash()) {
+                if !seen.contains(&resource.key().hash()) {
                     self.name(&resource, 0, &mut names);
                 }
                 rest(nth).await;

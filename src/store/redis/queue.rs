@@ -1,50 +1,38 @@
-//! Write-behind: what waits to be written to Redis, and the task that writes it.
+//! Write-behind: what waits to be written to Redis.
 //!
 //! Knows that a response must never wait for Redis, so everything here is bounded and what does not
-//! fit is dropped and counted; that a write is tried once, within [`WRITE`], and not at all when its
-//! fetch began too long ago; and that a purge is never overtaken by a write: Redis takes none whose
-//! URL was purged since, and for a purge that Redis has not heard of yet the local ones are asked just
-//! before a write and again after it.
+//! fit is dropped and counted; and that what was taken out counts until it is done, however that ends.
 //! A purge that Redis did not take is kept, up to [`PURGES`] of them, and tried again until it did; a bug that ends
 //! the writer in the middle of one does not lose it.
-//! What a lookup found damaged is removed before the next write, so that what replaces it stays; up to
-//! [`DAMAGED`] wait for that, and each is tried once: who finds it again says so again.
-//! Must not know: how a lookup works, or who fills the queue.
+//! What a lookup found damaged waits to be removed, up to [`DAMAGED`] of it, and each is tried once: who finds it
+//! again says so again.
+//! Must not know: how anything is written, how a lookup works, or who fills the queue.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::cmd;
 use tokio::sync::Notify;
 
-use super::compression::squeeze;
 use super::lease::{Lease, Word};
-use super::link::{Fault, Phase};
-use super::nodes::{Asker, Nodes, ask};
-use super::script::{self, Set};
+use super::link::Fault;
+use super::nodes::Asker;
+use super::script;
 use super::value::Bad;
 use super::{Counters, Generation, keys};
-use crate::clock::{Clock, Mono, Timestamp};
-use crate::fields::no_vary_search::NO_VARY_SEARCH;
-use crate::rules::{Normalize, SelectingFields};
-use crate::store::Purges;
-use crate::stored::{
-    Group, MOST_NAMES, Nonce, Seal, StoredFields, StoredResponse, encode_names, encode_response, encode_rule,
-};
+use crate::clock::Timestamp;
+use crate::rules::Normalize;
+use crate::stored::{Group, Seal, StoredResponse};
 
-/// The longest that one write may take.
-const WRITE: Duration = Duration::from_secs(1);
 /// Purges that may wait for Redis to come back: what a request of the most names may come to (`admin`), each a URL
 /// with a key for each of four methods, and each of those with its path.
 pub(super) const PURGES: usize = 8 * 1_024;
 /// Damaged values that may wait to be removed.
 const DAMAGED: usize = 64;
-/// Between two attempts at a purge.
-const PURGE_AGAIN: Duration = Duration::from_secs(1);
+/// Writes that are sent in one piece, at most: so many, and so many bytes. One that has more goes alone.
+const TOGETHER: usize = 32;
+const TOGETHER_BYTES: u64 = 256 << 10;
 
 /// A response on its way to Redis.
 #[derive(Debug)]
@@ -95,18 +83,19 @@ pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     limit: u64,
     /// Something came in.
-    news: Notify,
+    pub(super) news: Notify,
     /// Something was done, and no write waits any more.
     drained: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    writes: VecDeque<Write>,
+    /// Each with its bytes as they were when it came: a response can grow while it waits.
+    writes: VecDeque<(Write, u64)>,
     purges: VecDeque<Notice>,
     /// Keys under which something damaged was found, and what.
     damaged: VecDeque<(String, Bad)>,
-    /// Bytes of `writes`, and of the one that is being written.
+    /// Bytes of `writes`, and of those that are being written.
     bytes: u64,
     /// The task has taken something out and is not done with it.
     busy: bool,
@@ -127,7 +116,7 @@ impl Queue {
                 return false;
             }
             waiting.bytes = bytes;
-            waiting.writes.push_back(write);
+            waiting.writes.push_back((write, size));
         }
         self.news.notify_one();
         true
@@ -187,17 +176,19 @@ impl Queue {
         self.waiting.lock().writes.len()
     }
 
-    fn take_purge<'a>(&'a self, counters: &'a Counters) -> Option<Told<'a>> {
+    pub(super) fn take_purge<'a>(&'a self, counters: &'a Counters) -> Option<Told<'a>> {
         let (purge, taken) = self.take(|waiting| waiting.purges.pop_front(), |_| 0)?;
         Some(Told { purge: Some(purge), counters, taken })
     }
 
-    fn take_damaged(&self) -> Option<((String, Bad), Taken<'_>)> {
+    pub(super) fn take_damaged(&self) -> Option<((String, Bad), Taken<'_>)> {
         self.take(|waiting| waiting.damaged.pop_front(), |_| 0)
     }
 
-    fn take_write(&self) -> Option<(Write, Taken<'_>)> {
-        self.take(|waiting| waiting.writes.pop_front(), Write::size)
+    /// Those that are to be sent next, in one piece.
+    pub(super) fn take_writes(&self) -> Option<(Vec<Write>, Taken<'_>)> {
+        let ((writes, _), taken) = self.take(|waiting| together(&mut waiting.writes), |(_, bytes)| *bytes)?;
+        Some((writes, taken))
     }
 
     fn take<T>(
@@ -213,7 +204,7 @@ impl Queue {
         Some((next, Taken { queue: self, bytes }))
     }
 
-    fn has_purges(&self) -> bool {
+    pub(super) fn has_purges(&self) -> bool {
         !self.waiting.lock().purges.is_empty()
     }
 
@@ -232,7 +223,7 @@ impl Queue {
 
 /// Something has been taken out and is not done; dropped, it is, whatever came of it.
 #[derive(Debug)]
-struct Taken<'a> {
+pub(super) struct Taken<'a> {
     queue: &'a Queue,
     /// What it takes in the queue.
     bytes: u64,
@@ -247,8 +238,8 @@ impl Drop for Taken<'_> {
 /// A purge that Redis is being told of. Dropped before Redis has taken it, by a failure, by a bug that ends the
 /// writer or with its task, it waits again, behind the others.
 #[derive(Debug)]
-struct Told<'a> {
-    purge: Option<Notice>,
+pub(super) struct Told<'a> {
+    pub(super) purge: Option<Notice>,
     counters: &'a Counters,
     taken: Taken<'a>,
 }
@@ -271,186 +262,44 @@ impl Waiting {
 }
 
 impl Write {
+    /// Gives its lease back, with what is to be said to those who wait.
+    pub(super) fn give_back(self, word: Word) {
+        if let Some(lease) = self.lease {
+            lease.give_back(word);
+        }
+    }
+
+    /// It comes with a rule for its path, or under one: what is told of that is for no other to wait for.
+    pub(super) fn has_rule(&self) -> bool {
+        self.response.facts.no_vary_search.is_some()
+    }
+
     fn size(&self) -> u64 {
         u64::try_from(self.response.weight()).unwrap_or(u64::MAX)
     }
-}
 
-/// The task that empties the queue, over a link of its own: large values never stand before a
-/// lookup. Dropped at any point, what waits is lost, as it is when the process ends.
-pub(super) struct Writer {
-    pub(super) queue: Arc<Queue>,
-    pub(super) link: Nodes,
-    pub(super) purges: Arc<Purges>,
-    pub(super) counters: Arc<Counters>,
-    pub(super) clock: Clock,
-    pub(super) seal: Seal,
-    /// Bytes of the longest record.
-    pub(super) longest: u64,
-    /// Contents larger than this are compressed where it pays.
-    pub(super) compress: Option<u64>,
-}
-
-impl Writer {
-    pub(super) async fn run(&self) {
-        let mut phases = self.link.phases();
-        let mut purge_failed: Option<Mono> = None;
-        loop {
-            let up = *phases.borrow_and_update() == Phase::Closed;
-            let rested = purge_failed.is_none_or(|at| self.clock.mono().since(at) >= PURGE_AGAIN);
-            if let Some(purge) = (up && rested).then(|| self.queue.take_purge(&self.counters)).flatten() {
-                purge_failed = (!self.purge_again(purge).await).then(|| self.clock.mono());
-            } else if let Some(((key, bad), _taken)) = self.queue.take_damaged() {
-                // Where it fails, the next who finds it says so.
-                let _ = self.link.with(WRITE, |connection| script::remove(connection, &key, &bad)).await;
-            } else if let Some((mut write, _taken)) = self.queue.take_write() {
-                let lease = write.lease.take();
-                let word = self.write(&write).await;
-                lease.into_iter().for_each(|lease| lease.give_back(word));
-            } else {
-                tokio::select! {
-                    () = self.queue.news.notified() => {}
-                    changed = phases.changed() => if changed.is_err() { return },
-                    () = tokio::time::sleep(PURGE_AGAIN), if up && self.queue.has_purges() => {}
-                }
-            }
-        }
-    }
-
-    async fn purge_again(&self, mut told: Told<'_>) -> bool {
-        let Some(purge) = &told.purge else { return true };
-        let taken = self.link.with(WRITE, |connection| purge.told(&self.seal, connection)).await.is_ok();
-        if taken {
-            told.purge = None;
-        }
-        taken
-    }
-
-    /// Gives what is to be said to those who wait for what is written.
-    async fn write(&self, write: &Write) -> Word {
-        // Purged while it waited, and Redis may not know yet. Or so long ago that Redis may have
-        // forgotten that it was purged meanwhile.
-        let late = self.clock.mono().since(write.generation.seen_at) > keys::PUT_WITHIN;
-        let purged = self.purges.is_purged(&write.response);
-        if late || purged {
-            self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
-            // One of those who wait fetches what is new, for all.
-            return if purged { Word::Look } else { Word::NotStored };
-        }
-        let Some(record) = Record::of(&self.seal, write, self.compress) else { return Word::NotStored };
-        if record.sets.iter().any(|set| set.value.len() as u64 > self.longest) {
-            self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
-            return Word::NotStored;
-        }
-        if write.response.facts.no_vary_search.is_some() && !self.path_is_open(&write.response).await {
-            self.counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
-            return Word::NotStored;
-        }
-        let written = self.link.with(WRITE, |connection| record.put(&self.seal, connection)).await;
-        self.count(written, record.bytes());
-        if !matches!(written, Ok(false) | Err(Fault::Open)) && self.purges.is_purged(&write.response) {
-            // Purged while it was written: one of the two deletes it, whichever comes second. Should
-            // this fail as well, the purge still voids it once Redis hears of it.
-            let _undone = self.link.with(WRITE, |connection| record.unlink(connection)).await;
-        }
-        // Not taken, it has been purged since.
-        if written.is_ok() { Word::Look } else { Word::NotStored }
-    }
-
-    /// Tells the path's rule, which has to stand before what is stored under it; gives whether nothing at
-    /// the path was purged since the response was asked for.
-    async fn path_is_open(&self, response: &StoredResponse) -> bool {
-        let (path, asked) = (Group::of_path(&response.key), response.facts.request_time);
-        let rule = response.key.is_searched().then(|| rule_text(&response.headers)).flatten();
-        let place = keys::rule(&self.seal, path);
-        let rule = rule.and_then(|rule| self.seal.close(encode_rule(&rule, &place), &place, chance));
-        let told = self.link.with(WRITE, |connection| script::learn_rule(&self.seal, connection, path, rule));
-        matches!(told.await, Ok(Ok(purged)) if asked > purged)
-    }
-
-    fn count(&self, written: Result<bool, Fault>, bytes: u64) {
-        let counters = &self.counters;
-        match written {
-            Ok(true) => {
-                counters.writes.fetch_add(1, Ordering::Relaxed);
-                counters.written_bytes.fetch_add(bytes, Ordering::Relaxed);
-            }
-            // Ok(false): purged since its fetch began.
-            Ok(false) | Err(Fault::Open | Fault::Full) => {
-                counters.dropped_writes.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(Fault::Deadline | Fault::Lost | Fault::Nonsense | Fault::Refused | Fault::NotHere) => {
-                counters.write_errors.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+    fn url(&self) -> u128 {
+        self.response.key.url_hash()
     }
 }
 
-/// 24 bytes that nobody can foresee; `None` where the system has none.
-pub(super) fn chance() -> Option<Nonce> {
-    let mut nonce = Nonce::default();
-    getrandom::fill(&mut nonce).ok()?;
-    Some(nonce)
-}
-
-/// The field that says a rule, on one line.
-fn rule_text(fields: &StoredFields) -> Option<Vec<u8>> {
-    let lines: Vec<&[u8]> = fields.lines(&NO_VARY_SEARCH).collect();
-    (!lines.is_empty()).then(|| lines.join(&b", "[..]))
-}
-
-/// What is set for one response: itself, and the names it varies on, if any.
-struct Record {
-    url_hash: u128,
-    generation: u64,
-    sets: Vec<Set>,
-}
-
-impl Record {
-    /// `None` when it would expire at once, varies on more than can be read again, or cannot be sealed.
-    fn of(seal: &Seal, write: &Write, compress: Option<u64>) -> Option<Self> {
-        let (response, generation) = (&write.response, write.generation.number);
-        let (url_hash, base) = (response.key.url_hash(), keys::base(seal, &response.key));
-        let ttl = keys::record_ttl(write.ttl)?;
-        let names: Vec<_> = response.selecting.names().cloned().collect();
-        let set = |key: String| {
-            let record = squeeze(encode_response(response, generation, &key), response, compress);
-            let value = seal.close(record, &key, chance)?;
-            Some(Set { key, value, ttl })
-        };
-        if names.is_empty() {
-            return Some(Self { url_hash, generation, sets: vec![set(base)?] });
-        }
-        if names.len() > MOST_NAMES {
-            return None;
-        }
-        let by_language = response.selecting.by_language(&response.facts, write.normalize);
-        let variant = |fields: &SelectingFields| set(keys::variant(seal, &base, fields.hash()));
-        let mut sets = by_language.iter().map(variant).collect::<Option<Vec<_>>>()?;
-        sets.push(variant(&response.selecting)?);
-        let value = seal.close(encode_names(&response.key, &names, generation, &base), &base, chance)?;
-        sets.push(Set { key: base, value, ttl: keys::names_ttl(write.ttl) });
-        Some(Self { url_hash, generation, sets })
+/// Takes out the longest beginning that may be sent in one piece, and says how many bytes it has. No two are of one
+/// URL: what undoes the first, once it is known to be purged, would undo the second.
+fn together(writes: &mut VecDeque<(Write, u64)>) -> Option<(Vec<Write>, u64)> {
+    let (first, mut bytes) = writes.pop_front()?;
+    let alone = first.has_rule();
+    let mut taken = vec![first];
+    while let Some((next, more)) = writes.front()
+        && !alone
+        && !next.has_rule()
+        && taken.len() < TOGETHER
+        && bytes.saturating_add(*more) <= TOGETHER_BYTES
+        && taken.iter().all(|known| known.url() != next.url())
+    {
+        bytes = bytes.saturating_add(*more);
+        taken.extend(writes.pop_front().map(|(write, _)| write));
     }
-
-    fn bytes(&self) -> u64 {
-        self.sets
-            .iter()
-            .map(|set| u64::try_from(set.value.len()).unwrap_or(u64::MAX))
-            .fold(0, u64::saturating_add)
-    }
-
-    fn put(&self, seal: &Seal, connection: Asker) -> impl Future<Output = Result<bool, Fault>> + use<> {
-        script::was_put(connection, script::put(seal, self.url_hash, self.generation, &self.sets))
-    }
-
-    fn unlink(&self, mut connection: Asker) -> impl Future<Output = Result<(), Fault>> + use<> {
-        let mut command = cmd("UNLINK");
-        for set in &self.sets {
-            command.arg(&set.key);
-        }
-        async move { ask(&mut connection, command).await.map(drop) }
-    }
+    Some((taken, bytes))
 }
 
 #[cfg(test)]
@@ -458,6 +307,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
+    use crate::clock::Clock;
     use crate::rules::Methods;
     use crate::stored::{Born, samples};
 
@@ -498,16 +348,55 @@ mod tests {
     fn a_bug_in_a_write_gives_back_what_it_took() {
         let queue = Queue::new(1 << 20);
         let response = samples::plain("/", b"x", Born::Here(0));
-        let generation = Generation { number: 0, seen_at: Clock::system().mono() };
-        let (ttl, normalize) = (WRITE, Normalize { accept_language: false });
-        assert!(
-            queue.offer(Write { response, generation, ttl, normalize, lease: None }) && queue.bytes() > 0
-        );
+        assert!(queue.offer(write(response)) && queue.bytes() > 0);
         let written = catch_unwind(AssertUnwindSafe(|| {
-            let taken = queue.take_write();
+            let taken = queue.take_writes();
             assert!(taken.is_none(), "a bug");
         }));
         assert!(written.is_err());
         assert_eq!((queue.bytes(), queue.waiting.lock().no_writes()), (0, true));
+    }
+
+    fn write(response: Arc<StoredResponse>) -> Write {
+        let generation = Generation { number: 0, seen_at: Clock::system().mono() };
+        let (ttl, normalize) = (Duration::from_secs(1), Normalize { accept_language: false });
+        Write { response, generation, ttl, normalize, lease: None }
+    }
+
+    /// How many are sent in each piece.
+    fn pieces(offered: &[Arc<StoredResponse>]) -> Vec<usize> {
+        let queue = Queue::new(1 << 30);
+        assert!(offered.iter().all(|response| queue.offer(write(Arc::clone(response)))));
+        let (mut sizes, mut seen) = (Vec::new(), Vec::new());
+        while let Some((writes, taken)) = queue.take_writes() {
+            assert!(queue.bytes() > 0, "what is taken out counts until it is done");
+            sizes.push(writes.len());
+            seen.extend(writes.into_iter().map(|write| write.response));
+            drop(taken);
+        }
+        assert!(seen.iter().zip(offered).all(|(one, other)| Arc::ptr_eq(one, other)), "in order");
+        assert_eq!((seen.len(), queue.bytes()), (offered.len(), 0));
+        sizes
+    }
+
+    #[test]
+    fn a_piece_is_bounded_in_number_and_in_bytes_and_has_a_url_once() {
+        let of = |path: &str, bytes: usize| samples::plain(path, &vec![b'x'; bytes], Born::Here(0));
+        let many: Vec<_> = (0..70).map(|nth| of(&format!("/{nth}"), 1)).collect();
+        assert_eq!(pieces(&many), [32, 32, 6]);
+        let halves: Vec<_> = (0..3).map(|nth| of(&format!("/{nth}"), 100 << 10)).collect();
+        assert_eq!(pieces(&halves), [2, 1]);
+        let large = [of("/a", 1), of("/large", 300 << 10), of("/b", 1), of("/c", 1)];
+        assert_eq!(pieces(&large), [1, 1, 2], "a larger one goes alone");
+        let again = [of("/a", 1), of("/b", 1), of("/a", 2), of("/b", 2), of("/c", 1)];
+        assert_eq!(pieces(&again), [2, 3]);
+        let ruled = samples::stored(
+            &samples::key("/ruled"),
+            &[],
+            &[("cache-control", "max-age=60"), ("no-vary-search", "params")],
+            b"x",
+            Born::Here(0),
+        );
+        assert_eq!(pieces(&[of("/a", 1), of("/b", 1), ruled, of("/c", 1), of("/d", 1)]), [2, 1, 2]);
     }
 }

@@ -1,8 +1,9 @@
 //! The changes that Redis makes as a whole: a purge of a URL, one of groups, a put, and the removal of
 //! what is damaged.
 //!
-//! Knows the scripts and what they answer. Each is one `EVAL`, sent with its text (a few hundred
-//! bytes beside a response), so that no node has to know which scripts a Redis has seen. All keys of
+//! Knows the scripts and what they answer. Each is one `EVAL`, sent with its text, so that no node has to
+//! know which scripts a Redis has seen. Of puts that are sent in one piece the first alone has the text: the others are
+//! called by its hash, and once more by the text where a Redis does not know it (another node of a cluster). All keys of
 //! a call are of one URL, hence on one node of a cluster. Why they are right stands in `keys`.
 //! What stands under a key may be anything: a script that finds no mark where one should be takes it
 //! that none is there, and writes over it. So no value can keep a purge from being taken, and no time to live:
@@ -13,7 +14,7 @@ use redis::{Cmd, ToRedisArgs, Value, cmd};
 
 use super::keys;
 use super::link::Fault;
-use super::nodes::{Asker, ask, ask_all};
+use super::nodes::{Asker, ask, ask_all, ask_each};
 use super::value::{self, Bad};
 use crate::clock::Timestamp;
 use crate::stored::{Damaged, Group, Seal};
@@ -53,7 +54,7 @@ return 0"
 /// Keys: marker, then each record's. Arguments: the generation that the fetch saw, the time that the
 /// marker has to live (0 where none is needed), the mark of that generation, then for each record its
 /// value and time to live. Answers whether it was put.
-const PUT: &str = with_marks!(
+pub(super) const PUT: &str = with_marks!(
     "\
 if number(KEYS[1]) ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do
@@ -65,6 +66,9 @@ if needed > 0 and redis.call('PTTL', KEYS[1]) < needed then
 end
 return 1"
 );
+
+/// The SHA-1 of [`PUT`], by which Redis calls a script that it knows.
+pub(super) const PUT_HASH: &str = "e6fdfcc162293886a48ea4bdc88566360683c912";
 
 /// Keys: the groups' markers. Arguments: when they were purged, in milliseconds, time to live, the latest
 /// time that is believed, then for each its mark. A marker is never set back: another node's clock may be
@@ -115,6 +119,21 @@ pub(super) struct Set {
     pub(super) value: Vec<u8>,
     /// Milliseconds to live.
     pub(super) ttl: u64,
+}
+
+/// What is put for one response: its records, all of one URL.
+pub(super) struct Put {
+    pub(super) url_hash: u128,
+    /// The URL's generation when the fetch began.
+    pub(super) seen: u64,
+    pub(super) sets: Vec<Set>,
+}
+
+impl Put {
+    pub(super) fn bytes(&self) -> u64 {
+        let bytes = |set: &Set| u64::try_from(set.value.len()).unwrap_or(u64::MAX);
+        self.sets.iter().map(bytes).fold(0, u64::saturating_add)
+    }
 }
 
 /// Gives the URL a new generation, which voids everything recorded under any earlier one, and
@@ -191,22 +210,51 @@ pub(super) async fn remove(mut connection: Asker, key: &str, bad: &Bad) -> Resul
     said_yes(ask(&mut connection, call).await?).map(drop)
 }
 
-/// The call that puts `sets`, all of one URL, if its generation is still the one that was `seen`.
-pub(super) fn put(seal: &Seal, url_hash: u128, seen: u64, sets: &[Set]) -> Cmd {
-    let marker = keys::marker(seal, url_hash);
-    let mut names = vec![marker.as_str()];
-    names.extend(sets.iter().map(|set| set.key.as_str()));
-    let mut call = eval(PUT, &names);
-    call.arg(seen).arg(marker_ttl(seal, url_hash, seen, sets)).arg(seal.encode_mark(seen, &marker));
-    for set in sets {
+/// Puts each, if its URL's generation is still the one that was seen, all of them in one piece; says of each whether
+/// Redis took it, or it had been purged meanwhile.
+pub(super) async fn put_each(seal: &Seal, mut asker: Asker, puts: &[&Put]) -> Vec<Result<bool, Fault>> {
+    let calls = puts.iter().enumerate().map(|(nth, put)| call(seal, put, nth == 0)).collect();
+    let mut answers = ask_each(&mut asker, calls).await;
+    let again = puts.iter().zip(&mut answers).filter(|(_, answer)| is_unknown(answer));
+    let (by_text, places): (Vec<Cmd>, Vec<_>) = again.map(|(put, at)| (call(seal, put, true), at)).unzip();
+    if !by_text.is_empty() {
+        for (at, answer) in places.into_iter().zip(ask_each(&mut asker, by_text).await) {
+            *at = answer;
+        }
+    }
+    let judge = |answer: Result<Value, Fault>| match answer? {
+        Value::ServerError(_) => Err(Fault::Refused),
+        answer => said_yes(answer),
+    };
+    answers.into_iter().map(judge).collect()
+}
+
+/// It does not know the script, or lets nobody call one by its hash.
+fn is_unknown(answer: &Result<Value, Fault>) -> bool {
+    matches!(answer, Ok(Value::ServerError(error)) if ["NOSCRIPT", "NOPERM"].contains(&error.code()))
+}
+
+fn call(seal: &Seal, put: &Put, by_text: bool) -> Cmd {
+    let marker = keys::marker(seal, put.url_hash);
+    let mut call = if by_text { cmd("EVAL") } else { cmd("EVALSHA") };
+    call.arg(if by_text { PUT } else { PUT_HASH }).arg(put.sets.len().saturating_add(1)).arg(&marker);
+    for set in &put.sets {
+        call.arg(&set.key);
+    }
+    call.arg(put.seen).arg(marker_ttl(seal, put)).arg(seal.encode_mark(put.seen, &marker));
+    for set in &put.sets {
         call.arg(&set.value).arg(set.ttl);
     }
     call
 }
 
-/// Sends what [`put`] made; gives whether Redis took it, or had been purged meanwhile.
-pub(super) async fn was_put(mut connection: Asker, call: Cmd) -> Result<bool, Fault> {
-    said_yes(ask(&mut connection, call).await?)
+/// The command that takes it out again.
+pub(super) fn unlink(put: &Put) -> Cmd {
+    let mut command = cmd("UNLINK");
+    for set in &put.sets {
+        command.arg(&set.key);
+    }
+    command
 }
 
 fn said_yes(answer: Value) -> Result<bool, Fault> {
@@ -219,12 +267,12 @@ fn said_yes(answer: Value) -> Result<bool, Fault> {
 
 /// 0 for a plain record of a URL that was never purged: a purge can name it, and no marker stands
 /// whose end would void it.
-fn marker_ttl(seal: &Seal, url_hash: u128, seen: u64, sets: &[Set]) -> u64 {
-    let plain = keys::plain(seal, url_hash);
-    if seen == 0 && sets.iter().all(|set| set.key == plain) {
+fn marker_ttl(seal: &Seal, put: &Put) -> u64 {
+    let plain = keys::plain(seal, put.url_hash);
+    if put.seen == 0 && put.sets.iter().all(|set| set.key == plain) {
         return 0;
     }
-    keys::marker_ttl(sets.iter().map(|set| set.ttl).max().unwrap_or(0))
+    keys::marker_ttl(put.sets.iter().map(|set| set.ttl).max().unwrap_or(0))
 }
 
 /// Calls a script on these keys; its arguments are to follow.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+mod batches;
 mod named;
 mod sealed;
 mod tampered;

@@ -14,8 +14,8 @@ use redis::{Cmd, Value, cmd};
 
 use super::link::Fault;
 use super::nodes::{ask, ask_all};
-use super::queue::chance;
 use super::value::{self, Held};
+use super::writer::chance;
 use super::{Absent, Redis, compression, keys};
 use crate::clock::Timestamp;
 use crate::store::hot::{self, LONGEST_LIST, MOST_IN_LIST, Name};

@@ -496,7 +496,7 @@ impl Inner {
     /// Adds purges to the log, in one question, and applies each here.
     async fn add(&self, entries: &[Entry], within: Duration) -> Result<Added, Fault> {
         let before = self.follower.lock().question().run;
-        let call = |entry| self.log.add(entry, (by_chance(), self.record), super::queue::chance);
+        let call = |entry| self.log.add(entry, (by_chance(), self.record), super::writer::chance);
         let calls = entries.iter().map(call).collect::<Option<Vec<_>>>().ok_or(Fault::Refused)?;
         let told = self
             .link

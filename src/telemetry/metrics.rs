@@ -129,17 +129,29 @@ impl Metrics {
 
     /// Remembers what the counters are, `uptime` after the start: to be called once a second, by one thread.
     pub fn remember(&self, uptime: Duration) {
-        let snapshot = self.snapshot();
+        // Of a route that nobody has asked for there is nothing to be remembered, and thousands may be configured.
+        let snapshot = self.sum_of(|nth| self.has_answered(nth));
         self.windows.remember(&snapshot, uptime);
-        self.noted.fade(uptime, |name| snapshot.routes.iter().any(|(shown, _)| *shown == name));
+        let shown: HashSet<&str> = snapshot.routes.iter().map(|(name, _)| *name).collect();
+        self.noted.fade(uptime, |name| shown.contains(name));
     }
 
     /// The sum of all shards. Routes of one name are one, since names are what labels say.
     pub(super) fn snapshot(&self) -> Snapshot<'_> {
+        self.sum_of(|_| true)
+    }
+
+    /// Whether anything was answered by the route of this name, by whichever configuration.
+    fn has_answered(&self, nth: usize) -> bool {
+        self.shards().filter_map(|shard| shard.at(nth)).any(|cell| cell.0.has_answered())
+    }
+
+    /// The same of those names alone that are `wanted`, and of what no route matched.
+    fn sum_of(&self, wanted: impl Fn(usize) -> bool) -> Snapshot<'_> {
         let mut snapshot = Snapshot::default();
         let mut seen = HashSet::new();
         for (nth, name) in self.names.iter().chain(&self.past).enumerate() {
-            if !seen.insert(name) {
+            if (name != NONE && !wanted(nth)) || !seen.insert(name) {
                 continue;
             }
             let mut sum = RouteCounts::default();
@@ -410,6 +422,11 @@ impl RouteCounts<AtomicU64> {
             raise(&self.collapsed, 1);
         }
         nth
+    }
+
+    /// Whether any request has come to its end.
+    fn has_answered(&self) -> bool {
+        self.answers.iter().any(|count| count.load(Relaxed) != 0)
     }
 
     fn add_to(&self, sum: &mut RouteCounts<u64>) {

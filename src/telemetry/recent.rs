@@ -3,7 +3,7 @@
 //! Few moments are kept, since each is all counters of a route: a window is up to a sixth longer than its name says.
 //! Must not know: what is counted, or shown.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -41,13 +41,16 @@ impl Recent {
                 Some(rings) => rings.push(now, counts),
                 None => {
                     let mut rings = Rings::default();
+                    // Up to now there was nothing to be remembered of it.
+                    rings.push(now.saturating_sub(1), &RouteCounts::default());
                     rings.push(now, counts);
                     remembered.routes.insert((*name).to_owned(), rings);
                 }
             }
         }
         if remembered.routes.len() > snapshot.routes.len() {
-            remembered.routes.retain(|name, _| snapshot.routes.iter().any(|(shown, _)| shown == name));
+            let shown: HashSet<&str> = snapshot.routes.iter().map(|(name, _)| *name).collect();
+            remembered.routes.retain(|name, _| shown.contains(name.as_str()));
         }
     }
 

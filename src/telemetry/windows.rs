@@ -4,7 +4,7 @@
 //! or so are kept, a sixtieth of the window apart, so a window is up to a sixtieth longer than its name says.
 //! Knows what a hit ratio is. Must not know: how anything is counted, or shown.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -123,7 +123,7 @@ struct Remembered {
 }
 
 impl Windows {
-    /// Remembers what was counted `uptime` after the start.
+    /// Remembers what was counted `uptime` after the start; of a route that is not there, nothing was yet.
     pub(super) fn remember(&self, snapshot: &Snapshot, uptime: Duration) {
         let now = uptime.as_secs();
         self.recent.remember(snapshot, now);
@@ -134,13 +134,16 @@ impl Windows {
                 Some(rings) => rings.push(now, counts.tally()),
                 None => {
                     let mut rings = Rings::default();
+                    // Up to now there was nothing to be remembered of it.
+                    rings.push(now.saturating_sub(1), Tally::default());
                     rings.push(now, counts.tally());
                     remembered.routes.insert((*name).to_owned(), rings);
                 }
             }
         }
         if remembered.routes.len() > snapshot.routes.len() {
-            remembered.routes.retain(|name, _| snapshot.routes.iter().any(|(shown, _)| shown == name));
+            let shown: HashSet<&str> = snapshot.routes.iter().map(|(name, _)| *name).collect();
+            remembered.routes.retain(|name, _| shown.contains(name.as_str()));
         }
     }
 
@@ -291,6 +294,7 @@ mod tests {
         let mut last = after;
         for nth in 0..600 {
             last = last.after(&[format!("r{nth}")]);
+            count(&last, 0, HIT, 1);
             last.remember(Duration::from_secs(100 + nth));
         }
         let remembered = last.snapshot().routes.len();
@@ -319,6 +323,29 @@ mod tests {
             assert!(minutes.iter().all(whole), "{minutes:?}");
         }
         assert_eq!(metrics.windows.history(Some("nobody")), [vec![], vec![]]);
+    }
+
+    #[test]
+    fn of_a_route_that_nobody_has_asked_for_nothing_is_remembered_and_its_first_request_is_told() {
+        let metrics = Metrics::new(&["a".to_owned(), "b".to_owned()], 2);
+        (0..100).for_each(|second| metrics.remember(Duration::from_secs(second)));
+        let remembered =
+            || metrics.windows.remembered.lock().routes.keys().cloned().collect::<HashSet<String>>();
+        assert!(!remembered().contains("a") && !remembered().contains("b"));
+        metrics.shard(1).begin();
+        sample::with(&Outcome::new(HIT), |r| {
+            metrics.shard(1).finish(&Finished { route: Some(1), bytes: 1, ..r });
+        });
+        metrics.remember(Duration::from_secs(100));
+        assert!(!remembered().contains("a") && remembered().contains("b"));
+        let [seconds, _] = metrics.windows.history(Some("b"));
+        assert_eq!(
+            seconds.iter().map(|(at, took, step)| (*at, *took, step.cached)).collect::<Vec<_>>(),
+            [(100, 1, 1)]
+        );
+        (101..400).for_each(|second| metrics.remember(Duration::from_secs(second)));
+        let ratios = at(&metrics, 400)["routes"]["b"]["hit_ratios"].clone();
+        assert_eq!(["1m", "10m", "all"].map(|window| ratios[window]["looked"].clone()), [0, 1, 1]);
     }
 
     #[test]

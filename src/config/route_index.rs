@@ -13,8 +13,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{HostPattern, Match, PathPattern, Route};
 
-/// Hosts times paths beyond which a route stands under its paths alone.
+/// Hosts times paths beyond which a route stands under its paths alone; and of all routes together.
 const MOST_PLACES: usize = 4096;
+const MOST_IN_ALL: usize = 1 << 20;
 
 /// Routes by the patterns that they stand under.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,8 @@ pub struct RouteIndex {
     suffix: Table<ByPath>,
     /// Bytes of the longest of `suffix`.
     longest: usize,
+    /// Under how many hosts and paths there is something.
+    places: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -60,11 +63,13 @@ impl RouteIndex {
 
     /// Adds a route behind all that are there.
     pub(super) fn add(&mut self, route: usize, matcher: &Match) {
-        let by_host = matcher.hosts.len().saturating_mul(matcher.paths.len()) <= MOST_PLACES;
-        if !by_host || matcher.hosts.is_empty() {
+        let places = matcher.hosts.len().saturating_mul(matcher.paths.len().max(1));
+        let in_all = self.places.saturating_add(places);
+        if matcher.hosts.is_empty() || places > MOST_PLACES || in_all > MOST_IN_ALL {
             self.any.add(route, matcher, matcher.hosts.is_empty());
             return;
         }
+        self.places = in_all;
         for host in &matcher.hosts {
             let (table, name) = match host {
                 HostPattern::Exact(name) => (&mut self.exact, name),

@@ -170,7 +170,7 @@ impl ResponseFacts {
             own.take(name.as_str(), value);
             words.take(name.as_str(), value);
         }
-        let Understood { said, targeted } = words.understood(|| read(status, headers));
+        let Understood { said, targeted } = words.understood(headers, |these| read(status, these));
         let date_of = |line: Option<&HeaderValue>| date::parse(line?.as_bytes(), response_time);
         Self {
             said,

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
 use super::facts::Said;
 
@@ -25,6 +25,28 @@ thread_local! {
 struct Known {
     words: Words,
     understood: Understood,
+}
+
+const SET_COOKIE: u8 = 10;
+const ALLOW_ORIGIN: u8 = 11;
+
+/// The fields that [`Said`] is read from, numbered.
+fn number(name: &str) -> Option<u8> {
+    Some(match name {
+        "larder-cache-control" => 1,
+        "cdn-cache-control" => 2,
+        "cache-control" => 3,
+        "vary" => 4,
+        "content-language" => 5,
+        "content-encoding" => 6,
+        "cache-groups" => 7,
+        "no-vary-search" => 8,
+        "content-range" => 9,
+        "set-cookie" => SET_COOKIE,
+        // By which it varies on `Origin`.
+        "access-control-allow-origin" => ALLOW_ORIGIN,
+        _ => return None,
+    })
 }
 
 /// What a response has said, and whether a targeted field says how it is cached (RFC 9213).
@@ -48,31 +70,35 @@ impl Words {
 
     /// Takes a line, if it is one of these fields.
     pub(super) fn take(&mut self, name: &str, value: &HeaderValue) {
-        let field = match name {
-            "larder-cache-control" => 1,
-            "cdn-cache-control" => 2,
-            "cache-control" => 3,
-            "vary" => 4,
-            "content-language" => 5,
-            "content-encoding" => 6,
-            "cache-groups" => 7,
-            "no-vary-search" => 8,
-            "content-range" => 9,
-            // That it is there is all that counts.
-            "set-cookie" => {
-                self.lines.extend_from_slice(&[10, 0]);
-                return;
-            }
-            _ => return,
-        };
+        let Some(field) = number(name) else { return };
         self.lines.push(field);
-        self.lines.extend_from_slice(value.as_bytes());
+        match field {
+            // That it is there is all that counts.
+            SET_COOKIE => {}
+            // Whether it lets in all, or one.
+            ALLOW_ORIGIN => self.lines.push(if value.as_bytes().trim_ascii() == b"*" { b'*' } else { b'1' }),
+            _ => self.lines.extend_from_slice(value.as_bytes()),
+        }
         // Which no value holds.
         self.lines.push(0);
     }
 
     /// What they mean: as it was understood before, or as it is read now.
-    pub(super) fn understood(self, read: impl FnOnce() -> Understood) -> Understood {
+    ///
+    /// `read` is given these fields of `all` and no others: it cannot go by what is not compared.
+    pub(super) fn understood(
+        self,
+        all: &HeaderMap,
+        read: impl FnOnce(&HeaderMap) -> Understood,
+    ) -> Understood {
+        let read = || {
+            let these = all.iter().filter(|(name, _)| number(name.as_str()).is_some());
+            let mut only = HeaderMap::new();
+            these.for_each(|(name, value)| {
+                only.append(name, value.clone());
+            });
+            read(&only)
+        };
         if self.lines.len() > LONGEST {
             return read();
         }
@@ -96,7 +122,7 @@ impl Words {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderName, HeaderValue};
+    use http::{HeaderName, HeaderValue};
     use proptest::prelude::*;
 
     use super::super::testing::{AT, headers};
@@ -122,6 +148,18 @@ mod tests {
         assert!(!Arc::ptr_eq(&of(&long).said, &of(&long).said) && known() == before);
     }
 
+    #[test]
+    fn what_lets_one_origin_in_is_not_taken_for_what_lets_in_all() {
+        let of = |allowed: &str| {
+            let lines = ["cache-control: max-age=60", &format!("access-control-allow-origin: {allowed}")];
+            ResponseFacts::of(200, &headers(&lines), AT, AT)
+        };
+        let (all, one, other) = (of("*"), of("https://a.example"), of("https://b.example"));
+        assert!(one.vary.names(&http::header::ORIGIN) && !all.vary.names(&http::header::ORIGIN));
+        assert!(Arc::ptr_eq(&one.said, &other.said), "many that are let in, one at a time, take one place");
+        assert!(!of(" * ").vary.names(&http::header::ORIGIN));
+    }
+
     proptest! {
         /// Fields are seldom alike in all but one thing: here they often are.
         #[test]
@@ -134,7 +172,7 @@ mod tests {
                             prop_oneof![
                                 Just("cache-control"), Just("cdn-cache-control"), Just("larder-cache-control"),
                                 Just("vary"), Just("content-language"), Just("content-encoding"), Just("set-cookie"),
-                                Just("cache-groups"), Just("no-vary-search"), Just("content-range"), Just("pragma"),
+                                Just("access-control-allow-origin"), Just("cache-groups"), Just("no-vary-search"), Just("content-range"), Just("pragma"),
                                 Just("expires"), Just("age"), Just("date"), Just("etag"), Just("last-modified"),
                             ],
                             prop_oneof![

@@ -13,6 +13,7 @@
 //! it is thrown away in its place. Where the driver is dropped, all who wait learn that the connection is lost.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -41,11 +42,17 @@ pub(super) struct Bounds {
 }
 
 /// Asks. Any number of these lead to one connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Client(Arc<Mutex<Row>>);
 
+impl fmt::Debug for Client {
+    /// Without what is to be sent, which may be a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client(…)")
+    }
+}
+
 /// What waits, and what is to be sent.
-#[derive(Debug)]
 struct Row {
     unsent: Vec<u8>,
     asked: VecDeque<Place>,
@@ -57,7 +64,6 @@ struct Row {
 }
 
 /// The place of a question, until all of it is answered.
-#[derive(Debug)]
 struct Place {
     due: usize,
     answers: Vec<Value>,
@@ -192,9 +198,6 @@ impl Driver {
     /// Reads and gives out answers for as long as there are any. Ready when the connection has ended.
     fn receive(&mut self, context: &mut Context<'_>) -> Poll<Fault> {
         loop {
-            if self.read.is_empty() && self.read.capacity() > READ.1 {
-                self.read = BytesMut::new();
-            }
             let wanted = usize::try_from(self.frames.left()).unwrap_or(READ.1);
             self.read.reserve(wanted.clamp(READ.0, READ.1));
             match ready!(pin!(self.socket.read_buf(&mut self.read)).poll(context)) {
@@ -215,7 +218,12 @@ impl Driver {
                 Some(more) => {
                     let end = self.seen.saturating_add(more);
                     let answer = value(self.read.get(..end).unwrap_or_default())?;
-                    self.read.advance(end);
+                    if end > READ.1 {
+                        // Not kept at hand: what is behind it is little.
+                        self.read = BytesMut::from(self.read.get(end..).unwrap_or_default());
+                    } else {
+                        self.read.advance(end);
+                    }
                     self.seen = 0;
                     row.answer(answer)?;
                 }
@@ -342,6 +350,30 @@ mod tests {
         };
         let (answers, ()) = tokio::join!(client.exchange(&asked), server);
         assert_eq!(answers, Ok(vec![Value::BulkString(vec![b'y'; 700_000]), Value::Int(1)]));
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_leaves_no_large_buffer() {
+        for size in (300_000..1_000_000).step_by(50_000) {
+            let (near, mut far) = duplex(64 * 1024);
+            let (client, mut driver) = Client::over(Box::new(near), BOUNDS, 4);
+            let asked = pings(1);
+            let answers = client.ask(&asked).unwrap();
+            let server = async {
+                heard(&mut far, &asked).await;
+                far.write_all(format!("${size}\r\n").as_bytes()).await.unwrap();
+                far.write_all(&vec![b'y'; size]).await.unwrap();
+                far.write_all(b"\r\n").await.unwrap();
+            };
+            tokio::select! {
+                () = &mut driver => panic!("it has ended"),
+                answers = async { tokio::join!(server, answers).1 } => drop(answers.unwrap()),
+            }
+            // All that it takes, also what is behind it: to make room for more than fits would move it.
+            let mut whole = std::mem::take(&mut driver.read);
+            let most = (0..2_000_000).step_by(8 * 1024).take_while(|more| whole.try_reclaim(*more)).last();
+            assert!(most.unwrap_or(0) <= READ.1, "{size}: {most:?}");
+        }
     }
 
     #[tokio::test]

@@ -38,7 +38,7 @@ const OUTSTANDING: usize = 256;
 /// client keeps a place for each answer still to come, and their number has to be bounded.
 const ABANDONED: u32 = 64;
 /// Places that the client has: for those that wait, and for answers to those that do not any more.
-const PLACES: usize = OUTSTANDING + ABANDONED as usize;
+const PLACES: usize = OUTSTANDING + (ABANDONED + MISSES) as usize;
 /// For saying who we are, once connected.
 const INTRODUCE: Duration = Duration::from_secs(1);
 /// Between two pings of a standing connection.

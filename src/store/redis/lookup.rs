@@ -8,10 +8,12 @@
 //! Must not know: deadlines, counters, what is mended how, or what is done with a response.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 use redis::{Cmd, Value};
+use tokio::time::Instant;
 
 use super::lease::{About, Attempt, Bid, Fingerprint, Lease, Tried, Turn};
 use super::link::Fault;
@@ -38,27 +40,40 @@ pub(super) struct Notes {
     pub(super) read: u64,
     /// A lease was asked for.
     pub(super) bade: bool,
+    /// It was hoped for in vain.
+    pub(super) in_vain: bool,
 }
 
 /// How lookups have gone lately.
 #[derive(Debug, Default)]
-pub(super) struct Luck(AtomicU32);
+pub(super) struct Luck {
+    found: AtomicU32,
+    /// The last took so long that there would be no time to ask once more.
+    slow: AtomicBool,
+}
 
 impl Luck {
     /// Finds in a row from which on a lookup hopes for one more.
     const ENOUGH: u32 = 4;
     /// Counted at most: so two misses in a row, or one in a few, end all hope.
     const MOST: u32 = 8;
+    /// A lookup may take so much of its time, where the next is to hope: a miss takes up to twice as long then.
+    const PART: u32 = 4;
 
     /// Whether the next may hope to find something.
     pub(super) fn hopes(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= Self::ENOUGH
+        self.found.load(Ordering::Relaxed) >= Self::ENOUGH && !self.slow.load(Ordering::Relaxed)
+    }
+
+    /// One took so long of the time that it had.
+    pub(super) fn took(&self, time: Duration, of: Duration) {
+        self.slow.store(time.saturating_mul(Self::PART) >= of, Ordering::Relaxed);
     }
 
     /// One has found something, or nothing. Two at a time may count as one: this is a guess, and costs no more.
     pub(super) fn note(&self, found: bool) {
-        let count = self.0.load(Ordering::Relaxed);
-        self.0.store(if found { (count + 1).min(Self::MOST) } else { count / 2 }, Ordering::Relaxed);
+        let count = self.found.load(Ordering::Relaxed);
+        self.found.store(if found { (count + 1).min(Self::MOST) } else { count / 2 }, Ordering::Relaxed);
     }
 }
 
@@ -154,12 +169,27 @@ async fn seek(
     notes: &mut Notes,
 ) -> Result<Result<StoredResponse, Absent>, Fault> {
     if asked.hopes {
+        let began = Instant::now();
         let found = seek_once(connection.clone(), key, Request { bid: None, ..asked }, notes).await?;
         if !matches!(found, Err(Absent::NotFound | Absent::OtherVariant)) {
             return Ok(found);
         }
         // What was learned holds, even if nothing is answered to the next.
-        *notes = Notes { read: notes.read, generation: notes.generation, ..Notes::default() };
+        *notes = Notes {
+            read: notes.read,
+            generation: notes.generation,
+            seen: notes.seen.take(),
+            in_vain: true,
+            ..Notes::default()
+        };
+        if asked.bid.is_none() {
+            return Ok(found);
+        }
+        // Asked in vain it would be missed by its deadline, as if Redis were ill: this one goes without a lease.
+        if began.elapsed() >= connection.left() {
+            notes.seen = None;
+            return Ok(found);
+        }
     }
     seek_once(connection, key, Request { hopes: false, ..asked }, notes).await
 }

@@ -300,8 +300,9 @@ impl Redis {
         };
         counters.read_bytes.fetch_add(notes.read, Ordering::Relaxed);
         counters.count(found.as_ref().err().copied());
-        if is_answered(&found) {
+        if is_answered(&found) || notes.in_vain {
             self.0.luck.note(found.is_ok());
+            self.0.luck.took(since.elapsed(), self.0.deadline);
         }
         notes.mend.into_iter().for_each(|mend| self.mend(mend));
         let generation = notes.generation.map(|number| Generation { number, seen_at });

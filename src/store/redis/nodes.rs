@@ -138,6 +138,13 @@ impl Nodes {
     }
 }
 
+impl Asker {
+    /// What is left of its time.
+    pub(super) fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
+
 /// Sends commands, to each server those of its keys in one piece, and gives their answers in order, errors of
 /// Redis among them. One that is not answered is a fault of all.
 pub(super) async fn ask_all(

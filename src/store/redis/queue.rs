@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -86,6 +87,8 @@ pub(super) struct Queue {
     pub(super) news: Notify,
     /// Something was done, and no write waits any more.
     drained: Notify,
+    /// Bytes that are sent in one piece at most.
+    together: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -103,7 +106,8 @@ struct Waiting {
 
 impl Queue {
     pub(super) fn new(limit: u64) -> Self {
-        Self { waiting: Mutex::default(), limit, news: Notify::new(), drained: Notify::new() }
+        let (news, drained, together) = (Notify::new(), Notify::new(), AtomicU64::new(TOGETHER_BYTES));
+        Self { waiting: Mutex::default(), limit, news, drained, together }
     }
 
     /// Puts a write into the queue; `false` when it does not fit.
@@ -187,8 +191,17 @@ impl Queue {
 
     /// Those that are to be sent next, in one piece.
     pub(super) fn take_writes(&self) -> Option<(Vec<Write>, Taken<'_>)> {
-        let ((writes, _), taken) = self.take(|waiting| together(&mut waiting.writes), |(_, bytes)| *bytes)?;
+        let most = self.together.load(Ordering::Relaxed);
+        let next = |waiting: &mut Waiting| together(&mut waiting.writes, most);
+        let ((writes, _), taken) = self.take(next, |(_, bytes)| *bytes)?;
         Some((writes, taken))
+    }
+
+    /// How a piece went: where it was not taken in time the next are smaller, down to one write, until one is.
+    pub(super) fn went(&self, in_time: bool) {
+        let most = self.together.load(Ordering::Relaxed);
+        let next = if in_time { most.max(1).saturating_mul(2).min(TOGETHER_BYTES) } else { most / 2 };
+        self.together.store(next, Ordering::Relaxed);
     }
 
     fn take<T>(
@@ -285,7 +298,7 @@ impl Write {
 
 /// Takes out the longest beginning that may be sent in one piece, and says how many bytes it has. No two are of one
 /// URL: what undoes the first, once it is known to be purged, would undo the second.
-fn together(writes: &mut VecDeque<(Write, u64)>) -> Option<(Vec<Write>, u64)> {
+fn together(writes: &mut VecDeque<(Write, u64)>, most: u64) -> Option<(Vec<Write>, u64)> {
     let (first, mut bytes) = writes.pop_front()?;
     let alone = first.has_rule();
     let mut taken = vec![first];
@@ -293,7 +306,7 @@ fn together(writes: &mut VecDeque<(Write, u64)>) -> Option<(Vec<Write>, u64)> {
         && !alone
         && !next.has_rule()
         && taken.len() < TOGETHER
-        && bytes.saturating_add(*more) <= TOGETHER_BYTES
+        && bytes.saturating_add(*more) <= most
         && taken.iter().all(|known| known.url() != next.url())
     {
         bytes = bytes.saturating_add(*more);
@@ -310,6 +323,34 @@ mod tests {
     use crate::clock::Clock;
     use crate::rules::Methods;
     use crate::stored::{Born, samples};
+
+    #[test]
+    fn pieces_that_are_not_taken_in_time_become_smaller_down_to_one_write_and_large_again() {
+        let queue = Queue::new(1 << 30);
+        let generation = Generation { number: 0, seen_at: Clock::system().mono() };
+        let (ttl, normalize) = (Duration::from_secs(60), Normalize { accept_language: false });
+        let offer = |count: u32| {
+            (0..count).for_each(|nth| {
+                let response = samples::plain(&format!("/{nth}"), &[b'x'; 7_000], Born::Here(0));
+                assert!(queue.offer(Write { response, generation, ttl, normalize, lease: None }));
+            });
+        };
+        let pieces = |in_time: bool, times: usize| {
+            offer(32);
+            let (writes, taken) = queue.take_writes().unwrap();
+            let count = writes.len();
+            drop(taken);
+            (0..times).for_each(|_| queue.went(in_time));
+            while queue.take_writes().is_some() {}
+            count
+        };
+        let whole = pieces(false, 1);
+        assert!(whole > 20, "{whole}");
+        let half = pieces(false, 30);
+        assert!((whole / 3..=whole / 2 + 1).contains(&half), "{half}");
+        assert_eq!(pieces(true, 30), 1);
+        assert_eq!(pieces(true, 1), whole);
+    }
 
     #[test]
     fn a_bug_while_redis_is_told_of_a_purge_does_not_lose_it() {

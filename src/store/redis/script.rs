@@ -229,9 +229,11 @@ pub(super) async fn put_each(seal: &Seal, mut asker: Asker, puts: &[&Put]) -> Ve
     answers.into_iter().map(judge).collect()
 }
 
-/// It does not know the script, or lets nobody call one by its hash.
+/// It does not know the script, or lets nobody call one by its hash, or has no such command.
 fn is_unknown(answer: &Result<Value, Fault>) -> bool {
-    matches!(answer, Ok(Value::ServerError(error)) if ["NOSCRIPT", "NOPERM"].contains(&error.code()))
+    let Ok(Value::ServerError(error)) = answer else { return false };
+    let no_command = || error.details().is_some_and(|said| said.starts_with("unknown command"));
+    ["NOSCRIPT", "NOPERM"].contains(&error.code()) || no_command()
 }
 
 fn call(seal: &Seal, put: &Put, by_text: bool) -> Cmd {

@@ -95,6 +95,7 @@ impl Writer {
         let answers = self.link.with(WRITE, asked).await.unwrap_or_default();
         let written: Vec<Result<bool, Fault>> =
             answers.into_iter().chain(iter::repeat(Err(Fault::Nonsense))).take(puts.len()).collect();
+        self.queue.went(!written.contains(&Err(Fault::Deadline)));
         let mut undone = Vec::new();
         for ((write, put), written) in ready.iter().zip(&written) {
             self.count(*written, put.bytes());

@@ -201,9 +201,10 @@ impl Follower {
     fn begin(&mut self, told: Told, now: Mono) -> Heard {
         let first = self.at.run == 0;
         self.at = Question { run: told.run, n: 0, token: 0 };
+        // Of a node that has followed none yet: what it has added itself, to a log that may be no more.
+        let recent = self.recent.iter().filter(|(since, _)| now.since(*since) <= RECENT_FOR);
+        self.missing = Some(recent.map(|(_, entry)| entry.token).collect());
         if !first {
-            let recent = self.recent.iter().filter(|(since, _)| now.since(*since) <= RECENT_FOR);
-            self.missing = Some(recent.map(|(_, entry)| entry.token).collect());
             self.settling = Some(None);
         }
         // A new node's memory is empty, and what it reads in Redis the markers there judge. One that has

@@ -84,7 +84,10 @@ impl Node {
 async fn who_hopes_asks_for_a_third_and_finds_the_same() {
     let server = RedisServer::start();
     let node = Node::start(&server.url(), "hopes").await;
-    let hopes = || (0..8).for_each(|_| node.redis.0.luck.note(true));
+    let hopes = || {
+        (0..8).for_each(|_| node.redis.0.luck.note(true));
+        node.redis.0.luck.took(Duration::ZERO, PATIENCE);
+    };
     let look = async |path: &str, accept: &str| {
         let bid = Bid { leases: &node.leases, lane: 0, refresh: false };
         let headers = fields(&[("accept", accept)]);
@@ -144,6 +147,7 @@ async fn who_hopes_asks_for_a_third_and_finds_the_same() {
 #[test]
 fn two_misses_in_a_row_end_all_hope_and_a_few_finds_bring_it_back() {
     let luck = Luck::default();
+    let took = |millis: u64| luck.took(Duration::from_millis(millis), Duration::from_millis(20));
     let finds = |found: bool, times: u32| (0..times).for_each(|_| luck.note(found));
     assert!(!luck.hopes(), "nothing is known yet");
     finds(true, 4);
@@ -155,6 +159,29 @@ fn two_misses_in_a_row_end_all_hope_and_a_few_finds_bring_it_back() {
     assert!(!luck.hopes());
     finds(true, 2);
     assert!(luck.hopes());
+    took(5);
+    assert!(!luck.hopes(), "there would hardly be time to ask twice");
+    took(4);
+    assert!(luck.hopes());
+}
+
+/// Between half of the deadline and all of it: who asked twice would be told nothing, and take Redis for ill.
+#[tokio::test]
+async fn who_hopes_in_vain_and_has_no_time_to_ask_once_more_does_not() {
+    let server = RedisServer::start();
+    let relay = Relay::start(server.addr());
+    let node =
+        Node::with(&relay.url(), "late", |cfg| cfg.redis_deadline = Duration::from_millis(1_300)).await;
+    drop(node.takes("/first").await);
+    (0..8).for_each(|_| node.redis.0.luck.note(true));
+    node.redis.0.luck.took(Duration::ZERO, PATIENCE);
+    relay.set(Mode::Late(Duration::from_millis(750)));
+    let paths: Vec<String> = (0..8).map(|nth| format!("/{nth}")).collect();
+    let turns = join_all(paths.iter().map(|path| node.look(path, false))).await;
+    assert!(turns.iter().all(|turn| matches!(turn, Turn::Alone)), "{turns:?}");
+    let gauges = node.redis.gauges();
+    assert_eq!((gauges.breaker, gauges.misses, gauges.deadline_exceeded), ("closed", 9, 0));
+    assert!(!node.redis.0.luck.hopes(), "from now on the lease is asked for at once");
 }
 
 async fn hears(ears: &mut Listening) -> Woken {

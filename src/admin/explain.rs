@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -121,12 +121,6 @@ fn checked(wanted: &Wanted) -> Result<Thought, String> {
             .map_err(|_| format!("field {name:?}: a value cannot have these characters"))?;
         headers.append(read, value);
     }
-    // RFC 9112 §3.2: a client says the authority of its target, where that has one.
-    if let Some(authority) = target.authority().filter(|_| !headers.contains_key(header::HOST)) {
-        let value =
-            HeaderValue::from_str(authority.as_str()).map_err(|_| "target: no such host".to_owned())?;
-        headers.insert(header::HOST, value);
-    }
     let from = wanted.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     Ok(Thought { method, target, headers, body: Bytes::copy_from_slice(wanted.body.as_bytes()), from })
 }
@@ -156,10 +150,5 @@ mod tests {
         let thought =
             read(r#"{"target": "/a?b", "fields": [["Cookie", "a=b"], ["cookie", "c=d"]]}"#).unwrap();
         assert_eq!((thought.method, thought.headers.get_all("cookie").iter().count()), (Method::GET, 2));
-        // A whole URL is as good as a path and its host.
-        let host = |json| read(json).unwrap().headers.get("host").cloned();
-        assert_eq!(host(r#"{"target": "https://api.test:81/a"}"#).unwrap(), "api.test:81");
-        assert_eq!(host(r#"{"target": "http://a/b", "fields": [["host", "c"]]}"#).unwrap(), "c");
-        assert_eq!(host(r#"{"target": "/b"}"#), None);
     }
 }

@@ -6,7 +6,7 @@
 
 use http::Method;
 
-use super::route_index::RouteIndex;
+use super::route_index::{Place, RouteIndex};
 use super::{Config, HostPattern, Match, PathPattern};
 
 impl Config {
@@ -14,12 +14,7 @@ impl Config {
     /// `path` is as received, without query.
     pub fn route(&self, method: &Method, host: &str, path: &str) -> Option<usize> {
         self.route_index.first(plain_host(host), path, |place| {
-            self.routes.get(place.route).is_some_and(|route| {
-                let matcher = &route.matcher;
-                matcher.takes_method(method)
-                    && (place.host_fits || matcher.takes_host(host))
-                    && (place.path_fits || matcher.takes_path(path))
-            })
+            self.routes.get(place.route).is_some_and(|route| route.matcher.takes(place, method, host, path))
         })
     }
 }
@@ -29,6 +24,13 @@ impl Match {
     /// and without port; `path` is as received, without query.
     pub fn matches(&self, method: &Method, host: &str, path: &str) -> bool {
         self.takes_path(path) && self.takes_method(method) && self.takes_host(host)
+    }
+
+    /// The same, where it was found at this place of an index: what that says fits is not tried again.
+    fn takes(&self, place: Place, method: &Method, host: &str, path: &str) -> bool {
+        self.takes_method(method)
+            && (place.host_fits || self.takes_host(host))
+            && (place.path_fits || self.takes_path(path))
     }
 
     fn takes_path(&self, path: &str) -> bool {
@@ -192,7 +194,6 @@ fn covered<T>(one: Option<&T>, by: &[T], covers: impl Fn(&T, &T) -> bool) -> boo
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::route_index::Place;
     use super::*;
 
     fn all(matchers: impl IntoIterator<Item = Match>) -> Earlier {
@@ -359,12 +360,7 @@ mod tests {
             let method: Method = method.parse().unwrap();
             let mut index = RouteIndex::default();
             matchers.iter().enumerate().for_each(|(nth, matcher)| index.add(nth, matcher));
-            let takes = |place: Place| {
-                let m = &matchers[place.route];
-                m.takes_method(&method)
-                    && (place.host_fits || m.takes_host(&host))
-                    && (place.path_fits || m.takes_path(&path))
-            };
+            let takes = |place: Place| matchers[place.route].takes(place, &method, &host, &path);
             let tried = matchers.iter().position(|m| m.matches(&method, &host, &path));
             prop_assert_eq!(index.first(plain_host(&host), &path, takes), tried);
         }

@@ -132,7 +132,7 @@ impl Metrics {
         // Of a route that nobody has asked for there is nothing to be remembered, and thousands may be configured.
         let snapshot = self.sum_of(|nth| self.has_answered(nth));
         self.windows.remember(&snapshot, uptime);
-        let shown: HashSet<&str> = snapshot.routes.iter().map(|(name, _)| *name).collect();
+        let shown = snapshot.names();
         self.noted.fade(uptime, |name| shown.contains(name));
     }
 
@@ -285,7 +285,12 @@ pub(super) struct Snapshot<'a> {
     pub(super) process: ProcessCounts<u64>,
 }
 
-impl Snapshot<'_> {
+impl<'a> Snapshot<'a> {
+    /// The names of the routes.
+    pub(super) fn names(&self) -> HashSet<&'a str> {
+        self.routes.iter().map(|(name, _)| *name).collect()
+    }
+
     /// All routes together.
     pub(super) fn total(&self) -> RouteCounts<u64> {
         let mut total = RouteCounts::default();

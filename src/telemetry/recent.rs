@@ -3,7 +3,7 @@
 //! Few moments are kept, since each is all counters of a route: a window is up to a sixth longer than its name says.
 //! Must not know: what is counted, or shown.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -49,7 +49,7 @@ impl Recent {
             }
         }
         if remembered.routes.len() > snapshot.routes.len() {
-            let shown: HashSet<&str> = snapshot.routes.iter().map(|(name, _)| *name).collect();
+            let shown = snapshot.names();
             remembered.routes.retain(|name, _| shown.contains(name.as_str()));
         }
     }

@@ -4,7 +4,7 @@
 //! or so are kept, a sixtieth of the window apart, so a window is up to a sixtieth longer than its name says.
 //! Knows what a hit ratio is. Must not know: how anything is counted, or shown.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -142,7 +142,7 @@ impl Windows {
             }
         }
         if remembered.routes.len() > snapshot.routes.len() {
-            let shown: HashSet<&str> = snapshot.routes.iter().map(|(name, _)| *name).collect();
+            let shown = snapshot.names();
             remembered.routes.retain(|name, _| shown.contains(name.as_str()));
         }
     }
@@ -211,6 +211,8 @@ impl Rings {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::super::finish::{Finished, sample};
     use super::super::metrics::Metrics;
     use super::super::outcome::{Miss, Outcome, Source, Tier};

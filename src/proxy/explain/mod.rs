@@ -87,13 +87,48 @@ fn is_in_flight(worker: &Worker, predicted: &Prediction) -> bool {
 
 /// A request has a host: where it names none, that of the first listener, as a client on this machine would.
 fn named(snapshot: &Snapshot, thought: &Thought) -> (Thought, bool) {
+    let listen = snapshot.config.listen.first().map(|listen| listen.address.to_string());
+    with_host(thought, listen.and_then(|listen| HeaderValue::try_from(listen).ok()))
+}
+
+/// With its host, and whether that had to be `assumed`. RFC 9112 §3.2: a client says the authority of its target,
+/// where that has one.
+fn with_host(thought: &Thought, assumed: Option<HeaderValue>) -> (Thought, bool) {
     let mut thought = thought.clone();
-    if thought.headers.contains_key(header::HOST) || thought.target.authority().is_some() {
+    if thought.headers.contains_key(header::HOST) {
         return (thought, false);
     }
-    let listen = snapshot.config.listen.first().map(|listen| listen.address.to_string());
-    if let Some(host) = listen.and_then(|listen| HeaderValue::try_from(listen).ok()) {
+    let authority = thought.target.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
+    let is_assumed = authority.is_none();
+    if let Some(host) = authority.or(assumed) {
         thought.headers.insert(header::HOST, host);
     }
-    (thought, true)
+    (thought, is_assumed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn a_whole_url_is_as_good_as_a_path_and_its_host() {
+        let host = |target: &str, said: Option<&'static str>| {
+            let fields = said.map(|host| (header::HOST, HeaderValue::from_static(host)));
+            let thought = Thought {
+                method: Method::GET,
+                target: target.parse().unwrap(),
+                headers: fields.into_iter().collect(),
+                body: Bytes::new(),
+                from: Ipv4Addr::LOCALHOST.into(),
+            };
+            let (thought, assumed) = with_host(&thought, None);
+            (thought.headers.get("host").cloned(), assumed)
+        };
+        let is = |host| Some(HeaderValue::from_static(host));
+        assert_eq!(host("https://api.test:81/a", None), (is("api.test:81"), false));
+        assert_eq!(host("http://a/b", Some("c")), (is("c"), false));
+        assert_eq!(host("/b", None), (None, true));
+    }
 }

@@ -206,19 +206,7 @@ async fn seek_once(
     // The record first: were it put between the two, under a new generation, an older one would be
     // expected of it.
     let question = asked.read(&base).chain([value::read_mark(&marker)]);
-    // Behind both: what is fetched then is of the generation that was read.
-    let attempt = asked.bid.and_then(|bid| Attempt::new(&bid, &base));
-    let take = attempt.as_ref().map(|attempt| attempt.call(&Fingerprint::default(), false));
-    notes.bade |= take.is_some();
-    notes.seen = Some((base.clone(), Fingerprint::default()));
-    let mut answers = match ask_all(&mut connection, question.chain(take)).await {
-        Ok(answers) => answers,
-        Err(fault) => {
-            attempt.map(|attempt| settle(attempt, Err(fault)));
-            return Err(fault);
-        }
-    };
-    notes.tried(attempt, &mut answers)?;
+    let mut answers = ask_and_bid(&mut connection, question, (&base, asked.bid), notes).await?;
     let now = answers.pop().ok_or(Fault::Nonsense)?;
     let held = asked.held(answers)?;
     let now = match value::mark(asked.seal, now, &marker)? {
@@ -247,6 +235,27 @@ async fn seek_once(
     Ok(Err(Absent::OtherVariant))
 }
 
+/// Asks, and behind all of it for the lease to fetch what would stand at `place`, where there is a bid: what is fetched
+/// then is of the generation that was read. Gives the answers to the question.
+async fn ask_and_bid(
+    connection: &mut Asker,
+    question: impl Iterator<Item = Cmd>,
+    (place, bid): (&str, Option<Bid<'_>>),
+    notes: &mut Notes,
+) -> Result<Vec<Value>, Fault> {
+    let attempt = bid.and_then(|bid| Attempt::new(&bid, place));
+    let take = attempt.as_ref().map(|attempt| attempt.call(&Fingerprint::default(), false));
+    notes.bade |= take.is_some();
+    notes.seen = Some((place.to_owned(), Fingerprint::default()));
+    match ask_all(connection, question.chain(take)).await {
+        Ok(mut answers) => notes.tried(attempt, &mut answers).map(|()| answers),
+        Err(fault) => {
+            attempt.map(|attempt| settle(attempt, Err(fault)));
+            Err(fault)
+        }
+    }
+}
+
 /// What stands where a response for this request would be: under its selecting fields, and under the
 /// language it prefers where languages are taken by meaning.
 async fn variants(
@@ -265,18 +274,8 @@ async fn variants(
         .collect();
     let question = places.iter().flat_map(|place| asked.read(place));
     let first = places.first().ok_or(Fault::Nonsense)?;
-    let attempt = asked.bid.filter(|_| notes.turn.is_none()).and_then(|bid| Attempt::new(&bid, first));
-    let take = attempt.as_ref().map(|attempt| attempt.call(&Fingerprint::default(), false));
-    notes.bade |= take.is_some();
-    notes.seen = Some((first.clone(), Fingerprint::default()));
-    let mut answers = match ask_all(connection, question.chain(take)).await {
-        Ok(answers) => answers,
-        Err(fault) => {
-            attempt.map(|attempt| settle(attempt, Err(fault)));
-            return Err(fault);
-        }
-    };
-    notes.tried(attempt, &mut answers)?;
+    let bid = asked.bid.filter(|_| notes.turn.is_none());
+    let answers = ask_and_bid(connection, question, (first, bid), notes).await?;
     let mut answers = answers.into_iter();
     let held = |place| {
         let answers = answers.by_ref().take(if asked.hopes { 1 } else { 2 }).collect();

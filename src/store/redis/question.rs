@@ -40,8 +40,7 @@ const USUAL: usize = 256;
 static QUESTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Commands as they are sent in one piece. The `PING` behind them shows that what is answered answers
-/// these commands.
-#[derive(Debug)]
+/// these commands. Not shown: one of them may say a password.
 pub(super) struct Question {
     bytes: Vec<u8>,
     /// Commands, without the `PING`.

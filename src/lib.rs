@@ -28,6 +28,7 @@
 //! apart.rs         0 pure memory of their own for large bodies
 //! pieces.rs        0 pure how much memory a piece of it takes
 //! pace.rs          0 pure how slow a peer may be
+//! lately.rs        0      the few things that were of use last
 //! scratch.rs       0      bytes on their way through a scanner
 //! clock.rs         0      the only reader of time
 //! ```
@@ -45,6 +46,7 @@ pub mod fields;
 pub mod fill;
 pub mod flight;
 pub mod interim;
+pub mod lately;
 pub mod pace;
 pub mod pieces;
 pub mod proxy;

@@ -16,9 +16,10 @@
 use std::path::{Path, PathBuf};
 
 /// Every room and its floor. A room may use rooms with a smaller number, and itself.
-const FLOORS: [(&str, u8); 25] = [
+const FLOORS: [(&str, u8); 26] = [
     ("apart", 0),
     ("clock", 0),
+    ("lately", 0),
     ("pace", 0),
     ("pieces", 0),
     ("scratch", 0),
@@ -45,7 +46,7 @@ const FLOORS: [(&str, u8); 25] = [
 ];
 
 /// Rooms that know nothing of sockets, files, clocks and runtimes.
-const PURE: [&str; 8] = ["apart", "fields", "pace", "pieces", "wire", "rules", "coding", "stored"];
+const PURE: [&str; 9] = ["apart", "fields", "lately", "pace", "pieces", "wire", "rules", "coding", "stored"];
 
 /// The one neighbour's item that a pure room may use: a moment that somebody else has read.
 const PURE_TIME: &str = "Timestamp";

@@ -11,15 +11,15 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 
 use super::facts::Said;
+use crate::lately::Lately;
 
-/// What a thread has at hand. Each that is new is compared with all of them, so they are few.
+/// What a thread has at hand.
 const KNOWN: usize = 32;
 /// Bytes of these fields beyond which nothing is remembered: nobody says the like twice.
 const LONGEST: usize = 512;
 
 thread_local! {
-    /// The most recent first; no more than [`KNOWN`].
-    static LATELY: RefCell<Vec<Known>> = RefCell::default();
+    static LATELY: RefCell<Lately<Known>> = const { RefCell::new(Lately::new(KNOWN)) };
 }
 
 struct Known {
@@ -103,18 +103,12 @@ impl Words {
             return read();
         }
         let known = LATELY.with_borrow_mut(|known| {
-            let place = known.iter().position(|known| known.words == self)?;
-            if let Some(before) = known.get_mut(..=place) {
-                before.rotate_right(1);
-            }
-            known.first().map(|known| known.understood.clone())
+            known.find(|known| known.words == self).map(|known| known.understood.clone())
         });
         known.unwrap_or_else(|| {
             let understood = read();
-            LATELY.with_borrow_mut(|known| {
-                known.truncate(KNOWN - 1);
-                known.insert(0, Known { words: self, understood: understood.clone() });
-            });
+            let known = Known { words: self, understood: understood.clone() };
+            LATELY.with_borrow_mut(|lately| lately.put(known));
             understood
         })
     }
@@ -130,7 +124,7 @@ mod tests {
     use crate::rules::ResponseFacts;
 
     fn known() -> usize {
-        LATELY.with_borrow(Vec::len)
+        LATELY.with_borrow(Lately::len)
     }
 
     #[test]
@@ -192,10 +186,10 @@ mod tests {
                     map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
                 }
                 let remembered = ResponseFacts::of(status, &map, AT, AT);
-                LATELY.with_borrow_mut(Vec::clear);
+                LATELY.with_borrow_mut(Lately::clear);
                 prop_assert_eq!(&remembered, &ResponseFacts::of(status, &map, AT, AT));
                 // Again, so that there is something to be confused with.
-                LATELY.with_borrow_mut(Vec::clear);
+                LATELY.with_borrow_mut(Lately::clear);
                 let _one = ResponseFacts::of(status, &map, AT, AT);
             }
         }

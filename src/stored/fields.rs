@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::lately::Lately;
 use crate::pieces;
 
 /// The fields of a stored response: those of a map in its order, repeats together.
@@ -68,7 +69,7 @@ thread_local! {
     static NAMES: RefCell<HashMap<Arc<[HeaderName]>, Known>> = RefCell::default();
     /// The few that were asked for last and are kept ready, the latest first: most responses have these, and to compare
     /// a list with them is less than to hash it.
-    static LATEST: RefCell<Vec<Arc<Names>>> = RefCell::default();
+    static LATEST: RefCell<Lately<Arc<Names>>> = const { RefCell::new(Lately::new(FIRST)) };
 }
 
 /// How many of these there are.
@@ -253,10 +254,7 @@ fn shared(headers: &HeaderMap) -> (Arc<Names>, usize) {
     }
     let (names, share) = sought(headers);
     if names.ready.get().is_some() {
-        LATEST.with_borrow_mut(|latest| {
-            latest.truncate(FIRST - 1);
-            latest.insert(0, Arc::clone(&names));
-        });
+        LATEST.with_borrow_mut(|latest| latest.put(Arc::clone(&names)));
     }
     (names, share)
 }
@@ -268,11 +266,7 @@ fn latest(headers: &HeaderMap) -> Option<Arc<Names>> {
             names.lines.len() == headers.len()
                 && headers.iter().zip(names.lines.iter()).all(|((name, _), known)| name == known)
         };
-        let place = latest.iter().position(is)?;
-        if let Some(before) = latest.get_mut(..=place) {
-            before.rotate_right(1);
-        }
-        latest.first().cloned()
+        latest.find(is).cloned()
     })
 }
 

@@ -7,16 +7,16 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use crate::lately::Lately;
 use crate::rules::{ResponseFacts, Said};
 
-/// What a thread has at hand. Each that is new is compared with all of them, so they are few.
+/// What a thread has at hand.
 const KNOWN: usize = 32;
 /// Bytes beyond which it is held by each alone: nobody says the like twice.
 const LONGEST: usize = 1024;
 
 thread_local! {
-    /// The most recent first; no more than [`KNOWN`].
-    static SAID: RefCell<Vec<Arc<Said>>> = RefCell::default();
+    static SAID: RefCell<Lately<Arc<Said>>> = const { RefCell::new(Lately::new(KNOWN)) };
 }
 
 /// The same facts, sharing what others have said just so, and what that costs, bytes: all where they are the first.
@@ -26,13 +26,10 @@ pub(super) fn shared(facts: ResponseFacts) -> (ResponseFacts, usize) {
         return (facts, weight);
     }
     SAID.with_borrow_mut(|known| {
-        if let Some(place) = known.iter().position(|said| *said == facts.said) {
-            let said = known.remove(place);
-            known.insert(0, Arc::clone(&said));
-            return (ResponseFacts { said, ..facts }, 0);
+        if let Some(said) = known.find(|said| *said == facts.said) {
+            return (ResponseFacts { said: Arc::clone(said), ..facts }, 0);
         }
-        known.truncate(KNOWN - 1);
-        known.insert(0, Arc::clone(&facts.said));
+        known.put(Arc::clone(&facts.said));
         (facts, weight)
     })
 }
@@ -62,7 +59,7 @@ mod tests {
     fn few_are_at_hand_and_the_oldest_gives_way() {
         let first = shared(facts("max-age=1")).0;
         (2..50).for_each(|age| drop(shared(facts(&format!("max-age={age}")))));
-        assert_eq!(SAID.with_borrow(Vec::len), KNOWN);
+        assert_eq!(SAID.with_borrow(Lately::len), KNOWN);
         assert!(!Arc::ptr_eq(&first.said, &shared(facts("max-age=1")).0.said));
     }
 }

@@ -165,20 +165,31 @@ impl ResponseFacts {
     /// Reads a response's fields. Of a field that ought to stand once, the first line counts,
     /// but for `Expires`.
     pub fn of(status: u16, headers: &HeaderMap, request_time: Timestamp, response_time: Timestamp) -> Self {
+        let lines = || headers.iter().map(|(name, value)| (name, value.as_bytes()));
+        Self::of_lines(status, lines, request_time, response_time)
+    }
+
+    /// The same of fields that are in no map: every line of them, repeats of a field in their order.
+    pub fn of_lines<'a, L: Iterator<Item = (&'a HeaderName, &'a [u8])>>(
+        status: u16,
+        lines: impl Fn() -> L,
+        request_time: Timestamp,
+        response_time: Timestamp,
+    ) -> Self {
         let (mut words, mut own) = (Words::of(status), Own::default());
-        for (name, value) in headers {
+        for (name, value) in lines() {
             own.take(name.as_str(), value);
             words.take(name.as_str(), value);
         }
-        let Understood { said, targeted } = words.understood(headers, |these| read(status, these));
-        let date_of = |line: Option<&HeaderValue>| date::parse(line?.as_bytes(), response_time);
+        let Understood { said, targeted } = words.understood(lines(), |these| read(status, these));
+        let date_of = |line: Option<&[u8]>| date::parse(line?, response_time);
         Self {
             said,
             date: date_of(own.date),
             // RFC 9213 §2.2: beside a targeted field it does not count.
             expires: own.expires(response_time).filter(|_| !targeted),
             last_modified: date_of(own.last_modified),
-            etag: own.etag.and_then(|line| ETag::parse(line.as_bytes())),
+            etag: own.etag.and_then(ETag::parse),
             request_time,
             response_time,
             age: own.age.map_or(0, age),
@@ -227,22 +238,22 @@ fn read(status: u16, headers: &HeaderMap) -> Understood {
 /// The fields that each response has for itself: to look for one in a map takes as long as to go over them all.
 #[derive(Default)]
 struct Own<'a> {
-    date: Option<&'a HeaderValue>,
+    date: Option<&'a [u8]>,
     /// The first line, and whether it is the only one.
-    expires: Option<(&'a HeaderValue, bool)>,
-    last_modified: Option<&'a HeaderValue>,
-    etag: Option<&'a HeaderValue>,
+    expires: Option<(&'a [u8], bool)>,
+    last_modified: Option<&'a [u8]>,
+    etag: Option<&'a [u8]>,
     /// The first line that has a member.
     age: Option<&'a [u8]>,
 }
 
 impl<'a> Own<'a> {
-    fn take(&mut self, name: &str, value: &'a HeaderValue) {
+    fn take(&mut self, name: &str, value: &'a [u8]) {
         match name {
             "date" => first(&mut self.date, value),
             "last-modified" => first(&mut self.last_modified, value),
             "etag" => first(&mut self.etag, value),
-            "age" if self.age.is_none() => self.age = list::members(value.as_bytes()).next(),
+            "age" if self.age.is_none() => self.age = list::members(value).next(),
             "expires" => self.expires = Some(self.expires.map_or((value, true), |(line, _)| (line, false))),
             _ => {}
         }
@@ -252,12 +263,12 @@ impl<'a> Own<'a> {
     /// stale".
     fn expires(&self, now: Timestamp) -> Option<Expires> {
         let (line, one) = self.expires?;
-        let date = date::parse(line.as_bytes(), now).filter(|_| one);
+        let date = date::parse(line, now).filter(|_| one);
         Some(date.map_or(Expires::Invalid, Expires::At))
     }
 }
 
-fn first<'a>(known: &mut Option<&'a HeaderValue>, line: &'a HeaderValue) {
+fn first<'a>(known: &mut Option<&'a [u8]>, line: &'a [u8]) {
     known.get_or_insert(line);
 }
 

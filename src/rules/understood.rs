@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::facts::Said;
 use crate::lately::Lately;
@@ -69,15 +69,15 @@ impl Words {
     }
 
     /// Takes a line, if it is one of these fields.
-    pub(super) fn take(&mut self, name: &str, value: &HeaderValue) {
+    pub(super) fn take(&mut self, name: &str, value: &[u8]) {
         let Some(field) = number(name) else { return };
         self.lines.push(field);
         match field {
             // That it is there is all that counts.
             SET_COOKIE => {}
             // Whether it lets in all, or one.
-            ALLOW_ORIGIN => self.lines.push(if value.as_bytes().trim_ascii() == b"*" { b'*' } else { b'1' }),
-            _ => self.lines.extend_from_slice(value.as_bytes()),
+            ALLOW_ORIGIN => self.lines.push(if value.trim_ascii() == b"*" { b'*' } else { b'1' }),
+            _ => self.lines.extend_from_slice(value),
         }
         // Which no value holds.
         self.lines.push(0);
@@ -86,17 +86,19 @@ impl Words {
     /// What they mean: as it was understood before, or as it is read now.
     ///
     /// `read` is given these fields of `all` and no others: it cannot go by what is not compared.
-    pub(super) fn understood(
+    pub(super) fn understood<'a>(
         self,
-        all: &HeaderMap,
+        all: impl Iterator<Item = (&'a HeaderName, &'a [u8])>,
         read: impl FnOnce(&HeaderMap) -> Understood,
     ) -> Understood {
         let read = || {
-            let these = all.iter().filter(|(name, _)| number(name.as_str()).is_some());
             let mut only = HeaderMap::new();
-            these.for_each(|(name, value)| {
-                only.append(name, value.clone());
-            });
+            for (name, value) in all.filter(|(name, _)| number(name.as_str()).is_some()) {
+                // What stands in a head is a value.
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    only.append(name, value);
+                }
+            }
             read(&only)
         };
         if self.lines.len() > LONGEST {
@@ -116,7 +118,6 @@ impl Words {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
     use proptest::prelude::*;
 
     use super::super::testing::{AT, headers};

@@ -75,10 +75,71 @@ thread_local! {
 /// How many of these there are.
 const FIRST: usize = 4;
 
+/// Fields that are to be stored, wherever they are.
+pub(super) trait Lines {
+    /// Every line, repeats of a field together.
+    fn lines(&self) -> impl Iterator<Item = (&HeaderName, &[u8])>;
+
+    /// Their names as they are kept, and what that costs, bytes.
+    fn kept(&self) -> (KeptNames, usize);
+}
+
+/// Names that are kept for stored responses.
+pub(super) struct KeptNames(Arc<Names>);
+
+impl Lines for HeaderMap {
+    fn lines(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
+        self.iter().map(|(name, value)| (name, value.as_bytes()))
+    }
+
+    fn kept(&self) -> (KeptNames, usize) {
+        let (names, share) = shared(self);
+        (KeptNames(names), share)
+    }
+}
+
+/// Fields whose names, in their order, are those of a response of late: as they stand in a record, no map is made.
+pub(super) struct Alike<'a> {
+    names: Arc<Names>,
+    lines: &'a [(&'a [u8], &'a [u8])],
+}
+
+impl<'a> Alike<'a> {
+    /// These lines, names and values, where a response of late had the same names, and each value is one (RFC 9110 §5.5).
+    pub(super) fn of(lines: &'a [(&'a [u8], &'a [u8])]) -> Option<Self> {
+        let is = |list: &[HeaderName]| {
+            list.len() == lines.len()
+                && lines.iter().zip(list).all(|((name, _), known)| *name == known.as_str().as_bytes())
+        };
+        let names = latest(is)?;
+        lines.iter().all(|(_, value)| is_value(value)).then_some(Self { names, lines })
+    }
+}
+
+impl Lines for Alike<'_> {
+    fn lines(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
+        self.names.lines.iter().zip(self.lines.iter().map(|(_, value)| *value))
+    }
+
+    fn kept(&self) -> (KeptNames, usize) {
+        (KeptNames(Arc::clone(&self.names)), self.names.lines.len().saturating_mul(SHARE))
+    }
+}
+
+/// What `HeaderValue` takes: visible characters, spaces, tabs, and what is beyond ASCII.
+fn is_value(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |fine, byte| fine & ((*byte >= b' ' && *byte != 0x7f) | (*byte == b'\t')))
+}
+
 impl StoredFields {
     /// Those of a map, in memory of their own. As hyper gives them, values are parts of a connection's read buffer.
     pub fn of(headers: &HeaderMap) -> Self {
-        let (names, share) = shared(headers);
+        Self::of_lines(headers)
+    }
+
+    /// The same, wherever they are.
+    pub(super) fn of_lines(headers: &impl Lines) -> Self {
+        let (KeptNames(names), share) = headers.kept();
         let common = names.ready.get().map_or(0, |ready| common(headers, ready));
         let own = packed(headers, common);
         Self { names, own, common, share: u16::try_from(share).unwrap_or(u16::MAX) }
@@ -202,15 +263,17 @@ fn is_in(common: u32, nth: usize) -> bool {
 }
 
 /// Which lines have the value that is common.
-fn common(headers: &HeaderMap, ready: &HeaderMap) -> u32 {
-    let lines = headers.values().zip(ready.values()).enumerate();
-    let same = lines.filter(|(_, (one, other))| one == other).filter_map(|(nth, _)| u32::try_from(nth).ok());
+fn common(headers: &impl Lines, ready: &HeaderMap) -> u32 {
+    let lines = headers.lines().zip(ready.values()).enumerate();
+    let same = lines.filter(|(_, ((_, one), other))| *one == other.as_bytes());
+    let same = same.filter_map(|(nth, _)| u32::try_from(nth).ok());
     same.fold(0, |bits, nth| bits | 1_u32.checked_shl(nth).unwrap_or(0))
 }
 
 /// The values that are not common in one piece: where each ends, and then they.
-fn packed(headers: &HeaderMap, common: u32) -> Box<[u8]> {
-    let own = || headers.values().enumerate().filter(|(nth, _)| !is_in(common, *nth)).map(|(_, value)| value);
+fn packed(headers: &impl Lines, common: u32) -> Box<[u8]> {
+    let lines = || headers.lines().map(|(_, value)| value).enumerate();
+    let own = || lines().filter(|(nth, _)| !is_in(common, *nth)).map(|(_, value)| value);
     let (count, length) = own().fold((0, 0), |(count, length): (usize, usize), value| {
         (count.saturating_add(1), length.saturating_add(value.len()))
     });
@@ -222,7 +285,7 @@ fn packed(headers: &HeaderMap, common: u32) -> Box<[u8]> {
         end = end.saturating_add(u32::try_from(value.len()).unwrap_or(u32::MAX));
         packed.extend_from_slice(&end.to_le_bytes());
     }
-    own().for_each(|value| packed.extend_from_slice(value.as_bytes()));
+    own().for_each(|value| packed.extend_from_slice(value));
     packed.into()
 }
 
@@ -248,7 +311,10 @@ const PLACE: usize = 112;
 ///
 /// Where there are more lists than are kept at hand, some have theirs alone, and pay for it.
 fn shared(headers: &HeaderMap) -> (Arc<Names>, usize) {
-    if let Some(names) = latest(headers) {
+    let is = |list: &[HeaderName]| {
+        list.len() == headers.len() && headers.iter().zip(list).all(|((name, _), known)| name == known)
+    };
+    if let Some(names) = latest(is) {
         let share = names.lines.len().saturating_mul(SHARE);
         return (names, share);
     }
@@ -259,15 +325,9 @@ fn shared(headers: &HeaderMap) -> (Arc<Names>, usize) {
     (names, share)
 }
 
-/// The list, where it is among the latest.
-fn latest(headers: &HeaderMap) -> Option<Arc<Names>> {
-    LATEST.with_borrow_mut(|latest| {
-        let is = |names: &Arc<Names>| {
-            names.lines.len() == headers.len()
-                && headers.iter().zip(names.lines.iter()).all(|((name, _), known)| name == known)
-        };
-        latest.find(is).cloned()
-    })
+/// The list that is sought, where it is among the latest.
+fn latest(is: impl Fn(&[HeaderName]) -> bool) -> Option<Arc<Names>> {
+    LATEST.with_borrow_mut(|latest| latest.find(|names| is(&names.lines)).cloned())
 }
 
 /// The same by all that are at hand.
@@ -330,6 +390,13 @@ impl fmt::Debug for StoredFields {
             .entries(self.iter().map(|(name, value)| (name, value.escape_ascii().to_string())))
             .finish()
     }
+}
+
+/// Has this thread have nothing at hand.
+#[cfg(test)]
+pub(super) fn forget() {
+    LATEST.with_borrow_mut(Lately::clear);
+    NAMES.with_borrow_mut(HashMap::clear);
 }
 
 #[cfg(test)]

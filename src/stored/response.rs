@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use super::fields::Lines;
 use super::{CacheKey, Content, Copies, Copy, Form, Standing, StoredFields, said};
 use crate::apart;
 use crate::clock::Timestamp;
@@ -80,7 +81,7 @@ impl StoredResponse {
         let headers = stored_fields(received.headers, &permit);
         let times = (received.request_time, received.response_time);
         let Received { status, content, selecting, key, standing, .. } = received;
-        Self::from_record(status, headers, times, content, selecting, key, standing)
+        Self::from_record(status, &headers, times, content, selecting, key, standing)
     }
 
     /// The same where it is known what its fields say: `facts`, which [`ResponseFacts::of`] those that are stored.
@@ -196,7 +197,7 @@ impl StoredResponse {
     /// For the codec, whose records come from what once had a permit.
     pub(super) fn from_record(
         status: StatusCode,
-        headers: HeaderMap,
+        headers: &impl Lines,
         (request_time, response_time): (Timestamp, Timestamp),
         content: Content,
         selecting: SelectingFields,
@@ -204,13 +205,14 @@ impl StoredResponse {
         standing: Arc<Standing>,
     ) -> Self {
         // Understood from the stored fields, so that it means the same in both tiers.
-        let facts = ResponseFacts::of(status.as_u16(), &headers, request_time, response_time);
-        Self::of_facts(status, &headers, facts, content, selecting, key, standing)
+        let lines = || headers.lines();
+        let facts = ResponseFacts::of_lines(status.as_u16(), lines, request_time, response_time);
+        Self::of_facts(status, headers, facts, content, selecting, key, standing)
     }
 
     fn of_facts(
         status: StatusCode,
-        headers: &HeaderMap,
+        headers: &impl Lines,
         facts: ResponseFacts,
         content: Content,
         selecting: SelectingFields,
@@ -218,8 +220,8 @@ impl StoredResponse {
         standing: Arc<Standing>,
     ) -> Self {
         let (facts, share) = said::shared(facts);
-        let (bare, says_length) = (is_bare(headers), says_length(headers, content.length()));
-        let headers = StoredFields::of(headers);
+        let (bare, says_length) = (is_bare(headers), lines_say_length(headers, content.length()));
+        let headers = StoredFields::of_lines(headers);
         Self {
             status,
             headers,
@@ -237,16 +239,20 @@ impl StoredResponse {
     }
 }
 
-fn is_bare(headers: &HeaderMap) -> bool {
+fn is_bare(headers: &impl Lines) -> bool {
     let own = [SERVER_TIMING, LARDER_CACHE_CONTROL, TRAILER];
     // Over the names, since to look one up in a map takes as long as to go over them all.
-    headers.keys().all(|name| !own.contains(name) && !tags::FIELDS.contains(name))
+    headers.lines().all(|(name, _)| !own.contains(name) && !tags::FIELDS.contains(name))
 }
 
 /// Whether the head has this length already, once and as it is written here: most of what is stored does.
 pub fn says_length(headers: &HeaderMap, length: u64) -> bool {
-    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-    lines.next().is_some_and(|value| digits::is(value.as_bytes(), length)) && lines.next().is_none()
+    lines_say_length(headers, length)
+}
+
+fn lines_say_length(headers: &impl Lines, length: u64) -> bool {
+    let mut lines = headers.lines().filter(|(name, _)| **name == CONTENT_LENGTH);
+    lines.next().is_some_and(|(_, value)| digits::is(value, length)) && lines.next().is_none()
 }
 
 /// The count of who holds a piece of the content.

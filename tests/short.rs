@@ -18,7 +18,9 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::front::{Front, HIT, told};
-use support::{Connection, Gate, Larder, Origin, PATIENCE, Request, Response, Script, within};
+use support::{
+    Connection, Gate, Larder, Origin, PATIENCE, RedisServer, Request, Response, Script, tier, within,
+};
 
 /// Headers of the sample responses, and contents.
 const TAGGED: &[(&str, &str)] = &[
@@ -143,8 +145,8 @@ const FIELDS: &[&str] = &[
 ];
 
 /// A connection's answer to these bytes, and whether the connection lives on.
-fn asked(front: &Front, bytes: &str) -> (Response, bool) {
-    let mut connection = Connection::open(front.larder.proxy());
+fn asked(larder: &Larder, bytes: &str) -> (Response, bool) {
+    let mut connection = Connection::open(larder.proxy());
     connection.write(bytes.as_bytes());
     let response = connection.response("GET");
     let said = response.header("connection").eq_ignore_ascii_case("close");
@@ -166,6 +168,8 @@ fn lasting(response: &Response) -> (u16, Vec<(String, String)>, Vec<u8>) {
             "server-timing" => ("server-timing".into(), number(value).replace("00", "0").replace("00", "0")),
             "x-process-time" => ("x-process-time".into(), number(value)),
             "cache-status" => ("cache-status".into(), value.split("; ttl=").next().unwrap().into()),
+            // Each process has a name of its own.
+            "via" => ("via".into(), value.split("larder-").next().unwrap().into()),
             // They may be some seconds apart on a busy machine.
             "age" => ("age".into(), String::new()),
             "date" if !value.contains("1994") => ("date".into(), String::new()),
@@ -176,24 +180,66 @@ fn lasting(response: &Response) -> (u16, Vec<(String, String)>, Vec<u8>) {
     (response.status, lines, response.body.clone())
 }
 
+/// Of a route that counts its clients, a hit is not answered at once.
+const COUNTED: &str = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\nrate_limit = { rate = \"1000000/s\" }\n";
+
 #[test]
 fn a_hit_is_the_same_on_either_way() {
-    let front = Front::new("", origin);
+    is_the_same_on_either_way(&Front::new("", origin));
+    is_the_same_on_either_way(&Front::with(COUNTED, origin));
+}
+
+fn is_the_same_on_either_way(front: &Front) {
     let mut hits = 0;
     for path in PATHS {
         for fields in FIELDS {
             let request = format!("GET {path} HTTP/1.1\r\nHost: h.test\r\n{fields}\r\n");
             // Whatever it makes of the cache is made.
-            asked(&front, &request);
-            asked(&front, &request);
-            let (short, short_ends) = asked(&front, &request);
-            let (long, long_ends) = asked(&front, &format!("\r\n{request}"));
+            asked(&front.larder, &request);
+            asked(&front.larder, &request);
+            let (short, short_ends) = asked(&front.larder, &request);
+            let (long, long_ends) = asked(&front.larder, &format!("\r\n{request}"));
             assert_eq!(lasting(&short), lasting(&long), "{request}");
             assert_eq!(short_ends, long_ends, "{request}");
             hits += usize::from(short.header("x-cache") == "HIT");
         }
     }
     assert!(hits > 300, "{hits}");
+}
+
+#[test]
+fn a_hit_in_redis_is_the_same_on_either_way() {
+    let (redis, origin) = (RedisServer::start(), Origin::start(origin));
+    let cache = format!("redis = \"{}\"\nredis_deadline = \"2s\"\nwarm_start = false", redis.url());
+    let config = tier::configuration(&origin, &cache, "");
+    let [writer, plain, other] = [(); 3].map(|()| Larder::start(&config));
+    let redis_of = |larder: &Larder| larder.stats()["tiers"]["redis"].clone();
+    for larder in [&writer, &plain, &other] {
+        assert!(within(PATIENCE, || redis_of(larder)["up"] == true), "{:#}", larder.stats());
+    }
+    // Nothing of them is in memory where they are asked for the one time.
+    let mut requests = Vec::new();
+    for path in ["/tagged", "/modified", "/large", "/empty", "/nothing", "/none", "/odd", "/timed"] {
+        for (nth, fields) in FIELDS.iter().enumerate() {
+            let head = |fields: &str| format!("GET {path}?n={nth} HTTP/1.1\r\nHost: h.test\r\n{fields}\r\n");
+            asked(&writer, &head(""));
+            requests.push(head(fields));
+        }
+    }
+    let written = || {
+        redis_of(&writer)["queue_bytes"] == 0
+            && redis_of(&writer)["writes"].as_u64() >= Some(requests.len() as u64)
+    };
+    assert!(within(PATIENCE, written), "{:#}", writer.stats());
+    let mut hits = 0;
+    for request in &requests {
+        let (short, short_ends) = asked(&plain, request);
+        let (long, long_ends) = asked(&other, &format!("\r\n{request}"));
+        assert_eq!(lasting(&short), lasting(&long), "{request}");
+        assert_eq!(short_ends, long_ends, "{request}");
+        hits += usize::from(short.header("cache-status").ends_with("detail=redis"));
+    }
+    assert!(hits > 200, "{hits} of {}", requests.len());
 }
 
 #[test]
@@ -350,8 +396,13 @@ fn whoever_ends_its_side_is_answered_and_the_connection_ends() {
 
 #[test]
 fn the_last_request_of_a_connection_is_told_so_whether_it_is_a_hit_or_not() {
-    let more =
-        "[limits]\nrequests = 5\n[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n";
+    let route = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n";
+    for route in [route, COUNTED] {
+        the_last_request_is_told_so(&format!("[limits]\nrequests = 5\n{route}"));
+    }
+}
+
+fn the_last_request_is_told_so(more: &str) {
     let front = Front::with(more, |request| {
         let fields = if request.target == "/hit" { "max-age=3600" } else { "no-store" };
         Script::ok("whole", &[("Cache-Control", fields)])

@@ -24,7 +24,7 @@ use crate::worker::{Asked, Fetched, Own, Snapshot, Worker};
 use super::body::{Content, Delivery, Stretch};
 use super::exchange::Exchange;
 use super::failure::Failure;
-use super::head;
+use super::head::{self, Begun, Hit};
 use super::multipart;
 use super::report::{Answer, Report};
 use super::transform::{self, At};
@@ -41,6 +41,8 @@ pub(super) struct Deliver {
     varies: bool,
     /// Fields for this client alone.
     own: Option<Box<HeaderMap>>,
+    /// Its head may be begun here: see [`Begun`].
+    plain: bool,
     what: What,
 }
 
@@ -131,8 +133,9 @@ impl Deliver {
     }
 
     fn of(exchange: Exchange, outcome: Outcome, what: What) -> Self {
-        let Exchange { worker, snapshot, route, asked, report, own, .. } = exchange;
+        let Exchange { worker, snapshot, route, asked, report, own, alike, .. } = exchange;
         Self {
+            plain: alike.is_some(),
             worker,
             snapshot,
             route: Some(route),
@@ -156,13 +159,55 @@ impl Deliver {
         if let Some(setting) = failure.setting {
             report.hint(setting, &failure.message);
         }
-        let what = What::Failure(failure);
-        Self { worker, snapshot, route: None, asked: None, report, outcome, varies: false, own: None, what }
+        Self {
+            worker,
+            snapshot,
+            route: None,
+            asked: None,
+            report,
+            outcome,
+            varies: false,
+            own: None,
+            plain: false,
+            what: What::Failure(failure),
+        }
     }
 
     /// The response, whose body carries the report to its end.
     pub fn response(self) -> Response<Delivery> {
-        let Self { worker, snapshot, route, asked, mut report, mut outcome, varies, own, what } = self;
+        let as_it_is = self.is_given_as_it_is();
+        match self.what {
+            What::Stored(stored, cut, reusable) if as_it_is => {
+                let Self { worker, snapshot, report, outcome, .. } = self;
+                begun(&worker, &snapshot, report, outcome, &stored, cut, &reusable)
+            }
+            _ => self.mapped(),
+        }
+    }
+
+    /// Whether it is stored, and given to a plain request with nothing left out, or made of it: then no map is needed of
+    /// its fields.
+    fn is_given_as_it_is(&self) -> bool {
+        let What::Stored(stored, cut, _) = &self.what else { return false };
+        let is_whole = match cut {
+            Cut::NotModified => true,
+            Cut::Whole(bytes) => bytes.len() as u64 == stored.content.length(),
+            Cut::Part(..) | Cut::Parts(_) | Cut::Unsatisfiable => false,
+        };
+        let route = self.route.and_then(|route| self.snapshot.route(route));
+        self.plain
+            && is_whole
+            && stored.is_bare()
+            && stored.says_length()
+            && !self.varies
+            && self.own.is_none()
+            && self.report.key.is_none()
+            && route.is_some_and(head::is_plain)
+    }
+
+    /// The same of any, with its fields in a map.
+    fn mapped(self) -> Response<Delivery> {
+        let Self { worker, snapshot, route, asked, mut report, mut outcome, varies, own, what, .. } = self;
         let answered = answered(&what);
         if report.tells_heads() {
             report.answer = told(&what);
@@ -232,6 +277,35 @@ impl Deliver {
         *response.headers_mut() = draft.headers;
         response
     }
+}
+
+/// What is stored and given as it is, with its head [begun](Begun).
+fn begun(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    mut report: Box<Report>,
+    outcome: Outcome,
+    stored: &Arc<StoredResponse>,
+    cut: Cut,
+    reusable: &Reusable,
+) -> Response<Delivery> {
+    let (age, not_modified) = (reusable.age(), cut == Cut::NotModified);
+    if report.tells_heads() {
+        report.answer = Answer::Stored(Arc::clone(stored), age);
+    }
+    let status = if not_modified { StatusCode::NOT_MODIFIED } else { stored.status };
+    (report.outcome, report.status) = (outcome, status.as_u16());
+    let now = report.mono();
+    let took = now.since(report.timeline.start());
+    let (timeline, outcome) = (&report.timeline, &outcome);
+    let hit = Hit { stored, age, not_modified, closes: false, outcome, timeline, took };
+    let mut lines = Vec::with_capacity(head::USUAL);
+    let dated = hit.begin(&mut lines, &snapshot.config, worker.shared.via.as_ref());
+    let content = if let Cut::Whole(bytes) = cut { Content::Whole(bytes) } else { Content::Empty };
+    let mut response = Response::new(Delivery::new(content, report, &HeaderMap::new(), now));
+    *response.status_mut() = status;
+    response.extensions_mut().insert(Begun { lines, dated });
+    response
 }
 
 /// What a log is told of the origin's answer.

@@ -33,7 +33,8 @@ pub(super) struct Exchange {
     /// Index of the route.
     pub route: usize,
     pub asked: Arc<Asked>,
-    /// What others that are like it have been passed on with.
+    /// What others that are like it have been passed on with. Of a plain request alone, whose answer is written without
+    /// hyper, and which takes a head that has been begun (`head::Begun`).
     pub alike: Option<Alike>,
     /// What it would be stored under.
     pub key: Arc<CacheKey>,

@@ -23,6 +23,9 @@ const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const X_PROCESS_TIME: HeaderName = HeaderName::from_static("x-process-time");
 pub(super) const SERVER_TIMING: HeaderName = stored::SERVER_TIMING;
 
+/// Bytes that a head has at most, mostly.
+pub(super) const USUAL: usize = 1024;
+
 /// `Age` of a stored response, whole seconds (RFC 9111 §5.1).
 pub(super) fn set_age(headers: &mut HeaderMap, age: Duration) {
     headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
@@ -107,10 +110,32 @@ pub(super) struct Hit<'a> {
     pub took: Duration,
 }
 
+/// A head as HTTP/1.1 has it, that whoever sends it ends: what is said of the connection, the date where it has none, and
+/// the empty line. It goes with its response as an extension, in place of a map of fields.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// The status line and fields, each line whole.
+    pub lines: Vec<u8>,
+    /// It says when it was made.
+    pub dated: bool,
+}
+
 impl Hit<'_> {
     /// Writes the whole head, to its empty line, as HTTP/1.1 has it: what `deliver`, [`pass_on`], [`finish`] and hyper
     /// make of a stored response that [is bare](StoredResponse::is_bare), for a route that [is plain](is_plain).
     pub fn write(&self, out: &mut Vec<u8>, config: &Config, via: Option<&HeaderValue>, date: &[u8]) {
+        let dated = self.begin(out, config, via);
+        if self.closes {
+            line(out, b"connection", b"close");
+        }
+        if !dated {
+            line(out, b"date", date);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes all but what comes last, and gives whether there was a date.
+    pub fn begin(&self, out: &mut Vec<u8>, config: &Config, via: Option<&HeaderValue>) -> bool {
         let Self { stored, outcome, .. } = self;
         let status = if self.not_modified { StatusCode::NOT_MODIFIED } else { stored.status };
         match status {
@@ -165,13 +190,7 @@ impl Hit<'_> {
             write_process_time(self.took, out);
         }
         out.extend_from_slice(b"\r\n");
-        if self.closes {
-            line(out, b"connection", b"close");
-        }
-        if !dated {
-            line(out, b"date", date);
-        }
-        out.extend_from_slice(b"\r\n");
+        dated
     }
 }
 

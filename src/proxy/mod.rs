@@ -62,6 +62,7 @@ use content::Read;
 use deliver::Deliver;
 use exchange::Exchange;
 pub use explain::{Thought, explain};
+pub use head::Begun;
 use pass::Pass;
 use purging::Purging;
 pub use short::{Arrival, AtOnce, Short, Ways, answer as answer_at_once};

@@ -35,9 +35,6 @@ use super::transform;
 /// Contents up to so many bytes are copied behind their head: to hand two pieces to the system takes longer.
 const COPIED: usize = 16 * 1024;
 
-/// Bytes of a head, mostly.
-const HEAD: usize = 1024;
-
 /// Heads that a thread remembers having read.
 const REMEMBERED: usize = 128;
 
@@ -327,7 +324,7 @@ impl Read {
         let mut timeline = Timeline::new(start);
         timeline.add(Phase::Memory, took);
         let (age, timeline, outcome) = (reusable.age(), &mut timeline, &outcome);
-        out.reserve(HEAD.saturating_add(if body.len() > COPIED { 0 } else { body.len() }));
+        out.reserve(head::USUAL.saturating_add(if body.len() > COPIED { 0 } else { body.len() }));
         let hit = Hit { stored, age, not_modified, closes: self.closes, outcome, timeline, took };
         hit.write(out, &snapshot.config, shared.via.as_ref(), date.at(asked.at));
         timeline.add(Phase::Body, std::time::Duration::ZERO);

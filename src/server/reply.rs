@@ -16,6 +16,7 @@ use http_body::Body;
 
 use super::outgoing::Outgoing;
 use crate::fields::{digits, list};
+use crate::proxy::Begun;
 
 /// An answer whose head has been written.
 pub(super) struct Reply<B> {
@@ -63,7 +64,11 @@ impl<B: Body<Data = Bytes> + Unpin> Reply<B> {
         date: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Self, Broken> {
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
+        if let Some(begun) = parts.extensions.remove::<Begun>() {
+            let closes = closes || says_close(&parts.headers);
+            return Ok(Self::go_on(&begun, body, closes, date, out));
+        }
         let length = match body.size_hint().exact() {
             _ if body.is_end_stream() => Length::None,
             Some(length) => Length::Known(length),
@@ -75,6 +80,21 @@ impl<B: Body<Data = Bytes> + Unpin> Reply<B> {
         let body = (framing != Framing::Length(0)).then_some(body);
         let closes = closes || says_close(&parts.headers);
         Ok(Self { body, framing, closes })
+    }
+
+    /// Ends a head that has been begun where its fields were; beside them a map can say no more than that the connection
+    /// ends. All of its body is at hand.
+    fn go_on(begun: &Begun, body: B, closes: bool, date: &[u8], out: &mut Vec<u8>) -> Self {
+        out.extend_from_slice(&begun.lines);
+        if closes {
+            line(&CONNECTION, b"close", out);
+        }
+        if !begun.dated {
+            line(&DATE, date, out);
+        }
+        out.extend_from_slice(b"\r\n");
+        let framing = Framing::Length(body.size_hint().exact().unwrap_or(0));
+        Self { body: (framing != Framing::Length(0)).then_some(body), framing, closes }
     }
 
     /// Whether all of it has been handed over.

@@ -27,7 +27,7 @@ use http::header::TRAILER;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::fields::{Alike, Lines};
+use super::fields::{Alike, Line, Lines};
 use super::{Born, CacheKey, Content, Damaged, Parts, Position, Standing, StoredResponse};
 use crate::clock::Timestamp;
 use crate::fields::hop;
@@ -286,7 +286,7 @@ fn is_never_stored(name: &HeaderName) -> bool {
 }
 
 /// The fields of a record in a map.
-fn map(lines: &[(&[u8], &[u8])]) -> Result<HeaderMap, Damaged> {
+fn map(lines: &[Line<'_>]) -> Result<HeaderMap, Damaged> {
     let mut map = HeaderMap::try_with_capacity(lines.len()).map_err(|_| Damaged::Malformed)?;
     for (name, value) in lines {
         let name = HeaderName::from_bytes(name).map_err(|_| Damaged::Malformed)?;
@@ -398,7 +398,7 @@ impl Reader {
     }
 
     /// The names and values of fields, in `bytes`, which are its own.
-    fn lines<'a>(&mut self, bytes: &'a [u8]) -> Result<Vec<(&'a [u8], &'a [u8])>, Damaged> {
+    fn lines<'a>(&mut self, bytes: &'a [u8]) -> Result<Vec<Line<'a>>, Damaged> {
         let count = usize::from(self.u16()?);
         if count > MOST_FIELDS {
             return Err(Damaged::Malformed);

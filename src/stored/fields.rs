@@ -98,15 +98,18 @@ impl Lines for HeaderMap {
     }
 }
 
+/// The name and the value of a field, as they stand in a record.
+pub(super) type Line<'a> = (&'a [u8], &'a [u8]);
+
 /// Fields whose names, in their order, are those of a response of late: as they stand in a record, no map is made.
 pub(super) struct Alike<'a> {
     names: Arc<Names>,
-    lines: &'a [(&'a [u8], &'a [u8])],
+    lines: &'a [Line<'a>],
 }
 
 impl<'a> Alike<'a> {
-    /// These lines, names and values, where a response of late had the same names, and each value is one (RFC 9110 §5.5).
-    pub(super) fn of(lines: &'a [(&'a [u8], &'a [u8])]) -> Option<Self> {
+    /// These lines, where a response of late had the same names, and each value is one (RFC 9110 §5.5).
+    pub(super) fn of(lines: &'a [Line<'a>]) -> Option<Self> {
         let is = |list: &[HeaderName]| {
             list.len() == lines.len()
                 && lines.iter().zip(list).all(|((name, _), known)| *name == known.as_str().as_bytes())

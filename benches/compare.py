@@ -2,18 +2,20 @@
 
 Each figure is the CPU time that a proxy's processes took, divided by the requests that were answered. The proxies take
 turns, so that a machine whose speed drifts is as fast for one as for another; a row's figure is the median of its
-rounds. A run in which anything failed is no figure, nor one that was to be of hits and was not, or of misses.
+rounds, and what Larder takes as times of another the median of the times of each round. A run in which anything failed is no figure, nor one that was to be of hits and was not, or of misses.
 """
 import argparse, json, os, pathlib, resource, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 import urllib.request
 
 HERE = pathlib.Path(__file__).parent
-TICK = os.sysconf("SC_CLK_TCK")
 SERVER, LOAD = 0, 1  # processors
 # Files that a proxy may have open: nginx keeps those of its cache so.
 FILES = 262_144
 # Of a run, the answers that may come from elsewhere than the row says.
 STRAY = 0.01
+
+# What is found of each run.
+WHAT = ("micros", "p99_ms", "each_second")
 
 # What is asked: a name, the paths, a field, whether it is HTTP/2, and what Larder may take at most: times of whom.
 ROWS = [
@@ -52,16 +54,20 @@ def family(pid):
 
 
 def cpu(pid):
-    """Seconds on a processor so far."""
-    ticks = 0
+    """Seconds on a processor so far, of each of its threads: what the scheduler counts, in nanoseconds."""
+    took = {}
     for it in family(pid):
-        try:
-            fields = pathlib.Path(f"/proc/{it}/stat").read_text().rsplit(")", 1)[1].split()
-        except FileNotFoundError:
-            continue
-        # With that of those who have ended: nginx has one that loads its cache and goes.
-        ticks += sum(map(int, fields[11:15]))
-    return ticks / TICK
+        for thread in pathlib.Path(f"/proc/{it}/task").glob("*/schedstat"):
+            try:
+                took[thread] = int(thread.read_text().split()[0]) / 1e9
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return took
+
+
+def since(before, pid):
+    """Seconds since then. One that has ended meanwhile is left out: nginx has one that loads its cache and goes."""
+    return sum(took - before.get(thread, 0) for thread, took in cpu(pid).items())
 
 
 def files():
@@ -147,7 +153,7 @@ class Bench:
 
     def ask2(self, address, path, seconds):
         """Over HTTP/2: 64 connections, 8 streams each."""
-        command = ["taskset", "-c", str(LOAD), "h2load", "-c64", "-m8", f"-D{seconds}", f"http://{address}{path}"]
+        command = ["taskset", "-c", str(LOAD), "h2load", "-c64", "-m8", f"-D{round(seconds * 1000)}ms", f"http://{address}{path}"]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         line = next(line for line in text.splitlines() if line.startswith("requests:"))
         numbers = [int(word) for word in line.replace(",", "").split() if word.isdigit()]
@@ -182,12 +188,12 @@ def main():
     asked = argparse.ArgumentParser()
     asked.add_argument("--larder", required=True)
     asked.add_argument("--load", required=True)
-    asked.add_argument("--quick", action="store_true", help="one round of a second")
+    asked.add_argument("--quick", action="store_true", help="four rounds of a quarter of a second")
     asked.add_argument("--only", default="", help="rows whose name holds this")
     asked.add_argument("--peers", default="", help="a list of those to run, with commas")
     asked.add_argument("--json", help="write the figures there, too")
     args = asked.parse_args()
-    rounds, seconds = (1, 1) if args.quick else (5, 3)
+    rounds, seconds = (4, 0.25) if args.quick else (10, 1.5)
     directory = pathlib.Path(tempfile.mkdtemp(prefix="compare-", dir="/dev/shm"))
     os.chmod(directory, 0o755)  # varnishd drops its privileges
     bench = Bench(args, directory)
@@ -227,7 +233,8 @@ def main():
                         continue
                     before, fetched = cpu(process.pid), bench.asked(origin)
                     came = bench.ask2(address2, paths, seconds) if h2 else bench.ask(address, paths, field, seconds)
-                    used = cpu(process.pid) - before
+                    used = since(before, process.pid)
+                    row[it].append(None)
                     if came["failed"] or not came["answers"]:
                         print(f"{name}, {it}: {came['failed']} failed", file=sys.stderr)
                         continue
@@ -236,23 +243,36 @@ def main():
                     if it != "raw" and abs(fetched - wanted) > STRAY:
                         print(f"{name}, {it}: {fetched:.2f} of the answers came from the origin", file=sys.stderr)
                         continue
-                    row[it].append((used / came["answers"] * 1e6, came["p99_us"], came["answers"] / seconds))
+                    row[it][-1] = (used / came["answers"] * 1e6, came["p99_us"] / 1000, came["answers"] / seconds)
             if raw:
                 raw.terminate()
             figures[name] = {
-                it: {
-                    "micros": round(statistics.median(run[0] for run in runs), 2),
-                    "p99_ms": round(statistics.median(run[1] for run in runs) / 1000, 2),
-                    "each_second": round(statistics.median(run[2] for run in runs)),
-                }
-                for it, runs in row.items() if runs
+                it: {what: median(runs, nth) for nth, what in enumerate(WHAT)}
+                for it, runs in row.items() if any(runs)
             }
-            tell(name, figures[name], limits, first=len(figures) == 1)
+            ratios = [
+                (other, limit, what, median(turns(row, other), WHAT.index(what)))
+                for other, limit, what in ((*limit, "micros")[:3] for limit in limits)
+                if other in figures[name] and "larder" in figures[name]
+            ]
+            tell(name, figures[name], ratios, first=len(figures) == 1)
         if args.json:
             pathlib.Path(args.json).write_text(json.dumps(figures, indent=1) + "\n")
     finally:
         bench.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def median(runs, nth):
+    """Of those that are figures."""
+    figures = [run[nth] for run in runs if run]
+    return round(statistics.median(figures), 2) if figures else None
+
+
+def turns(row, other):
+    """Larder's figures as times of another's, of the rounds in which both have some: a machine that drifts does so for both."""
+    pairs = zip(row["larder"], row[other])
+    return [tuple(one / max(two, 1e-9) for one, two in zip(*pair)) for pair in pairs if all(pair)]
 
 
 def tell(name, row, limits, first):
@@ -261,12 +281,10 @@ def tell(name, row, limits, first):
         print("| µs of CPU for each request | " + " | ".join(columns) + " | Larder to others, and the aim |")
         print("|---|" + "---|" * (len(columns) + 1))
     ratios = []
-    for other, limit, *what in limits:
-        what = what[0] if what else "micros"
-        ours, theirs = (row.get(it, {}).get(what) for it in ("larder", other))
-        if ours and theirs:
+    for other, limit, what, ratio in limits:
+        if ratio is not None:
             kind = "p99 " if what == "p99_ms" else ""
-            ratios.append(f"{kind}{ours / theirs:.2f} × {other} (aim {limit})")
+            ratios.append(f"{kind}{ratio:.2f} × {other} (aim {limit})")
     if "uncacheable" in name:
         ratios.append("p99 ms: " + ", ".join(f"{it} {row[it]['p99_ms']}" for it in row))
     cells = [f"{row[it]['micros']:.1f}" if it in row else "" for it in columns]

@@ -52,6 +52,10 @@ fn main() {
         return;
     }
     let number = |at: usize| words.get(at).and_then(|word| word.parse::<usize>().ok()).expect(USAGE);
+    let seconds = |at: usize| {
+        let seconds = words.get(at).and_then(|word| word.parse::<f64>().ok());
+        seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).expect(USAGE)
+    };
     let address = |at: usize| words.get(at).and_then(|word| word.parse::<SocketAddr>().ok()).expect(USAGE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
@@ -60,7 +64,7 @@ fn main() {
             "origin" => serve(Role::Origin(Rc::default())).await,
             "raw" => serve(Role::Raw(Rc::new(canned(number(1))))).await,
             "relay" => serve(Role::Relay(address(1))).await,
-            "ask" => ask(address(1), number(2), number(3), words[4], words.get(5).copied()).await,
+            "ask" => ask(address(1), number(2), seconds(3), words[4], words.get(5).copied()).await,
             "stampede" => stampede(address(1), number(2), words[3]).await,
             "idle" => idle(address(1), number(2), number(3)).await,
             _ => eprintln!("{USAGE}"),
@@ -324,13 +328,13 @@ fn request(path: &str, field: Option<&str>, close: bool) -> Vec<u8> {
     .into_bytes()
 }
 
-async fn ask(address: SocketAddr, connections: usize, seconds: usize, paths: &str, field: Option<&str>) {
+async fn ask(address: SocketAddr, connections: usize, time: Duration, paths: &str, field: Option<&str>) {
     let fresh = paths.starts_with("fresh:");
     let paths = Rc::new(RefCell::new(Paths::of(paths)));
     let tally = Rc::new(RefCell::new(Tally::default()));
     let field: Option<Rc<str>> = field.map(Rc::from);
     let begun = Instant::now();
-    let until = begun + Duration::from_secs(seconds as u64);
+    let until = begun + time;
     let mut all = JoinSet::new();
     for _ in 0..connections {
         let (paths, tally, field) = (paths.clone(), tally.clone(), field.clone());

@@ -176,7 +176,11 @@ impl Memory {
     /// As [`find`](Self::find), for a look that counts as no lookup. moka takes it for a use all the same: for who
     /// answers with what is found, or looks on behalf of nobody.
     pub fn peek(&self, key: &CacheKey) -> Option<Arc<Resource>> {
-        slot::find(&self.cache, key.hash()).filter(|resource| **resource.key() == *key)
+        let resource = slot::find(&self.cache, key.hash())?;
+        if let Some(first) = resource.variants.first() {
+            first.read_ahead();
+        }
+        (**resource.key() == *key).then_some(resource)
     }
 
     /// As [`find`](Self::find), for a second look on behalf of the same request. Of what is not there it leaves no trace:

@@ -224,6 +224,11 @@ impl StoredFields {
         })
     }
 
+    /// The memory in which its own values are.
+    pub(super) fn own(&self) -> &[u8] {
+        &self.own
+    }
+
     /// How many values are its own.
     fn owns(&self) -> usize {
         self.len().saturating_sub(self.common.count_ones() as usize)

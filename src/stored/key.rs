@@ -164,6 +164,11 @@ impl CacheKey {
         self.text.split_once('\0').map_or(&self.text, |(url, _)| url)
     }
 
+    /// URL and extras in one.
+    pub(super) fn text(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+
     /// The origin (RFC 9110 §4.3.1): scheme and authority, as the URL begins.
     pub fn origin(&self) -> &str {
         let url = self.url();

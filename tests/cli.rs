@@ -287,6 +287,90 @@ fn without_a_ttl_the_one_line_form_caches_what_the_origin_says_and_no_more() {
 }
 
 #[test]
+fn a_larder_without_a_file_is_asked_by_its_admin_address() {
+    let origin = Origin::ok("x", &[]);
+    let url = origin.url();
+    let args = ["run", "--to", &url, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ttl", "60s"];
+    let larder = Larder::start_with(&args, true);
+    assert_eq!(larder.get("/a", &[]).status, 200);
+    let (admin, host) = (larder.admin().to_string(), format!("Host: {}", larder.proxy()));
+    let folder = tempfile::tempdir().unwrap();
+    let ask = |args: &[&str]| run_to_end(&[args, &["--admin", &admin]].concat(), folder.path());
+    for (args, words) in [
+        (&["status"][..], "ready, up "),
+        (&["top", "--once"], "up "),
+        (&["slow"], "(no request has been slow so far)"),
+        (&["explain", "/a", "-H", &host], "verdict    HIT"),
+        (&["purge", "--all"], "purged: everything"),
+    ] {
+        let told = ask(args);
+        assert_eq!((told.code, told.err.as_str()), (Some(0), ""), "{args:?}");
+        assert!(told.out.contains(words), "{args:?}: {}", told.out);
+    }
+    let told = ask(&["reload"]);
+    assert_eq!(told.code, Some(78), "{}", told.err);
+    assert!(told.err.contains("started without a file"), "{}", told.err);
+    // Whoever has no file is told of it.
+    for command in ["status", "top", "slow", "reload", "explain /", "purge --all"] {
+        let told = run_to_end(&command.split(' ').collect::<Vec<_>>(), folder.path());
+        // Somebody's machine may have the second place; then this says nothing.
+        if !Path::new("/etc/larder/proxy.toml").exists() {
+            assert_eq!(told.code, Some(78), "{command}");
+            assert!(told.err.contains("by its admin address: --admin 127.0.0.1:9900"), "{}", told.err);
+            assert!(!told.err.contains("larder run"), "{}", told.err);
+        }
+    }
+    drop(larder);
+    let told = ask(&["status"]);
+    assert_eq!(told.code, Some(69));
+    assert!(told.err.starts_with(&format!("error: no Larder answers at {admin}: ")), "{}", told.err);
+}
+
+#[test]
+fn beside_an_admin_address_the_token_is_of_a_named_file_or_of_the_environment_and_of_no_other() {
+    let text = format!("admin_token = \"s3cret-of-some-length\"\n{}", good("http://127.0.0.1:3000"));
+    let larder = Larder::start(&text);
+    let admin = larder.admin().to_string();
+    // All else in it may be wrong.
+    let folder = in_folder_with("proxy.toml", "admin_token = \"s3cret-of-some-length\"\nwrokers = 2\n");
+    let ask = |args: &[&str], token: &str| {
+        let mut command = support::process::larder();
+        command.args(["status", "--admin", &admin]).args(args).current_dir(folder.path());
+        command.env("LARDER_CONFIG", "proxy.toml").env("LARDER_ADMIN_TOKEN", token);
+        let mut process = Process::spawn(command);
+        let code = process.wait_exit(PATIENCE);
+        (code, process.out.whole() + &process.err.whole())
+    };
+    let (code, said) = ask(&[], "");
+    assert!(code == Some(1) && said.contains("wants its admin_token: set LARDER_ADMIN_TOKEN"), "{said}");
+    let (code, said) = ask(&[], "another");
+    assert!(code == Some(1) && said.contains("another admin_token than LARDER_ADMIN_TOKEN"), "{said}");
+    assert_eq!(ask(&[], "s3cret-of-some-length").0, Some(0));
+    assert_eq!(ask(&["-c", "proxy.toml"], "another").0, Some(0), "the nearer one counts");
+    fs::write(folder.path().join("other.toml"), "admin_token = \"other\"\n").unwrap();
+    let (code, said) = ask(&["-c", "other.toml"], "");
+    assert!(code == Some(1) && said.contains("another admin_token than other.toml"), "{said}");
+    assert!(!said.contains("s3cret"), "{said}");
+}
+
+#[test]
+fn where_nobody_answers_at_the_address_of_a_file_another_may_be_named() {
+    let admin = unused_address();
+    let text =
+        good("http://127.0.0.1:3000").replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{admin}\""));
+    let folder = in_folder_with("proxy.toml", &text);
+    for args in [&["status"][..], &["top"], &["slow"], &["purge", "--all"], &["reload"], &["explain", "/"]] {
+        let told = run_to_end(args, folder.path());
+        assert_eq!(told.code, Some(69), "{args:?}: {}", told.err);
+        for words in
+            [&format!("no Larder answers at {admin}, the admin address of proxy.toml"), "--admin ADDR"]
+        {
+            assert!(told.err.contains(words), "{args:?}: {words:?} is not in {}", told.err);
+        }
+    }
+}
+
+#[test]
 fn without_arguments_run_takes_proxy_toml_of_the_working_directory() {
     let origin = Origin::ok("here", &[]);
     let folder = in_folder_with("proxy.toml", &good(&origin.url()));

@@ -26,6 +26,8 @@ Examples:
   larder run                                with ./proxy.toml
   larder check /etc/larder/proxy.toml       before a restart
   larder reload                             read ./proxy.toml anew, without one
+  larder top                                watch the one with ./proxy.toml
+  larder top --admin 127.0.0.1:9900         watch one that has no file
   larder purge --tag products               what has this tag is fetched anew
   larder explain GET /users/7               what would become of it, and why
 
@@ -65,21 +67,40 @@ Examples:
   larder check --deny warnings  in a pipeline that is to fail by them
   larder check --deny warnings --allow cached-post,ignored-cookies";
 
-const RELOAD_EXAMPLES: &str = "\
-The file says where the running Larder's admin listener is, and the token for
-it. That Larder reads its own file anew, as on SIGHUP. What is wrong with it, or
-takes a restart, is shown in whole; then nothing of it has come into force.
-Without a file it is looked for as `larder run` does.
+/// How each command that asks a running Larder is told which.
+macro_rules! which_larder {
+    () => {
+        "\
+Which Larder: the one whose admin address the file has, with its `admin_token`.
+Without a file it is looked for as `larder run` does. A Larder without a file is
+named by its address, such as --admin 127.0.0.1:9900; its token, if it has one,
+is taken from $LARDER_ADMIN_TOKEN, or from a file that is named, too.
+"
+    };
+}
 
+const RELOAD_EXAMPLES: &str = concat!(
+    "\
+The running Larder reads its own file anew, as on SIGHUP. What is wrong with it,
+or takes a restart, is shown in whole; then nothing of it has come into force.
 Requests in flight end under the configuration that they began with; what is
-stored stays. Exits with 0 where the file is in force, with 78 where it is wrong
-or takes a restart, with 69 where no Larder answers, and with 1 where the one
-that answers has read another file than this.";
+stored stays.
 
-const PURGE_EXAMPLES: &str = "\
-The file says where the running Larder's admin listener is, and the token for
-it. Without -c it is looked for as `larder run` does. Everything that is named
-is purged in one request: 1,024 names at most.
+",
+    which_larder!(),
+    "
+Exits with 0 where the file is in force, with 78 where it is wrong or takes a
+restart, with 69 where no Larder answers, and with 1 where the one that answers
+has read another file than this."
+);
+
+const PURGE_EXAMPLES: &str = concat!(
+    "\
+Everything that is named is purged in one request: 1,024 names at most.
+
+",
+    which_larder!(),
+    "
 
 Examples:
   larder purge --tag products --tag users
@@ -90,56 +111,73 @@ Examples:
   larder purge --all
 
 Exits with 0 where it is purged; with 1 where it is not, or not everywhere, and
-says which; with 2 where nothing is named; with 69 where no Larder answers.";
-const STATUS_EXAMPLES: &str = "\
-Asks the running Larder whose admin listener the file names: whether it is
-ready, whether it hears of purges, its Redis, its memory, and which nodes share
-that Redis. Without a file it is looked for as `larder run` does.
+says which; with 2 where nothing is named; with 69 where no Larder answers."
+);
+const STATUS_EXAMPLES: &str = concat!(
+    "\
+Tells whether the running Larder is ready, whether it hears of purges, its
+Redis, its memory, and which nodes share that Redis.
 
+",
+    which_larder!(),
+    "
 Exits with 0 where all is well; with 1 where it is not ready, does not hear of
 purges or is without its Redis, and says which; with 69 where no Larder answers;
-with 78 where the file is wrong or names no admin listener.";
-const TOP_EXAMPLES: &str = "\
+with 78 where the file is wrong or names no admin listener."
+);
+const TOP_EXAMPLES: &str = concat!(
+    "\
 Shows, each second, hit ratios over the last minute, 10 minutes and hour, and
 for each route what its misses are due to: the route that misses most first.
-The figures are those of `GET /stats` (docs/stats.md). Without a file it is
-looked for as `larder run` does.
+The figures are those of `GET /stats` (docs/stats.md).
 
+",
+    which_larder!(),
+    "
 Examples:
   larder top
   larder top --once             once, as text
   larder top --once --json      for programs
 
 Ends with Ctrl-C. Exits with 69 where no Larder answers (any more), and with 78
-where the file is wrong or names no admin listener.";
-const SLOW_EXAMPLES: &str = "\
+where the file is wrong or names no admin listener."
+);
+const SLOW_EXAMPLES: &str = concat!(
+    "\
 Shows the last requests that took longer than `timing.slow_request`, or than
 `slow_request` of their route, and where their time went (ms). Values that the
-log does not show are not shown here either. Without a file it is looked for as
-`larder run` does.
+log does not show are not shown here either.
 
+",
+    which_larder!(),
+    "
 Examples:
   larder slow                   the last 20
   larder slow --tail            and those that come
   larder slow --tail --json     for programs, one JSON object a line
 
 With --tail it ends with Ctrl-C. Exits with 69 where no Larder answers (any
-more), and with 78 where the file is wrong or names no admin listener.";
-const EXPLAIN_EXAMPLES: &str = "\
-Asks the running Larder whose admin listener the file names, without doing any
-of it: which route takes the request, how its key comes about, what each tier
-holds, what would become of it and by which clause, and what would make it a
-hit. Without -c the file is looked for as `larder run` does, and the
-configuration in force judges; a file that is named judges in its place.
-Values of cookies and credentials are not shown.
+more), and with 78 where the file is wrong or names no admin listener."
+);
+const EXPLAIN_EXAMPLES: &str = concat!(
+    "\
+Asks the running Larder, without doing any of it: which route takes the request,
+how its key comes about, what each tier holds, what would become of it and by
+which clause, and what would make it a hit. The configuration in force judges,
+or, where one is named with -c, that file. Values of cookies and credentials are
+not shown.
 
+",
+    which_larder!(),
+    "
 Examples:
   larder explain GET '/users/7?utm_source=x&b=2&a=1' -H 'Host: api.test'
   larder explain https://api.test/users/7 -H 'Cookie: s=1' --json
   larder explain --config new.toml GET /users/7
 
 Exits with 0 where it is told, with 1 where that Larder refuses, with 69 where
-no Larder answers, with 78 where the file is wrong.";
+no Larder answers, with 78 where the file is wrong."
+);
 const AUDIT_EXAMPLES: &str = "\
 Walks through all keys of `cache.namespace`, on every master of a cluster, in
 small steps; nothing else is looked at, and nothing is written. Some records are
@@ -285,9 +323,17 @@ pub enum Deny {
     Warnings,
 }
 
+/// How a running Larder is named without its file.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct At {
+    /// Ask the Larder with this admin address; needs no file
+    #[arg(long, value_name = "ADDR", value_parser = admin_address)]
+    pub admin: Option<SocketAddr>,
+}
+
 /// `larder reload`
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(after_help = RELOAD_EXAMPLES, override_usage = "larder reload [FILE]")]
+#[command(after_help = RELOAD_EXAMPLES, override_usage = "larder reload [FILE | --admin ADDR]")]
 pub struct Reload {
     /// The same
     #[arg(short, long, value_name = "FILE")]
@@ -295,6 +341,9 @@ pub struct Reload {
     /// Configuration file, if not the one that is found
     #[arg(value_name = "FILE", conflicts_with = "config")]
     pub file: Option<PathBuf>,
+    /// Its address, in place of the file's
+    #[command(flatten)]
+    pub at: At,
 }
 
 /// `larder status`
@@ -307,6 +356,9 @@ pub struct Status {
     /// The same, without -c
     #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
     pub file: Option<PathBuf>,
+    /// Its address, in place of the file's
+    #[command(flatten)]
+    pub at: At,
     /// For programs: one JSON object
     #[arg(long)]
     pub json: bool,
@@ -322,6 +374,9 @@ pub struct Top {
     /// The same, without -c
     #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
     pub file: Option<PathBuf>,
+    /// Its address, in place of the file's
+    #[command(flatten)]
+    pub at: At,
     /// Show them once, and end
     #[arg(long)]
     pub once: bool,
@@ -340,6 +395,9 @@ pub struct Slow {
     /// The same, without -c
     #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
     pub file: Option<PathBuf>,
+    /// Its address, in place of the file's
+    #[command(flatten)]
+    pub at: At,
     /// Go on with those that come
     #[arg(short = 'f', long)]
     pub tail: bool,
@@ -354,12 +412,15 @@ pub struct Slow {
 /// `larder purge`
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = PURGE_EXAMPLES)]
-#[command(override_usage = "larder purge [-c FILE] [--soft] [--wait TIME] --tag TAG | --url URL | …")]
+#[command(override_usage = "larder purge --tag TAG | --url URL | --all | … [OPTIONS]")]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
 pub struct Purge {
     /// Configuration file
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Its address, in place of the file's
+    #[command(flatten)]
+    pub at: At,
     /// Whatever has this tag
     #[arg(long, value_name = "TAG", group = "what")]
     pub tag: Vec<String>,
@@ -386,11 +447,14 @@ pub struct Purge {
 /// `larder explain`
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = EXPLAIN_EXAMPLES)]
-#[command(override_usage = "larder explain [-c FILE] [METHOD] TARGET [-H FIELD]… [--json]")]
+#[command(override_usage = "larder explain [METHOD] TARGET [-H FIELD]… [OPTIONS]")]
 pub struct Explain {
     /// Judge by this file, not by the configuration in force
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Its address, in place of the file's
+    #[command(flatten)]
+    pub at: At,
     /// Method; GET where only a target is given
     #[arg(value_name = "METHOD")]
     pub method: String,
@@ -467,6 +531,13 @@ pub struct Demo {
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "write an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".to_owned())
+}
+
+/// The log and the demo show it as a URL, which may be pasted as it is.
+fn admin_address(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.strip_prefix("http://").map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
+    bare.parse()
+        .map_err(|_| "write an IP address and a port, such as 127.0.0.1:9900 or [::1]:9900".to_owned())
 }
 
 fn origin(text: &str) -> Result<String, String> {
@@ -583,6 +654,14 @@ mod tests {
     }
 
     #[test]
+    fn an_admin_address_may_be_pasted_from_the_log() {
+        for address in ["[::1]:9", "http://[::1]:9", "http://[::1]:9/"] {
+            let Ok(Command::Top(top)) = parse(&format!("larder top --admin {address}")) else { panic!() };
+            assert_eq!(top.at.admin.map(|at| at.to_string()).as_deref(), Some("[::1]:9"), "{address}");
+        }
+    }
+
+    #[test]
     fn explain_takes_a_request() {
         let line = "larder explain -c a.toml POST /a -H A:b -H C:d -d x --from ::1 --json";
         let Ok(Command::Explain(explain)) = parse(line) else { panic!() };
@@ -621,6 +700,7 @@ mod tests {
             ("larder purge", "required arguments were not provided"),
             ("larder purge --soft", "required arguments were not provided"),
             ("larder purge --all --wait 1", "such as 60s"),
+            ("larder top --admin localhost:9900", "such as 127.0.0.1:9900"),
             ("larder demo --listen 8080", "such as 127.0.0.1:8080"),
             ("larder check --deny errors", "[possible values: warnings]"),
             ("larder check --allow nonsense", "write one of shared-credentials, "),
@@ -671,7 +751,7 @@ mod tests {
                 "check",
                 ["[FILE]", "--deny <WHAT>", "Every problem is shown at once", "Usage: larder check [FILE]"],
             ),
-            ("reload", ["[FILE]", "as on SIGHUP", "78", "Usage: larder reload [FILE]"]),
+            ("reload", ["[FILE]", "as on SIGHUP", "78", "Usage: larder reload [FILE | --admin ADDR]"]),
             ("purge", ["--tag <TAG>", "larder purge --route users", "69", "Usage: larder purge"]),
             ("explain", ["-H, --header <FIELD>", "--json", "69", "Usage: larder explain"]),
             ("simulate", ["--log <FILE>", "--host <NAME>", "combined format", "Usage: larder simulate"]),

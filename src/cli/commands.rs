@@ -6,9 +6,19 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::args::{Args, Check, Command, Demo, Explain, OfRedis, Purge, Run, Simulate, Slow, Top};
+use super::args::{Args, At, Check, Command, Demo, Explain, OfRedis, Purge, Run, Simulate, Slow, Top};
 use super::config_file::{self, Missing, PLACES, Source};
 use super::one_line;
+use super::whom::Named;
+
+/// What to try where `larder run` finds no file.
+const RUN_ANYHOW: &str =
+    "try `larder run --to http://127.0.0.1:3000`, which needs no file, or name one with -c";
+/// The same where a running Larder is to be asked.
+const ASK_ANYHOW: &str =
+    "name one with -c, or the running Larder by its admin address: --admin 127.0.0.1:9900";
+/// The same for all else.
+const NAME_ONE: &str = "name one with -c";
 
 /// What a command line asks for.
 #[derive(Clone, Debug)]
@@ -19,18 +29,18 @@ pub enum Task {
     Serve(Source),
     /// Check this configuration and say what is wrong with it, and of what is not.
     Check(Source, Check),
-    /// Have the Larder that this configuration leads to read its own anew.
-    Reload(Source),
-    /// Have the Larder that this configuration leads to purge this.
-    Purge(Source, Purge),
-    /// Ask the Larder that this configuration leads to how it is; for programs, where that is asked.
-    Status(Source, bool),
-    /// Show figures of the Larder that this configuration leads to, again and again.
-    Top(Source, Top),
-    /// Show the slow requests of the Larder that this configuration leads to.
-    Slow(Source, Slow),
-    /// Have the Larder that this configuration leads to say what would become of this request.
-    Explain(Source, Explain),
+    /// Have the Larder that is named read its own anew.
+    Reload(Named),
+    /// Have the Larder that is named purge this.
+    Purge(Named, Purge),
+    /// Ask the Larder that is named how it is; for programs, where that is asked.
+    Status(Named, bool),
+    /// Show figures of the Larder that is named, again and again.
+    Top(Named, Top),
+    /// Show the slow requests of the Larder that is named.
+    Slow(Named, Slow),
+    /// Have the Larder that is named say what would become of this request.
+    Explain(Named, Explain),
     /// Count what stands in the Redis of this configuration.
     Audit(Source),
     /// Replay a log by this configuration.
@@ -49,19 +59,20 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
         Command::Run(run) => run_task(&run, variable),
         Command::Check(check) => find(check.config.as_deref().or(check.file.as_deref()), variable)
             .map(|source| Task::Check(source, check)),
-        Command::Reload(reload) => find(reload.config.or(reload.file).as_deref(), variable).map(Task::Reload),
+        Command::Reload(reload) => {
+            whom(reload.at, reload.config.or(reload.file).as_deref(), variable).map(Task::Reload)
+        }
         Command::Purge(purge) => {
-            find(purge.config.as_deref(), variable).map(|source| Task::Purge(source, purge))
+            whom(purge.at, purge.config.as_deref(), variable).map(|named| Task::Purge(named, purge))
         }
-        Command::Status(status) => find(status.config.or(status.file).as_deref(), variable)
-            .map(|source| Task::Status(source, status.json)),
-        Command::Top(top) => {
-            find(top.config.as_deref().or(top.file.as_deref()), variable).map(|source| Task::Top(source, top))
-        }
-        Command::Slow(slow) => find(slow.config.as_deref().or(slow.file.as_deref()), variable)
-            .map(|source| Task::Slow(source, slow)),
+        Command::Status(status) => whom(status.at, status.config.or(status.file).as_deref(), variable)
+            .map(|named| Task::Status(named, status.json)),
+        Command::Top(top) => whom(top.at, top.config.as_deref().or(top.file.as_deref()), variable)
+            .map(|named| Task::Top(named, top)),
+        Command::Slow(slow) => whom(slow.at, slow.config.as_deref().or(slow.file.as_deref()), variable)
+            .map(|named| Task::Slow(named, slow)),
         Command::Explain(explain) => {
-            find(explain.config.as_deref(), variable).map(|source| Task::Explain(source, explain))
+            whom(explain.at, explain.config.as_deref(), variable).map(|named| Task::Explain(named, explain))
         }
         Command::Redis { of: OfRedis::Audit(audit) } => {
             find(audit.config.as_deref(), variable).map(Task::Audit)
@@ -77,12 +88,33 @@ fn run_task(run: &Run, variable: Option<OsString>) -> Result<Task, Missing> {
     match one_line::written_for(run) {
         Some(source) if run.print_config => Ok(Task::Print(source.text)),
         Some(source) => Ok(Task::Serve(source)),
-        None => find(run.config.as_deref().or(run.file.as_deref()), variable).map(Task::Serve),
+        None => find_or(RUN_ANYHOW, run.config.as_deref().or(run.file.as_deref()), variable).map(Task::Serve),
+    }
+}
+
+/// The Larder that a command asks. Beside an address only a file that is named here counts: one that is merely found,
+/// or that the environment names, is another Larder's, and so is the token in it.
+fn whom(at: At, given: Option<&Path>, variable: Option<OsString>) -> Result<Named, Missing> {
+    match at.admin {
+        Some(admin) => {
+            let source = given.map(|file| find(Some(file), None)).transpose()?;
+            Ok(Named::ByAddress(admin, source))
+        }
+        None => find_or(ASK_ANYHOW, given, variable).map(Named::ByFile),
     }
 }
 
 fn find(given: Option<&Path>, variable: Option<OsString>) -> Result<Source, Missing> {
-    config_file::find(given, variable.as_deref(), &PLACES.map(Path::new))
+    find_or(NAME_ONE, given, variable)
+}
+
+/// Finds the file; `advice` is for whoever has none.
+fn find_or(
+    advice: &'static str,
+    given: Option<&Path>,
+    variable: Option<OsString>,
+) -> Result<Source, Missing> {
+    config_file::find(given, variable.as_deref(), &PLACES.map(Path::new), advice)
 }
 
 #[cfg(test)]
@@ -109,7 +141,7 @@ mod tests {
             matches!(task_of("larder check", Some(&file)), Ok(Task::Check(source, _)) if source.text == "here")
         );
         assert!(
-            matches!(task_of("larder reload", Some(&file)), Ok(Task::Reload(source)) if source.text == "here")
+            matches!(task_of("larder reload", Some(&file)), Ok(Task::Reload(Named::ByFile(source))) if source.text == "here")
         );
         assert!(
             matches!(task_of("larder redis audit", Some(&file)), Ok(Task::Audit(source)) if source.text == "here")
@@ -126,6 +158,31 @@ mod tests {
         };
         assert_eq!(served.text, printed);
         assert!(task_of("larder run", Some(absent)).is_err());
+    }
+
+    #[test]
+    fn a_larder_that_is_named_by_its_address_needs_no_file_and_goes_by_none_that_is_only_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, "here").unwrap();
+        let absent = Path::new("/nonexistent/proxy.toml");
+        for command in ["status", "top", "slow", "purge --all", "reload", "explain /"] {
+            let by_address = |rest: &str, variable| {
+                let line = format!("larder {command} --admin http://127.0.0.1:9/ {rest}");
+                let named = match task_of(&line, variable).unwrap() {
+                    Task::Status(named, _) | Task::Top(named, _) | Task::Slow(named, _) => named,
+                    Task::Purge(named, _) | Task::Reload(named) | Task::Explain(named, _) => named,
+                    other => panic!("{other:?}"),
+                };
+                let Named::ByAddress(admin, source) = named else { panic!("{named:?}") };
+                assert_eq!(admin.to_string(), "127.0.0.1:9");
+                source.map(|source| source.text)
+            };
+            assert_eq!(by_address("", Some(absent)), None, "{command}");
+            assert_eq!(by_address("", Some(&file)), None, "{command}");
+            assert_eq!(by_address(&format!("-c {}", file.display()), None).as_deref(), Some("here"));
+            assert!(task_of(&format!("larder {command} --admin 127.0.0.1:9 -c /nonexistent"), None).is_err());
+        }
     }
 
     #[test]

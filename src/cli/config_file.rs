@@ -41,7 +41,12 @@ impl Source {
 #[derive(Debug)]
 pub enum Missing {
     /// Nothing was named, and none of these exists.
-    Nowhere(Vec<PathBuf>),
+    Nowhere {
+        /// Where a file was looked for.
+        places: Vec<PathBuf>,
+        /// What to try in place of one.
+        advice: &'static str,
+    },
     /// A file that was named, or found, cannot be read.
     Unreadable {
         /// The file.
@@ -56,10 +61,10 @@ pub enum Missing {
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nowhere(places) => {
+            Self::Nowhere { places, advice } => {
                 let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
                 writeln!(f, "no proxy.toml found; looked at {}", places.join(" and "))?;
-                f.write_str("       try `larder run --to http://127.0.0.1:3000`, which needs no file, or name one with -c")
+                write!(f, "       {advice}")
             }
             Self::Unreadable { file, from_variable, error } => {
                 write!(f, "cannot read {}", file.display())?;
@@ -75,28 +80,34 @@ impl fmt::Display for Missing {
 impl std::error::Error for Missing {}
 
 /// Reads the file that `given` (`-c`) names, else `variable` (the value of [`VARIABLE`]), else the
-/// first of `places` that exists. What is named must be readable: there is no falling through.
+/// first of `places` that exists. What is named must be readable: there is no falling through. `advice`: what to try
+/// where there is none.
 ///
 /// # Errors
 /// [`Missing`] says what was looked at, or what cannot be read and why.
-pub fn find(given: Option<&Path>, variable: Option<&OsStr>, places: &[&Path]) -> Result<Source, Missing> {
+pub fn find(
+    given: Option<&Path>,
+    variable: Option<&OsStr>,
+    places: &[&Path],
+    advice: &'static str,
+) -> Result<Source, Missing> {
     let variable = variable.filter(|value| !value.is_empty()).map(Path::new);
     match (given, variable) {
         (Some(file), _) => read(file, false),
         (None, Some(file)) => read(file, true),
-        (None, None) => search(places),
+        (None, None) => search(places, advice),
     }
 }
 
 /// A file that is there but cannot be read is an error: going on to the next would surprise.
-fn search(places: &[&Path]) -> Result<Source, Missing> {
+fn search(places: &[&Path], advice: &'static str) -> Result<Source, Missing> {
     for place in places {
         match read(place, false) {
             Err(Missing::Unreadable { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
             other => return other,
         }
     }
-    Err(Missing::Nowhere(places.iter().map(PathBuf::from).collect()))
+    Err(Missing::Nowhere { places: places.iter().map(PathBuf::from).collect(), advice })
 }
 
 fn read(file: &Path, from_variable: bool) -> Result<Source, Missing> {
@@ -137,7 +148,7 @@ mod tests {
         let places = [folder.path().join("absent"), place, last];
         let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
         let found = |given: Option<&Path>, variable: Option<&Path>| {
-            find(given, variable.map(Path::as_os_str), &places).unwrap().text
+            find(given, variable.map(Path::as_os_str), &places, "try this").unwrap().text
         };
         assert_eq!(found(Some(&given), Some(&variable)), "given");
         assert_eq!(found(None, Some(&variable)), "variable");
@@ -149,8 +160,8 @@ mod tests {
     fn where_there_is_none_the_message_says_what_was_looked_at_and_what_to_try() {
         let folder = tempfile::tempdir().unwrap();
         let places = [folder.path().join("a.toml"), folder.path().join("b.toml")];
-        let text = find(None, None, &[&places[0], &places[1]]).unwrap_err().to_string();
-        for expected in ["no proxy.toml found", "a.toml and ", "b.toml", "larder run --to http://"] {
+        let text = find(None, None, &[&places[0], &places[1]], "try this").unwrap_err().to_string();
+        for expected in ["no proxy.toml found", "a.toml and ", "b.toml\n       try this"] {
             assert!(text.contains(expected), "{expected:?} is not in {text}");
         }
     }
@@ -160,9 +171,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = file(&folder, "place", "");
         let absent = folder.path().join("absent.toml");
-        let text = find(Some(&absent), None, &[&place]).unwrap_err().to_string();
+        let text = find(Some(&absent), None, &[&place], "try this").unwrap_err().to_string();
         assert!(text.contains("cannot read") && text.contains("absent.toml: "), "{text}");
-        let text = find(None, Some(absent.as_os_str()), &[&place]).unwrap_err().to_string();
+        let text = find(None, Some(absent.as_os_str()), &[&place], "try this").unwrap_err().to_string();
         assert!(text.contains("(from LARDER_CONFIG)"), "{text}");
     }
 
@@ -170,20 +181,20 @@ mod tests {
     fn a_place_that_is_there_but_unreadable_ends_the_search() {
         let folder = tempfile::tempdir().unwrap();
         let place = file(&folder, "place", "");
-        let text = find(None, None, &[folder.path(), &place]).unwrap_err().to_string();
+        let text = find(None, None, &[folder.path(), &place], "try this").unwrap_err().to_string();
         assert!(text.contains("cannot read"), "a directory: {text}");
         let latin = folder.path().join("latin");
         std::fs::write(&latin, b"# caf\xe9").unwrap();
-        assert!(find(None, None, &[&latin, &place]).is_err(), "not UTF-8");
+        assert!(find(None, None, &[&latin, &place], "try this").is_err(), "not UTF-8");
         let large = file(&folder, "large", &" ".repeat(1024 * 1024 + 1));
-        assert!(find(None, None, &[&large, &place]).unwrap_err().to_string().contains("1 MiB"));
+        assert!(find(None, None, &[&large, &place], "try this").unwrap_err().to_string().contains("1 MiB"));
     }
 
     #[test]
     fn a_file_is_read_again_as_it_is_then() {
         let folder = tempfile::tempdir().unwrap();
         let path = file(&folder, "proxy.toml", "one");
-        let source = find(Some(&path), None, &[]).unwrap();
+        let source = find(Some(&path), None, &[], "try this").unwrap();
         std::fs::write(&path, "two").unwrap();
         assert_eq!(source.again().unwrap().unwrap().text, "two");
         std::fs::remove_file(&path).unwrap();

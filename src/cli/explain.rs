@@ -1,10 +1,9 @@
 //! `larder explain`: asks a running Larder what would become of a request, and shows what it says.
 //!
-//! Knows where the file says that the admin listener is, its token, and how the answer reads for people.
+//! Knows how the answer reads for people.
 //! Must not know: how anything is decided.
 #![expect(clippy::indexing_slicing, reason = "a serde_json::Value gives null for what it does not have")]
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use http::StatusCode;
@@ -12,47 +11,40 @@ use serde_json::{Map, Value, json};
 
 use super::args::Explain;
 use super::config_file::Source;
-use super::{asking, complain, exit, print, variable};
+use super::whom::Named;
+use super::{complain, exit, print, variable};
 use crate::config::Config;
 
-/// Has the Larder that a file leads to say what would become of a request, by the file itself where that was named.
-pub(super) fn explain(source: &Source, explain: &Explain) -> ExitCode {
-    let by_file = explain.config.is_some();
-    if let Err(problems) = Config::parse(&source.text, &source.name, &variable)
-        && by_file
+/// Has the Larder that is named say what would become of a request, by a file where that was named.
+pub(super) fn explain(named: &Named, explain: &Explain) -> ExitCode {
+    let by = named.source().filter(|_| explain.config.is_some());
+    if let Some(source) = by
+        && let Err(problems) = Config::parse(&source.text, &source.name, &variable)
     {
         return complain(&format!("{problems}"), exit::CONFIG);
     }
-    let Some((admin, token)) = Config::admin_of(&source.text, &variable) else {
-        return complain(&format!("{} has no admin listener to ask", source.name), exit::CONFIG);
+    let larder = match named.asked() {
+        Ok(larder) => larder,
+        Err(code) => return code,
     };
-    let wanted = match wanted(explain, by_file.then_some(source)) {
+    let wanted = match wanted(explain, by) {
         Ok(wanted) => wanted,
         Err(why) => return complain(&why, exit::USAGE),
     };
-    let body = serde_json::to_vec(&wanted).unwrap_or_default();
-    match asking::post(admin, token.as_deref(), "/explain", body) {
+    match larder.post("/explain", serde_json::to_vec(&wanted).unwrap_or_default()) {
         Ok((StatusCode::OK, body)) => match serde_json::from_slice::<Value>(&body) {
             Ok(told) if explain.json => print(&format!("{told:#}\n")),
             Ok(told) => print(&text(&told)),
-            Err(_) => no_answer(admin, source, "what answers is no Larder"),
+            Err(_) => larder.no_answer("what answers is no Larder"),
         },
-        Ok((StatusCode::UNAUTHORIZED, _)) => complain(
-            &format!("the Larder at {admin} has another admin_token than {}", source.name),
-            exit::FAILURE,
-        ),
+        Ok((StatusCode::UNAUTHORIZED, _)) => larder.unauthorized(""),
         Ok((status, body)) => {
             let told: Value = serde_json::from_slice(&body).unwrap_or_default();
             let why = told["error"].as_str().map_or_else(|| format!("it answers {status}"), str::to_owned);
             complain(&format!("not explained: {why}"), exit::FAILURE)
         }
-        Err(error) => no_answer(admin, source, &error.to_string()),
+        Err(error) => larder.no_answer(&error.to_string()),
     }
-}
-
-fn no_answer(admin: SocketAddr, source: &Source, why: &str) -> ExitCode {
-    let text = format!("no Larder answers at {admin}, the admin address of {}: {why}", source.name);
-    complain(&text, exit::UNAVAILABLE)
 }
 
 /// What is asked; with the file to judge by, and the variables that it names.

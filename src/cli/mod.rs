@@ -18,6 +18,7 @@ mod simulate;
 mod slow;
 mod status;
 mod top;
+pub mod whom;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -33,12 +34,12 @@ pub fn main() -> ExitCode {
         Ok(Task::Print(text)) => print(&text),
         Ok(Task::Serve(source)) => serve::serve(&source),
         Ok(Task::Check(source, args)) => serve::check(&source, &args),
-        Ok(Task::Reload(source)) => reload::reload(&source),
-        Ok(Task::Purge(source, purge)) => purge::purge(&source, &purge),
-        Ok(Task::Status(source, json)) => status::status(&source, json),
-        Ok(Task::Top(source, top)) => top::top(&source, &top),
-        Ok(Task::Slow(source, args)) => slow::slow(&source, &args),
-        Ok(Task::Explain(source, request)) => explain::explain(&source, &request),
+        Ok(Task::Reload(named)) => reload::reload(&named),
+        Ok(Task::Purge(named, purge)) => purge::purge(&named, &purge),
+        Ok(Task::Status(named, json)) => status::status(&named, json),
+        Ok(Task::Top(named, top)) => top::top(&named, &top),
+        Ok(Task::Slow(named, args)) => slow::slow(&named, &args),
+        Ok(Task::Explain(named, request)) => explain::explain(&named, &request),
         Ok(Task::Audit(source)) => audit::audit(&source),
         Ok(Task::Simulate(source, args)) => simulate::simulate(&source, &args),
         Ok(Task::Demo(demo)) => serve::demo(&demo),

@@ -1,10 +1,9 @@
 //! `larder purge`: has a running Larder purge what is named, and tells what it answers.
 //!
-//! Knows where the file says that the admin listener is, and its token.
+//! Knows how purges are asked for.
 //! Must not know: what a purge does.
 
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use http::StatusCode;
@@ -12,9 +11,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::args::Purge;
-use super::config_file::Source;
-use super::{asking, complain, exit, print, variable};
-use crate::config::Config;
+use super::whom::{Asked, Named};
+use super::{complain, exit, print};
 
 /// What the admin listener says of a purge.
 #[derive(Debug, Default, Deserialize)]
@@ -25,31 +23,25 @@ struct Answer {
     memory: String,
 }
 
-/// Has the Larder that a file leads to purge what is named.
-pub(super) fn purge(source: &Source, purge: &Purge) -> ExitCode {
-    let Some((admin, token)) = Config::admin_of(&source.text, &variable) else {
-        return match Config::parse(&source.text, &source.name, &variable) {
-            Err(problems) => complain(&format!("{problems}"), exit::CONFIG),
-            Ok(_) => complain(&format!("{} has no admin listener to ask", source.name), exit::CONFIG),
-        };
+/// Has the Larder that is named purge what is named.
+pub(super) fn purge(named: &Named, purge: &Purge) -> ExitCode {
+    let larder = match named.asked() {
+        Ok(larder) => larder,
+        Err(code) => return code,
     };
-    match ask(admin, token.as_deref(), purge) {
+    match ask(&larder, purge) {
         Ok((StatusCode::OK, answer)) => print(&format!("{}\n", done(purge, &answer))),
-        Ok((StatusCode::UNAUTHORIZED, _)) => complain(
-            &format!("the Larder at {admin} has another admin_token than {}", source.name),
-            exit::FAILURE,
-        ),
+        Ok((StatusCode::UNAUTHORIZED, _)) => larder.unauthorized(""),
         Ok((_, answer)) if !answer.error.is_empty() => {
             complain(&format!("not purged: {}", answer.error), exit::FAILURE)
         }
         Ok((_, answer)) if !answer.redis.is_empty() => {
             complain(&format!("purged in this Larder's memory; Redis: {}", answer.redis), exit::FAILURE)
         }
-        Ok((status, _)) => complain(&format!("the Larder at {admin} answers {status}"), exit::FAILURE),
-        Err(error) => complain(
-            &format!("no Larder answers at {admin}, the admin address of {}: {error}", source.name),
-            exit::UNAVAILABLE,
-        ),
+        Ok((status, _)) => {
+            complain(&format!("the Larder at {} answers {status}", larder.admin), exit::FAILURE)
+        }
+        Err(error) => larder.no_answer(&error.to_string()),
     }
 }
 
@@ -73,9 +65,9 @@ fn done(purge: &Purge, answer: &Answer) -> String {
     format!("purged{softly}: {} (memory: {}; redis: {})", named.join(", "), answer.memory, answer.redis)
 }
 
-fn ask(admin: SocketAddr, token: Option<&str>, purge: &Purge) -> io::Result<(StatusCode, Answer)> {
+fn ask(larder: &Asked, purge: &Purge) -> io::Result<(StatusCode, Answer)> {
     let body = serde_json::to_vec(&wanted(purge)).map_err(io::Error::other)?;
-    let (status, body) = asking::post(admin, token, "/purge", body)?;
+    let (status, body) = larder.post("/purge", body)?;
     // What is no answer of a Larder's has no words of its own.
     Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
 }

@@ -5,7 +5,6 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,9 +12,9 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::args::Slow;
-use super::config_file::Source;
-use super::status::{self, Silent, grouped, plain};
-use super::{asking, colours, complain, exit};
+use super::status::{Silent, grouped, plain};
+use super::whom::{Asked, Named};
+use super::{colours, complain, exit};
 
 /// How long an answer may be held back until there is something new. The listener has its own bound.
 const WAIT: &str = "10s";
@@ -24,17 +23,17 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Phases that a line tells of: those that took longest.
 const PHASES: usize = 3;
 
-/// Shows the slow requests of the Larder that a file leads to.
-pub(super) fn slow(source: &Source, args: &Slow) -> ExitCode {
-    let (admin, token) = match status::admin_of(source) {
-        Ok(admin) => admin,
+/// Shows the slow requests of the Larder that is named.
+pub(super) fn slow(named: &Named, args: &Slow) -> ExitCode {
+    let larder = match named.asked() {
+        Ok(larder) => larder,
         Err(code) => return code,
     };
     let mut follower = Follower::default();
     loop {
-        let page = match page(admin, token.as_deref(), &follower.query()) {
+        let page = match page(&larder, &follower.query()) {
             Ok(page) => page,
-            Err(silent) => return silent.complain(admin, source),
+            Err(silent) => return silent.complain(&larder),
         };
         let most = follower.process.is_none().then_some(args.lines);
         let news = follower.news(&page, most);
@@ -53,8 +52,8 @@ pub(super) fn slow(source: &Source, args: &Slow) -> ExitCode {
     }
 }
 
-fn page(admin: SocketAddr, token: Option<&str>, query: &str) -> Result<Value, Silent> {
-    let (status, body) = asking::get(admin, token, query).map_err(Silent::Gone)?;
+fn page(larder: &Asked, query: &str) -> Result<Value, Silent> {
+    let (status, body) = larder.get(query).map_err(Silent::Gone)?;
     let page: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     if status != StatusCode::OK || !page.is_object() {
         return Err(Silent::Refused(status));

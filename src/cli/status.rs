@@ -1,6 +1,6 @@
 //! `larder status`: asks a running Larder how it is, and says so to people or to programs.
 //!
-//! Knows where the file says that the admin listener is, and its token, and which of its pages tell what.
+//! Knows which pages of the admin listener tell what.
 //! Must not know: how anything is measured.
 
 use std::fmt::Write as _;
@@ -11,20 +11,19 @@ use std::process::ExitCode;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::config_file::Source;
-use super::{asking, complain, exit, print, variable};
+use super::whom::{Asked, Named};
+use super::{complain, exit, print};
 use crate::clock::Clock;
-use crate::config::Config;
 
-/// Asks the Larder that a file leads to.
-pub(super) fn status(source: &Source, as_json: bool) -> ExitCode {
-    let (admin, token) = match admin_of(source) {
-        Ok(admin) => admin,
+/// Asks the Larder that is named.
+pub(super) fn status(named: &Named, as_json: bool) -> ExitCode {
+    let larder = match named.asked() {
+        Ok(larder) => larder,
         Err(code) => return code,
     };
-    let told = match ask(admin, token.as_deref()) {
+    let told = match ask(&larder) {
         Ok(told) => told,
-        Err(silent) => return silent.complain(admin, source),
+        Err(silent) => return silent.complain(&larder),
     };
     let summary = summary(&told);
     let text = if as_json {
@@ -32,23 +31,13 @@ pub(super) fn status(source: &Source, as_json: bool) -> ExitCode {
         text.push('\n');
         text
     } else {
-        shown(&summary, admin, Clock::system().now().as_secs())
+        shown(&summary, larder.admin, Clock::system().now().as_secs())
     };
     let printed = print(&text);
     match summary.get("ok").and_then(Value::as_bool) {
         Some(true) => printed,
         _ => exit::FAILURE.into(),
     }
-}
-
-/// Where the Larder that a file leads to can be asked, and its token; what it ends with where the file does not say.
-pub(super) fn admin_of(source: &Source) -> Result<(SocketAddr, Option<String>), ExitCode> {
-    Config::admin_of(&source.text, &variable).ok_or_else(|| {
-        match Config::parse(&source.text, &source.name, &variable) {
-            Err(problems) => complain(&format!("{problems}"), exit::CONFIG),
-            Ok(_) => complain(&format!("{} has no admin listener to ask", source.name), exit::CONFIG),
-        }
-    })
 }
 
 /// What the pages of the admin listener say.
@@ -67,27 +56,20 @@ pub(super) enum Silent {
 
 impl Silent {
     /// Says so; gives what to end with.
-    pub(super) fn complain(self, admin: SocketAddr, source: &Source) -> ExitCode {
+    pub(super) fn complain(self, larder: &Asked) -> ExitCode {
         match self {
-            Self::Refused(StatusCode::UNAUTHORIZED) => {
-                let what = format!("the Larder at {admin} has another admin_token than {}", source.name);
-                complain(&what, exit::FAILURE)
-            }
+            Self::Refused(StatusCode::UNAUTHORIZED) => larder.unauthorized(""),
             Self::Refused(status) => {
-                complain(&format!("the Larder at {admin} answers {status}"), exit::FAILURE)
+                complain(&format!("the Larder at {} answers {status}", larder.admin), exit::FAILURE)
             }
-            Self::Gone(error) => {
-                let what =
-                    format!("no Larder answers at {admin}, the admin address of {}: {error}", source.name);
-                complain(&what, exit::UNAVAILABLE)
-            }
+            Self::Gone(error) => larder.no_answer(&error.to_string()),
         }
     }
 }
 
 /// The page of figures.
-pub(super) fn stats(admin: SocketAddr, token: Option<&str>) -> Result<Value, Silent> {
-    let (status, body) = asking::get(admin, token, "/stats").map_err(Silent::Gone)?;
+pub(super) fn stats(larder: &Asked) -> Result<Value, Silent> {
+    let (status, body) = larder.get("/stats").map_err(Silent::Gone)?;
     let stats: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     if status != StatusCode::OK || !stats.is_object() {
         return Err(Silent::Refused(status));
@@ -95,15 +77,15 @@ pub(super) fn stats(admin: SocketAddr, token: Option<&str>) -> Result<Value, Sil
     Ok(stats)
 }
 
-fn ask(admin: SocketAddr, token: Option<&str>) -> Result<Told, Silent> {
+fn ask(larder: &Asked) -> Result<Told, Silent> {
     let page = |path| {
-        let (status, body) = asking::get(admin, token, path).map_err(Silent::Gone)?;
+        let (status, body) = larder.get(path).map_err(Silent::Gone)?;
         // What is no answer of a Larder's has no words of its own.
         Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
     };
     // Open to all, and a 503 is an answer, too.
     let (_, ready) = page("/readyz")?;
-    let stats = stats(admin, token)?;
+    let stats = stats(larder)?;
     let (status, fleet) = page("/fleet")?;
     Ok(Told { ready, stats, fleet: (status != StatusCode::NOT_FOUND).then_some(fleet) })
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::args::Top;
-use super::config_file::Source;
 use super::status::{self, grouped, lasting, plain, size};
+use super::whom::Named;
 use super::{colours, exit, print};
 
 /// Time between two looks.
@@ -23,21 +23,22 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Cursor to the top left, and nothing below.
 const CLEAR: &str = "\u{1b}[H\u{1b}[J";
 
-/// Shows what the Larder that a file leads to answers from its cache.
-pub(super) fn top(source: &Source, args: &Top) -> ExitCode {
-    let (admin, token) = match status::admin_of(source) {
-        Ok(admin) => admin,
+/// Shows what the Larder that is named answers from its cache.
+pub(super) fn top(named: &Named, args: &Top) -> ExitCode {
+    let larder = match named.asked() {
+        Ok(larder) => larder,
         Err(code) => return code,
     };
     let clear = if !args.once && !args.json && std::io::stdout().is_terminal() { CLEAR } else { "" };
     let mut before = None;
     loop {
-        let stats = match status::stats(admin, token.as_deref()) {
+        let stats = match status::stats(&larder) {
             Ok(stats) => stats,
-            Err(silent) => return silent.complain(admin, source),
+            Err(silent) => return silent.complain(&larder),
         };
         let figures = figures(&stats, before.as_ref());
-        let text = if args.json { format!("{figures}\n") } else { shown(&figures, admin, Paint(colours())) };
+        let text =
+            if args.json { format!("{figures}\n") } else { shown(&figures, larder.admin, Paint(colours())) };
         let printed = print(&format!("{clear}{text}"));
         if args.once || printed != exit::DONE.into() {
             return printed;

@@ -1,0 +1,129 @@
+//! Which running Larder a command asks: the one that its file leads to, or the one at an address.
+//!
+//! Knows how the user has named it, its token, and what to say where it does not answer.
+//! Must not know: what is asked.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use http::StatusCode;
+use hyper::body::Bytes;
+
+use super::config_file::Source;
+use super::{asking, complain, exit, variable};
+use crate::config::Config;
+
+/// The variable that has the token of a Larder that is named by its address.
+const TOKEN: &str = "LARDER_ADMIN_TOKEN";
+
+/// How the user has named the Larder that is to be asked.
+#[derive(Clone, Debug)]
+pub enum Named {
+    /// By its file, which has its address and its token.
+    ByFile(Source),
+    /// By its address. A file that is named beside it has the token, and need not be right in all else.
+    ByAddress(SocketAddr, Option<Source>),
+}
+
+/// The Larder that is asked.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Where.
+    pub(super) admin: SocketAddr,
+    token: Option<String>,
+    /// What has its address, where that is a file.
+    address_of: Option<String>,
+    /// What has the token, whether there is one or not.
+    token_of: Option<String>,
+}
+
+impl Named {
+    /// The file, if any was named or found.
+    pub(super) fn source(&self) -> Option<&Source> {
+        match self {
+            Self::ByFile(source) => Some(source),
+            Self::ByAddress(_, source) => source.as_ref(),
+        }
+    }
+
+    /// Where it is, and its token.
+    ///
+    /// # Errors
+    /// What to end with where the file does not say: the user has been told.
+    pub(super) fn asked(&self) -> Result<Asked, ExitCode> {
+        self.asked_or("")
+    }
+
+    /// The same; `or_else` goes on where there is nobody to ask.
+    pub(super) fn asked_or(&self, or_else: &str) -> Result<Asked, ExitCode> {
+        match self {
+            Self::ByFile(source) => match Config::admin_of(&source.text, &variable) {
+                Some(found) => Ok(Asked::by_file(source, found)),
+                None => Err(no_address(source, or_else)),
+            },
+            Self::ByAddress(admin, source) => Ok(Asked::by_address(*admin, source.as_ref())),
+        }
+    }
+}
+
+/// Says why a file leads to no Larder.
+fn no_address(source: &Source, or_else: &str) -> ExitCode {
+    match Config::parse(&source.text, &source.name, &variable) {
+        Err(problems) => complain(&format!("{problems}"), exit::CONFIG),
+        Ok(_) => complain(&format!("{} has no admin listener to ask{or_else}", source.name), exit::CONFIG),
+    }
+}
+
+impl Asked {
+    fn by_file(source: &Source, (admin, token): (SocketAddr, Option<String>)) -> Self {
+        let name = Some(source.name.clone());
+        Self { admin, token, address_of: name.clone(), token_of: name }
+    }
+
+    fn by_address(admin: SocketAddr, source: Option<&Source>) -> Self {
+        // Never that of a file which was only found: its token is for its own Larder.
+        let of_file = source.and_then(|source| {
+            let (_, token) = Config::admin_of(&source.text, &variable)?;
+            Some((token?, source.name.clone()))
+        });
+        let of_variable = || Some((variable(TOKEN).filter(|token| !token.is_empty())?, TOKEN.to_owned()));
+        let (token, token_of) = of_file.or_else(of_variable).unzip();
+        Self { admin, token, address_of: None, token_of }
+    }
+
+    /// What it answers to a GET.
+    pub(super) fn get(&self, path: &str) -> io::Result<(StatusCode, Bytes)> {
+        asking::get(self.admin, self.token.as_deref(), path)
+    }
+
+    /// What it answers to a POST of this JSON.
+    pub(super) fn post(&self, path: &str, body: Vec<u8>) -> io::Result<(StatusCode, Bytes)> {
+        asking::post(self.admin, self.token.as_deref(), path, body)
+    }
+
+    /// Says that nobody is there.
+    pub(super) fn no_answer(&self, why: &str) -> ExitCode {
+        let admin = self.admin;
+        let text = match &self.address_of {
+            Some(file) => format!(
+                "no Larder answers at {admin}, the admin address of {file}: {why}\n       \
+                 where it has another, name that: --admin ADDR"
+            ),
+            None => format!("no Larder answers at {admin}: {why}"),
+        };
+        complain(&text, exit::UNAVAILABLE)
+    }
+
+    /// Says that it has not taken the token, and what else could be done.
+    pub(super) fn unauthorized(&self, or_else: &str) -> ExitCode {
+        let admin = self.admin;
+        let text = match &self.token_of {
+            Some(of) => format!("the Larder at {admin} has another admin_token than {of}{or_else}"),
+            None => format!(
+                "the Larder at {admin} wants its admin_token: set {TOKEN}, or name its file, too (-c){or_else}"
+            ),
+        };
+        complain(&text, exit::FAILURE)
+    }
+}

@@ -231,9 +231,13 @@ fn an_api_that_fails_every_third_time_never_shows_it_once_something_is_stored() 
         let response = demo.get("/flaky");
         assert_eq!(response.status, 200, "after {seen:?}");
         seen.push(response.header("cache-status").to_owned());
-        seen.last().unwrap().contains("fwd-status=503")
+        // As the banner says, to whoever looks at X-Cache.
+        let is_stale = seen.last().unwrap().contains("fwd-status=503");
+        assert_eq!(is_stale, response.header("x-cache") == "STALE", "{seen:?}");
+        is_stale
     });
     assert!(stale, "{seen:?}");
+    assert!(demo.banner().contains("repeat it, and see STALE, never an error"), "{}", demo.banner());
     assert_eq!(seen[0], "larder; fwd=uri-miss; stored; ttl=0");
     let last = seen.last().unwrap();
     let told = last.strip_prefix("larder; fwd=stale; fwd-status=503; ttl=");

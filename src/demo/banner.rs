@@ -113,7 +113,7 @@ fn ideas(text: &mut String, facts: &Banner, ink: Ink) {
     idea(text, "a slow request, logged with its phases", &format!("curl -si '{proxy}/slow?ms=1500'"), ink);
     idea(
         text,
-        "every third answer of the API is a 503: repeat it, and one is stale",
+        "the API fails every third time: repeat it, and see STALE, never an error",
         &format!("curl -si {proxy}/flaky"),
         ink,
     );
@@ -123,6 +123,7 @@ fn ideas(text: &mut String, facts: &Banner, ink: Ink) {
         idea(text, "forget a URL, in both tiers", &format!("curl -s -d '{url}' {}/purge", admin.at), ink);
         idea(text, "hit ratios, and the same for Prometheus", &format!("curl -s {}/stats", admin.at), ink);
         command(text, &format!("curl -s {}/metrics", admin.at), ink);
+        idea(text, "the same each second, at a terminal", &format!("larder top --admin {}", admin.at), ink);
     }
 }
 
@@ -189,8 +190,9 @@ mod tests {
             "redis  none answers at redis://127.0.0.1:6379: memory tier only",
             "curl -si http://127.0.0.1:65535/users/1",
             "127.0.0.1:65535/slow?ms=1500",
-            "127.0.0.1:65535/flaky",
+            "# the API fails every third time: repeat it, and see STALE, never an error\n    curl -si 127.0.0.1:65535/flaky",
             "curl -s 127.0.0.1:65534/stats",
+            "larder top --admin 127.0.0.1:65534",
             "--json",
             "Ctrl-C stops",
         ] {
@@ -229,6 +231,6 @@ mod tests {
     fn an_admin_listener_that_is_off_is_not_advertised() {
         let text = banner(&Banner { admin: None, ..facts() }, false);
         assert!(text.contains("admin  off"));
-        assert!(!text.contains("/stats") && !text.contains("browser"));
+        assert!(!text.contains("/stats") && !text.contains("browser") && !text.contains("larder top"));
     }
 }

@@ -354,6 +354,68 @@ fn beside_an_admin_address_the_token_is_of_a_named_file_or_of_the_environment_an
 }
 
 #[test]
+fn a_file_that_is_wrong_leads_to_no_larder_and_says_where_it_is() {
+    let larder = Larder::start(&good("http://127.0.0.1:3000"));
+    let admin = larder.admin().to_string();
+    let right =
+        good("http://127.0.0.1:3000").replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{admin}\""));
+    let folder = in_folder_with("right.toml", &format!("trusted_proxies = [\"::/0\"]\n{right}"));
+    let warned = run_to_end(&["status", "right.toml"], folder.path());
+    assert_eq!((warned.code, warned.err.as_str()), (Some(0), ""), "a warning is no error");
+    fs::write(folder.path().join("proxy.toml"), right.replace("ttl.default", "ttl.defualt")).unwrap();
+    // What would be read as the default address.
+    fs::write(folder.path().join("slip.toml"), right.replace("admin =", "admn =")).unwrap();
+    fs::write(folder.path().join("broken.toml"), right.replace("[upstream.api]", "[upstream.api")).unwrap();
+    for args in [&["status"][..], &["top", "--once"], &["slow"], &["purge", "--all"], &["explain", "/"]] {
+        for (file, place) in [("proxy", "13"), ("slip", "2"), ("broken", "4")] {
+            let file = format!("{file}.toml");
+            let mut command = support::process::larder();
+            command.current_dir(folder.path());
+            command.args(args).env("LARDER_CONFIG", &file);
+            let mut process = Process::spawn(command);
+            assert_eq!(process.wait_exit(PATIENCE), Some(78), "{args:?} {file}: {}", process.err.whole());
+            let said = process.err.whole();
+            let place = format!("--> {file}:{place}:");
+            for words in [place.as_str(), " ^", "1 problem in", "\nerror: nobody was asked; ", "--admin ADDR"]
+            {
+                assert!(said.contains(words), "{args:?}: {words:?} is not in {said}");
+            }
+            assert!(said.starts_with("error: ") && !said.contains("error: error: "), "{said}");
+        }
+        let asked = run_to_end(&[args, &["--admin", &admin]].concat(), folder.path());
+        assert_eq!(asked.code, Some(0), "{args:?}: {}", asked.err);
+    }
+    // One that is judged by is read with all that it names, and the running Larder has its say of its own.
+    for args in [&["explain", "-c", "broken.toml", "/"][..], &["reload", "broken.toml"]] {
+        let said = run_to_end(args, folder.path());
+        assert_eq!(said.code, Some(78));
+        assert!(said.err.starts_with("error: not TOML") && said.err.contains("^"), "{}", said.err);
+    }
+}
+
+#[test]
+fn a_variable_that_only_the_running_larder_has_keeps_nobody_from_asking_it() {
+    let larder = Larder::start(&good("http://127.0.0.1:3000"));
+    let file = |admin: &str, rest: &str| {
+        good("http://${LARDER_TEST_UNSET}")
+            .replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{admin}\"\n{rest}"))
+    };
+    let admin = larder.admin().to_string();
+    let folder = in_folder_with("proxy.toml", &file(&admin, ""));
+    let told = run_to_end(&["status"], folder.path());
+    assert_eq!((told.code, told.err.as_str()), (Some(0), ""));
+    // But of what is needed to ask it, all is.
+    for (admin, rest) in
+        [("${LARDER_TEST_UNSET}", ""), (admin.as_str(), "admin_token = \"${LARDER_TEST_UNSET}\"")]
+    {
+        fs::write(folder.path().join("proxy.toml"), file(admin, rest)).unwrap();
+        let told = run_to_end(&["status"], folder.path());
+        assert_eq!(told.code, Some(78), "{}", told.err);
+        assert!(told.err.contains("the environment has no `LARDER_TEST_UNSET`"), "{}", told.err);
+    }
+}
+
+#[test]
 fn where_nobody_answers_at_the_address_of_a_file_another_may_be_named() {
     let admin = unused_address();
     let text =

@@ -238,9 +238,8 @@ fn the_page_shows_what_stats_says_moves_opens_purges_and_explains() {
     shows_the_stats(&page, &larder);
 
     // `larder top` and `/metrics` say the same.
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("proxy.toml"), format!("admin = \"{}\"\n", larder.admin())).unwrap();
-    let top = run_to_end(&["top", "-c", "proxy.toml", "--once", "--json"], directory.path());
+    let admin = larder.admin().to_string();
+    let top = run_to_end(&["top", "--admin", &admin, "--once", "--json"], larder.directory());
     let top: Value = serde_json::from_str(&top.out).unwrap();
     let shown = figures(&page);
     assert_eq!(shown["all"]["requests"][1], top["all"]["requests"].to_string());

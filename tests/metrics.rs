@@ -408,10 +408,9 @@ fn top_shows_what_stats_say() {
     {
         get(larder.proxy(), path, &[HOST]);
     }
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("proxy.toml"), format!("admin = \"{}\"\n", larder.admin())).unwrap();
+    let admin = larder.admin().to_string();
     let top = |args: &[&str]| {
-        run_to_end(&[&["top", "-c", "proxy.toml", "--once"], args].concat(), directory.path())
+        run_to_end(&[&["top", "--admin", &admin, "--once"], args].concat(), larder.directory())
     };
     let stats = settled(&larder);
     let told = top(&["--json"]);

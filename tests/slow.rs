@@ -136,9 +136,8 @@ fn nine_who_wait_at_once_do_not_all_wait() {
 fn at_a_terminal_the_last_are_shown_and_followed_and_programs_get_objects() {
     let origin = Origin::ok("x", &[]);
     let larder_ = Larder::start(&config(&origin, ""));
-    let file = format!("admin = \"{}\"\n", larder_.admin());
-    std::fs::write(larder_.directory().join("ask.toml"), file).unwrap();
-    let ask = |args: &[&str]| run_to_end(&[&["slow", "-c", "ask.toml"], args].concat(), larder_.directory());
+    let admin = larder_.admin().to_string();
+    let ask = |args: &[&str]| run_to_end(&[&["slow", "--admin", &admin], args].concat(), larder_.directory());
     let finished = ask(&[]);
     assert_eq!((finished.code, finished.out.as_str()), (Some(0), "(no request has been slow so far)"));
     assert_eq!((ask(&["--json"]).out, ask(&["--json"]).code), (String::new(), Some(0)));
@@ -158,7 +157,7 @@ fn at_a_terminal_the_last_are_shown_and_followed_and_programs_get_objects() {
     assert_eq!((&first["path"], &first["sequence"]), (&"/slow/1".into(), &1.into()));
     // Followed.
     let mut command = larder();
-    command.args(["slow", "-c", "ask.toml", "--tail"]).current_dir(larder_.directory());
+    command.args(["slow", "--admin", &admin, "--tail"]).current_dir(larder_.directory());
     let following = Process::spawn(command);
     following.out.wait_for_line(|line| line.contains("/slow/3"), PATIENCE);
     assert_eq!(larder_.get("/slow/4", &[]).status, 200);
@@ -167,7 +166,7 @@ fn at_a_terminal_the_last_are_shown_and_followed_and_programs_get_objects() {
     drop(following);
     let gone = run_to_end(&["slow", "-c", "absent.toml"], larder_.directory());
     assert_eq!(gone.code, Some(78));
-    let file = format!("admin = \"{}\"\n", support::unused_address());
-    std::fs::write(larder_.directory().join("ask.toml"), file).unwrap();
-    assert_eq!(ask(&["--tail"]).code, Some(69));
+    let nobody = support::unused_address().to_string();
+    let gone = run_to_end(&["slow", "--admin", &nobody, "--tail"], larder_.directory());
+    assert_eq!(gone.code, Some(69));
 }

@@ -14,12 +14,18 @@ use serde_json::Value;
 use support::process::{Finished, run_to_end};
 use support::{Larder, PATIENCE, RedisServer, Tier, within};
 
-/// Asks the Larder that wrote its addresses into the log, by a file that has them.
+/// Asks the Larder that wrote its addresses into the log.
 fn status(larder: &Larder, args: &[&str]) -> Finished {
-    let directory = tempfile::tempdir().unwrap();
-    let text = format!("admin = \"{}\"\n", larder.admin());
-    std::fs::write(directory.path().join("proxy.toml"), text).unwrap();
-    run_to_end(&[&["status", "-c", "proxy.toml"], args].concat(), directory.path())
+    let admin = larder.admin().to_string();
+    run_to_end(&[&["status", "--admin", &admin], args].concat(), tempfile::tempdir().unwrap().path())
+}
+
+/// A good file with this admin listener.
+fn file_with(admin: &str) -> String {
+    format!(
+        "admin = \"{admin}\"\n[upstream.api]\nservers = [\"http://127.0.0.1:1\"]\n\
+         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"api\"\n"
+    )
 }
 
 #[test]
@@ -71,11 +77,11 @@ fn who_cannot_be_asked_is_told_of() {
     let file = tier.larders[0].directory().to_owned();
     let admin = tier.larders[0].admin();
     tier.larders[0].kill9();
-    std::fs::write(file.join("proxy.toml"), format!("admin = \"{admin}\"\n")).unwrap();
+    std::fs::write(file.join("proxy.toml"), file_with(&admin.to_string())).unwrap();
     let gone = run_to_end(&["status"], &file);
     assert_eq!(gone.code, Some(69), "{gone:?}");
     assert!(gone.err.contains(&format!("no Larder answers at {admin}")), "{gone:?}");
-    std::fs::write(file.join("proxy.toml"), "admin = \"off\"\n").unwrap();
+    std::fs::write(file.join("proxy.toml"), file_with("off")).unwrap();
     let off = run_to_end(&["status"], &file);
     assert_eq!(off.code, Some(78), "{off:?}");
 }

@@ -21,7 +21,8 @@ pub(super) fn explain(named: &Named, explain: &Explain) -> ExitCode {
     if let Some(source) = by
         && let Err(problems) = Config::parse(&source.text, &source.name, &variable)
     {
-        return complain(&format!("{problems}"), exit::CONFIG);
+        eprintln!("{problems}");
+        return exit::CONFIG.into();
     }
     let larder = match named.asked() {
         Ok(larder) => larder,
@@ -41,6 +42,11 @@ pub(super) fn explain(named: &Named, explain: &Explain) -> ExitCode {
         Ok((status, body)) => {
             let told: Value = serde_json::from_slice(&body).unwrap_or_default();
             let why = told["error"].as_str().map_or_else(|| format!("it answers {status}"), str::to_owned);
+            if status == StatusCode::UNPROCESSABLE_ENTITY {
+                // Problems of the file, each of which says that it is one.
+                eprintln!("{why}");
+                return complain("not explained: that Larder takes the file for wrong", exit::FAILURE);
+            }
             complain(&format!("not explained: {why}"), exit::FAILURE)
         }
         Err(error) => larder.no_answer(&error.to_string()),

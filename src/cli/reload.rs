@@ -34,7 +34,7 @@ pub(super) fn reload(named: &Named) -> ExitCode {
         Some(source) => Config::parse(&source.text, &source.name, &variable).map(drop),
         None => Ok(()),
     };
-    let larder = match named.asked_or("; send the process SIGHUP") {
+    let larder = match named.asked_of_its_file() {
         Ok(larder) => larder,
         Err(code) => return code,
     };
@@ -90,6 +90,7 @@ fn another_file(source: Option<&Source>, larder: &Asked, answer: &Answer) -> Opt
     })
 }
 
+/// Each problem begins with what it is, an error or a warning.
 fn wrong(problems: &str) -> ExitCode {
     eprintln!("{problems}");
     complain("the configuration in force stays", exit::CONFIG)

@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 
 use super::config_file::Source;
 use super::{asking, complain, exit, variable};
-use crate::config::Config;
+use crate::config::{Admin, Config};
 
 /// The variable that has the token of a Larder that is named by its address.
 const TOKEN: &str = "LARDER_ADMIN_TOKEN";
@@ -47,38 +47,62 @@ impl Named {
         }
     }
 
-    /// Where it is, and its token.
+    /// Where it is, and its token. A file that is wrong leads nowhere: by a slip it might lead to another Larder.
+    ///
+    /// # Errors
+    /// What to end with where the file is wrong, or has no admin listener: the user has been told.
+    pub(super) fn asked(&self) -> Result<Asked, ExitCode> {
+        match self {
+            Self::ByFile(source) => {
+                let admin = Config::admin_of_good(&source.text, &source.name, &variable);
+                let admin = admin.map_err(|problems| {
+                    eprintln!("{problems}");
+                    complain(
+                        "nobody was asked; whatever the file says, a Larder can be named: --admin ADDR",
+                        exit::CONFIG,
+                    )
+                })?;
+                Asked::by_file(source, admin, "")
+            }
+            Self::ByAddress(admin, source) => Ok(Asked::by_address(*admin, source.as_ref())),
+        }
+    }
+
+    /// The same for who is to look at the file itself, whatever else is wrong with it.
     ///
     /// # Errors
     /// What to end with where the file does not say: the user has been told.
-    pub(super) fn asked(&self) -> Result<Asked, ExitCode> {
-        self.asked_or("")
-    }
-
-    /// The same; `or_else` goes on where there is nobody to ask.
-    pub(super) fn asked_or(&self, or_else: &str) -> Result<Asked, ExitCode> {
+    pub(super) fn asked_of_its_file(&self) -> Result<Asked, ExitCode> {
         match self {
-            Self::ByFile(source) => match Config::admin_of(&source.text, &variable) {
-                Some(found) => Ok(Asked::by_file(source, found)),
-                None => Err(no_address(source, or_else)),
-            },
+            Self::ByFile(source) => {
+                let admin = Config::admin_of(&source.text, &variable);
+                match admin.filter(|(address, _)| address.is_some()) {
+                    Some(admin) => Asked::by_file(source, admin, ""),
+                    None => match Config::parse(&source.text, &source.name, &variable) {
+                        Err(problems) => {
+                            eprintln!("{problems}");
+                            Err(exit::CONFIG.into())
+                        }
+                        Ok(_) => Asked::by_file(source, (None, None), "; send the process SIGHUP"),
+                    },
+                }
+            }
             Self::ByAddress(admin, source) => Ok(Asked::by_address(*admin, source.as_ref())),
         }
     }
 }
 
-/// Says why a file leads to no Larder.
-fn no_address(source: &Source, or_else: &str) -> ExitCode {
-    match Config::parse(&source.text, &source.name, &variable) {
-        Err(problems) => complain(&format!("{problems}"), exit::CONFIG),
-        Ok(_) => complain(&format!("{} has no admin listener to ask{or_else}", source.name), exit::CONFIG),
-    }
-}
-
 impl Asked {
-    fn by_file(source: &Source, (admin, token): (SocketAddr, Option<String>)) -> Self {
+    /// `or_else` is what could be done where nobody can be asked.
+    fn by_file(source: &Source, (admin, token): Admin, or_else: &str) -> Result<Self, ExitCode> {
         let name = Some(source.name.clone());
-        Self { admin, token, address_of: name.clone(), token_of: name }
+        match admin {
+            Some(admin) => Ok(Self { admin, token, address_of: name.clone(), token_of: name }),
+            None => {
+                let what = format!("{} has no admin listener to ask{or_else}", source.name);
+                Err(complain(&what, exit::CONFIG))
+            }
+        }
     }
 
     fn by_address(admin: SocketAddr, source: Option<&Source>) -> Self {

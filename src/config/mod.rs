@@ -125,18 +125,41 @@ impl Config {
         units::duration(text, "s").map_err(|mistake| format!("{}: {}", mistake.message, mistake.help))
     }
 
-    /// Where a file has its admin listener, and the token for it, though all else in it be wrong; `None`
-    /// where it has none, or is not even TOML.
-    pub fn admin_of(
-        text: &str,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Option<(SocketAddr, Option<String>)> {
+    /// Where a file has its admin listener, and the token for it, though all else in it be wrong; `None` where it is
+    /// not even TOML.
+    pub fn admin_of(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Option<Admin> {
         let file = toml::de::DeTable::parse(text).ok()?;
         let reader = reader::Reader::new(text, env);
-        let (admin, token) = check::admin_alone(&reader, file.get_ref());
-        Some((admin?, token))
+        Some(check::admin_alone(&reader, file.get_ref()))
+    }
+
+    /// The same of a file that is right: by a name that is mistyped in it, another Larder might be meant. Variables that
+    /// are not set here count in these two settings alone: the running Larder has its own.
+    ///
+    /// # Errors
+    /// Every problem of the file, each with its place.
+    pub fn admin_of_good(
+        text: &str,
+        file_name: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Admin, Problems> {
+        let file = match toml::de::DeTable::parse(text) {
+            Ok(file) => file,
+            Err(error) => return Err(Problems::new(text, file_name, vec![syntax::found(text, &error)])),
+        };
+        let reader = reader::Reader::new(text, env);
+        let admin = check::admin_alone(&reader, file.get_ref());
+        let unset = reader.into_found().into_iter().filter(problems::Found::is_error_of_environment);
+        let whole = reader::Reader::new(text, env);
+        check::config(&whole, file.get_ref(), text.len());
+        let wrong = whole.into_found().into_iter().filter(problems::Found::is_error_of_file);
+        let found: Vec<_> = wrong.chain(unset).collect();
+        if found.is_empty() { Ok(admin) } else { Err(Problems::new(text, file_name, found)) }
     }
 }
+
+/// The address of an admin listener, `None` where it is off, and the token for it.
+pub type Admin = (Option<SocketAddr>, Option<String>);
 
 /// Everything that was configured, checked as a whole.
 #[derive(Clone, Debug)]

@@ -67,13 +67,15 @@ pub(super) struct Found {
     notes: Vec<String>,
     also: Option<(Range<usize>, String)>,
     name: Option<Lint>,
+    of_environment: bool,
 }
 
 impl Found {
     /// Something wrong at `span`.
     pub(super) fn new(span: Range<usize>, message: impl Into<String>) -> Self {
         let (message, severity) = (message.into(), Severity::Error);
-        Self { severity, span, message, help: String::new(), notes: Vec::new(), also: None, name: None }
+        let (help, notes, also, name, of_environment) = (String::new(), Vec::new(), None, None, false);
+        Self { severity, span, message, help, notes, also, name, of_environment }
     }
 
     /// Something at `span` that works, and is dangerous or does nothing.
@@ -84,6 +86,21 @@ impl Found {
     /// Whether there is no configuration because of it.
     pub(super) fn is_error(&self) -> bool {
         self.severity == Severity::Error
+    }
+
+    /// What is wrong is not the file, but what the process that reads it has been given.
+    pub(super) fn of_environment(self) -> Self {
+        Self { of_environment: true, ..self }
+    }
+
+    /// Whether the file itself is wrong.
+    pub(super) fn is_error_of_file(&self) -> bool {
+        self.is_error() && !self.of_environment
+    }
+
+    /// Whether the process that reads it is all that is wrong.
+    pub(super) fn is_error_of_environment(&self) -> bool {
+        self.is_error() && self.of_environment
     }
 
     /// What to write instead.

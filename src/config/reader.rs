@@ -220,6 +220,7 @@ impl<'a> Reader<'a> {
     }
 
     fn unexpanded(&self, span: &Span, why: Unexpanded) {
+        let is_unset = matches!(why, Unexpanded::Unset(_));
         let (mark, message, help) = match why {
             Unexpanded::Unset(name) => (
                 format!("${{{name}}}"),
@@ -236,7 +237,8 @@ impl<'a> Reader<'a> {
                 "letters, digits and _ only, or write $${ for a plain ${".into(),
             ),
         };
-        self.report(Found::new(self.part(span, &mark), message).help(help));
+        let found = Found::new(self.part(span, &mark), message).help(help);
+        self.report(if is_unset { found.of_environment() } else { found });
     }
 
     /// Where `part` stands within a value, else the whole value.

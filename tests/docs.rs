@@ -205,6 +205,54 @@ fn every_field_of_stats_is_documented_and_no_other() {
     assert_eq!(shown, told);
 }
 
+/// What Larder answers itself is told of by one function: wherever it is called, the word is its first string.
+#[test]
+fn every_cause_of_larders_own_answers_is_documented_beside_its_status() {
+    let text = std::fs::read_to_string(root().join("docs/responses.md")).unwrap();
+    let table = text.split("## Larder's own answers").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut causes = BTreeSet::new();
+    for entry in std::fs::read_dir(root().join("src/proxy")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|end| end != "rs") {
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).unwrap();
+        for call in source.split("::local(StatusCode::").skip(1) {
+            let (status, rest) = call.split_once(", ").unwrap();
+            // Where it is no literal, others of its kind are.
+            let Some(cause) = rest.strip_prefix('"').and_then(|rest| rest.split('"').next()) else {
+                continue;
+            };
+            causes.insert((status.to_owned(), cause.to_owned()));
+        }
+    }
+    assert!(causes.len() > 15, "{causes:?}");
+    let number = |status: &str| match status {
+        "OK" => "200",
+        "NO_CONTENT" => "204",
+        "BAD_REQUEST" => "400",
+        "NOT_FOUND" => "404",
+        "METHOD_NOT_ALLOWED" => "405",
+        "REQUEST_TIMEOUT" => "408",
+        "PAYLOAD_TOO_LARGE" => "413",
+        "URI_TOO_LONG" => "414",
+        "EXPECTATION_FAILED" => "417",
+        "TOO_MANY_REQUESTS" => "429",
+        "INTERNAL_SERVER_ERROR" => "500",
+        "SERVICE_UNAVAILABLE" => "503",
+        "GATEWAY_TIMEOUT" => "504",
+        "LOOP_DETECTED" => "508",
+        other => panic!("{other}: add its number"),
+    };
+    for (status, cause) in &causes {
+        let row = table.lines().find(|line| {
+            line.split('|').nth(1).is_some_and(|of| of.split([',', ' ']).any(|word| word == number(status)))
+        });
+        let row = row.unwrap_or_else(|| panic!("no row for {status}"));
+        assert!(row.contains(&format!("`{cause}`")), "{status}: {cause} is not in {row}");
+    }
+}
+
 /// The names of all values; what is counted by words is one of them.
 fn fields(path: &str, value: &serde_json::Value, found: &mut BTreeSet<String>) {
     const BY_WORD: [&str; 10] = [

@@ -18,6 +18,12 @@ pub(super) struct Setting {
     pub(super) value: String,
 }
 
+impl Setting {
+    fn is_table(&self) -> bool {
+        self.value.is_empty() || self.value.starts_with('{')
+    }
+}
+
 /// What the shipped file shows in words alone, or shows empty.
 const FURTHER: [(&str, &str); 6] = [
     ("purge_from", "[\"10.0.0.0/8\"]"),
@@ -118,16 +124,20 @@ pub(super) fn example_or_off(path: &str) -> Option<String> {
     }
 }
 
-/// Where a key belongs that is not known in the table at `path`, if it is known elsewhere.
-pub(super) fn belongs(key: &str, path: &str) -> Option<String> {
+/// Where a key belongs that is not known in the table at `path`, if it is known elsewhere. `is_table`: so its value is.
+pub(super) fn belongs(key: &str, path: &str, is_table: bool) -> Option<String> {
     let here = general(path);
-    let mut places: Vec<String> = Vec::new();
-    for setting in settings() {
+    let known = settings().iter().filter(|setting| {
         let (table, name) = setting.path.rsplit_once('.').unwrap_or(("", &setting.path));
-        if name != key || table == here {
-            continue;
-        }
-        let place = place(&setting.path, &here);
+        name == key && table != here
+    });
+    let known: Vec<&Setting> = known.collect();
+    // `upstream` of a route is a name, the one beside it a table: whoever writes the one does not mean the other.
+    let fits = |setting: &&Setting| setting.path == "route.cache" || setting.is_table() == is_table;
+    let one_fits = known.iter().any(&fits);
+    let mut places: Vec<String> = Vec::new();
+    for setting in known.into_iter().filter(|setting| !one_fits || fits(setting)) {
+        let place = place(setting, &here);
         if !places.contains(&place) {
             places.push(place);
         }
@@ -136,7 +146,16 @@ pub(super) fn belongs(key: &str, path: &str) -> Option<String> {
 }
 
 /// Where a setting stands, as seen from the table at `here`.
-fn place(setting: &str, here: &str) -> String {
+fn place(setting: &Setting, here: &str) -> String {
+    if !setting.path.contains('.') && setting.value.is_empty() {
+        let header = match setting.path.as_str() {
+            "route" => "[[route]]".to_owned(),
+            "upstream" => "[upstream.NAME]".to_owned(),
+            name => format!("[{name}]"),
+        };
+        return format!("in a table of its own, {header}");
+    }
+    let setting = setting.path.as_str();
     let inside = |table: &&&str| setting.strip_prefix(**table).is_some_and(|rest| rest.starts_with('.'));
     let Some(table) = HEADERS.iter().find(inside) else {
         return match setting.contains('.') {

@@ -246,7 +246,8 @@ impl<'a> Section<'a> {
         let place = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
         let found = Found::new(span, format!("unknown key `{name}`{place}"));
         let did_you_mean = meant.map(|known| format!("did you mean `{known}`?"));
-        let belongs = reference::belongs(name, &self.path);
+        let is_table = self.table.get(name).is_some_and(|value| value.get_ref().is_table());
+        let belongs = reference::belongs(name, &self.path, is_table);
         // `methods` for `method` is a slip, whatever else is known by that name.
         let is_slip = meant.is_some_and(|known| known.len().abs_diff(name.len()) <= 1);
         match (did_you_mean, belongs) {

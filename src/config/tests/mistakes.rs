@@ -795,10 +795,12 @@ fn a_key_in_the_wrong_table_is_told_where_it_belongs() {
         ("[cache]\nstale_if_error = \"1s\"\n", "it belongs in [route.cache]"),
         ("[limits]\ntotal = \"1s\"\n", "it belongs in [upstream.NAME.timeout]"),
         ("[timing]\nrate = \"1/s\"\n", "it belongs in a [[route]], as `rate_limit.rate`"),
-        (
-            "[cache]\ntimeout = { total = \"1s\" }\n",
-            "it belongs at the top of the file, as `otlp.timeout`, or in [upstream.NAME]",
-        ),
+        ("[cache]\ntimeout = { total = \"1s\" }\n", "it belongs in [upstream.NAME]"),
+        ("[cache]\ntimeout = \"1s\"\n", "it belongs at the top of the file, as `otlp.timeout`"),
+        // A table is not told to be a line at the top, where it would be there twice.
+        ("[log]\ncache = false\n", "it belongs in a [[route]]"),
+        ("[log]\ntiming = \"off\"\n", "it belongs in a table of its own, [timing]"),
+        ("[cache.upstream.b]\nservers = []\n", "it belongs in a table of its own, [upstream.NAME]"),
         ("proxy_protocol = true\n", "it belongs at the top of the file, as `listen.proxy_protocol`"),
         // Known twice.
         (
@@ -825,6 +827,17 @@ fn a_key_in_the_wrong_table_is_told_where_it_belongs() {
         let told = told(&with_route(text));
         assert_eq!((told.len(), told[0].3.as_str()), (1, help), "{text}: {told:?}");
     }
+}
+
+#[test]
+fn an_upstream_below_a_table_of_its_route_is_sent_back_to_the_route() {
+    let route =
+        "[upstream.api]\nservers = [\"http://a\"]\n[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\n";
+    let told = told(&format!("{route}[route.cache]\nupstream = \"api\"\n"));
+    let help = "it belongs in the [[route]] itself, above any [route.…]";
+    assert!(told.iter().any(|problem| problem.3 == help), "{told:?}");
+    // Whoever does so has a good file.
+    parse(&format!("{route}upstream = \"api\"\n[route.cache]\n")).unwrap();
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! Which settings may change while Larder runs, and which take a restart.
 //!
 //! Knows every field of [`Config`]: each is taken apart by name, so that a new setting does not compile
-//! until somebody has decided here.
+//! until somebody has decided here; and where a file has those that may not.
 //! Must not know: how a change is made.
 
-use super::{Cache, Config, Limits, Log, Otlp, Redis};
+use toml::de::{DeTable, DeValue};
+
+use super::problems::Found;
+use super::reader::Span;
+use super::{Cache, Config, Limits, Log, Otlp, Problems, Redis};
 
 /// Notes the names of settings whose values differ.
 macro_rules! differing {
@@ -13,7 +17,32 @@ macro_rules! differing {
     };
 }
 
+/// Where a setting stands: its key and its value, or the header of a table.
+fn span_of(table: &DeTable<'_>, name: &str) -> Option<Span> {
+    let (key, rest) = name.split_once('.').map_or((name, None), |(key, rest)| (key, Some(rest)));
+    let (key, value) = table.iter().find(|(known, _)| known.get_ref() == key)?;
+    match (rest, value.get_ref()) {
+        (Some(rest), DeValue::Table(inner)) => span_of(inner, rest),
+        (Some(_), _) => None,
+        (None, _) => Some(key.span().start.min(value.span().start)..value.span().end.max(key.span().end)),
+    }
+}
+
 impl Config {
+    /// Where a file has settings that take a restart ([`needs_restart`](Self::needs_restart) names them), with line and
+    /// caret; and the names of those that it does not have.
+    pub fn restarting<'n>(text: &str, file: &str, names: &'n [String]) -> (Problems, Vec<&'n str>) {
+        let read = DeTable::parse(text);
+        let (mut found, mut absent) = (Vec::new(), Vec::new());
+        for name in names {
+            match read.as_ref().ok().and_then(|read| span_of(read.get_ref(), name)) {
+                Some(span) => found.push(Found::new(span, format!("a change of `{name}` takes a restart"))),
+                None => absent.push(name.as_str()),
+            }
+        }
+        (Problems::new(text, file, found), absent)
+    }
+
     /// What `new` has otherwise that cannot be changed without a restart, by the names of the file: what
     /// was made once at the start, such as sockets, threads, and the tiers.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
@@ -165,6 +194,7 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{parse, with_rest};
+    use super::*;
 
     #[test]
     fn a_password_of_redis_may_change_and_nothing_else_of_it() {
@@ -183,6 +213,28 @@ mod tests {
         }
         let of = |password: &str| of(&format!("{sentinels}sentinel_password = \"{password}\""));
         assert_eq!(of("p").needs_restart(&of("q")), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn what_takes_a_restart_is_shown_where_the_file_has_it() {
+        let text = "workers = 3\ncache.memory = \"9MiB\"\n[limits]\n connections = 7\n[otlp]\nendpoint = \"http://a\"\n\
+                    [log]\nredact = []\n";
+        let names = ["workers", "cache.memory", "cache.in_flight", "limits.connections", "otlp", "log.level"];
+        let names = names.map(str::to_owned);
+        let (problems, absent) = Config::restarting(text, "proxy.toml", &names);
+        assert_eq!(absent, ["cache.in_flight", "log.level"]);
+        let lines: Vec<_> = problems.iter().map(|problem| (problem.line, problem.column)).collect();
+        assert_eq!(lines, [(1, 1), (2, 7), (4, 2), (5, 1)]);
+        let shown = problems.to_string();
+        for part in [
+            "error: a change of `workers` takes a restart\n --> proxy.toml:1:1\n",
+            "1 | workers = 3\n  | ^^^^^^^^^^^\n",
+            "2 | cache.memory = \"9MiB\"\n  |       ^^^^^^^^^^^^^^^\n",
+            "5 | [otlp]\n  | ^^^^^^\n",
+        ] {
+            assert!(shown.contains(part), "{part} is not in\n{shown}");
+        }
+        assert_eq!(Config::restarting("[", "f", &names[..1]).1, ["workers"]);
     }
 
     #[test]

@@ -446,7 +446,7 @@ pub struct Purge {
 
 /// `larder explain`
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(after_help = EXPLAIN_EXAMPLES)]
+#[command(after_help = EXPLAIN_EXAMPLES, allow_missing_positional = true)]
 #[command(override_usage = "larder explain [METHOD] TARGET [-H FIELD]… [OPTIONS]")]
 pub struct Explain {
     /// Judge by this file, not by the configuration in force
@@ -455,12 +455,12 @@ pub struct Explain {
     /// Its address, in place of the file's
     #[command(flatten)]
     pub at: At,
-    /// Method; GET where only a target is given
+    /// Method [default: GET]
     #[arg(value_name = "METHOD")]
-    pub method: String,
+    pub method: Option<String>,
     /// Path and query, or an absolute URL
-    #[arg(value_name = "TARGET")]
-    pub target: Option<String>,
+    #[arg(value_name = "TARGET", required = true)]
+    pub target: String,
     /// A field of the request, such as 'Cookie: s=1'
     #[arg(short = 'H', long = "header", value_name = "FIELD")]
     pub field: Vec<String>,
@@ -665,9 +665,14 @@ mod tests {
     fn explain_takes_a_request() {
         let line = "larder explain -c a.toml POST /a -H A:b -H C:d -d x --from ::1 --json";
         let Ok(Command::Explain(explain)) = parse(line) else { panic!() };
-        assert_eq!((explain.method.as_str(), explain.target.as_deref()), ("POST", Some("/a")));
+        assert_eq!((explain.method.as_deref(), explain.target.as_str()), (Some("POST"), "/a"));
         assert_eq!((explain.field.len(), explain.data.as_deref(), explain.json), (2, Some("x"), true));
-        assert!(matches!(parse("larder explain /a"), Ok(Command::Explain(it)) if it.target.is_none()));
+        let Ok(Command::Explain(explain)) = parse("larder explain /a --json") else { panic!() };
+        assert_eq!((explain.method, explain.target.as_str()), (None, "/a"));
+        // The help has them as they are written: the one that may be left out first.
+        let help = help("explain");
+        let [method, target] = ["[METHOD]  Method", "<TARGET>  Path"].map(|at| help.find(at).unwrap());
+        assert!(method < target, "{help}");
     }
 
     #[test]
@@ -697,6 +702,8 @@ mod tests {
             ("larder run --to http://a --ttl 1.5h", "such as 60s"),
             ("larder run --to http://a --listen localhost:80", "such as 127.0.0.1:8080"),
             ("larder run --to http://a --redis 127.0.0.1:6379", "such as redis://"),
+            ("larder explain", "<TARGET>"),
+            ("larder explain -H A:b", "<TARGET>"),
             ("larder purge", "required arguments were not provided"),
             ("larder purge --soft", "required arguments were not provided"),
             ("larder purge --all --wait 1", "such as 60s"),

@@ -55,18 +55,14 @@ pub(super) fn explain(named: &Named, explain: &Explain) -> ExitCode {
 
 /// What is asked; with the file to judge by, and the variables that it names.
 fn wanted(explain: &Explain, by: Option<&Source>) -> Result<Value, String> {
-    let (method, target) = match &explain.target {
-        Some(target) => (explain.method.as_str(), target),
-        None => ("GET", &explain.method),
-    };
     let mut fields: Vec<[&str; 2]> = Vec::new();
     for line in &explain.field {
         let (name, value) = line.split_once(':').ok_or("-H: write a field as 'Name: value'")?;
         fields.push([name.trim(), value.trim()]);
     }
     let mut wanted = Map::new();
-    wanted.insert("method".into(), method.into());
-    wanted.insert("target".into(), target.as_str().into());
+    wanted.insert("method".into(), explain.method.as_deref().unwrap_or("GET").into());
+    wanted.insert("target".into(), explain.target.as_str().into());
     wanted.insert("fields".into(), json!(fields));
     wanted.extend(explain.data.as_ref().map(|data| ("body".into(), data.as_str().into())));
     wanted.extend(explain.from.map(|from| ("from".into(), from.to_string().into())));
@@ -207,7 +203,7 @@ mod tests {
     #[test]
     fn what_is_asked_is_what_was_written() {
         let explain = Explain {
-            method: "/a".into(),
+            target: "/a".into(),
             field: vec!["Cookie: a=b".into(), "X:".into()],
             from: "192.0.2.1".parse().ok(),
             ..Explain::default()

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::args::Simulate;
 use super::config_file::Source;
-use super::{complain, counted, exit, print, serve};
+use super::{complain, counted, exit, print, serve, status};
 use crate::simulate::{Forecast, Log, MOST, Part, Row};
 
 /// A line that is longer is no line of a log: it is read past.
@@ -133,7 +133,7 @@ fn text(forecast: &Forecast, of: &str, memory: u64, beyond: u64) -> String {
     let _ = writeln!(text, "\n{:>12}  hits", "memory");
     for size in &forecast.sizes {
         let said = if size.configured { "  as configured" } else { "" };
-        let _ = writeln!(text, "{:>12}  {:.1} %{said}", bytes(size.bytes), size.hit_ratio * 100.0);
+        let _ = writeln!(text, "{:>12}  {}{said}", bytes(size.bytes), status::percent(size.hit_ratio));
     }
     let enough = bytes(forecast.enough);
     let _ = match forecast.enough < memory {
@@ -196,7 +196,7 @@ fn object(forecast: &Forecast, bad: u64, beyond: u64) -> Value {
 fn percent(part: &Part) -> String {
     match part.cached + part.missed {
         0 => "-".to_owned(),
-        _ => format!("{:.1} %", part.hit_ratio() * 100.0),
+        _ => status::percent(part.hit_ratio()),
     }
 }
 

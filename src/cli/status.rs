@@ -143,8 +143,8 @@ fn shown(summary: &Value, admin: SocketAddr, now: u64) -> String {
     line("redis", redis(of("/redis")));
     let (bytes, budget) = (size(count("/memory/bytes")), size(count("/memory/budget")));
     line("memory", format!("{bytes} of {budget}, {} keys", grouped(count("/memory/entries"))));
-    let (ratio, requests) = (secs("/hit_ratio") * 100.0, grouped(count("/requests")));
-    line("hit ratio", format!("{ratio:.1} %, of {requests} requests"));
+    let (ratio, requests) = (percent(secs("/hit_ratio")), grouped(count("/requests")));
+    line("hit ratio", format!("{ratio}, of {requests} requests"));
     if of("/coherence").is_object() {
         line("warm start", warm_start(of("/warm_start")));
     }
@@ -229,6 +229,12 @@ fn table(nodes: &[Value], now: u64) -> String {
 /// What came from elsewhere, without what a terminal would take for orders.
 pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// A ratio, rounded down wherever one is shown: 100 % is all.
+pub(super) fn percent(ratio: f64) -> String {
+    // What a binary fraction lacks of a figure that ends there is not rounded down.
+    format!("{:.1} %", (ratio * 1000.0 + 1e-9).floor() / 10.0)
 }
 
 /// A time, by its largest units.
@@ -318,6 +324,25 @@ mod tests {
   larder-2[31m  10.0.0.22:9900  0.1.0    3 min 20 s ago  1 min 1 s ago  lost
 "
         );
+    }
+
+    #[test]
+    fn a_ratio_is_rounded_down_and_a_whole_one_is_whole() {
+        for (ratio, shown) in [
+            (0.0, "0.0 %"),
+            (0.285, "28.5 %"),
+            (0.8725, "87.2 %"),
+            (0.8729, "87.2 %"),
+            (0.9999, "99.9 %"),
+            (0.999_999, "99.9 %"),
+            (1.0, "100.0 %"),
+        ] {
+            assert_eq!(percent(ratio), shown, "{ratio}");
+        }
+        let mut told = told();
+        told.stats["hit_ratio"] = json!(0.9996);
+        let shown = shown(&summary(&told), "10.0.0.1:9900".parse().unwrap(), 1_100);
+        assert!(shown.contains("hit ratio   99.9 %, of "), "as `larder top` has it: {shown}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::args::Top;
-use super::status::{self, grouped, lasting, plain, size};
+use super::status::{self, grouped, lasting, percent, plain, size};
 use super::whom::Named;
 use super::{colours, exit, print};
 
@@ -161,11 +161,6 @@ impl Paint {
     fn heading(self, text: &str) -> String {
         if self.0 { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.to_owned() }
     }
-}
-
-/// Rounded down: 100 % is all.
-fn percent(ratio: f64) -> String {
-    format!("{:.1} %", (ratio * 1000.0).floor() / 10.0)
 }
 
 fn rate(per_second: Option<f64>) -> String {

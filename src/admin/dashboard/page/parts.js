@@ -34,7 +34,7 @@ const Parts = (() => {
   const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
   const number = (n) => (n === null || n === undefined ? "–" : whole.format(n));
   // Rounded down: 100 % is all.
-  const percent = (ratio) => `${(Math.floor(ratio * 1000) / 10).toFixed(1)} %`;
+  const percent = (ratio) => `${(Math.floor(ratio * 1000 + 1e-9) / 10).toFixed(1)} %`;
   const ratio = (of) => (of && of.looked > 0 ? percent(of.requests) : "–");
   const rate = (n) => (n === null ? "–" : n < 10 ? n.toFixed(1) : whole.format(Math.floor(n)));
   const colour = (of) => (!of || of.looked === 0 ? "dim" : of.requests >= 0.8 ? "good" : of.requests >= 0.5 ? "warn" : "bad");

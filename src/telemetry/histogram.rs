@@ -38,6 +38,25 @@ pub(super) struct Histogram<C> {
     /// One per bound, and one beyond; not cumulative.
     buckets: [C; BOUNDS.len() + 1],
     sum_nanos: C,
+    /// The longest of all; of those of a while, what none of them exceeds.
+    longest_nanos: C,
+}
+
+/// A count that can be read, whether others write it or not.
+pub(super) trait Count {
+    fn get(&self) -> u64;
+}
+
+impl Count for u64 {
+    fn get(&self) -> u64 {
+        *self
+    }
+}
+
+impl Count for AtomicU64 {
+    fn get(&self) -> u64 {
+        self.load(Relaxed)
+    }
 }
 
 impl Histogram<AtomicU64> {
@@ -49,26 +68,46 @@ impl Histogram<AtomicU64> {
             raise(bucket, 1);
         }
         raise(&self.sum_nanos, took);
+        if took > self.longest_nanos.load(Relaxed) {
+            self.longest_nanos.store(took, Relaxed);
+        }
     }
 
     pub(super) fn add_to(&self, sum: &mut Histogram<u64>) {
-        for (from, to) in self.buckets.iter().zip(&mut sum.buckets) {
-            *to += from.load(Relaxed);
-        }
-        sum.sum_nanos = sum.sum_nanos.wrapping_add(self.sum_nanos.load(Relaxed));
+        sum.each(self, |to, from| *to = to.wrapping_add(from.load(Relaxed)));
     }
 }
 
 impl Histogram<u64> {
-    /// Changes each counter by its like in another.
-    pub(super) fn each<C>(&mut self, from: &Histogram<C>, change: impl Fn(&mut u64, &C)) {
+    /// Changes each counter by its like in another. The longest is that of either: what is added to one, and what is
+    /// left of one, has none that is longer.
+    pub(super) fn each<C: Count>(&mut self, from: &Histogram<C>, change: impl Fn(&mut u64, &C)) {
         self.buckets.iter_mut().zip(&from.buckets).for_each(|(to, from)| change(to, from));
         change(&mut self.sum_nanos, &from.sum_nanos);
+        self.longest_nanos = self.longest_nanos.max(from.longest_nanos.get());
     }
 
     /// The time within which this part of all observations were, in seconds: as Prometheus' `histogram_quantile` has
-    /// it, evenly spread within a bucket, and of those beyond all bounds the last bound. `None` where there are none.
+    /// it, evenly spread within a bucket, and of those beyond all bounds the last bound; but never more than any can
+    /// have taken. `None` where there are none.
     pub(super) fn quantile(&self, part: f64) -> Option<f64> {
+        self.spread(part).map(|seconds| seconds.min(self.most() as f64 / 1e9))
+    }
+
+    /// What no observation exceeds, in nanoseconds: the longest ever, and what is left of the sum for one where all
+    /// others took no longer than their buckets begin. So it is exact where there is only one.
+    fn most(&self) -> u64 {
+        let lowers = std::iter::once(0).chain(BOUNDS.iter().map(|(bound, _)| *bound));
+        let (mut least, mut highest) = (0_u64, 0_u64);
+        for (lower, n) in lowers.zip(&self.buckets).filter(|(_, n)| **n > 0) {
+            (least, highest) = (least.saturating_add(lower.saturating_mul(*n)), lower);
+        }
+        let left = self.sum_nanos.saturating_sub(least.saturating_sub(highest));
+        // The counters are read one after the other: one may be ahead of the other.
+        left.min(self.longest_nanos).max(highest)
+    }
+
+    fn spread(&self, part: f64) -> Option<f64> {
         let rank = part * self.count() as f64;
         let (mut below, mut lower) = (0_u64, 0_u64);
         for ((upper, _), n) in BOUNDS.iter().zip(&self.buckets) {
@@ -147,14 +186,43 @@ mod tests {
         is(0.0, 50e-6);
         is(0.45, 75e-6);
         is(0.9, 100e-6);
-        is(0.99, 5e-3 + 0.9 * 5e-3);
-        is(1.0, 10e-3);
+        // Of what is spread over a bucket, nothing is beyond the longest.
+        is(0.91, 5e-3 + 0.1 * 5e-3);
+        is(0.99, 6e-3);
+        is(1.0, 6e-3);
         let beyond = Histogram::default();
         beyond.observe(Duration::from_secs(60));
         assert_eq!(read(&beyond).quantile(0.5), Some(10.0));
     }
 
+    #[test]
+    fn what_is_left_of_a_while_is_bounded_by_its_sum_though_there_was_a_longer_one_before() {
+        let histogram = Histogram::default();
+        histogram.observe(Duration::from_millis(900));
+        let before = read(&histogram);
+        histogram.observe(Duration::from_millis(101));
+        let mut since = read(&histogram);
+        since.each(&before, |to, from| *to -= from);
+        assert_eq!((since.quantile(0.5), since.quantile(0.99)), (Some(0.101), Some(0.101)));
+        histogram.observe(Duration::from_millis(110));
+        let mut since = read(&histogram);
+        since.each(&before, |to, from| *to -= from);
+        // One of the two may have taken 100 ms, then the other took 111.
+        assert_eq!(since.quantile(0.99), Some(0.111));
+    }
+
     proptest! {
+        #[test]
+        fn no_quantile_is_beyond_the_longest(times in prop::collection::vec(1_u64..10_000_000_000, 1..20)) {
+            let histogram = Histogram::default();
+            times.iter().for_each(|t| histogram.observe(Duration::from_nanos(*t)));
+            let longest = times.iter().max().copied().unwrap_or(0) as f64 / 1e9;
+            for part in [0.0, 0.5, 0.99, 1.0] {
+                let quantile = read(&histogram).quantile(part).unwrap();
+                prop_assert!(quantile <= longest, "{part}: {quantile} {longest}");
+            }
+        }
+
         #[test]
         fn buckets_rise_to_the_count_and_the_sum_is_exact(times in prop::collection::vec(0_u64..20_000_000_000, 0..50)) {
             let histogram = Histogram::default();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::cause::Cause;
 use super::finish::{End, Finished};
 use super::gauges::Gauges;
-use super::histogram::Histogram;
+use super::histogram::{Count, Histogram};
 use super::noted::{self, Noted};
 use super::openmetrics::Format;
 use super::outcome::{Bypass, Kind, Miss, Outcome, Tier};
@@ -476,7 +476,7 @@ impl RouteCounts<u64> {
     }
 
     /// Changes each counter by its like in another.
-    fn each<C>(&mut self, from: &RouteCounts<C>, change: impl Fn(&mut u64, &C)) {
+    fn each<C: Count>(&mut self, from: &RouteCounts<C>, change: impl Fn(&mut u64, &C)) {
         let all =
             |to: &mut [u64], from: &[C]| to.iter_mut().zip(from).for_each(|(to, from)| change(to, from));
         all(&mut self.answers, &from.answers);

@@ -41,7 +41,7 @@ pub(super) fn render(snapshot: &Snapshot, windows: &Windows, gauges: &Gauges) ->
         "client_closed": total.client_closed,
         "slow": snapshot.process.slow,
         "success_rate": ratio(finished - failed, finished, 1.0),
-        "average_time_s": if finished == 0 { 0.0 } else { total.seconds() / finished as f64 },
+        "average_time_s": if finished == 0 { 0.0 } else { micros(total.seconds() / finished as f64) },
         "hit_ratio": total.tally().of_requests(),
         "resident_bytes": gauges.resident,
         "all": route(&total, overall, &windows.recent.minute(None, &total, gauges.uptime)),
@@ -78,7 +78,7 @@ fn route(counts: &RouteCounts<u64>, tallies: [(Window, Tally); 4], minute: &Rout
         "bytes_out": counts.bytes(),
         "origin_fetches": counts.origin_fetches,
         "origin_requests_saved": counts.spared(),
-        "origin_seconds_saved": counts.origin_seconds_saved(),
+        "origin_seconds_saved": micros(counts.origin_seconds_saved()),
         "rate_limited": counts.rate_limited,
         "hit_ratio": counts.tally().of_requests(),
         "hit_ratios": tallies.map(|(window, tally)| (window.as_str().to_owned(), ratios(tally))).into_iter().collect::<Map<_, _>>(),
@@ -90,9 +90,15 @@ fn route(counts: &RouteCounts<u64>, tallies: [(Window, Tally); 4], minute: &Rout
 fn durations(counts: &RouteCounts<u64>) -> Value {
     let shown = |kinds: &[Kind]| {
         let took = counts.took(kinds);
-        json!({ "count": took.count(), "p50_s": took.quantile(0.5), "p99_s": took.quantile(0.99) })
+        let [p50, p99] = [0.5, 0.99].map(|part| took.quantile(part).map(micros));
+        json!({ "count": took.count(), "p50_s": p50, "p99_s": p99 })
     };
     json!({ "hits": shown(&[Kind::Hit, Kind::Stale]), "misses": shown(&[Kind::Miss, Kind::Revalidated]) })
+}
+
+/// Seconds, to the microsecond: what is finer is none of what was measured, and hard to read.
+fn micros(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e6
 }
 
 fn ratios(tally: Tally) -> Value {
@@ -139,7 +145,7 @@ fn warm(warm: &WarmGauges) -> Value {
         "over": warm.over,
         "loaded": warm.loaded,
         "skipped": warm.skipped,
-        "took_s": warm.took.as_secs_f64(),
+        "took_s": micros(warm.took.as_secs_f64()),
         "named": warm.named,
     })
 }
@@ -148,7 +154,7 @@ fn fleet(fleet: &FleetGauges) -> Value {
     json!({
         "node": fleet.node,
         "coherence": fleet.state,
-        "lag_s": fleet.lag.as_secs_f64(),
+        "lag_s": micros(fleet.lag.as_secs_f64()),
         "bound_s": fleet.bound.as_secs_f64(),
         "when_lost_s": fleet.when_lost.map(|limit| limit.as_secs_f64()),
         "position": fleet.position,
@@ -362,6 +368,27 @@ mod tests {
         let stats = metrics.stats(&Gauges::default());
         assert!((stats["average_time_s"].as_f64().unwrap() - 0.2).abs() < 1e-9);
         assert_eq!(stats["active"], 1);
+    }
+
+    #[test]
+    fn times_are_told_to_the_microsecond_and_none_is_longer_than_the_longest() {
+        let metrics = users();
+        for nanos in [1_234_567_u64, 1_300_001, 1_499_999] {
+            metrics.shard(0).begin();
+            sample::with(&Outcome::new(Source::Hit(Tier::Memory)), |r| {
+                metrics.shard(0).finish(&Finished { total: Duration::from_nanos(nanos), ..r });
+            });
+        }
+        metrics.shard(0).origin_fetch(None, Duration::from_nanos(333_333_333));
+        let stats = metrics.stats(&Gauges::default());
+        assert_eq!(stats["average_time_s"], 0.001_345);
+        assert_eq!(stats["all"]["origin_seconds_saved"], 1.0);
+        for window in ["1m", "all"] {
+            let hits = &stats["all"]["durations"][window]["hits"];
+            assert_eq!(hits["p99_s"], 0.0015, "{hits}");
+            let p50 = hits["p50_s"].to_string();
+            assert!(p50.len() <= "0.001234".len(), "{p50}");
+        }
     }
 
     /// Begins (`None`) and finishes, as they may come from anywhere.

@@ -118,7 +118,7 @@ fn percent(of: &Value) -> String {
     if of["looked"] == 0 {
         return "–".to_owned();
     }
-    format!("{:.1} %", (of["requests"].as_f64().unwrap() * 1000.0).floor() / 10.0)
+    format!("{:.1} %", (of["requests"].as_f64().unwrap() * 1000.0 + 1e-9).floor() / 10.0)
 }
 
 /// What the page shows: text and value of each figure of all together, then of each route.

@@ -447,13 +447,20 @@ fn top_shows_what_stats_say() {
     for (name, tier) in [("memory", "memory"), ("redis", "redis")] {
         assert_eq!(json[name]["budget"], stats["tiers"][tier]["budget"]);
     }
+    // Per second, over the second that it has looked.
+    for rate in
+        [&json["all"]["requests_per_s"], &json["all"]["origin_fetches_per_s"], &routes[0]["requests_per_s"]]
+    {
+        assert_eq!(rate, &0.0, "{json:#}");
+    }
     let text = top(&[]).out;
+    assert!(text.contains("0.0/s, 0.0/s from origins"), "{text}");
     let row = text.lines().find(|line| line.trim_start().starts_with("all ")).unwrap();
     let columns: Vec<&str> = row.split_whitespace().collect();
     // route, req/s, hit 1m, hit 1h, memory, redis, stale, missed, due to, not stored
     assert_eq!(
         columns,
-        ["all", "-", "33.3", "%", "33.3", "%", "2", "0", "1", "6", "cold", "private"],
+        ["all", "0.0", "33.3", "%", "33.3", "%", "2", "0", "1", "6", "cold", "private"],
         "{text}"
     );
     assert!(text.contains("10 requests, 0 under way") && !text.contains('\u{1b}'), "{text}");

@@ -36,6 +36,12 @@ pub(super) fn top(named: &Named, args: &Top) -> ExitCode {
             Ok(stats) => stats,
             Err(silent) => return silent.complain(&larder),
         };
+        // What is said per second is of two looks.
+        if args.once && before.is_none() {
+            before = Some(stats);
+            std::thread::sleep(EVERY);
+            continue;
+        }
         let figures = figures(&stats, before.as_ref());
         let text =
             if args.json { format!("{figures}\n") } else { shown(&figures, larder.admin, Paint(colours())) };

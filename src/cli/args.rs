@@ -36,7 +36,7 @@ Exit codes:
    1  something failed while running
    2  wrong arguments
   69  a listener cannot be bound: the address is in use or not allowed;
-      or no Larder answers to be told something
+      or the Larder (or Redis) that is to be asked does not answer
   78  the configuration is missing or wrong, or takes a restart";
 
 const RUN_EXAMPLES: &str = "\
@@ -101,7 +101,6 @@ Everything that is named is purged in one request: 1,024 names at most.
 ",
     which_larder!(),
     "
-
 Examples:
   larder purge --tag products --tag users
   larder purge --url https://example.org/users/1
@@ -111,7 +110,8 @@ Examples:
   larder purge --all
 
 Exits with 0 where it is purged; with 1 where it is not, or not everywhere, and
-says which; with 2 where nothing is named; with 69 where no Larder answers."
+says which; with 2 where nothing is named; with 69 where no Larder answers; with
+78 where the file is wrong or names no admin listener."
 );
 const STATUS_EXAMPLES: &str = concat!(
     "\
@@ -135,7 +135,8 @@ The figures are those of `GET /stats` (docs/stats.md).
     which_larder!(),
     "
 Examples:
-  larder top
+  larder top                    with ./proxy.toml
+  larder top --admin 127.0.0.1:9900
   larder top --once             once, as text
   larder top --once --json      for programs
 
@@ -280,11 +281,11 @@ pub struct Run {
     #[arg(long, value_name = "ADDR", value_parser = address, help_heading = NO_FILE)]
     #[arg(requires = "to", conflicts_with = "config")]
     pub listen: Option<SocketAddr>,
-    /// Address for metrics and purge [default: 127.0.0.1:9900]
+    /// Dashboard, metrics, purges [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDR", value_parser = address, help_heading = NO_FILE)]
     #[arg(requires = "to", conflicts_with = "config")]
     pub admin: Option<SocketAddr>,
-    /// How long to keep what says nothing about caching
+    /// Keep what says nothing about caching so long, as 60s
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = NO_FILE)]
     #[arg(requires = "to", conflicts_with = "config")]
     pub ttl: Option<String>,
@@ -302,16 +303,16 @@ pub struct Run {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = CHECK_EXAMPLES, override_usage = "larder check [FILE] [--deny warnings [--allow NAME]…]")]
 pub struct Check {
-    /// The same
+    /// The same, as an option
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Configuration file, if not the one that is found
     #[arg(value_name = "FILE", conflicts_with = "config")]
     pub file: Option<PathBuf>,
-    /// Exit with 78 for these, too
+    /// Exit with 78 where there is one of these, too
     #[arg(long, value_name = "WHAT")]
     pub deny: Option<Deny>,
-    /// Let a warning of this name pass, as `= name:` tells it
+    /// Do not tell of warnings with this name (their `= name:` line)
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = lint)]
     pub allow: Vec<Lint>,
 }
@@ -319,7 +320,7 @@ pub struct Check {
 /// What is taken for a mistake that is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Deny {
-    /// What works and is dangerous, or does nothing
+    /// What works, and is dangerous or does nothing
     Warnings,
 }
 
@@ -335,7 +336,7 @@ pub struct At {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = RELOAD_EXAMPLES, override_usage = "larder reload [FILE | --admin ADDR]")]
 pub struct Reload {
-    /// The same
+    /// The same, as an option
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Configuration file, if not the one that is found
@@ -349,8 +350,9 @@ pub struct Reload {
 /// `larder status`
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = STATUS_EXAMPLES)]
+#[command(override_usage = "larder status [FILE | --admin ADDR] [--json]")]
 pub struct Status {
-    /// Configuration file
+    /// Configuration file of the Larder to ask
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The same, without -c
@@ -367,8 +369,9 @@ pub struct Status {
 /// `larder top`
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = TOP_EXAMPLES)]
+#[command(override_usage = "larder top [FILE | --admin ADDR] [--once] [--json]")]
 pub struct Top {
-    /// Configuration file
+    /// Configuration file of the Larder to ask
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The same, without -c
@@ -377,7 +380,7 @@ pub struct Top {
     /// Its address, in place of the file's
     #[command(flatten)]
     pub at: At,
-    /// Show them once, and end
+    /// Show them once, after a second of looking, and end
     #[arg(long)]
     pub once: bool,
     /// For programs: one JSON object a line
@@ -388,8 +391,9 @@ pub struct Top {
 /// `larder slow`
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = SLOW_EXAMPLES)]
+#[command(override_usage = "larder slow [FILE | --admin ADDR] [--tail] [-n COUNT] [--json]")]
 pub struct Slow {
-    /// Configuration file
+    /// Configuration file of the Larder to ask
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The same, without -c
@@ -398,10 +402,10 @@ pub struct Slow {
     /// Its address, in place of the file's
     #[command(flatten)]
     pub at: At,
-    /// Go on with those that come
+    /// Go on, and show each that comes
     #[arg(short = 'f', long)]
     pub tail: bool,
-    /// At most so many of those that there are
+    /// Show so many of the last ones
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
     pub lines: usize,
     /// For programs: one JSON object a line
@@ -415,31 +419,31 @@ pub struct Slow {
 #[command(override_usage = "larder purge --tag TAG | --url URL | --all | … [OPTIONS]")]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
 pub struct Purge {
-    /// Configuration file
+    /// Configuration file of the Larder to ask
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Its address, in place of the file's
     #[command(flatten)]
     pub at: At,
-    /// Whatever has this tag
+    /// Whatever the origin or its route has given this tag
     #[arg(long, value_name = "TAG", group = "what")]
     pub tag: Vec<String>,
     /// This URL, as clients ask for it
     #[arg(long, value_name = "URL", group = "what")]
     pub url: Vec<String>,
-    /// Whatever has a path that begins so; it ends with *
+    /// Whatever has a path that begins so: '/products/*'
     #[arg(long, value_name = "PREFIX", group = "what")]
     pub prefix: Vec<String>,
-    /// Whatever this route has stored
+    /// Whatever this [[route]] of the file has stored
     #[arg(long, value_name = "NAME", group = "what")]
     pub route: Vec<String>,
-    /// Everything
+    /// Everything that is stored
     #[arg(long, group = "what")]
     pub all: bool,
-    /// Not gone, but to be validated before it is used
+    /// Keep it, but have the origin confirm it first
     #[arg(long)]
     pub soft: bool,
-    /// The longest to wait until everybody has it
+    /// Wait so long at most, such as 2s, for all nodes
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub wait: Option<String>,
 }
@@ -464,10 +468,10 @@ pub struct Explain {
     /// A field of the request, such as 'Cookie: s=1'
     #[arg(short = 'H', long = "header", value_name = "FIELD")]
     pub field: Vec<String>,
-    /// Its content
+    /// Content (body) of the request
     #[arg(short, long, value_name = "TEXT")]
     pub data: Option<String>,
-    /// The address that it would come from [default: 127.0.0.1]
+    /// Address that it would come from [default: 127.0.0.1]
     #[arg(long, value_name = "IP")]
     pub from: Option<std::net::IpAddr>,
     /// For programs: one JSON object
@@ -495,13 +499,13 @@ pub struct Audit {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = SIMULATE_EXAMPLES)]
 pub struct Simulate {
-    /// Log of requests
+    /// Access log to replay
     #[arg(short, long, value_name = "FILE")]
     pub log: PathBuf,
-    /// Configuration file
+    /// Configuration file to try
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Whom requests are for, where the log does not say
+    /// Host of the requests, where the log does not say
     #[arg(long, value_name = "NAME", default_value = "")]
     #[arg(hide_default_value = true)]
     pub host: String,
@@ -517,7 +521,7 @@ pub struct Demo {
     /// Address to serve on
     #[arg(long, value_name = "ADDR", default_value = LISTEN, value_parser = address)]
     pub listen: SocketAddr,
-    /// Address for metrics and purge
+    /// Dashboard, metrics, purges
     #[arg(long, value_name = "ADDR", default_value = ADMIN, value_parser = address)]
     pub admin: SocketAddr,
     /// Use the Redis at this URL as the shared tier
@@ -762,7 +766,11 @@ mod tests {
             ("purge", ["--tag <TAG>", "larder purge --route users", "69", "Usage: larder purge"]),
             ("explain", ["-H, --header <FIELD>", "--json", "69", "Usage: larder explain"]),
             ("simulate", ["--log <FILE>", "--host <NAME>", "combined format", "Usage: larder simulate"]),
-            ("status", ["-c, --config <FILE>", "--json", "69", "Usage: larder status"]),
+            ("top", ["--once", "--admin <ADDR>", "larder top --once --json", "Usage: larder top [FILE"]),
+            (
+                "status",
+                ["-c, --config <FILE>", "--admin <ADDR>", "$LARDER_ADMIN_TOKEN", "Usage: larder status"],
+            ),
             ("slow", ["-f, --tail", "--json", "[default: 20]", "Usage: larder slow"]),
             ("demo", ["[default: 127.0.0.1:8080]", "--redis <URL>", "--print-config", "a free one"]),
         ];

@@ -23,6 +23,7 @@ use parts::PARTS;
 const USAGE: &str = "\
 hit PART TIMES              do a part of a hit; without words, time each of them
 hit ask ADDRESS WORK TIMES  ask a Larder over one connection. WORK: hit, held (a 304), miss, fill, redis
+hit housekeeping TIMES      look up and keep in a full tier, and say how long the longest took
 hit origin                  be an origin, and print where";
 
 fn main() {
@@ -34,6 +35,7 @@ fn main() {
         [] => {}
         ["origin"] => origin(),
         ["ask", address, work, times] => ask(address, Work::of(work), times.parse().expect(USAGE)),
+        ["housekeeping", times] => parts::tier::housekeeping(times.parse().expect(USAGE)),
         [name, times] => {
             let (_, _, part) = PARTS.iter().find(|(known, ..)| *known == name).expect(USAGE);
             part(times.parse().expect(USAGE));

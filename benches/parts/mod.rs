@@ -2,6 +2,8 @@
 //!
 //! Knows keys, facts, rules, memory, the codec. Must not know: how what it costs is measured.
 
+pub mod tier;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +64,10 @@ fn plain_key() -> CacheKey {
 }
 
 fn response(more: u32) -> StoredResponse {
+    response_of(more, Arc::new(plain_key()), &[])
+}
+
+fn response_of(more: u32, key: Arc<CacheKey>, body: &[Bytes]) -> StoredResponse {
     let (answer, request) = (answer(more), request());
     let facts = ResponseFacts::of(200, &answer, AT, AT);
     let asked = RequestFacts::of(&Method::GET, &request);
@@ -71,9 +77,9 @@ fn response(more: u32) -> StoredResponse {
         headers: &answer,
         request_time: AT,
         response_time: AT,
-        content: Content::Whole(StoredResponse::compact(&[])),
+        content: Content::Whole(StoredResponse::compact(body)),
         selecting: rules::selecting_fields(&facts.vary, &request, Policy::default().normalize),
-        key: Arc::new(plain_key()),
+        key,
         standing: Arc::new(Standing::plain(Born::Here(0))),
     };
     StoredResponse::new(permit, received)

@@ -15,6 +15,7 @@ mod notes;
 mod purge;
 mod redis;
 mod resource;
+mod returning;
 mod searches;
 mod seed;
 mod slot;

@@ -149,7 +149,8 @@ impl Guest {
         let place = claim.as_ref().and_then(|_| self.thread.places.admit(self.worker.index));
         match (claim, place) {
             (Some(claim), Some(place)) => {
-                tokio::spawn(self.come_in(stream, peer, claim, place));
+                // Large, and moved several times on its way into a task.
+                tokio::spawn(Box::pin(self.come_in(stream, peer, claim, place)));
             }
             (claim, _) => self.knock_again(stream, peer, claim),
         }

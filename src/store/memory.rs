@@ -20,7 +20,6 @@ use super::doorkeeper::Doorkeeper;
 use super::ghost::{Ghost, Left};
 use super::lingering::Lingering;
 use super::resource::{Class, Draft, Mark, Marked, Resource, weight};
-use super::returning::{MakingRoom, Returning};
 use super::seed::Seed;
 use super::slot::{self, Slot, Tier};
 use super::yielding::{RENEW, Yielding};
@@ -46,7 +45,6 @@ pub struct Memory {
     unsent: InFlight,
     lingering: Arc<Lingering>,
     yielding: Arc<Yielding>,
-    returning: Arc<Returning>,
     ghost: Arc<Ghost>,
     doorkeeper: Doorkeeper,
     lookups: Counter,
@@ -79,10 +77,9 @@ impl Memory {
     /// An empty tier. `cfg.memory` is what the process may take, so a part of it is not the tier's.
     pub fn new(cfg: &config::Cache) -> Self {
         let budget = cfg.memory - beside(cfg.memory);
-        let lingering = Arc::new(Lingering::default());
-        let returning = Arc::new(Returning::new(budget, Arc::clone(&lingering)));
-        let yielding = Arc::new(Yielding::new(budget, cfg.in_flight, Arc::clone(&returning)));
-        let (catching, noting, lost) = (Arc::clone(&returning), Arc::clone(&lingering), yielding.lost());
+        let (lingering, yielding) =
+            (Arc::new(Lingering::default()), Arc::new(Yielding::new(budget, cfg.in_flight)));
+        let (noting, lost) = (Arc::clone(&lingering), yielding.lost());
         let ghost = Arc::new(Ghost::new());
         let left = Arc::clone(&ghost);
         let cache = Cache::builder()
@@ -94,9 +91,6 @@ impl Memory {
                     lost.store(true, Ordering::Relaxed);
                 }
                 let Some(resource) = slot.empty() else { return };
-                if cause == RemovalCause::Size && catching.catch(*hash, &resource) {
-                    return;
-                }
                 match cause {
                     // What was refused for want of use counts as given up, too.
                     RemovalCause::Size if !resource.variants.is_empty() => left.note(*hash, Left::Evicted),
@@ -105,7 +99,9 @@ impl Memory {
                 }
                 // What is left out of a resource that is replaced has been noted where it was changed.
                 if cause != RemovalCause::Replaced {
-                    resource.bodies().for_each(|body| noting.note(body));
+                    resource.variants.iter().flat_map(|left| left.content.bodies()).for_each(|body| {
+                        noting.note(body);
+                    });
                 }
             })
             .weigher(|_, slot: &Slot| slot.weight())
@@ -130,7 +126,6 @@ impl Memory {
             variants: cfg.variants.max(1),
             in_flight,
             yielding,
-            returning,
             ghost,
             doorkeeper: Doorkeeper::new(budget),
             requests: InFlight::new(cfg.in_flight / 2),
@@ -229,7 +224,6 @@ impl Memory {
             response.content.bodies().for_each(|body| self.lingering.note(body));
             return false;
         }
-        let _making = self.make_room(weight);
         self.change(&response.key, |resource| {
             resource.mark(class, None);
             let same = |variant: &Arc<StoredResponse>| variant.selecting == response.selecting;
@@ -258,8 +252,7 @@ impl Memory {
     /// Adds a response that was read from Redis without being asked for, as the oldest of its key's variants: what
     /// was kept meanwhile is newer, and stays. Gives whether it was kept.
     pub fn warm(&self, response: &Arc<StoredResponse>, purges: &Purges) -> bool {
-        let (mut kept, weight) = (false, weight(response));
-        let _making = self.make_room(weight);
+        let mut kept = false;
         self.change(&response.key, |resource| {
             let same = |variant: &Arc<StoredResponse>| variant.selecting == response.selecting;
             kept = resource.variants.len() < self.variants
@@ -276,7 +269,7 @@ impl Memory {
             });
             return false;
         }
-        self.settle(weight);
+        self.settle(weight(response));
         kept
     }
 
@@ -309,11 +302,6 @@ impl Memory {
 
     fn is_large(&self, weight: u64) -> bool {
         weight > self.budget / AT_ONCE
-    }
-
-    /// While room is made for what is large, what is small and of use stays (`returning.rs`).
-    fn make_room(&self, weight: u64) -> Option<MakingRoom<'_>> {
-        self.is_large(weight).then(|| self.returning.make_room(&self.cache))
     }
 
     /// moka gives up what is too much only every 64 writes or so. Where each is large, that would be as
@@ -356,7 +344,6 @@ impl Memory {
     /// when the body is not stored (any more), or the two would weigh more than the whole tier may.
     pub fn attach(&self, key: &Arc<CacheKey>, copies: &Arc<Copies>, form: Form, copy: Copy) {
         let more = copy.weight() as u64;
-        let _making = self.make_room(more);
         self.settle(more);
         self.change(key, |resource| {
             let held = resource.variants.iter().any(|variant| Arc::ptr_eq(variant.copies(), copies));
@@ -375,7 +362,6 @@ impl Memory {
     /// Drops what is stored under the key, marks included. In line with each change of it: one that has looked before
     /// would put back what it saw.
     pub fn remove(&self, key: &CacheKey) {
-        self.returning.removes();
         self.cache.entry(key.hash()).and_compute_with(|stored| match stored {
             Some(_) => Op::Remove,
             None => Op::Nop,

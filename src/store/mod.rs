@@ -15,7 +15,6 @@ mod notes;
 mod purge;
 mod redis;
 mod resource;
-mod returning;
 mod searches;
 mod seed;
 mod slot;

@@ -6,9 +6,7 @@
 use std::mem::size_of;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 
 use crate::clock::Timestamp;
@@ -16,9 +14,8 @@ use crate::pieces;
 use crate::rules::{Normalize, NotStored};
 use crate::stored::{CacheKey, StoredResponse};
 
-/// What is stored under one key. Never changed, but that it is noted to be of use: a change makes a new one that shares
-/// the responses.
-#[derive(Debug)]
+/// What is stored under one key. Never changed: a change makes a new one that shares the responses.
+#[derive(Clone, Debug)]
 pub struct Resource {
     /// The responses, the most recent first.
     pub variants: Variants,
@@ -26,7 +23,6 @@ pub struct Resource {
     pub(super) marks: Option<Box<Marks>>,
     /// Bytes; no resource weighs more than moka can say.
     pub(super) weight: u32,
-    is_used: AtomicBool,
 }
 
 /// The responses of a resource. Most have one, which needs no list and says itself what its key is.
@@ -192,23 +188,6 @@ impl Resource {
         self.variants.first().into_iter().flat_map(|variant| variant.selecting.names())
     }
 
-    /// The bodies of all its responses.
-    pub(super) fn bodies(&self) -> impl Iterator<Item = &Bytes> {
-        self.variants.iter().flat_map(|variant| variant.content.bodies())
-    }
-
-    /// It is found. Looked at before it is written to, since many threads find the same.
-    pub(super) fn used(&self) {
-        if !self.is_used.load(Ordering::Relaxed) {
-            self.is_used.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether it has been found since it came in, or since this was asked.
-    pub(super) fn take_use(&self) -> bool {
-        self.is_used.swap(false, Ordering::Relaxed)
-    }
-
     /// To be changed.
     pub(super) fn draft(&self) -> Draft {
         Draft { key: Arc::clone(self.key()), variants: self.variants.to_vec(), marks: self.marks.clone() }
@@ -252,8 +231,7 @@ impl Draft {
     /// Of what [weighs](Self::weight) no more than moka can say.
     pub(super) fn done(self) -> Resource {
         let weight = u32::try_from(self.weight()).unwrap_or(u32::MAX);
-        let is_used = AtomicBool::new(false);
-        Resource { variants: Variants::of(self.key, self.variants), marks: self.marks, weight, is_used }
+        Resource { variants: Variants::of(self.key, self.variants), marks: self.marks, weight }
     }
 }
 

@@ -9,7 +9,6 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 
 use super::resource::Resource;
@@ -44,13 +43,11 @@ const SMALL: u32 = 16 * 1024;
 impl Slot {
     /// Of this resource.
     pub(super) fn of(resource: Resource) -> Self {
-        Self::holding(Arc::new(resource))
-    }
-
-    fn holding(resource: Arc<Resource>) -> Self {
         match resource.weight {
-            ..=SMALL => Self::Small(resource),
-            weight => Self::Large(Arc::new(Emptied { weight, resource: ArcSwapOption::new(Some(resource)) })),
+            ..=SMALL => Self::Small(Arc::new(resource)),
+            weight => {
+                Self::Large(Arc::new(Emptied { weight, resource: ArcSwapOption::from_pointee(resource) }))
+            }
         }
     }
 
@@ -85,29 +82,7 @@ impl Slot {
 /// What the tier holds under this hash. An empty slot has been replaced or given up just now, so a second look finds
 /// the other, or nothing.
 pub(super) fn find(tier: &Tier, hash: u128) -> Option<Arc<Resource>> {
-    let found = (0..LOOKS).map_while(|_| tier.get(&hash)).find_map(Slot::resource)?;
-    found.used();
-    Some(found)
-}
-
-/// Puts what has been given up back under this hash, and gives whether it has: not where something else is there.
-pub(super) fn put_back(tier: &Tier, hash: u128, resource: &Arc<Resource>) -> bool {
-    let put = tier.entry(hash).and_compute_with(|there| match there {
-        Some(_) => Op::Nop,
-        None => Op::Put(Slot::holding(Arc::clone(resource))),
-    });
-    matches!(put, CompResult::Inserted(_))
-}
-
-/// Takes out what was put back under this hash, unless something else is there.
-pub(super) fn take_out(tier: &Tier, hash: u128, resource: &Arc<Resource>) {
-    tier.entry(hash).and_compute_with(|there| {
-        let there = there.and_then(|there| there.into_value().resource());
-        match there.is_some_and(|there| Arc::ptr_eq(&there, resource)) {
-            true => Op::Remove,
-            false => Op::Nop,
-        }
-    });
+    (0..LOOKS).map_while(|_| tier.get(&hash)).find_map(Slot::resource)
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::returning::Returning;
 use super::slot::{Slot, Tier};
 
 /// The hash of the tier's own entry; further ones go down from it.
@@ -31,7 +30,6 @@ pub(super) struct Yielding {
     seen: AtomicU64,
     /// moka has given one of the entries up, or not taken it.
     lost: Arc<AtomicBool>,
-    returning: Arc<Returning>,
 }
 
 /// Steps in which the tier yields, of its budget.
@@ -43,10 +41,10 @@ pub(super) const RENEW: u64 = 32;
 
 impl Yielding {
     /// Of a tier of so many bytes; `in_flight` is what bodies on their way may take.
-    pub(super) fn new(budget: u64, in_flight: u64, returning: Arc<Returning>) -> Self {
+    pub(super) fn new(budget: u64, in_flight: u64) -> Self {
         let most = (budget / 4 * 3).max(in_flight).min(budget);
         let step = (budget / STEPS).max(1);
-        Self { step, most, now: Mutex::new(0), seen: AtomicU64::new(0), lost: Arc::default(), returning }
+        Self { step, most, now: Mutex::new(0), seen: AtomicU64::new(0), lost: Arc::default() }
     }
 
     /// How much it would be for so many bytes: whole steps.
@@ -88,7 +86,6 @@ impl Yielding {
         if wanted == *now && !lost {
             return;
         }
-        let _making = self.returning.make_room(cache);
         if lost {
             self.come_back(cache);
         }

@@ -152,7 +152,12 @@ impl Config {
         let unset = reader.into_found().into_iter().filter(problems::Found::is_error_of_environment);
         let whole = reader::Reader::new(text, env);
         check::config(&whole, file.get_ref(), text.len());
-        let wrong = whole.into_found().into_iter().filter(problems::Found::is_error_of_file);
+        let all = whole.into_found();
+        // What is said of a whole of which a part is not known here may be for want of that part alone.
+        let unknown = |found: &problems::Found| {
+            all.iter().any(|part| part.is_error_of_environment() && found.encloses(part))
+        };
+        let wrong = all.iter().filter(|found| found.is_error_of_file() && !unknown(found)).cloned();
         let found: Vec<_> = wrong.chain(unset).collect();
         if found.is_empty() { Ok(admin) } else { Err(Problems::new(text, file_name, found)) }
     }

@@ -58,7 +58,7 @@ struct Mark {
 }
 
 /// A problem as the reader finds it, with byte spans.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Found {
     severity: Severity,
     span: Range<usize>,
@@ -101,6 +101,11 @@ impl Found {
     /// Whether the process that reads it is all that is wrong.
     pub(super) fn is_error_of_environment(&self) -> bool {
         self.is_error() && self.of_environment
+    }
+
+    /// Whether the other is about a part of what this is about.
+    pub(super) fn encloses(&self, other: &Self) -> bool {
+        self.span.start <= other.span.start && other.span.end <= self.span.end
     }
 
     /// What to write instead.

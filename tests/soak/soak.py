@@ -29,7 +29,7 @@ HOSTILE = 16
 BUDGET_MIB = 64
 # Of what is hot, so much may be gone from both tiers when the origin falls ill: memory gives up what it likes, and
 # Redis was ill just before. What made memory's hits depend on the origin or on Redis would show in far more of it.
-GONE = HOT // 100
+GONE = HOT // 50
 
 
 # --- the origin: a process of its own, so that it can be stopped and killed -------------------------------

@@ -45,6 +45,32 @@ fn with_route(lines: &str) -> String {
     format!("{REST}{lines}")
 }
 
+#[test]
+fn what_only_the_running_larder_knows_keeps_nobody_from_asking_it() {
+    let unset = |_: &str| None;
+    for setting in [
+        "cache.redis = \"${URL}\"",
+        "cache.redis = \"redis://:${PW}@h\"",
+        "cache.redis = { url = \"${URL}\" }",
+        "cache.redis = { sentinels = [\"a:1\"], master = \"${M}\" }",
+        "cache.redis = { sentinels = [\"${A}\"], master = \"m\" }",
+        "cache.redis = { cluster = [\"${A}\"] }",
+        "cache.memory = \"${MEMORY}\"",
+        "listen = \"${LISTEN}\"",
+        "workers = 2\n[upstream.b]\nservers = [\"${SERVER}\"]",
+    ] {
+        let text = with_rest(&format!("admin = \"127.0.0.1:9\"\n{setting}\n"));
+        let admin = Config::admin_of_good(&text, "proxy.toml", &unset);
+        assert_eq!(admin.unwrap_or_else(|wrong| panic!("{setting}: {wrong}")).0.unwrap().port(), 9);
+        assert!(Config::parse(&text, "proxy.toml", &unset).is_err(), "{setting}");
+    }
+    for wrong in
+        ["admin = \"${A}\"\n", "admin_token = \"${T}\"\n", "cache.redis = { master = \"${M}\", oops = 1 }\n"]
+    {
+        assert!(Config::admin_of_good(&with_rest(wrong), "proxy.toml", &unset).is_err(), "{wrong}");
+    }
+}
+
 /// `(line, column, message, help)` of every problem.
 fn told(text: &str) -> Vec<(usize, usize, String, String)> {
     let problems = parse(text).err().unwrap_or_else(|| panic!("no problem in:\n{text}"));

@@ -188,7 +188,7 @@ def main():
     asked = argparse.ArgumentParser()
     asked.add_argument("--larder", required=True)
     asked.add_argument("--load", required=True)
-    asked.add_argument("--quick", action="store_true", help="three rounds of 0.4 seconds")
+    asked.add_argument("--quick", action="store_true", help="three rounds of 0.4 seconds, or of one where the slowest count")
     asked.add_argument("--only", default="", help="rows whose name holds this")
     asked.add_argument("--peers", default="", help="a list of those to run, with commas")
     asked.add_argument("--json", help="write the figures there, too")
@@ -219,6 +219,8 @@ def main():
                 raw, raw_at = bench.helper(SERVER, "raw", size)
                 against["raw"] = (raw, raw_at, raw_at)
             row = {it: [] for it in against}
+            # Each turn begins with connections that are made all at once, which is not to be what the slowest took.
+            lasts = max(seconds, 1) if any("p99_ms" in limit for limit in limits) else seconds
             for turn in range(rounds + 1):
                 for it, (process, address, address2) in against.items():
                     if turn == 0:
@@ -232,7 +234,7 @@ def main():
                             bench.ask2(address2, paths, 1)
                         continue
                     before, fetched = cpu(process.pid), bench.asked(origin)
-                    came = bench.ask2(address2, paths, seconds) if h2 else bench.ask(address, paths, field, seconds)
+                    came = bench.ask2(address2, paths, lasts) if h2 else bench.ask(address, paths, field, lasts)
                     used = since(before, process.pid)
                     row[it].append(None)
                     if came["failed"] or not came["answers"]:
@@ -243,7 +245,7 @@ def main():
                     if it != "raw" and abs(fetched - wanted) > STRAY:
                         print(f"{name}, {it}: {fetched:.2f} of the answers came from the origin", file=sys.stderr)
                         continue
-                    row[it][-1] = (used / came["answers"] * 1e6, came["p99_us"] / 1000, came["answers"] / seconds)
+                    row[it][-1] = (used / came["answers"] * 1e6, came["p99_us"] / 1000, came["answers"] / lasts)
             if raw:
                 raw.terminate()
             figures[name] = {

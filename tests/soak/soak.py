@@ -473,7 +473,7 @@ class Soak:
         self.began = time.monotonic()
         self.seen_hot = {}
         self.warm = self.began + min(20, self.args.seconds / 5)
-        before = await self.sample()
+        before = await self.settled()
         jobs = [self.client(seed) for seed in range(CLIENTS)] + [self.hostile(seed) for seed in range(HOSTILE)]
         jobs += [self.faults(), self.reloads(), self.purges(), self.watch()]
         jobs = [asyncio.create_task(job) for job in jobs]
@@ -485,6 +485,18 @@ class Soak:
         after = await self.at_rest(before)
         stopped = await self.stop()
         return self.report(before, after, stopped)
+
+    async def settled(self):
+        """The figures once they stay the same for two seconds: it is ready before all its connections to Redis stand."""
+        same, last = 0, None
+        for _ in range(60):
+            now = await self.sample()
+            same = same + 1 if last and all(now[key] == last[key] for key in ("fds", "tasks")) else 0
+            if same == 4:
+                break
+            last = now
+            await asyncio.sleep(0.5)
+        return now
 
     async def at_rest(self, before):
         """The figures when nobody asks for anything any more, as soon as they are back to the first."""

@@ -6,16 +6,9 @@ own, with everything on that is on by default. What is compared takes turns, sin
 import argparse, bisect, json, pathlib, random, resource, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 from statistics import median
 
-from compare import cpu, since
+from compare import LOAD, SERVER, cpu, free_port, since
 
-SERVER, LOAD = 0, 1  # processors
 MIB = 1024 * 1024
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def resident(pid, what="VmRSS"):

@@ -115,9 +115,17 @@ pub(super) struct Hit<'a> {
 #[derive(Clone, Debug)]
 pub struct Begun {
     /// The status line and fields, each line whole.
-    pub lines: Vec<u8>,
+    pub(super) lines: Vec<u8>,
     /// It says when it was made.
-    pub dated: bool,
+    pub(super) dated: bool,
+}
+
+impl Begun {
+    /// Writes it to its end. `closes`: the connection ends with its response. `date` is for one that has none.
+    pub fn write(&self, closes: bool, date: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.lines);
+        end(out, self.dated, closes, date);
+    }
 }
 
 impl Hit<'_> {
@@ -125,13 +133,7 @@ impl Hit<'_> {
     /// make of a stored response that [is bare](StoredResponse::is_bare), for a route that [is plain](is_plain).
     pub fn write(&self, out: &mut Vec<u8>, config: &Config, via: Option<&HeaderValue>, date: &[u8]) {
         let dated = self.begin(out, config, via);
-        if self.closes {
-            line(out, b"connection", b"close");
-        }
-        if !dated {
-            line(out, b"date", date);
-        }
-        out.extend_from_slice(b"\r\n");
+        end(out, dated, self.closes, date);
     }
 
     /// Writes all but what comes last, and gives whether there was a date.
@@ -192,6 +194,17 @@ impl Hit<'_> {
         out.extend_from_slice(b"\r\n");
         dated
     }
+}
+
+/// What comes last in a head.
+fn end(out: &mut Vec<u8>, dated: bool, closes: bool, date: &[u8]) {
+    if closes {
+        line(out, b"connection", b"close");
+    }
+    if !dated {
+        line(out, b"date", date);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

@@ -85,14 +85,7 @@ impl<B: Body<Data = Bytes> + Unpin> Reply<B> {
     /// Ends a head that has been begun where its fields were; beside them a map can say no more than that the connection
     /// ends. All of its body is at hand.
     fn go_on(begun: &Begun, body: B, closes: bool, date: &[u8], out: &mut Vec<u8>) -> Self {
-        out.extend_from_slice(&begun.lines);
-        if closes {
-            line(&CONNECTION, b"close", out);
-        }
-        if !begun.dated {
-            line(&DATE, date, out);
-        }
-        out.extend_from_slice(b"\r\n");
+        begun.write(closes, date, out);
         let framing = Framing::Length(body.size_hint().exact().unwrap_or(0));
         Self { body: (framing != Framing::Length(0)).then_some(body), framing, closes }
     }

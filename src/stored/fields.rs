@@ -33,12 +33,19 @@ pub struct StoredFields {
 
 /// The names of such fields.
 #[derive(Debug)]
-struct Names {
+pub(super) struct Names {
     /// One for each line.
     lines: Arc<[HeaderName]>,
     /// Once they are shared, a map of them with the values that are common and nothing for the others, and an index
     /// that has room for [`ADDED`] more: to copy it costs a third of putting one name after the other into another.
     ready: OnceLock<HeaderMap>,
+}
+
+impl Names {
+    /// What they cost whoever has the same as others, bytes.
+    fn share(&self) -> usize {
+        self.lines.len().saturating_mul(SHARE)
+    }
 }
 
 /// Names at hand, and the values that came with them first, until it is known which are common.
@@ -81,20 +88,16 @@ pub(super) trait Lines {
     fn lines(&self) -> impl Iterator<Item = (&HeaderName, &[u8])>;
 
     /// Their names as they are kept, and what that costs, bytes.
-    fn kept(&self) -> (KeptNames, usize);
+    fn kept(&self) -> (Arc<Names>, usize);
 }
-
-/// Names that are kept for stored responses.
-pub(super) struct KeptNames(Arc<Names>);
 
 impl Lines for HeaderMap {
     fn lines(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
         self.iter().map(|(name, value)| (name, value.as_bytes()))
     }
 
-    fn kept(&self) -> (KeptNames, usize) {
-        let (names, share) = shared(self);
-        (KeptNames(names), share)
+    fn kept(&self) -> (Arc<Names>, usize) {
+        shared(self)
     }
 }
 
@@ -124,8 +127,8 @@ impl Lines for Alike<'_> {
         self.names.lines.iter().zip(self.lines.iter().map(|(_, value)| *value))
     }
 
-    fn kept(&self) -> (KeptNames, usize) {
-        (KeptNames(Arc::clone(&self.names)), self.names.lines.len().saturating_mul(SHARE))
+    fn kept(&self) -> (Arc<Names>, usize) {
+        (Arc::clone(&self.names), self.names.share())
     }
 }
 
@@ -142,7 +145,7 @@ impl StoredFields {
 
     /// The same, wherever they are.
     pub(super) fn of_lines(headers: &impl Lines) -> Self {
-        let (KeptNames(names), share) = headers.kept();
+        let (names, share) = headers.kept();
         let common = names.ready.get().map_or(0, |ready| common(headers, ready));
         let own = packed(headers, common);
         Self { names, own, common, share: u16::try_from(share).unwrap_or(u16::MAX) }
@@ -323,7 +326,7 @@ fn shared(headers: &HeaderMap) -> (Arc<Names>, usize) {
         list.len() == headers.len() && headers.iter().zip(list).all(|((name, _), known)| name == known)
     };
     if let Some(names) = latest(is) {
-        let share = names.lines.len().saturating_mul(SHARE);
+        let share = names.share();
         return (names, share);
     }
     let (names, share) = sought(headers);
@@ -349,7 +352,7 @@ fn sought(headers: &HeaderMap) -> (Arc<Names>, usize) {
     }
     NAMES.with_borrow_mut(|known| {
         if let Some(Known { names, first }) = known.get_mut(names.as_slice()) {
-            let mut share = count.saturating_mul(SHARE);
+            let mut share = names.share();
             names.ready.get_or_init(|| {
                 let ready = ready(headers, first.take().unwrap_or_default().as_ref());
                 let values: usize = ready.values().map(|value| pieces::of(value.len())).sum();

@@ -18,7 +18,7 @@ impl<T> Lately<T> {
     }
 
     /// The one that is sought, which is the latest from now on.
-    pub fn find(&mut self, is: impl Fn(&T) -> bool) -> Option<&T> {
+    pub fn find(&mut self, is: impl FnMut(&T) -> bool) -> Option<&T> {
         let place = self.list.iter().position(is)?;
         if let Some(before) = self.list.get_mut(..=place) {
             before.rotate_right(1);

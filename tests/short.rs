@@ -464,11 +464,19 @@ fn passing(request: &Request) -> Script {
         "/hop" => Script::ok("x", &[kept_by_nobody, ("Connection", "keep-alive, X-Hop"), ("X-Hop", "1")]),
         "/hints" => Script::interim(103, &[("Link", "</a>")]).then_ok("hinted", &[kept_by_nobody]),
         "/reset" => Script::new().reset(),
+        "/for-caches" => {
+            let own = [("Larder-Cache-Control", "no-store"), ("X-Cache", "HIT"), ("X-Process-Time", "7")];
+            let tags = [("Cache-Tag", "a"), ("Surrogate-Key", "b"), ("xkey", "c")];
+            let others =
+                [("CDN-Cache-Control", "no-store"), ("Cache-Status", "other; hit"), ("Via", "1.1 o")];
+            Script::ok("x", &[&own[..], &tags, &others].concat())
+        }
         _ => Script::ok("stored", &[("Cache-Control", "max-age=60"), ("ETag", "\"s\"")]),
     }
 }
 
-/// All that comes on a connection of its own, heads as they stand but for the moment, and the content that they frame.
+/// All that comes on a connection of its own, heads but for the moment, and the content that they frame. Lines of other
+/// fields may come in another order (RFC 9110 §5.3), those of one may not.
 fn whole(front: &Front, bytes: &str) -> (String, Vec<u8>) {
     let connection = Connection::open(front.larder.proxy());
     let (mut stream, mut all) = (connection.stream(), Vec::new());
@@ -478,7 +486,10 @@ fn whole(front: &Front, bytes: &str) -> (String, Vec<u8>) {
     loop {
         let end = all.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
         let head = String::from_utf8(all.drain(..end).collect()).unwrap();
-        heads.extend(head.split_inclusive('\n').map(|line| match line.split(':').next().unwrap() {
+        let name = |line: &&str| line.split(':').next().unwrap().to_owned();
+        let mut lines: Vec<_> = head.split_inclusive('\n').collect();
+        lines[1..].sort_by_key(name);
+        heads.extend(lines.into_iter().map(|line| match &*name(&line) {
             name @ ("server-timing" | "x-process-time" | "date" | "age") => format!("{name}\n"),
             _ => line.to_owned(),
         }));
@@ -527,6 +538,7 @@ fn what_memory_does_not_hold_is_answered_alike_on_either_way() {
         "/hop",
         "/hints",
         "/reset",
+        "/for-caches",
         "/stored",
     ];
     let fields = [

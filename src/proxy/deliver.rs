@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::Full;
 
+use crate::clock::Mono;
 use crate::coding;
 use crate::fields::range::{Resolved, Span};
 use crate::fields::{groups, hop, no_vary_search, targeted};
@@ -174,15 +175,63 @@ impl Deliver {
     }
 
     /// The response, whose body carries the report to its end.
-    pub fn response(self) -> Response<Delivery> {
-        let as_it_is = self.is_given_as_it_is();
-        match self.what {
-            What::Stored(stored, cut, reusable) if as_it_is => {
+    pub fn response(mut self) -> Response<Delivery> {
+        if self.report.tells_heads() {
+            self.report.answer = told(&self.what);
+        }
+        let (as_it_is, head) = (self.is_given_as_it_is(), self.begin_passed());
+        match (self.what, head) {
+            (What::Stored(stored, cut, reusable), _) if as_it_is => {
                 let Self { worker, snapshot, report, outcome, .. } = self;
                 begun(&worker, &snapshot, report, outcome, &stored, cut, &reusable)
             }
-            _ => self.mapped(),
+            (What::Passed(response) | What::Private(response), Some((begun, now))) => {
+                let Self { mut report, outcome, .. } = self;
+                let Draft { status, headers, content } = passed(*response);
+                (report.outcome, report.status) = (outcome, status.as_u16());
+                with_head(begun, status, Delivery::new(content, report, &headers, now))
+            }
+            (what, _) => Self { what, ..self }.mapped(),
         }
+    }
+
+    /// Whether the head of the answer may be begun here, as far as the route and the request say.
+    fn takes_begun(&self) -> bool {
+        let route = self.route.and_then(|route| self.snapshot.route(route));
+        self.plain
+            && !self.varies
+            && self.own.is_none()
+            && self.report.key.is_none()
+            && route.is_some_and(head::is_plain)
+    }
+
+    /// The head of what goes on as the origin gave it, where no map is needed of its fields; and when it was begun.
+    fn begin_passed(&mut self) -> Option<(Begun, Mono)> {
+        let takes_begun = self.takes_begun() && !self.report.is_head();
+        let route =
+            self.snapshot.route(self.route?).filter(|route| takes_begun && route.compress.is_none())?;
+        // Who holds something may be told that it still does.
+        let may_hold_it = self.asked.as_ref().is_none_or(|asked| asked.facts.may_hold_it());
+        let response = match &mut self.what {
+            What::Passed(response) => response,
+            What::Private(response) if !may_hold_it => response,
+            _ => return None,
+        };
+        if response.status().is_informational() {
+            return None;
+        }
+        hop::remove_hop_by_hop(response.headers_mut());
+        let (now, timeline) = (self.report.mono(), &self.report.timeline);
+        let passed = head::Passed {
+            status: response.status(),
+            headers: response.headers(),
+            length: response.body().size_hint().exact(),
+            exposes_tags: route.tags.expose,
+            outcome: &self.outcome,
+            timeline,
+            took: now.since(timeline.start()),
+        };
+        Some((passed.begin(&self.snapshot.config, self.worker.shared.via.as_ref())?, now))
     }
 
     /// Whether it is stored, and given to a plain request with nothing left out, or made of it: then no map is needed of
@@ -194,24 +243,13 @@ impl Deliver {
             Cut::Whole(bytes) => bytes.len() as u64 == stored.content.length(),
             Cut::Part(..) | Cut::Parts(_) | Cut::Unsatisfiable => false,
         };
-        let route = self.route.and_then(|route| self.snapshot.route(route));
-        self.plain
-            && is_whole
-            && stored.is_bare()
-            && stored.says_length()
-            && !self.varies
-            && self.own.is_none()
-            && self.report.key.is_none()
-            && route.is_some_and(head::is_plain)
+        is_whole && stored.is_bare() && stored.says_length() && self.takes_begun()
     }
 
     /// The same of any, with its fields in a map.
     fn mapped(self) -> Response<Delivery> {
         let Self { worker, snapshot, route, asked, mut report, mut outcome, varies, own, what, .. } = self;
         let answered = answered(&what);
-        if report.tells_heads() {
-            report.answer = told(&what);
-        }
         let foreign = !matches!(what, What::Failure(_));
         let bare = matches!(&what, What::Stored(stored, ..) if stored.is_bare()) && own.is_none();
         let route = route.and_then(|route| snapshot.route(route));
@@ -290,9 +328,6 @@ fn begun(
     reusable: &Reusable,
 ) -> Response<Delivery> {
     let (age, not_modified) = (reusable.age(), cut == Cut::NotModified);
-    if report.tells_heads() {
-        report.answer = Answer::Stored(Arc::clone(stored), age);
-    }
     let status = if not_modified { StatusCode::NOT_MODIFIED } else { stored.status };
     (report.outcome, report.status) = (outcome, status.as_u16());
     let now = report.mono();
@@ -302,9 +337,14 @@ fn begun(
     let mut lines = Vec::with_capacity(head::USUAL);
     let dated = hit.begin(&mut lines, &snapshot.config, worker.shared.via.as_ref());
     let content = if let Cut::Whole(bytes) = cut { Content::Whole(bytes) } else { Content::Empty };
-    let mut response = Response::new(Delivery::new(content, report, &HeaderMap::new(), now));
+    let begun = Begun { lines, dated, framed: true };
+    with_head(begun, status, Delivery::new(content, report, &HeaderMap::new(), now))
+}
+
+fn with_head(begun: Begun, status: StatusCode, body: Delivery) -> Response<Delivery> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.extensions_mut().insert(Begun { lines, dated });
+    response.extensions_mut().insert(begun);
     response
 }
 

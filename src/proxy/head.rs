@@ -110,21 +110,24 @@ pub(super) struct Hit<'a> {
     pub took: Duration,
 }
 
-/// A head as HTTP/1.1 has it, that whoever sends it ends: what is said of the connection, the date where it has none, and
-/// the empty line. It goes with its response as an extension, in place of a map of fields.
+/// A head as HTTP/1.1 has it, that whoever sends it ends: what is said of the connection, how its content is framed and the
+/// date, where it says none, and the empty line. It goes with its response as an extension, in place of a map of fields.
 #[derive(Clone, Debug)]
 pub struct Begun {
     /// The status line and fields, each line whole.
     pub(super) lines: Vec<u8>,
     /// It says when it was made.
     pub(super) dated: bool,
+    /// It says how long its content is.
+    pub(super) framed: bool,
 }
 
 impl Begun {
-    /// Writes it to its end. `closes`: the connection ends with its response. `date` is for one that has none.
-    pub fn write(&self, closes: bool, date: &[u8], out: &mut Vec<u8>) {
+    /// Writes it to its end. `closes`: the connection ends with its response. `length`: that of its content, which is
+    /// chunked where it has none (RFC 9112 §6). `date` is for one that has none.
+    pub fn write(&self, closes: bool, length: Option<u64>, date: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.lines);
-        end(out, self.dated, closes, date);
+        end(out, closes, (!self.framed).then_some(length), (!self.dated).then_some(date));
     }
 }
 
@@ -133,23 +136,14 @@ impl Hit<'_> {
     /// make of a stored response that [is bare](StoredResponse::is_bare), for a route that [is plain](is_plain).
     pub fn write(&self, out: &mut Vec<u8>, config: &Config, via: Option<&HeaderValue>, date: &[u8]) {
         let dated = self.begin(out, config, via);
-        end(out, dated, self.closes, date);
+        end(out, self.closes, None, (!dated).then_some(date));
     }
 
     /// Writes all but what comes last, and gives whether there was a date.
     pub fn begin(&self, out: &mut Vec<u8>, config: &Config, via: Option<&HeaderValue>) -> bool {
         let Self { stored, outcome, .. } = self;
         let status = if self.not_modified { StatusCode::NOT_MODIFIED } else { stored.status };
-        match status {
-            StatusCode::OK => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
-            other => {
-                out.extend_from_slice(b"HTTP/1.1 ");
-                out.extend_from_slice(other.as_str().as_bytes());
-                out.push(b' ');
-                out.extend_from_slice(other.canonical_reason().unwrap_or("<none>").as_bytes());
-                out.extend_from_slice(b"\r\n");
-            }
-        }
+        status_line(out, status);
         let mut dated = false;
         let untagged = self.not_modified && !stored.headers.contains_key(&header::ETAG);
         for (name, value) in stored.headers.iter() {
@@ -173,35 +167,122 @@ impl Hit<'_> {
         }
         out.extend_from_slice(b"age: ");
         digits::push(out, self.age.as_secs(), 1);
-        if let Some(via) = via {
-            out.extend_from_slice(b"\r\nvia: ");
-            out.extend_from_slice(via.as_bytes());
-        }
-        out.extend_from_slice(b"\r\ncache-status: ");
-        outcome.write_cache_status(out);
-        if let Some(word) = outcome.x_cache() {
-            out.extend_from_slice(b"\r\nx-cache: ");
-            out.extend_from_slice(word.as_bytes());
-        }
-        if config.timing.server_timing {
-            out.extend_from_slice(b"\r\nserver-timing: ");
-            self.timeline.write_server_timing(out);
-        }
-        if config.timing.process_time {
-            out.extend_from_slice(b"\r\nx-process-time: ");
-            write_process_time(self.took, out);
-        }
         out.extend_from_slice(b"\r\n");
+        added(out, config, via, outcome, self.timeline, self.took);
         dated
     }
 }
 
-/// What comes last in a head.
-fn end(out: &mut Vec<u8>, dated: bool, closes: bool, date: &[u8]) {
+/// What a response that an origin gave for one request is headed with, where it goes on as it came.
+pub(super) struct Passed<'a> {
+    pub status: StatusCode,
+    /// Without the fields of the origin's connection.
+    pub headers: &'a HeaderMap,
+    /// Bytes of its content, where that is known.
+    pub length: Option<u64>,
+    /// Clients get the fields that hold tags.
+    pub exposes_tags: bool,
+    pub outcome: &'a Outcome,
+    pub timeline: &'a Timeline,
+    pub took: Duration,
+}
+
+impl Passed<'_> {
+    /// What [`pass_on`], [`finish`] and who writes a map make of it for a route that [is plain](is_plain) and a client
+    /// that takes no trailers; nothing where it may have no content, where its length is not said as it is, or anything
+    /// of a connection or of trailers: with these there is more to be done than to copy them.
+    pub fn begin(&self, config: &Config, via: Option<&HeaderValue>) -> Option<Begun> {
+        if self.status.is_informational()
+            || matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        {
+            return None;
+        }
+        let mut lines = Vec::with_capacity(USUAL);
+        status_line(&mut lines, self.status);
+        let (mut told, mut dated) = (false, false);
+        for (name, value) in self.headers {
+            let value = value.as_bytes();
+            // By its text: to compare each with a list of names would take longer than all the rest.
+            match name.as_str() {
+                // It is said last, as by hyper.
+                "content-length" if self.length == Some(0) => continue,
+                "content-length" => {
+                    let is_length = self.length.is_some_and(|length| digits::is(value, length));
+                    if !is_length || std::mem::replace(&mut told, true) {
+                        return None;
+                    }
+                }
+                "connection" | "trailer" | "transfer-encoding" => return None,
+                // For this cache alone, or written below.
+                "larder-cache-control" | "x-cache" => continue,
+                "x-process-time" if config.timing.process_time => continue,
+                "surrogate-key" | "xkey" | "cache-tag" if !self.exposes_tags => continue,
+                "date" => dated = true,
+                _ => {}
+            }
+            line(&mut lines, name.as_str().as_bytes(), value);
+        }
+        added(&mut lines, config, via, self.outcome, self.timeline, self.took);
+        Some(Begun { lines, dated, framed: told })
+    }
+}
+
+fn status_line(out: &mut Vec<u8>, status: StatusCode) {
+    if status == StatusCode::OK {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or("<none>").as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What [`pass_on`] and [`finish`] add for a route that [is plain](is_plain).
+fn added(
+    out: &mut Vec<u8>,
+    config: &Config,
+    via: Option<&HeaderValue>,
+    outcome: &Outcome,
+    timeline: &Timeline,
+    took: Duration,
+) {
+    if let Some(via) = via {
+        line(out, b"via", via.as_bytes());
+    }
+    out.extend_from_slice(b"cache-status: ");
+    outcome.write_cache_status(out);
+    if let Some(word) = outcome.x_cache() {
+        out.extend_from_slice(b"\r\nx-cache: ");
+        out.extend_from_slice(word.as_bytes());
+    }
+    if config.timing.server_timing {
+        out.extend_from_slice(b"\r\nserver-timing: ");
+        timeline.write_server_timing(out);
+    }
+    if config.timing.process_time {
+        out.extend_from_slice(b"\r\nx-process-time: ");
+        write_process_time(took, out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What comes last in a head. Inlined: the short way passes most of it by.
+#[inline]
+fn end(out: &mut Vec<u8>, closes: bool, framing: Option<Option<u64>>, date: Option<&[u8]>) {
     if closes {
         line(out, b"connection", b"close");
     }
-    if !dated {
+    match framing {
+        Some(Some(length)) => {
+            out.extend_from_slice(b"content-length: ");
+            digits::push(out, length, 1);
+            out.extend_from_slice(b"\r\n");
+        }
+        Some(None) => line(out, b"transfer-encoding", b"chunked"),
+        None => {}
+    }
+    if let Some(date) = date {
         line(out, b"date", date);
     }
     out.extend_from_slice(b"\r\n");

@@ -83,10 +83,11 @@ impl<B: Body<Data = Bytes> + Unpin> Reply<B> {
     }
 
     /// Ends a head that has been begun where its fields were; beside them a map can say no more than that the connection
-    /// ends. All of its body is at hand.
+    /// ends.
     fn go_on(begun: &Begun, body: B, closes: bool, date: &[u8], out: &mut Vec<u8>) -> Self {
-        begun.write(closes, date, out);
-        let framing = Framing::Length(body.size_hint().exact().unwrap_or(0));
+        let length = body.size_hint().exact();
+        begun.write(closes, length, date, out);
+        let framing = length.map_or(Framing::Chunked, Framing::Length);
         Self { body: (framing != Framing::Length(0)).then_some(body), framing, closes }
     }
 

@@ -1,11 +1,16 @@
 //! Messages of HTTP/1.1 as bytes: a request's head from its fields, a response's fields from its head.
 //!
 //! What is read here has passed the scanner of [`wire`](crate::wire), so it is known to have the form that RFC 9112 gives
-//! it; this only cuts it up.
+//! it; this only cuts it up. An origin names most of its answers' fields alike, so the names of late are remembered, and
+//! the map that they make is copied and given its values.
 //! Must not know: sockets, where a message ends, what it means.
+
+use std::cell::RefCell;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+
+use crate::lately::Lately;
 
 /// Fields that a response is given on its way to a client, mostly.
 const MORE: usize = 8;
@@ -16,6 +21,16 @@ const LINE: usize = 24;
 const FORESEEN: usize = 256;
 /// Bytes of a request's head, mostly.
 const HEAD: usize = 512;
+
+/// Lists of names that a thread remembers: as many as it talks to origins that answer in different ways.
+const SHAPES: usize = 4;
+/// Fields in such a list at most, and bytes of a section: who sends more sends other names the next time, too.
+const SHAPED: (usize, usize) = (32, 4096);
+
+thread_local! {
+    /// No more than [`SHAPES`], of [`SHAPED`] each; names alone, no values.
+    static LATELY: RefCell<Lately<Shape>> = const { RefCell::new(Lately::new(SHAPES)) };
+}
 
 /// The head of a request without content, to its empty line (RFC 9112 §3, §5).
 pub(super) fn request<B>(request: &Request<B>) -> Vec<u8> {
@@ -61,25 +76,119 @@ pub(super) fn fields(section: &Bytes) -> Option<HeaderMap> {
     if section.is_empty() {
         return Some(HeaderMap::new());
     }
+    LATELY.with_borrow_mut(|lately| {
+        let mut spans = [Span::default(); SHAPED.0];
+        if let Some(shape) = lately.find(|shape| shape.place(section, &mut spans)) {
+            return shape.filled(section, &spans);
+        }
+        let fields = cut(section)?;
+        if let Some(shape) = Shape::of(section, &fields) {
+            lately.put(shape);
+        }
+        Some(fields)
+    })
+}
+
+/// The same of any, field by field.
+fn cut(section: &Bytes) -> Option<HeaderMap> {
     // It may turn out to need more.
     let mut map = HeaderMap::with_capacity((section.len() / LINE).min(FORESEEN).saturating_add(MORE));
-    let mut begin = 0_usize;
-    for end in memchr::memchr_iter(b'\n', section) {
-        let line = section.get(begin..end)?.strip_suffix(b"\r")?;
-        if line.is_empty() {
-            break;
-        }
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        let name = HeaderName::from_bytes(line.get(..colon)?).ok()?;
-        let value = line.get(colon.checked_add(1)?..)?;
-        let ahead = value.iter().take_while(|byte| is_white(**byte)).count();
-        let behind = value.iter().skip(ahead).rev().take_while(|byte| is_white(**byte)).count();
-        let from = begin.checked_add(colon)?.checked_add(1)?.checked_add(ahead)?;
-        let to = begin.checked_add(line.len())?.checked_sub(behind)?;
-        map.append(name, HeaderValue::from_maybe_shared(section.slice(from..to)).ok()?);
-        begin = end.checked_add(1)?;
+    for line in lines(section) {
+        let (name, span) = line?;
+        map.append(HeaderName::from_bytes(name).ok()?, span.value(section)?);
     }
     Some(map)
+}
+
+/// Where a value is in its section.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    from: usize,
+    to: usize,
+}
+
+impl Span {
+    /// Of a line from `begin` on that is so much, its name and colon `before` the value: without the white space around
+    /// it.
+    fn of(begin: usize, line: &[u8], before: usize) -> Option<Self> {
+        let value = line.get(before..)?;
+        let ahead = value.iter().take_while(|byte| is_white(**byte)).count();
+        let behind = value.iter().skip(ahead).rev().take_while(|byte| is_white(**byte)).count();
+        let from = begin.checked_add(before)?.checked_add(ahead)?;
+        Some(Self { from, to: begin.checked_add(line.len())?.checked_sub(behind)? })
+    }
+
+    fn value(self, section: &Bytes) -> Option<HeaderValue> {
+        HeaderValue::from_maybe_shared(section.slice(self.from..self.to)).ok()
+    }
+}
+
+/// The lines of a section to its empty line: each one's name and where its value is, or nothing where it has none.
+fn lines(section: &[u8]) -> impl Iterator<Item = Option<(&[u8], Span)>> {
+    bare_lines(section).map(|line| {
+        let (begin, line) = line?;
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        Some((line.get(..colon)?, Span::of(begin, line, colon.checked_add(1)?)?))
+    })
+}
+
+/// The lines of a section to its empty line, without their ends; and where each begins.
+fn bare_lines(section: &[u8]) -> impl Iterator<Item = Option<(usize, &[u8])>> {
+    let mut begin = 0;
+    let mut ends = memchr::memchr_iter(b'\n', section);
+    std::iter::from_fn(move || {
+        let end = ends.next()?;
+        let line = section.get(begin..end).and_then(|line| line.strip_suffix(b"\r"));
+        let from = std::mem::replace(&mut begin, end.saturating_add(1));
+        line.is_none_or(|line| !line.is_empty()).then(|| line.map(|line| (from, line)))
+    })
+}
+
+/// How the fields of a section are named.
+#[derive(Debug)]
+struct Shape {
+    /// As they came, each with its colon: another spelling is another list.
+    names: Vec<Box<[u8]>>,
+    /// One for each, in their order, with no values.
+    map: HeaderMap,
+}
+
+impl Shape {
+    /// That of a section and its fields, if it is worth remembering and each field is there once: a map has the lines of
+    /// one field together, wherever they stood.
+    fn of(section: &[u8], fields: &HeaderMap) -> Option<Self> {
+        let (most, longest) = SHAPED;
+        if fields.len() > most || fields.len() != fields.keys_len() || section.len() > longest {
+            return None;
+        }
+        let name = |line: Option<(&[u8], Span)>| Some([line?.0, b":"].concat().into_boxed_slice());
+        let names = lines(section).map(name).collect::<Option<_>>()?;
+        let mut map = HeaderMap::with_capacity(fields.len().saturating_add(MORE));
+        map.extend(fields.keys().map(|name| (name.clone(), HeaderValue::from_static(""))));
+        Some(Self { names, map })
+    }
+
+    /// Whether a section is named so, and where its values are then.
+    fn place(&self, section: &[u8], spans: &mut [Span]) -> bool {
+        let mut lines = bare_lines(section);
+        let all = self.names.iter().zip(spans).all(|(name, span)| {
+            let Some((begin, line)) = lines.next().flatten().filter(|(_, line)| line.starts_with(name))
+            else {
+                return false;
+            };
+            Span::of(begin, line, name.len()).map(|found| *span = found).is_some()
+        });
+        all && lines.next().is_none()
+    }
+
+    /// The fields of a section that has its values there.
+    fn filled(&self, section: &Bytes, spans: &[Span]) -> Option<HeaderMap> {
+        let mut map = self.map.clone();
+        for (value, span) in map.values_mut().zip(spans) {
+            *value = span.value(section)?;
+        }
+        Some(map)
+    }
 }
 
 const fn is_white(byte: u8) -> bool {
@@ -112,6 +221,44 @@ mod tests {
             assert_eq!((response.status().as_u16(), response.version()), (*status, *version), "{head}");
             assert_eq!(fields.collect::<Vec<_>>(), *want, "{head}");
         }
+    }
+
+    #[test]
+    fn fields_are_the_same_whether_or_not_their_names_came_before() {
+        let sections = [
+            "A: 1\r\nB: 2\r\nContent-Type: x/y\r\n\r\n",
+            "A: 3\r\nB:  4 \t\r\nContent-Type:\r\n\r\n",
+            // Others, and the same in another order, in another spelling, more and fewer of them.
+            "B: 2\r\nA: 1\r\nContent-Type: x/y\r\n\r\n",
+            "a: 1\r\nB: 2\r\nContent-Type: x/y\r\n\r\n",
+            "A: 1\r\nB: 2\r\nContent-Type: x/y\r\nD: 5\r\n\r\n",
+            "A: 1\r\nB: 2\r\n\r\n",
+            "AB: 1\r\nB: 2\r\n\r\n",
+            // Repeats, which a map has together.
+            "A: 1\r\nB: 2\r\nA: 3\r\n\r\n",
+            "A: 1\r\nA: 2\r\nB: 3\r\n\r\n",
+            "\r\n",
+            "A: 1\r\n",
+            // No field, and no value (RFC 9110 §5.5).
+            "A: 1\r\nB 2\r\n\r\n",
+            "A: 1\r\nB: \x01\r\n\r\n",
+        ];
+        for section in sections.iter().chain(&sections).chain(sections.iter().rev()) {
+            let section = Bytes::from_static(section.as_bytes());
+            assert_eq!(fields(&section), cut(&section), "{section:?}");
+        }
+        let remembered = LATELY.with_borrow(|lately| lately.len());
+        assert_eq!(remembered, SHAPES);
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_names_that_may_come_again() {
+        let many: String = (0..=SHAPED.0).map(|nth| format!("X-{nth}: 1\r\n")).collect();
+        let long = format!("A: {}\r\n\r\n", "x".repeat(SHAPED.1));
+        for section in [many + "\r\n", long, "A: 1\r\nA: 2\r\n\r\n".into(), "A\r\n\r\n".into()] {
+            fields(&Bytes::from(section));
+        }
+        assert!(LATELY.with_borrow(|lately| lately.is_empty()));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! or better, a [`Timestamp`] or [`Mono`] that somebody has already read.
 //! Must not know: HTTP, tokio, or any other room.
 
+use std::cell::Cell;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,6 +84,15 @@ enum Source {
     Stepped(Arc<AtomicU64>),
 }
 
+/// How long the wall's time is told by what has passed since it was read, before it is read again: whoever sets it is
+/// heard within that.
+const RENEW: Duration = Duration::from_millis(50);
+
+thread_local! {
+    /// When this thread has read the wall's time, and what it was, since the Unix epoch.
+    static READ: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+}
+
 /// Moves a stepped [`Clock`]; for tests.
 #[derive(Clone, Debug)]
 pub struct Stepper(Arc<AtomicU64>);
@@ -110,6 +120,26 @@ impl Clock {
             }
             Source::Stepped(millis) => Timestamp::from_millis(millis.load(Ordering::Acquire)),
         }
+    }
+
+    /// Both, for who needs both at every request: to read one of them takes some 50 ns on a virtual machine, so the wall's
+    /// time is the one that was read up to 50 ms ago, and what has passed since.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    pub fn moment(&self) -> (Timestamp, Mono) {
+        let Source::System { started } = &self.0 else { return (self.now(), self.mono()) };
+        let now = Instant::now();
+        let passed = |(read, wall): (Instant, Duration)| Some((now.checked_duration_since(read)?, wall));
+        let wall = match READ.get().and_then(passed).filter(|(passed, _)| *passed < RENEW) {
+            Some((passed, wall)) => wall.saturating_add(passed),
+            None => {
+                let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                READ.set(Some((now, wall)));
+                wall
+            }
+        };
+        let mono = now.saturating_duration_since(*started).as_nanos();
+        let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+        (Timestamp::from_millis(wall), Mono(u64::try_from(mono).unwrap_or(u64::MAX)))
     }
 
     /// Monotonic time, for durations.
@@ -143,6 +173,22 @@ mod tests {
         assert_eq!(clock.now().saturating_since(wall), Duration::from_millis(1500));
         assert_eq!(clock.mono().since(mono), Duration::from_millis(1500));
         assert_eq!(wall.saturating_since(clock.now()), Duration::ZERO);
+    }
+
+    #[test]
+    fn both_times_at_once_are_those_that_are_read_one_by_one() {
+        let clock = Clock::system();
+        // The second time the wall's is told by the first.
+        for _ in 0..2 {
+            let before = (clock.now(), clock.mono());
+            let (now, mono) = clock.moment();
+            assert!(before.1 <= mono && mono <= clock.mono());
+            // Either may be rounded down.
+            assert!(now.saturating_add(Duration::from_millis(1)) >= before.0, "{now:?} {before:?}");
+            assert!(now <= clock.now().saturating_add(Duration::from_millis(1)));
+        }
+        let (clock, _) = Clock::stepped(Timestamp::from_secs(100));
+        assert_eq!(clock.moment(), (clock.now(), clock.mono()));
     }
 
     #[test]

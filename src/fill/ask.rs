@@ -59,28 +59,28 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
     let length = content.as_ref().map(Bytes::len);
     let again = || outbound::fill(&fill.worker, &fill.asked, route, &conditions, length);
     let request = again().map(|()| content.map_or_else(RequestBody::empty, RequestBody::whole));
-    let request_time = fill.worker.now();
-    let asked_at = fill.worker.mono();
+    let (request_time, asked_at) = fill.worker.moment();
     // An owner that has been told is answered; what goes on then is a refresh.
     let interim = fill.owner.as_ref().and(fill.interim.as_ref());
     // A second question, where the answer to the first was none, has what is left of its time.
-    let waited = fill.worker.mono().since(*filling.began.get_or_insert(asked_at));
+    let waited = asked_at.since(*filling.began.get_or_insert(asked_at));
     let forwarded = upstream.forward(fill.worker.index, request, &again, interim, waited).await;
-    fill.snapshot.shard(&fill.worker).origin_fetch(Some(fill.route), fill.worker.mono().since(asked_at));
+    let answered = forwarded.as_ref().map_or_else(|_| fill.worker.mono(), |forwarded| forwarded.came);
+    fill.snapshot.shard(&fill.worker).origin_fetch(Some(fill.route), answered.since(asked_at));
     let method = if fill.content.is_some() { &fill.asked.method } else { &Method::GET };
     let sent = Sent { route: fill.route, method, at: asked_at, is_refresh: filling.refresh };
     fill.worker.note_origin(&fill.snapshot, &fill.asked, &sent, &forwarded);
     filling.rest = failing::AFTER_ERROR;
     let mut forwarded = forwarded?;
     fill.worker.shared.read_much(forwarded.response.body_mut());
-    filling.rest = failing::rest_after(&forwarded.response, fill.worker.now());
+    let response_time = fill.worker.now();
+    filling.rest = failing::rest_after(&forwarded.response, response_time);
     if let Some(lease) = &filling.lease {
         lease.head_has_come();
     }
-    let response_time = fill.worker.now();
     filling.times.queue = Some(forwarded.times.queue);
     filling.times.connect = forwarded.times.connect;
     filling.times.hedge = forwarded.times.hedge;
     filling.times.first_byte = Some(forwarded.times.first_byte);
-    Ok(Answer { response: forwarded.response, request_time, response_time, conditional, ranged, gap })
+    Ok(Answer { response: *forwarded.response, request_time, response_time, conditional, ranged, gap })
 }

@@ -41,6 +41,8 @@ pub struct Delivery {
     /// The fields of a trailer section that the head announces; others go no further.
     trailers: Vec<HeaderName>,
     head_sent: Mono,
+    /// It may take time to give it out: not where all of it goes with the head.
+    lasts: bool,
     /// Of a body that is not at hand.
     _room: Option<Passing>,
 }
@@ -116,7 +118,14 @@ impl Delivery {
         let room = (!at_hand).then(|| report.passing());
         // What is at hand has none.
         let trailers = if at_hand { Vec::new() } else { announced(headers) };
-        Self { content, broken: None, report, expected, trailers, head_sent, _room: room }
+        Self { content, broken: None, report, expected, trailers, head_sent, lasts: true, _room: room }
+    }
+
+    /// Of a head behind which its content is asked for at once: if all of that is there, the clock need not be read for its
+    /// end.
+    pub(super) fn at_once(mut self) -> Self {
+        self.lasts = false;
+        self
     }
 
     fn ended(&mut self, end: End) {
@@ -135,6 +144,13 @@ impl Delivery {
             }
         }
         (!kept.is_empty()).then(|| Frame::trailers(kept))
+    }
+
+    fn poll_timed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = self.poll_content(cx);
+        let is_whole = matches!(&polled, Poll::Ready(None)) || self.report.bytes == 0;
+        self.lasts |= polled.is_pending() || !is_whole;
+        polled
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
@@ -182,7 +198,7 @@ impl Body for Delivery {
         crate::telemetry::failpoint::at("body", this.report.path());
         let frame = match this.broken.take() {
             Some(error) => Some(Err(error)),
-            None => match ready!(this.poll_content(cx)) {
+            None => match ready!(this.poll_timed(cx)) {
                 // Who writes has not written what was given just before, and on an error lets go of it. So the error
                 // comes a turn later: a client gets all that came.
                 Some(Err(error)) => {
@@ -242,7 +258,10 @@ impl Drop for Delivery {
         if complete && self.report.end != End::Broken {
             self.report.end = End::Complete;
         }
-        let now = self.report.mono();
+        let now = match self.lasts || self.report.end != End::Complete {
+            true => self.report.mono(),
+            false => self.head_sent,
+        };
         self.report.timeline.add(Phase::Body, now.since(self.head_sent));
         self.report.ended = Some(now);
     }

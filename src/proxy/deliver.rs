@@ -106,8 +106,8 @@ impl Deliver {
     }
 
     /// From the origin, for this request.
-    pub fn passed(exchange: Exchange, response: Response<OriginBody>, outcome: Outcome) -> Self {
-        Self::of(exchange, outcome, What::Passed(Box::new(response)))
+    pub fn passed(exchange: Exchange, response: Box<Response<OriginBody>>, outcome: Outcome) -> Self {
+        Self::of(exchange, outcome, What::Passed(response))
     }
 
     /// Larder's own answer to a request that it does not forward.
@@ -342,7 +342,7 @@ fn begun(
 }
 
 fn with_head(begun: Begun, status: StatusCode, body: Delivery) -> Response<Delivery> {
-    let mut response = Response::new(body);
+    let mut response = Response::new(body.at_once());
     *response.status_mut() = status;
     response.extensions_mut().insert(begun);
     response

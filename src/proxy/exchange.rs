@@ -25,6 +25,7 @@ use crate::worker::{Asked, Content, ForOwner, Landing, Snapshot, Worker};
 
 use super::lookup;
 use super::report::Report;
+use super::short::Seen;
 
 /// A request with a route.
 pub(super) struct Exchange {
@@ -38,6 +39,8 @@ pub(super) struct Exchange {
     pub alike: Option<Alike>,
     /// What it would be stored under.
     pub key: Arc<CacheKey>,
+    /// What memory held under it just now, where it has been looked at and nothing was made of that yet.
+    pub seen: Option<Seen>,
     /// The key of this very URL, where `key` is that of several queries (`No-Vary-Search`).
     pub exact: Option<Arc<CacheKey>>,
     /// The request's own body; only a pass uses it.

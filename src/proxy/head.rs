@@ -123,6 +123,11 @@ pub struct Begun {
 }
 
 impl Begun {
+    /// Whether it says when it was made.
+    pub const fn is_dated(&self) -> bool {
+        self.dated
+    }
+
     /// Writes it to its end. `closes`: the connection ends with its response. `length`: that of its content, which is
     /// chunked where it has none (RFC 9112 §6). `date` is for one that has none.
     pub fn write(&self, closes: bool, length: Option<u64>, date: &[u8], out: &mut Vec<u8>) {

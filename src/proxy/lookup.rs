@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
-use crate::clock::Mono;
+use crate::clock::{Mono, Timestamp};
 use crate::fill::{Fill, Want, verify};
 use crate::flight::FlightKey;
 use crate::rules::{MustAsk, NotStored, Reusable, Reuse, SelectingFields};
@@ -26,12 +26,14 @@ use super::wait::Wait;
 
 /// Looks the request up in memory.
 pub(super) fn lookup(mut exchange: Box<Exchange>) -> Step {
-    let began = exchange.mono();
+    // As of a hit that is answered where it is read: the look has begun with the request.
+    let began = if exchange.seen.is_some() { exchange.report.timeline.start() } else { exchange.mono() };
     exchange.report.cause = None;
     let resource = resource(&mut exchange);
     let decision = decide(&mut exchange, resource.as_deref(), began);
     exchange.report.mark(Phase::Memory, began);
-    act(exchange, decision, resource.as_deref())
+    let now = exchange.wall(began);
+    act(exchange, decision, (resource.as_deref(), now))
 }
 
 /// What to do by what memory holds. To decide has no effect; [`act`] does it.
@@ -53,7 +55,16 @@ pub(super) enum Decision {
 fn resource(exchange: &mut Exchange) -> Option<Arc<Resource>> {
     let memory = &exchange.worker.shared.memory;
     let again = exchange.attempts > 0;
-    let resource = if again { memory.peek(&exchange.key) } else { memory.find(&exchange.key) };
+    // Under another key nothing has been seen.
+    let seen = exchange.seen.take().filter(|_| exchange.exact.is_none());
+    let resource = match seen {
+        Some(seen) => {
+            memory.looked();
+            seen
+        }
+        None if again => memory.peek(&exchange.key),
+        None => memory.find(&exchange.key),
+    };
     led_to(exchange, resource)
 }
 
@@ -143,7 +154,7 @@ fn absent(exchange: &Exchange, miss: Miss) -> Decision {
     }
 }
 
-fn act(exchange: Box<Exchange>, decision: Decision, resource: Option<&Resource>) -> Step {
+fn act(exchange: Box<Exchange>, decision: Decision, (resource, now): (Option<&Resource>, Timestamp)) -> Step {
     match decision {
         Decision::Fresh(stored, cut, reusable) => {
             let Exchange { worker, snapshot, route, asked, .. } = &*exchange;
@@ -154,7 +165,7 @@ fn act(exchange: Box<Exchange>, decision: Decision, resource: Option<&Resource>)
             refresh(&exchange, &stored, resource);
             hit(exchange, stored, cut, reusable, Source::StaleWhileRevalidate(Tier::Memory))
         }
-        Decision::Ask(miss, stale) => ask(exchange, miss, stale, resource),
+        Decision::Ask(miss, stale) => ask(exchange, miss, stale, (resource, now)),
         Decision::Alone(miss) => forward(exchange, |exchange| Pass::missing(exchange, miss)),
         Decision::Bypass(why) => forward(exchange, |exchange| Pass::bypassing(exchange, why, None)),
     }
@@ -200,16 +211,16 @@ pub(super) enum Asking {
     Wait,
 }
 
-/// What to do where memory alone cannot answer: to tell has no effect.
+/// What to do where memory alone, which holds this now, cannot answer: to tell has no effect.
 pub(super) fn asking(
     exchange: &Exchange,
     stale: Option<&StoredResponse>,
-    resource: Option<&Resource>,
+    (resource, now): (Option<&Resource>, Timestamp),
 ) -> Asking {
     if exchange.asked.facts.directives.only_if_cached && exchange.worker.redis.is_none() {
         return Asking::Nobody;
     }
-    match resource.and_then(|resource| known_uncacheable(exchange, resource, stale)) {
+    match resource.and_then(|resource| known_uncacheable(exchange, (resource, now), stale)) {
         Some(why) => Asking::Alone(why),
         None => Asking::Wait,
     }
@@ -219,7 +230,7 @@ fn ask(
     mut exchange: Box<Exchange>,
     miss: Miss,
     stale: Option<Arc<StoredResponse>>,
-    resource: Option<&Resource>,
+    resource: (Option<&Resource>, Timestamp),
 ) -> Step {
     match asking(&exchange, stale.as_deref(), resource) {
         Asking::Nobody => only_if_cached(exchange),
@@ -234,10 +245,10 @@ fn ask(
 /// Why it is known not to be worth a fetch for all.
 pub(super) fn known_uncacheable(
     exchange: &Exchange,
-    resource: &Resource,
+    (resource, now): (&Resource, Timestamp),
     stale: Option<&StoredResponse>,
 ) -> Option<NotStored> {
-    let marked = resource.marked(exchange.class(), exchange.worker.now())?;
+    let marked = resource.marked(exchange.class(), now)?;
     // What is too large as a whole may be kept in parts.
     let in_parts = || matches!(exchange.want(stale), Want::Part(_));
     (marked != NotStored::TooLarge || !in_parts()).then_some(marked)

@@ -82,9 +82,7 @@ impl Pass {
         // Of what can be news of what is stored.
         let sent = (seat.is_some() || self.listening.is_some()).then(|| Sent::now(&self.exchange));
         match self.forward().await {
-            Ok(forwarded) => {
-                self.note(&forwarded);
-                let response = forwarded.response;
+            Ok(response) => {
                 let status = response.status().as_u16();
                 if let Some(standing_in) =
                     self.standing_in(OriginFailure::Error).filter(|_| is_failure(status))
@@ -104,7 +102,10 @@ impl Pass {
                     return self.switch(response);
                 }
                 match adoptable {
-                    Some((sent, adoptable)) => self.adopt(adoptable, response, sent, &forgotten).await,
+                    // In boxes, too.
+                    Some((sent, adoptable)) => {
+                        Box::pin(self.adopt(adoptable, *response, sent, &forgotten)).await
+                    }
                     None => self.deliver(response),
                 }
             }
@@ -135,7 +136,7 @@ impl Pass {
         }
     }
 
-    fn deliver(self: Box<Self>, response: Response<OriginBody>) -> Step {
+    fn deliver(self: Box<Self>, response: Box<Response<OriginBody>>) -> Step {
         Step::Deliver(Box::new(Deliver::passed(self.exchange, response, self.outcome)))
     }
 
@@ -152,11 +153,11 @@ impl Pass {
                 let outcome = Outcome { stored: true, ..self.outcome };
                 Step::Deliver(Box::new(Deliver::growing(self.exchange, fetched, own, outcome)))
             }
-            Ok(OwnerLanding::Private(response, _)) => self.deliver(*response),
+            Ok(OwnerLanding::Private(response, _)) => self.deliver(response),
             Ok(OwnerLanding::Shared(..) | OwnerLanding::Revalidated(..) | OwnerLanding::Withdrawn(..)) => {
                 self.fail(Failure::internal())
             }
-            Err(response) => self.deliver(response),
+            Err(response) => self.deliver(Box::new(response)),
         }
     }
 
@@ -185,7 +186,7 @@ impl Pass {
         transform::deliver(self.exchange, stale, cut, permit, outcome)
     }
 
-    async fn forward(&mut self) -> Result<Forwarded, ForwardError> {
+    async fn forward(&mut self) -> Result<Box<Response<OriginBody>>, ForwardError> {
         let body = self.exchange.body.take().unwrap_or_else(RequestBody::empty);
         let exchange = &self.exchange;
         let (worker, snapshot) = (&exchange.worker, &exchange.snapshot);
@@ -195,36 +196,26 @@ impl Pass {
         let protocol = self.upgrade.as_ref().and_then(|_| protocol_wanted(&exchange.asked.headers));
         let again =
             || outbound::pass(worker, &exchange.asked, route, protocol.clone(), exchange.alike.as_ref());
-        let mut request: Request<()> = again();
-        if body.size_hint().exact().is_none() {
-            // Said outright: of a GET that does not say so, hyper would drop the body.
-            request.headers_mut().remove(header::CONTENT_LENGTH);
-            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
         let asked_at = worker.mono();
-        let interim = exchange.interim();
-        let (request, waited) = (request.map(|()| body), exchange.waited);
+        let (interim, waited) = (exchange.interim(), exchange.waited);
+        let request = with_body(again(), body);
         let forwarded = upstream.forward(worker.index, request, &again, interim.as_ref(), waited).await;
-        snapshot.shard(worker).origin_fetch(Some(exchange.route), worker.mono().since(asked_at));
+        let answered = forwarded.as_ref().map_or_else(|_| worker.mono(), |forwarded| forwarded.came);
+        snapshot.shard(worker).origin_fetch(Some(exchange.route), answered.since(asked_at));
         let method = &exchange.asked.method;
         let sent = worker::Sent { route: exchange.route, method, at: asked_at, is_refresh: false };
         worker.note_origin(snapshot, &exchange.asked, &sent, &forwarded);
-        let mut forwarded = forwarded?;
-        worker.shared.read_much(forwarded.response.body_mut());
-        Ok(forwarded)
-    }
-
-    fn note(&mut self, forwarded: &Forwarded) {
+        let Forwarded { mut response, times, .. } = forwarded?;
+        worker.shared.read_much(response.body_mut());
         let timeline = &mut self.exchange.report.timeline;
-        timeline.add(Phase::Queue, forwarded.times.queue);
-        for (phase, time) in
-            [(Phase::Connect, forwarded.times.connect), (Phase::Hedge, forwarded.times.hedge)]
-        {
+        timeline.add(Phase::Queue, times.queue);
+        for (phase, time) in [(Phase::Connect, times.connect), (Phase::Hedge, times.hedge)] {
             if let Some(time) = time {
                 timeline.add(phase, time);
             }
         }
-        timeline.add(Phase::FirstByte, forwarded.times.first_byte);
+        timeline.add(Phase::FirstByte, times.first_byte);
+        Ok(response)
     }
 
     /// Whether the answer invalidates anything. A POST that only reads changes nothing.
@@ -259,7 +250,7 @@ impl Pass {
     }
 
     /// The origin agreed to switch protocols: both connections become one tunnel.
-    fn switch(self: Box<Self>, mut response: Response<OriginBody>) -> Step {
+    fn switch(self: Box<Self>, mut response: Box<Response<OriginBody>>) -> Step {
         let Self { exchange, outcome, upgrade, permit, stale, listening } = *self;
         let wanted = protocol_wanted(&exchange.asked.headers);
         let far = response.extensions_mut().remove::<OnUpgrade>();
@@ -286,4 +277,14 @@ impl Pass {
         };
         Step::Deliver(Box::new(Deliver::failure(&Arc::clone(&worker), &snapshot, report, source, failure)))
     }
+}
+
+/// A request with its body, whose length is said.
+fn with_body(mut request: Request<()>, body: RequestBody) -> Request<RequestBody> {
+    if body.size_hint().exact().is_none() {
+        // Said outright: of a GET that does not say so, hyper would drop the body.
+        request.headers_mut().remove(header::CONTENT_LENGTH);
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    request.map(|()| body)
 }

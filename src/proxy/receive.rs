@@ -37,7 +37,7 @@ use super::pass::Pass;
 use super::purging;
 use super::rate;
 use super::report::Report;
-use super::short::Arrival;
+use super::short::{Arrival, Seen};
 use super::tunnel::Upgrade;
 use super::{Client, Step};
 
@@ -52,15 +52,15 @@ pub(super) fn receive(worker: Arc<Worker>, client: Client, request: Request<Inco
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::of(&mut parts.extensions);
     let taken = take(&worker, &snapshot, parts, peer, fault);
-    Received { worker, snapshot, taken, start, interim, upgrade, body: Some(body), known: None, alike: None }
-        .step()
+    let (body, known, seen, alike) = (Some(body), None, None, None);
+    Received { worker, snapshot, taken, start, interim, upgrade, body, known, seen, alike }.step()
 }
 
 /// The same of a plain request, which has been taken in where it was read.
 pub(super) fn received(worker: Arc<Worker>, arrival: Arrival, interim: Option<Interim>) -> Step {
-    let Arrival { snapshot, taken, start, bypass, key, alike, .. } = arrival;
+    let Arrival { snapshot, taken, start, bypass, key, seen, alike, .. } = arrival;
     let (known, alike) = (Some((bypass, key)), Some(alike));
-    Received { worker, snapshot, taken, start, interim, upgrade: None, body: None, known, alike }.step()
+    Received { worker, snapshot, taken, start, interim, upgrade: None, body: None, known, seen, alike }.step()
 }
 
 /// A request that has been taken in.
@@ -75,15 +75,16 @@ struct Received {
     body: Option<Incoming>,
     /// Whether it uses the cache, and its key, where that has been found out already.
     known: Option<(Option<Bypass>, CacheKey)>,
+    /// What memory held under it, if it was looked at.
+    seen: Option<Seen>,
     alike: Option<Alike>,
 }
 
 impl Received {
     fn step(self) -> Step {
-        let Self { worker, snapshot, taken, start, interim, upgrade, body, known, alike } = self;
+        let Self { worker, snapshot, taken, start, interim, upgrade, body, known, seen, alike } = self;
         let Taken { fault, asked, route, named, wants_key } = taken;
         let cache = route.and_then(|route| snapshot.cache(route));
-        let asked = Arc::new(asked);
         let mut report = Report::open(&worker, &snapshot, &asked, route, start);
         if let Some(failure) = refused(&worker, &snapshot, fault, &asked) {
             return Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)));
@@ -122,6 +123,7 @@ impl Received {
             asked,
             alike,
             key,
+            seen,
             exact: None,
             body: None,
             content: None,
@@ -165,7 +167,7 @@ impl Received {
 pub(super) struct Taken {
     /// What is wrong with it.
     pub fault: Option<Failure>,
-    pub asked: Asked,
+    pub asked: Arc<Asked>,
     /// The route that takes it.
     pub route: Option<usize>,
     pub named: Named,
@@ -223,7 +225,7 @@ pub(super) fn take(
         at: worker.now(),
         ids: OnceLock::new(),
     };
-    Taken { fault, asked: under_policy(asked, cache), route, named, wants_key }
+    Taken { fault, asked: Arc::new(under_policy(asked, cache)), route, named, wants_key }
 }
 
 /// Why Larder answers such a request itself, whatever route takes it.

@@ -16,12 +16,13 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::clock::Mono;
+use crate::clock::{Mono, Timestamp};
 use crate::fields::date::Written;
 use crate::fields::hop;
 use crate::fields::present::Present;
 use crate::fill::outbound::Alike;
 use crate::rules::Reuse;
+use crate::store::Resource;
 use crate::stored::{CacheKey, Cut, StoredResponse};
 use crate::telemetry::{Bypass, End, Outcome, Phase, Source, Tier, Timeline};
 use crate::wire::Plain;
@@ -68,11 +69,16 @@ pub struct Arrival {
     /// Why it does not use the cache.
     pub(super) bypass: Option<Bypass>,
     pub(super) key: CacheKey,
+    /// What memory held under it, if it was looked at.
+    pub(super) seen: Option<Seen>,
     /// What others that are like it have been passed on with.
     pub(super) alike: Alike,
     /// The client ends its connection with it.
     closes: bool,
 }
+
+/// What memory was found to hold.
+pub(super) type Seen = Option<Arc<Resource>>;
 
 impl Arrival {
     /// Whether the client ends its connection with it.
@@ -101,8 +107,8 @@ pub struct Ways {
 /// Reads a request, and answers it if it is one that memory can answer and there is nothing else to do. The head, and
 /// what of the content is worth copying, is appended to `out`.
 ///
-/// Never waits. Where it does not answer it has had no effect, but that what is stored and not given out here has been
-/// asked for once more as far as moka can tell; `None` where the request has to be read by others.
+/// Never waits. Where it does not answer it has had no effect, but that moka has been asked once: so is who answers later,
+/// by what was found; `None` where the request has to be read by others, where moka remembers it of what is stored alone.
 pub fn answer(
     worker: &Arc<Worker>,
     peer: IpAddr,
@@ -127,34 +133,41 @@ pub fn answer(
     KNOWN.with_borrow_mut(|known| {
         let Known { heads, date } = known;
         let mut own = None;
-        let read = Read::of(heads, &mut own, worker, &snapshot, peer, plain, target)?;
+        let (now, start) = worker.moment();
+        let read = Read::of(heads, &mut own, worker, &snapshot, peer, plain, (target, now))?;
         let closes = read.closes;
         let at_once = at_once && read.at_once && (!closes || ways.may_close);
         let later = ways.later && read.later;
         if !at_once && !later {
             return None;
         }
-        let start = worker.mono();
         let unsaid = Unsaid { upgrades: false, credential: read.named.credential, body: false };
         let bypass = receive::bypass(&read.asked, &snapshot, read.route, &unsaid);
         if bypass.is_some() && !later {
             return None;
         }
         let key = receive::key_of(&read.asked, snapshot.cache(read.route).map(|cache| &cache.key));
-        if at_once
-            && bypass.is_none()
-            && let Some(rest) = read.answer(worker, &snapshot, &key, start, date, out)
-        {
-            return Some(AtOnce::Answered(Short { rest, closes }));
+        let mut seen = None;
+        if at_once && bypass.is_none() && read.may_be_answered(worker, &snapshot) {
+            // Who answers later has looked then, and does not look again. Who does not leaves no trace of what is not
+            // there: it is looked for again.
+            let memory = &worker.shared.memory;
+            let found = if later { memory.peek(&key) } else { memory.again(&key) };
+            let answered =
+                found.as_deref().and_then(|found| read.answer(worker, &snapshot, found, start, date, out));
+            if let Some(rest) = answered {
+                return Some(AtOnce::Answered(Short { rest, closes }));
+            }
+            seen = Some(found);
         }
         if !later {
             return None;
         }
         let Read { asked, route, named, wants_key, alike, .. } = read;
-        let (asked, named, alike) = (asked.clone(), named.clone(), alike.clone());
+        let (asked, named, alike) = (Arc::new(asked.clone()), named.clone(), alike.clone());
         let taken = Taken { fault: None, asked, route: Some(*route), named, wants_key: *wants_key };
         let snapshot = Arc::clone(&snapshot);
-        Some(AtOnce::Read(Box::new(Arrival { snapshot, taken, start, bypass, key, alike, closes })))
+        Some(AtOnce::Read(Box::new(Arrival { snapshot, taken, start, bypass, key, seen, alike, closes })))
     })
 }
 
@@ -196,7 +209,7 @@ impl Read {
         snapshot: &Arc<Snapshot>,
         peer: IpAddr,
         plain: &Plain<'_>,
-        target: PathAndQuery,
+        (target, now): (PathAndQuery, Timestamp),
     ) -> Option<&'a mut Self> {
         if heads.is_empty() {
             heads.resize_with(REMEMBERED, || None);
@@ -212,7 +225,7 @@ impl Read {
             ) == Some(read.route)
         {
             read.asked.target = target;
-            read.asked.at = worker.now();
+            read.asked.at = now;
             read.asked.ids.take();
             return place.as_mut();
         }
@@ -274,7 +287,7 @@ impl Read {
             snapshot: Arc::downgrade(snapshot),
             peer,
             lines: plain.lines().into(),
-            asked,
+            asked: Arc::unwrap_or_clone(asked),
             route: at,
             named,
             wants_key,
@@ -285,24 +298,24 @@ impl Read {
         })
     }
 
-    /// Answers by what memory holds under `key`.
+    /// Whether what is stored for it is stored under its key: under which one it is where a `No-Vary-Search` is known is
+    /// a matter of its own.
+    fn may_be_answered(&self, worker: &Worker, snapshot: &Snapshot) -> bool {
+        snapshot.cache(self.route).is_some_and(|cache| !cache.no_vary_search || !worker.shared.searches.any())
+    }
+
+    /// Answers by what memory holds.
     fn answer(
         &self,
         worker: &Arc<Worker>,
         snapshot: &Snapshot,
-        key: &CacheKey,
+        resource: &Resource,
         start: Mono,
         date: &mut Written,
         out: &mut Vec<u8>,
     ) -> Option<Bytes> {
         let (asked, route, shared) = (&self.asked, self.route, &worker.shared);
         let cache = snapshot.cache(route)?;
-        // Under which key it is stored then is a matter of its own.
-        if cache.no_vary_search && shared.searches.any() {
-            return None;
-        }
-        // Looked for first, and without a trace: what is not there is looked for again on the long way.
-        let resource = shared.memory.has(key).then(|| shared.memory.peek(key)).flatten()?;
         let stored = resource.select(&asked.headers, cache.policy.normalize)?;
         if !is_given_as_it_is(asked, stored) || shared.purges.is_purged(stored) {
             return None;

@@ -249,7 +249,8 @@ impl Wait {
         let shared = &self.exchange.worker.shared;
         let Some(resource) = shared.memory.again(&self.exchange.key) else { return false };
         let now = self.exchange.worker.now();
-        if self.stale.is_none() && lookup::known_uncacheable(&self.exchange, &resource, None).is_some() {
+        if self.stale.is_none() && lookup::known_uncacheable(&self.exchange, (&resource, now), None).is_some()
+        {
             return true;
         }
         let normalize = self.exchange.normalize();

@@ -185,8 +185,11 @@ impl<T: Read + Write + Unpin> Alone<T> {
         // What the future holds is let go of first: nobody is told anything more by it.
         self.under_way = None;
         let closes = closes || self.watched.is_closing();
-        let (now, out) = (self.worker.now(), self.watched.outgoing().buffer());
-        let reply = DATE.with_borrow_mut(|date| Reply::begin(response, closes, date.at(now), out));
+        let (worker, out) = (&self.worker, self.watched.outgoing().buffer());
+        let reply = DATE.with_borrow_mut(|date| {
+            let date = if Reply::is_dated(&response) { &[] } else { date.at(worker.now()) };
+            Reply::begin(response, closes, date, out)
+        });
         let reply = reply.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         self.under_way = Some(UnderWay::Answered(Box::new(reply)));
         Ok(())

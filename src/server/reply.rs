@@ -53,6 +53,12 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const AND_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
 impl<B: Body<Data = Bytes> + Unpin> Reply<B> {
+    /// Whether an answer says itself when it was made: to ask the clock takes longer.
+    pub(super) fn is_dated(response: &Response<B>) -> bool {
+        let begun = response.extensions().get::<Begun>();
+        begun.map_or_else(|| response.headers().contains_key(DATE), Begun::is_dated)
+    }
+
     /// Writes the head. `closes`: the connection ends with it, and the client is told so. `date` is for an answer that
     /// has none.
     ///

@@ -71,7 +71,7 @@ impl Upstream {
         };
         let for_a_better = self.timeout.hedge_after.map_or(FOR_A_BETTER, |after| after.min(FOR_A_BETTER));
         let enough = Instant::now() + for_a_better;
-        let mut second = pin!(self.exchange(&mut trip, *request));
+        let mut second = pin!(self.exchange(&mut trip, request));
         let (mut one, mut two) = (None, None);
         loop {
             tokio::select! {

@@ -21,6 +21,7 @@ use super::error::{self, OriginError, Place};
 use super::socket::{READ, READ_MUCH};
 use super::upload::{Refused, Upload};
 use super::watch::Appetite;
+use crate::clock::Mono;
 use crate::fields::trailers;
 use crate::pace::Pace;
 
@@ -98,10 +99,10 @@ impl RequestBody {
         }
     }
 
-    /// Begins to watch how the body is sent, from now.
-    pub(super) fn watch(&mut self) -> Arc<Sent> {
+    /// Begins to watch how the body is sent, from then on.
+    pub(super) fn watch(&mut self, begun: Instant) -> Arc<Sent> {
         let sent = Arc::new(Sent {
-            begun: Instant::now(),
+            begun,
             progress: AtomicU64::new(0),
             ended: AtomicBool::new(matches!(self.source, Source::Empty)),
             fault: AtomicU8::new(Fault::NONE),
@@ -365,7 +366,7 @@ fn frame(piece: Piece) -> Frame<Bytes> {
 
 /// What a response's body holds until its end.
 pub(super) struct Exchange {
-    pub(super) conn: Conn,
+    pub(super) conn: Box<Conn>,
     pub(super) sent: Arc<Sent>,
     /// The connection may serve another request.
     pub(super) reusable: bool,
@@ -409,15 +410,16 @@ enum Broken {
 }
 
 impl OriginBody {
-    pub(super) fn new(content: Content, exchange: Exchange) -> Self {
+    /// Of a head that had come at this moment.
+    pub(super) fn new(content: Content, exchange: Exchange, came: Mono) -> Self {
         let mut body = Self { content, open: Some(exchange), failed: false, leave: None };
         // HEAD, 204, 304 and Content-Length: 0 end here, and what has come with its head.
-        body.end_if_ended();
+        body.end_if_ended(Some(came));
         body
     }
 
     /// The body of a 101: none, and no time limit for what follows.
-    pub(super) fn upgraded(content: Content, conn: Conn) -> Self {
+    pub(super) fn upgraded(content: Content, conn: Box<Conn>) -> Self {
         conn.detach();
         Self { content, open: None, failed: false, leave: None }
     }
@@ -430,20 +432,20 @@ impl OriginBody {
         }
     }
 
-    fn end_if_ended(&mut self) {
+    fn end_if_ended(&mut self, now: Option<Mono>) {
         if self.content.has_come() {
-            self.end();
+            self.end(now);
         }
     }
 
     /// The response is complete. An answer that comes before the request's end leaves the
     /// connection in the middle of a message, so it is closed.
-    fn end(&mut self) {
+    fn end(&mut self, now: Option<Mono>) {
         if let Some(exchange) = self.open.take()
             && exchange.reusable
             && exchange.sent.leaves_in_order()
         {
-            exchange.conn.give_back();
+            exchange.conn.give_back(now);
         }
     }
 
@@ -493,14 +495,14 @@ impl Body for OriginBody {
         };
         match next {
             Some(Ok(frame)) => {
-                this.end_if_ended();
+                this.end_if_ended(None);
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => this.fail(|it| it.broken(&error)),
             // Looked at again: hyper ends a body like this too when the connection is cut just now.
             None if exchange.conn.is_cut() => this.fail(Exchange::cut),
             None => {
-                this.end();
+                this.end(None);
                 Poll::Ready(None)
             }
         }

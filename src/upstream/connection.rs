@@ -119,15 +119,15 @@ impl Conn {
     /// Cancellation: the connection is to be dropped with this future.
     pub(super) async fn exchange(
         &mut self,
-        request: &mut Option<Request<RequestBody>>,
+        request: &mut Option<Box<Request<RequestBody>>>,
         worker: usize,
         due: Instant,
         sent: &Arc<Sent>,
         interim: Option<&Interim>,
     ) -> Result<Response<Content>, Unanswered> {
-        let asked = request.as_ref().map_or(Asked::Other, asked);
+        let asked = request.as_deref().map_or(Asked::Other, asked);
         if let Speaker::Direct(direct) = &self.speaker
-            && let Some(request) = request.as_ref().filter(|request| is_a_head_alone(request, asked))
+            && let Some(request) = request.as_deref().filter(|request| is_a_head_alone(request, asked))
         {
             if self.due.set(due) {
                 direct.wake_keeper();
@@ -141,7 +141,7 @@ impl Conn {
 
     async fn exchange_by_hyper(
         &mut self,
-        slot: &mut Option<Request<RequestBody>>,
+        slot: &mut Option<Box<Request<RequestBody>>>,
         worker: usize,
         asked: Asked,
         due: Instant,
@@ -160,9 +160,9 @@ impl Conn {
         watch.announce(Next { asked, sent: Arc::clone(sent) });
         // Its driver looks at that when it is woken with the request.
         until.set(due);
-        let answer = send.try_send_request(request).await;
+        let answer = send.try_send_request(*request).await;
         answer.map(|answer| answer.map(Content::Hyper)).map_err(|mut error| {
-            *slot = error.take_message();
+            *slot = error.take_message().map(Box::new);
             Unanswered { cause: Cause::Hyper(error.into_error()), unsent: slot.is_some() }
         })
     }
@@ -241,8 +241,8 @@ impl Conn {
     /// Offers the connection to the next request, once hyper has seen the end of this exchange.
     ///
     /// Almost always it has already. Where not, a task waits a moment for it; the slot stays taken
-    /// meanwhile. If that task is dropped, the connection is closed.
-    pub(super) fn give_back(mut self) {
+    /// meanwhile. If that task is dropped, the connection is closed. `now`, where somebody knows.
+    pub(super) fn give_back(mut self: Box<Self>, now: Option<Mono>) {
         let Some(pool) = self.pool.upgrade() else { return };
         if !self.due.clear() {
             return;
@@ -253,7 +253,7 @@ impl Conn {
             Speaker::Hyper { send, .. } => send.is_ready(),
         };
         if is_ready {
-            return pool.put(self);
+            return pool.put(self, now);
         }
         if self.is_closed() {
             return;
@@ -262,7 +262,7 @@ impl Conn {
             runtime.spawn(async move {
                 let Speaker::Hyper { send, .. } = &mut self.speaker else { return };
                 if let Ok(Ok(())) = timeout(READY_WITHIN, send.ready()).await {
-                    pool.put(self);
+                    pool.put(self, None);
                 }
             });
         }

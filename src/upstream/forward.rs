@@ -33,10 +33,12 @@ const LEAST: Duration = Duration::from_millis(250);
 
 /// An origin's answer.
 pub struct Forwarded {
-    /// The response; of a 101, the extensions hold hyper's `OnUpgrade`.
-    pub response: Response<OriginBody>,
+    /// The response; of a 101, the extensions hold hyper's `OnUpgrade`. In a box: it has a long way to go.
+    pub response: Box<Response<OriginBody>>,
     /// Where the time went.
     pub times: ForwardTimes,
+    /// When its head had come.
+    pub came: Mono,
     /// The server that answered, `host:port`.
     pub server: Arc<str>,
 }
@@ -87,10 +89,22 @@ impl Upstream {
     ///
     /// # Errors
     /// When no response head came; see [`ForwardError`]. The log has been told.
-    pub async fn forward(
-        self: &Arc<Self>,
+    pub fn forward<'a>(
+        self: &'a Arc<Self>,
         worker: usize,
         request: Request<RequestBody>,
+        again: &'a Again<'a>,
+        interim: Option<&'a Interim>,
+        waited: Duration,
+    ) -> impl Future<Output = Result<Forwarded, ForwardError>> + 'a {
+        // In a box from the first: each future that it goes through would have room for it.
+        self.forward_boxed(worker, Box::new(request), again, interim, waited)
+    }
+
+    async fn forward_boxed(
+        self: &Arc<Self>,
+        worker: usize,
+        request: Box<Request<RequestBody>>,
         again: &Again<'_>,
         interim: Option<&Interim>,
         mut waited: Duration,
@@ -103,7 +117,8 @@ impl Upstream {
         let race = Race::new(self.pools.len(), self.answers.load(Ordering::Acquire), spare);
         let deadline = race.since + left;
         let hedge = self.hedge_at(&race, left.min(self.timeout.first_byte - waited));
-        let mut trip = Trip::new(&race, worker, deadline, waited, interim);
+        let began = Some(race.since);
+        let mut trip = Trip { began, ..Trip::new(&race, worker, deadline, waited, interim) };
         if left.is_zero() {
             return Err(self.told(self.overdue(&race)));
         }
@@ -161,7 +176,7 @@ impl Upstream {
     pub(super) async fn exchange(
         &self,
         trip: &mut Trip<'_>,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Answer, ForwardError> {
         let mut request = Some(request);
         let (mut index, conn) = self.connection(trip, Want::Any).await?;
@@ -180,7 +195,7 @@ impl Upstream {
                 pool.count_retry();
             }
             let Ok((next, conn)) = self.connection(trip, Want::Fresh).await else { return Err(why) };
-            (index, request) = (next, Some(*again));
+            (index, request) = (next, Some(again));
             failed = match self.send(trip, index, conn, &mut request).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
@@ -189,16 +204,19 @@ impl Upstream {
     }
 
     /// A connection to the best server that can be connected to.
-    async fn connection(&self, trip: &mut Trip<'_>, want: Want) -> Result<(usize, Conn), ForwardError> {
+    async fn connection(&self, trip: &mut Trip<'_>, want: Want) -> Result<(usize, Box<Conn>), ForwardError> {
         let mut last = None;
         trip.given = self.clock.mono();
         while let Some((index, pool)) = self.pick(trip) {
             trip.race.chosen(trip.role, index);
             let (grant, given) = match trip.role {
-                Role::First => pool.checkout(trip.worker, want).await?,
+                Role::First => pool.checkout(trip.worker, want, trip.given).await?,
                 // It takes what is free, and stands in nobody's way.
                 Role::Hedge => (pool.checkout_now(trip.worker, want, trip.given)?, trip.given),
             };
+            if given != trip.given {
+                trip.began = None;
+            }
             trip.times.queue += given.since(trip.given);
             trip.given = given;
             trip.race.given(trip.role);
@@ -206,7 +224,9 @@ impl Upstream {
                 Grant::Kept(conn) => return Ok((index, conn)),
                 Grant::Open(slot) => slot,
             };
-            let opened = pool.open(slot, trip.worker).await;
+            trip.began = None;
+            // In a box: most have one that is kept.
+            let opened = Box::pin(pool.open(slot, trip.worker)).await;
             let now = self.clock.mono();
             *trip.times.connect.get_or_insert_default() += now.since(trip.given);
             trip.given = now;
@@ -252,15 +272,15 @@ impl Upstream {
         &self,
         trip: &mut Trip<'_>,
         index: usize,
-        mut conn: Conn,
-        slot: &mut Option<Request<RequestBody>>,
+        mut conn: Box<Conn>,
+        slot: &mut Option<Box<Request<RequestBody>>>,
     ) -> Result<Answer, Failed> {
         let Some((pool, request)) = self.pools.get(index).zip(slot.as_mut()) else {
             return Err(ForwardError::nowhere().into());
         };
         // hyper takes no other for HTTP/1.
         *request.version_mut() = Version::HTTP_11;
-        let sent = request.body_mut().watch();
+        let sent = request.body_mut().watch(trip.began.take().unwrap_or_else(Instant::now));
         let bound = hop::binds_the_connection(request.headers());
         let race = trip.race;
         race.sending(trip.role, &sent);
@@ -286,7 +306,8 @@ impl Upstream {
             }
         };
         race.cut_when_due(trip.role, false);
-        trip.times.first_byte += self.clock.mono().since(trip.given);
+        let came = self.clock.mono();
+        trip.times.first_byte += came.since(trip.given);
         let response = match reply {
             Ok(response) => {
                 pool.health.answered(self.answers.fetch_add(1, Ordering::AcqRel) + 1);
@@ -315,7 +336,7 @@ impl Upstream {
             && !bound
             && !hop::binds_the_connection(response.headers());
         race.answered(trip.role, trip.times);
-        Ok(Answer { response, conn, sent, reusable, role: trip.role, at: pool.place() })
+        Ok(Answer { response, came, conn, sent, reusable, role: trip.role, at: pool.place() })
     }
 }
 
@@ -335,6 +356,8 @@ pub(super) struct Trip<'a> {
     pub(super) times: ForwardTimes,
     /// When it was given what it has: a connection, or the right to one.
     given: Mono,
+    /// When it has begun, until it has waited for anything: the moment at which it sends, then.
+    began: Option<Instant>,
     /// Where interim responses go.
     interim: Option<&'a Interim>,
 }
@@ -347,8 +370,20 @@ impl<'a> Trip<'a> {
         waited: Duration,
         interim: Option<&'a Interim>,
     ) -> Self {
-        let (role, times, given) = (Role::First, ForwardTimes::default(), Mono::default());
-        Self { race, role, counted: false, worker, first: None, deadline, waited, times, given, interim }
+        let (role, times, given, began) = (Role::First, ForwardTimes::default(), Mono::default(), None);
+        Self {
+            race,
+            role,
+            counted: false,
+            worker,
+            first: None,
+            deadline,
+            waited,
+            times,
+            given,
+            began,
+            interim,
+        }
     }
 }
 
@@ -363,7 +398,8 @@ impl Standing {
 /// A response's head and what its body will need.
 pub(super) struct Answer {
     response: Response<Content>,
-    pub(super) conn: Conn,
+    came: Mono,
+    pub(super) conn: Box<Conn>,
     sent: Arc<Sent>,
     /// The connection may serve others.
     reusable: bool,
@@ -386,14 +422,14 @@ impl Answer {
     }
 
     fn into_forwarded(self, times: ForwardTimes, deadline: Instant, limit: Duration) -> Forwarded {
-        let Self { response, conn, sent, reusable, at, .. } = self;
+        let Self { response, came, conn, sent, reusable, at, .. } = self;
         let server = Arc::clone(&at.server);
         let (head, content) = response.into_parts();
         let body = match head.status {
             StatusCode::SWITCHING_PROTOCOLS => OriginBody::upgraded(content, conn),
-            _ => OriginBody::new(content, Exchange { conn, sent, reusable, at, deadline, limit }),
+            _ => OriginBody::new(content, Exchange { conn, sent, reusable, at, deadline, limit }, came),
         };
-        Forwarded { response: Response::from_parts(head, body), times, server }
+        Forwarded { response: Box::new(Response::from_parts(head, body)), times, came, server }
     }
 }
 
@@ -411,12 +447,11 @@ struct Failed {
 impl Failed {
     fn of(
         cause: &Cause,
-        unsent: Option<Request<RequestBody>>,
+        unsent: Option<Box<Request<RequestBody>>>,
         replay: impl FnOnce() -> Option<Box<Request<RequestBody>>>,
         sent: &Sent,
         pool: &Pool,
     ) -> Self {
-        let unsent = unsent.map(Box::new);
         let nothing_sent = unsent.is_some();
         let why = reason(cause, sent, pool);
         let again = match &why {

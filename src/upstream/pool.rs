@@ -66,7 +66,7 @@ struct State {
 }
 
 struct Idle {
-    conn: Conn,
+    conn: Box<Conn>,
     since: Mono,
 }
 
@@ -111,7 +111,8 @@ pub(super) enum Want {
 /// What a request gets.
 pub(super) enum Grant {
     /// A kept connection.
-    Kept(Conn),
+    /// In a box, as all that has it: it is moved from hand to hand, and made once for many requests.
+    Kept(Box<Conn>),
     /// The right to open one.
     Open(Slot),
 }
@@ -234,8 +235,8 @@ impl Pool {
         load.saturating_add(1).saturating_mul(4) > self.limits.max_connections
     }
 
-    /// A kept connection, or the right to open one, and the moment at which it was there; waits in line when all are in
-    /// use.
+    /// A kept connection, or the right to open one, and the moment at which it was there: `now`, or a later one. Waits in
+    /// line when all are in use.
     ///
     /// If this future is dropped, its place in the line goes with it, and what it was being handed
     /// goes to the next in line.
@@ -246,8 +247,8 @@ impl Pool {
         self: &Arc<Self>,
         worker: usize,
         want: Want,
+        now: Mono,
     ) -> Result<(Grant, Mono), ForwardError> {
-        let now = self.clock.mono();
         let (grant, given) = match self.take(worker, want, now) {
             Taken::Now(grant) => (grant, now),
             Taken::Full => return Err(ForwardError::QueueFull { at: self.place() }),
@@ -288,13 +289,14 @@ impl Pool {
     ///
     /// # Errors
     /// `Connect` and `ConnectTimeout`; the server is then set aside for a moment.
-    pub(super) async fn open(&self, slot: Slot, worker: usize) -> Result<Conn, ForwardError> {
+    pub(super) async fn open(&self, slot: Slot, worker: usize) -> Result<Box<Conn>, ForwardError> {
         // If this future is dropped at an await, so is the slot.
         let error = match connection::connect(&self.server.host, self.server.port, self.connect).await {
             Ok(stream) => {
                 self.counts.connects.fetch_add(1, Ordering::Relaxed);
                 self.state.lock().failed = None;
-                return Ok(Conn::start(stream, slot, worker, self.clock.mono(), self.total));
+                let conn = Conn::start(stream, slot, worker, self.clock.mono(), self.total);
+                return Ok(Box::new(conn));
             }
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
                 ForwardError::ConnectTimeout { at: self.place(), limit: self.connect }
@@ -307,10 +309,10 @@ impl Pool {
     }
 
     /// Takes a connection that is ready for a request: for the next in line, else to be kept, else
-    /// to be closed.
-    pub(super) fn put(self: &Arc<Self>, mut conn: Conn) {
+    /// to be closed. `now`, where somebody knows.
+    pub(super) fn put(self: &Arc<Self>, mut conn: Box<Conn>, now: Option<Mono>) {
         conn.kept = true;
-        let now = self.clock.mono();
+        let now = now.unwrap_or_else(|| self.clock.mono());
         let mut state = self.state.lock();
         // Returning drops the guard before `conn`: a connection is never closed under the lock.
         if conn.is_closed() || conn.is_too_old(now, &self.limits) {
@@ -345,7 +347,7 @@ impl Pool {
         for _ in 0..share {
             let Some(slot) = self.slot_to_warm(worker, share) else { return };
             match self.open(slot, worker).await {
-                Ok(conn) => self.put(conn),
+                Ok(conn) => self.put(conn, None),
                 Err(_) => return,
             }
         }
@@ -504,7 +506,7 @@ impl State {
         now: Mono,
         limits: &config::Pool,
         worn: &mut Vec<Idle>,
-    ) -> Option<Conn> {
+    ) -> Option<Box<Conn>> {
         loop {
             let own = self.idle.iter().rposition(|idle| idle.conn.worker == worker);
             let at = own.or(self.idle.len().checked_sub(1))?;
@@ -594,7 +596,7 @@ struct Handed {
 impl Drop for Handed {
     fn drop(&mut self) {
         match self.grant.take() {
-            Some(Grant::Kept(conn)) => self.pool.put(conn),
+            Some(Grant::Kept(conn)) => self.pool.put(conn, None),
             Some(Grant::Open(slot)) => drop(slot),
             None => {}
         }

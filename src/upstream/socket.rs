@@ -278,7 +278,10 @@ mod tests {
                 far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
                 socket.stream.readable().await.unwrap();
             }
-            watch.announce(Next { asked: Asked::Other, sent: RequestBody::empty().watch() });
+            watch.announce(Next {
+                asked: Asked::Other,
+                sent: RequestBody::empty().watch(tokio::time::Instant::now()),
+            });
             let written = poll_fn(|cx| Pin::new(&mut socket).poll_write(cx, HEAD)).await;
             match comes {
                 false => assert_eq!(written.unwrap(), HEAD.len()),

@@ -209,6 +209,11 @@ impl Worker {
     pub fn mono(&self) -> Mono {
         self.shared.clock.mono()
     }
+
+    /// Both, as cheaply as one: see [`Clock::moment`](crate::clock::Clock::moment).
+    pub fn moment(&self) -> (Timestamp, Mono) {
+        self.shared.clock.moment()
+    }
 }
 
 impl Snapshot {

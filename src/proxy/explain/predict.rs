@@ -103,7 +103,6 @@ fn received(
     let mut parts = request.into_parts().0;
     parts.headers = thought.headers.clone();
     let Taken { fault, asked, route, named, .. } = receive::take(worker, snapshot, parts, thought.from, None);
-    let asked = Arc::new(asked);
     let settled = |told: Prediction| Box::new(Prediction { asked: Some(Arc::clone(&asked)), route, ..told });
     if let Some(failure) = receive::refused(worker, snapshot, fault, &asked) {
         return Err(settled(Prediction::local(failure)));
@@ -132,6 +131,7 @@ fn received(
         snapshot: Arc::clone(snapshot),
         route: at,
         key,
+        seen: None,
         exact: None,
         body: None,
         content: None,
@@ -203,7 +203,7 @@ async fn looked_up(mut exchange: Exchange, with_redis: bool) -> Prediction {
             false => Prediction::of(Source::Bypass(why)),
         },
         Decision::Ask(miss, stale) => {
-            match lookup::asking(&exchange, stale.as_deref(), resource.as_deref()) {
+            match lookup::asking(&exchange, stale.as_deref(), (resource.as_deref(), exchange.worker.now())) {
                 Asking::Nobody => Prediction::local(Failure::only_if_cached()),
                 Asking::Alone(why) => {
                     exchange.because(Detail::HitForMiss(why));

@@ -150,7 +150,7 @@ async fn an_upgraded_connection_keeps_its_slot_until_it_is_closed() {
         .await;
     let mut forwarded = reply(asked).await;
     assert_eq!(forwarded.response.status(), StatusCode::SWITCHING_PROTOCOLS);
-    let upgraded = soon(hyper::upgrade::on(&mut forwarded.response)).await.unwrap();
+    let upgraded = soon(hyper::upgrade::on(&mut *forwarded.response)).await.unwrap();
     drop(forwarded);
     let mut stream = hyper_util::rt::TokioIo::new(upgraded);
     let mut heard = [0; 5];

@@ -199,7 +199,7 @@ async fn a_request_that_is_not_polled_while_it_waits_for_the_head_makes_room() {
     peer.head().await;
     let next = tokio::spawn({
         let pool = std::sync::Arc::clone(&up.pools[0]);
-        async move { pool.checkout(0, Want::Any).await }
+        async move { pool.checkout(0, Want::Any, crate::clock::Mono::default()).await }
     });
     until(|| gauges(&up).waiting == 1).await;
     advance(TOTAL + MOMENT).await;
@@ -282,7 +282,7 @@ async fn an_upgraded_connection_outlives_it() {
     let mut forwarded = reply(asked).await;
     // Before anybody has taken it over, and after.
     advance(TOTAL * 3).await;
-    let upgraded = soon(hyper::upgrade::on(&mut forwarded.response)).await.unwrap();
+    let upgraded = soon(hyper::upgrade::on(&mut *forwarded.response)).await.unwrap();
     drop(forwarded);
     let mut stream = hyper_util::rt::TokioIo::new(upgraded);
     advance(TOTAL * 3).await;
@@ -310,7 +310,7 @@ async fn an_upgrade_whose_request_stands_still_makes_room() {
     let mut peer = origin.accept().await;
     peer.answer("HTTP/1.1 101 Switching Protocols\r\nupgrade: chat\r\nconnection: upgrade\r\n\r\n").await;
     let mut forwarded = reply(asked).await;
-    let upgraded = hyper::upgrade::on(&mut forwarded.response);
+    let upgraded = hyper::upgrade::on(&mut *forwarded.response);
     advance(TOTAL + MOMENT).await;
     assert!(soon(upgraded).await.is_err());
     peer.until_closed().await;

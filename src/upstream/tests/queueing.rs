@@ -112,7 +112,8 @@ async fn a_second_attempt_goes_to_the_front_is_never_refused_and_gets_a_fresh_co
     let waits = ask(&up, get("/waits"));
     until(|| gauges(&up).waiting == 1).await;
     let pool = std::sync::Arc::clone(&up.pools[0]);
-    let again = tokio::spawn(async move { pool.checkout(0, Want::Fresh).await });
+    let again =
+        tokio::spawn(async move { pool.checkout(0, Want::Fresh, crate::clock::Mono::default()).await });
     until(|| gauges(&up).waiting == 2).await;
     peer.say(OK).await;
     whole(reply(first).await).await.unwrap();
@@ -133,7 +134,7 @@ async fn a_second_attempt_closes_a_kept_connection_to_make_room() {
     let mut peer = origin.accept().await;
     peer.answer(OK).await;
     whole(reply(first).await).await.unwrap();
-    let granted = soon(up.pools[0].checkout(0, Want::Fresh)).await;
+    let granted = soon(up.pools[0].checkout(0, Want::Fresh, crate::clock::Mono::default())).await;
     assert!(matches!(granted, Ok((Grant::Open(_), _))));
     peer.until_closed().await;
     drop(granted);

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use support::front::told as without_ttl;
 use support::{Connection, Gate, Larder, Origin, PATIENCE, Response, Script, get, within};
 
 const STORABLE: &[(&str, &str)] = &[("Cache-Control", "max-age=60")];
@@ -41,6 +42,39 @@ fn five_hundred_clients_on_a_cold_key_make_one_origin_request() {
     let route = &stats["routes"]["all"];
     assert_eq!((&route["collapsed"], &route["origin_fetches"]), (&499.into(), &1.into()));
     assert_eq!(get(larder.proxy(), "/slow", &[]).header("x-cache"), "HIT");
+}
+
+/// RFC 9211 §2.1, §2.6: who is served while an origin that failed is left alone was neither forwarded nor collapsed with
+/// anybody; who waited for the fetch that failed was.
+#[test]
+fn who_comes_after_a_fetch_has_failed_is_not_said_to_be_collapsed() {
+    let (gate, origin) = gated(|request, gate| match request.count {
+        1 => Script::ok("old", &[("Cache-Control", "max-age=50"), ("Age", "100")]),
+        // Left alone for a minute: nobody asks it again as long as this runs.
+        _ => Script::new().wait(gate).then(Script::respond(503, &[("Retry-After", "60")], "down")),
+    });
+    // Of one thread, whoever is active has sat down before anything else happens.
+    let one = config(&origin).replace("workers = 2", "workers = 1") + "stale_if_error = \"10m\"\n";
+    let larder = Larder::start(&one);
+    get(larder.proxy(), "/", &[]);
+    let clients = clients(&larder, 2, "/", |_| vec![]);
+    wait_for_active(&larder, 2);
+    gate.wait_for_arrivals(1);
+    gate.open();
+    let mut seen: Vec<String> = join(clients).iter().map(without_ttl).collect();
+    seen.sort_unstable();
+    let forwarded = "STALE larder; fwd=stale; fwd-status=503";
+    let with_each_other = ["; collapsed; detail=stale-if-error", "; detail=stale-if-error"];
+    assert_eq!(seen, with_each_other.map(|rest| format!("{forwarded}{rest}")));
+    for _ in 0..3 {
+        let response = get(larder.proxy(), "/", &[]);
+        assert_eq!(without_ttl(&response), "STALE larder; hit; detail=stale-if-error");
+        assert_eq!(response.text(), "old");
+    }
+    assert_eq!(origin.count("/"), 2);
+    assert!(within(PATIENCE, || larder.stats()["completed"] == 6));
+    let route = &larder.stats()["routes"]["all"];
+    assert_eq!((&route["collapsed"], &route["stale_if_error"]), (&1.into(), &5.into()));
 }
 
 #[test]

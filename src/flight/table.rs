@@ -185,6 +185,13 @@ impl<T> Drop for Owner<T> {
     }
 }
 
+impl<T> Guest<T> {
+    /// Whether the owner has published by now: then there is nothing to wait for.
+    pub fn is_told(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+}
+
 impl<T: Clone> Guest<T> {
     /// Waits for what the owner publishes. Dropping the future leaves the flight.
     pub async fn wait(mut self) -> Result<T, Abandoned> {
@@ -246,9 +253,11 @@ mod tests {
         let owner = owner(&flights, KEY);
         let before = guest(&flights, KEY);
         assert_eq!(owner.guests(), 1);
+        assert!(!before.is_told());
         owner.publish(42);
         assert_eq!(owner.visits(), 1);
         let after = guest(&flights, KEY);
+        assert!(after.is_told());
         assert!(flights.join_if_free(KEY).is_none() && flights.visit(KEY).is_some());
         assert_eq!(owner.visits(), 4, "whoever finds it taken, in whatever way");
         assert_eq!(before.wait().await, Ok(42));

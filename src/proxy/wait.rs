@@ -332,12 +332,12 @@ impl Wait {
     }
 
     async fn visit(mut self: Box<Self>, guest: Guest<Landing>) -> Step {
-        let began = self.exchange.mono();
+        let (began, waits) = (self.exchange.mono(), !guest.is_told());
         let landing = tokio::time::timeout(self.patience(), guest.wait()).await;
         self.exchange.report.mark(Phase::Wait, began);
         self.exchange.waited += self.exchange.mono().since(began);
         match landing {
-            Ok(Ok(landing)) => self.landed_for_guest(landing),
+            Ok(Ok(landing)) => self.landed_for_guest(landing, waits),
             Ok(Err(_)) => Step::Lookup(Box::new(self.exchange)),
             Err(_) => self.late(),
         }
@@ -354,7 +354,8 @@ impl Wait {
         Box::new(Pass::missing(self.exchange, self.miss).or_stale(self.stale)).late()
     }
 
-    fn landed_for_guest(mut self: Box<Self>, landing: Landing) -> Step {
+    /// `waited`: the fetch was under way when it sat down.
+    fn landed_for_guest(mut self: Box<Self>, landing: Landing, waited: bool) -> Step {
         if !self.is_ours(&landing) {
             return self.alone(None);
         }
@@ -389,6 +390,11 @@ impl Wait {
                 if self.judged(&stored.key, &stored.facts, &stored.standing) == Verdict::Void =>
             {
                 self.alone(Some(Detail::Purged))
+            }
+            // That the origin has failed is remembered for a moment (`fill/failing`): nobody asks it meanwhile.
+            Landing::StaleIfError(stored, status) if !waited => {
+                let outcome = Outcome::new(Source::StaleAfterError);
+                self.stands_in(stored, OriginFailure::of(status), outcome)
             }
             landing => self.landed(landing, true),
         }
@@ -437,7 +443,10 @@ impl Wait {
                 let source = Source::Revalidated(self.miss);
                 self.reuse(stored, source, None, collapsed)
             }
-            Landing::StaleIfError(stored, status) => self.stale_if_error(stored, status, collapsed),
+            Landing::StaleIfError(stored, status) => {
+                let outcome = Outcome { fwd_status: status, collapsed, ..Outcome::new(Source::StaleIfError) };
+                self.stands_in(stored, OriginFailure::of(status), outcome)
+            }
             Landing::NotStorable(why) => self.alone(Some(Detail::NotStored(why))),
             Landing::Failed(error) => {
                 let max = self.exchange.max_body();
@@ -507,26 +516,21 @@ impl Wait {
         self.serve(stored, reusable, source, false)
     }
 
-    fn stale_if_error(
+    /// Serves what is stored in place of an origin that has failed, where the rules allow it for this request.
+    fn stands_in(
         self: Box<Self>,
         stored: Arc<StoredResponse>,
-        status: Option<u16>,
-        collapsed: bool,
+        failure: OriginFailure,
+        outcome: Outcome,
     ) -> Step {
         let now = self.exchange.worker.now();
         let Some(cache) = self.exchange.cache() else { return self.alone(None) };
         let asked = &self.exchange.asked;
         let matches = stored.is_for(&asked.headers, self.exchange.normalize());
         let cut = stored.cut(&asked.facts, &asked.headers);
-        let failure = OriginFailure::of(status);
         match stored.on_error(&asked.facts, &cache.policy, now, failure).zip(cut) {
             Some((reusable, cut)) if matches => {
-                let outcome = Outcome {
-                    fwd_status: status,
-                    ttl: Some(reusable.ttl()),
-                    collapsed,
-                    ..Outcome::new(Source::StaleIfError)
-                };
+                let outcome = Outcome { ttl: Some(reusable.ttl()), ..outcome };
                 transform::deliver(self.exchange, stored, cut, reusable, outcome)
             }
             _ => self.alone(None),

@@ -139,13 +139,19 @@ impl Case {
         matches!(self.way, Way::Ask | Way::Pass)
     }
 
+    /// What is stored stood in for the origin, which was asked for this very request: not for those who waited with
+    /// another, nor for those who came while it was left alone, of which the log has no reason to go forward.
+    pub fn asked_in_vain(&self) -> bool {
+        self.outcome.is_none_or(|outcome| outcome.reason != Reason::None && !outcome.collapsed)
+    }
+
     /// What the log says became of it.
     pub fn recorded(&self) -> Option<Part> {
         let Outcome { result, reason, collapsed } = self.outcome?;
         let mut part = Part::default();
         match result {
             Found::Cached => part.cached = 1,
-            Found::StaleIfError => (part.cached, part.origin) = (1, 1),
+            Found::StaleIfError => (part.cached, part.origin) = (1, u64::from(self.asked_in_vain())),
             Found::Missed => (part.missed, part.origin) = (1, u64::from(!collapsed)),
             Found::Bypassed => part.origin = 1,
             // With a reason, it had looked.

@@ -317,7 +317,7 @@ impl OnTheirWay {
 enum Came {
     Cached { refreshes: u64 },
     Missed { asks: bool },
-    StoodIn,
+    StoodIn { asks: bool },
     Passed,
 }
 
@@ -347,7 +347,9 @@ impl<'a> Model<'a> {
             Came::Cached { refreshes } => {
                 (part.cached, part.refreshes) = (part.cached + 1, part.refreshes + refreshes)
             }
-            Came::StoodIn => (part.cached, part.origin) = (part.cached + 1, part.origin + 1),
+            Came::StoodIn { asks } => {
+                (part.cached, part.origin) = (part.cached + 1, part.origin + u64::from(*asks));
+            }
             Came::Missed { asks } => {
                 (part.missed, part.origin) = (part.missed + 1, part.origin + u64::from(*asks));
             }
@@ -440,7 +442,7 @@ impl<'a> Model<'a> {
                 stored.on_error(&asking.facts, &cache.policy, now, failure).is_some() && cut.is_some()
             };
             if case.fails && stands_in() {
-                return Came::StoodIn;
+                return Came::StoodIn { asks: case.asked_in_vain() };
             }
         }
         self.miss(asked, resource.as_deref())

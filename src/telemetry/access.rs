@@ -193,7 +193,7 @@ fn words(outcome: &Outcome) -> String {
         _ => "LOCAL",
     });
     let second = match outcome.source {
-        Source::StaleIfError => Some("if-error"),
+        Source::StaleIfError | Source::StaleAfterError => Some("if-error"),
         Source::Bypass(_) => outcome.reason(),
         _ => outcome.tier().map(Tier::as_str).or(outcome.note()).or(outcome.reason()),
     };

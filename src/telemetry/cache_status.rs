@@ -4,7 +4,7 @@
 //! Must not know: whether the field is sent, or what other caches have written into it.
 //!
 //! The closed set of `detail` words, all tokens:
-//! - answered by a tier: `memory`, `redis`; stale because the origin failed: `stale-if-error`;
+//! - answered by a tier: `memory`, `redis`; stale because the origin failed, just now or a moment ago: `stale-if-error`;
 //! - not stored: the words of `NotStored`. A key remembered as uncacheable shows the remembered
 //!   reason itself, so that one word means one thing in headers, metrics and logs;
 //! - stored, but the origin had to be asked: the words of `MustAsk`, left out where `fwd` says it;
@@ -33,7 +33,7 @@ impl Outcome {
         out.put("larder");
         match self.forwarded() {
             Some(fwd) => self.write_forwarded(fwd, out),
-            None if self.tier().is_some() => out.put("; hit"),
+            None if self.source != Source::Local => out.put("; hit"),
             None => {}
         }
         if let Some(ttl) = self.ttl {
@@ -66,6 +66,9 @@ impl Outcome {
     fn forwarded(&self) -> Option<&'static str> {
         match self.source {
             Source::Hit(_) | Source::StaleWhileRevalidate(_) | Source::Local => None,
+            // §2.1: "a stale response that is used without going forward (e.g., because the origin server is not
+            // available) can be considered a hit"; `fwd` would say that it went forward.
+            Source::StaleAfterError => None,
             Source::StaleIfError => Some(self.stood_in_for().as_str()),
             Source::Bypass(Bypass::Method) | Source::FailedBypass(Bypass::Method) => Some("method"),
             Source::Bypass(_) | Source::FailedBypass(_) => Some("bypass"),
@@ -93,7 +96,7 @@ impl Outcome {
     fn status_detail(&self) -> Option<&'static str> {
         match self.source {
             Source::Hit(tier) | Source::StaleWhileRevalidate(tier) => Some(tier.as_str()),
-            Source::StaleIfError => Some("stale-if-error"),
+            Source::StaleIfError | Source::StaleAfterError => Some("stale-if-error"),
             Source::Bypass(Bypass::Method) => self.note().filter(|word| *word != "method"),
             Source::Bypass(why) => Some(why.as_str()),
             Source::Revalidated(_)
@@ -211,6 +214,11 @@ mod tests {
             (
                 "larder; fwd=stale; ttl=-5; detail=stale-if-error",
                 outcome(Source::StaleIfError, |o| (o.ttl, o.detail) = (Some(-5), word("first-byte-timeout"))),
+            ),
+            (
+                // §2.1: not asked for this request, since it has failed another just now.
+                "larder; hit; ttl=-5; detail=stale-if-error",
+                outcome(Source::StaleAfterError, |o| o.ttl = Some(-5)),
             ),
             ("larder; fwd=bypass; detail=cookie", outcome(Source::Bypass(Bypass::Cookie), |_| {})),
             ("larder; fwd=bypass; detail=off", outcome(Source::Bypass(Bypass::Off), |_| {})),
@@ -343,7 +351,8 @@ mod tests {
             prop_assert_eq!(keys.len(), parameters.len(), "a parameter twice: {}", line);
             // §2.1: hit and fwd are exclusive.
             prop_assert!(!(value("hit").is_some() && value("fwd").is_some()), "{}", line);
-            prop_assert_eq!(value("hit").is_some(), matches!(outcome.kind(), Kind::Hit | Kind::Stale));
+            let unasked = matches!(outcome.kind(), Kind::Hit | Kind::Stale);
+            prop_assert_eq!(value("hit").is_some(), unasked || outcome.source == Source::StaleAfterError);
             for needs_fwd in ["fwd-status", "stored", "collapsed"] {
                 prop_assert!(value(needs_fwd).is_none() || value("fwd").is_some(), "{}", line);
             }

@@ -128,6 +128,8 @@ pub enum Source {
     StaleWhileRevalidate(Tier),
     /// Stale from a tier, because the origin failed (RFC 5861 §4).
     StaleIfError,
+    /// The same, of an origin that failed another request a moment ago, and was not asked for this one.
+    StaleAfterError,
     /// Stored, and confirmed by the origin with a 304.
     Revalidated(Miss),
     /// Forwarded.
@@ -236,7 +238,7 @@ impl Outcome {
         match self.source {
             Source::Hit(_) => Kind::Hit,
             Source::StaleWhileRevalidate(_) => Kind::Stale,
-            Source::StaleIfError => Kind::StaleIfError,
+            Source::StaleIfError | Source::StaleAfterError => Kind::StaleIfError,
             Source::Revalidated(_) => Kind::Revalidated,
             Source::Miss(_) => Kind::Miss,
             Source::Bypass(_) => Kind::Bypass,
@@ -368,6 +370,7 @@ pub(super) mod any {
             tier().prop_map(Source::Hit),
             tier().prop_map(Source::StaleWhileRevalidate),
             Just(Source::StaleIfError),
+            Just(Source::StaleAfterError),
             miss().prop_map(Source::Revalidated),
             miss().prop_map(Source::Miss),
             prop::sample::select(Bypass::ALL.to_vec()).prop_map(Source::Bypass),
@@ -398,6 +401,7 @@ mod tests {
             (Source::Hit(Tier::Redis), Some("HIT"), "hit", Some(Tier::Redis), None),
             (Source::StaleWhileRevalidate(Tier::Redis), Some("STALE"), "stale", Some(Tier::Redis), None),
             (Source::StaleIfError, Some("STALE"), "stale-if-error", None, Some("stale")),
+            (Source::StaleAfterError, Some("STALE"), "stale-if-error", None, None),
             (Source::Revalidated(Miss::Request), Some("REVALIDATED"), "revalidated", None, Some("request")),
             (Source::Miss(Miss::Vary), Some("MISS"), "miss", None, Some("vary-miss")),
             (Source::Bypass(Bypass::Cookie), Some("BYPASS"), "bypass", None, Some("cookie")),

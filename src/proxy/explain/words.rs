@@ -36,6 +36,7 @@ fn why(predicted: &Prediction) -> (&'static str, String) {
             "RFC 5861 §3",
             "what is stored is past its lifetime, and answers while the origin is asked anew",
         ),
+        Source::StaleAfterError => of("RFC 9111 §4.2.4", "the origin failed another request a moment ago"),
         Source::Bypass(why) => bypass(why),
         Source::Local => {
             let message = predicted.failure.as_ref().map(|failure| failure.message.clone());

@@ -248,6 +248,45 @@ fn a_log_of_nginx_is_judged_by_the_lifetimes_of_the_file() {
     );
 }
 
+/// A route may have any name that is one, `all` among them.
+#[test]
+fn the_total_is_not_taken_for_a_route_and_a_small_log_has_sizes_that_say_something() {
+    let log = [combined(0, "GET /a", 200), combined(1, "GET /a", 200)].concat();
+    let done = simulate(&log, PLAIN, &[]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let rows: Vec<&str> = done.out.lines().filter(|line| line.starts_with("all")).collect();
+    let [route, total] = rows[..] else { panic!("{}", done.out) };
+    assert!(route.starts_with("all   ") && total.starts_with("all routes  "), "{}", done.out);
+    assert!(!done.out.contains(" 0.0 MiB") && done.out.contains(" KiB"), "{}", done.out);
+    let told = forecast(&log, PLAIN);
+    assert_eq!((&told["all"]["route"], &told["routes"][0]["route"]), (&Value::Null, &"all".into()));
+}
+
+/// Their lines have no reason to go forward: the origin had failed another request a moment ago.
+#[test]
+fn who_was_served_while_the_origin_was_left_alone_did_not_ask_it() {
+    let line = |second: u64, cache: &str, reason: &str, collapsed: bool| {
+        format!(
+            "{{\"ts\":\"2024-02-29T12:00:{second:02}.000Z\",\"method\":\"GET\",\"scheme\":\"http\",\"host\":\"b.test\",\
+             \"path\":\"/a\",\"status\":200,\"cache\":\"{cache}\",\"reason\":{reason},\"collapsed\":{collapsed},\
+             \"dur_ms\":1.0,\"bytes_out\":9,\"end\":\"complete\",\"length\":9,\"age_s\":null,\"request\":{{}},\
+             \"response\":{{\"cache-control\":\"max-age=5\"}}}}\n"
+        )
+    };
+    let log = [
+        line(0, "miss", "\"uri-miss\"", false),
+        line(20, "stale-if-error", "\"stale\"", false),
+        line(20, "stale-if-error", "\"stale\"", true),
+        line(21, "stale-if-error", "null", false),
+    ]
+    .concat();
+    let told = forecast(&log, &format!("{PLAIN}cache.stale_if_error = \"10m\"\n"));
+    for part in ["now", "then"] {
+        let part = &told["all"][part];
+        assert_eq!((&part["cached"], &part["origin"]), (&3.into(), &2.into()), "{told:#}");
+    }
+}
+
 #[test]
 fn bad_lines_are_counted_and_the_first_of_them_shown_with_their_numbers() {
     let mut log = combined(0, "GET /a", 200);

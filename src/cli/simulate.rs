@@ -20,6 +20,8 @@ use crate::simulate::{Forecast, Log, MOST, Part, Row};
 const LONGEST: usize = 64 * 1024;
 /// Logs below this are read before a bar could be looked at, bytes.
 const LONG: u64 = 8 * 1024 * 1024;
+/// What the row of all routes together is called. No route can be: a name has no space.
+const ALL: &str = "all routes";
 /// Cells of the bar.
 const BAR: usize = 30;
 
@@ -111,14 +113,15 @@ fn text(forecast: &Forecast, of: &str, memory: u64, beyond: u64) -> String {
     let seconds = forecast.span.as_secs_f64();
     let all = &forecast.all;
     let mut text = format!("{of}: {} in {:.0} s\n\n", counted_u64(all.requests, "request"), seconds);
-    let width = forecast.routes.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max(5);
+    let width = forecast.routes.iter().map(|row| row.name.chars().count()).fold(ALL.len(), usize::max);
     let _ = writeln!(
         text,
         "{:<width$} {:>10}  {:>10} {:>7}  {:>12} {:>9}  {:>10}",
         "route", "requests", "hits now", "then", "origin/s now", "then", "refreshes"
     );
-    for row in forecast.routes.iter().chain([all]) {
-        let Row { name, requests, now, then } = row;
+    let named = forecast.routes.iter().map(|row| (row.name.as_str(), row));
+    for (name, row) in named.chain([(ALL, all)]) {
+        let Row { requests, now, then, .. } = row;
         let known = |shown: String| if forecast.unrecorded { "-".to_owned() } else { shown };
         let _ = writeln!(
             text,
@@ -170,11 +173,15 @@ fn object(forecast: &Forecast, bad: u64, beyond: u64) -> Value {
     };
     let row = |row: &Row| {
         json!({
-            "route": row.name,
             "requests": row.requests,
             "now": if forecast.unrecorded { Value::Null } else { part(&row.now) },
             "then": part(&row.then),
         })
+    };
+    let named = |of: &Row| {
+        let mut told = row(of);
+        told.as_object_mut().map(|told| told.insert("route".to_owned(), of.name.as_str().into()));
+        told
     };
     json!({
         "span_s": seconds,
@@ -183,7 +190,7 @@ fn object(forecast: &Forecast, bad: u64, beyond: u64) -> Value {
         "left_out": beyond,
         "seeded": forecast.seeded,
         "all": row(&forecast.all),
-        "routes": forecast.routes.iter().map(row).collect::<Vec<_>>(),
+        "routes": forecast.routes.iter().map(named).collect::<Vec<_>>(),
         "sizes": forecast.sizes.iter().map(|size| json!({
             "bytes": size.bytes,
             "hit_ratio": size.hit_ratio,
@@ -204,14 +211,16 @@ fn rate(count: u64, seconds: f64) -> String {
     if seconds > 0.0 { format!("{:.1}", count as f64 / seconds) } else { "-".to_owned() }
 }
 
+/// By the largest unit of which it has one, and two figures at least.
 fn bytes(bytes: u64) -> String {
-    const MIB: f64 = 1024.0 * 1024.0;
-    let mib = bytes as f64 / MIB;
-    match mib {
-        mib if mib >= 1024.0 => format!("{:.1} GiB", mib / 1024.0),
-        mib if mib >= 10.0 => format!("{mib:.0} MiB"),
-        mib => format!("{mib:.1} MiB"),
-    }
+    const KIB: u64 = 1024;
+    let units = [("GiB", KIB * KIB * KIB), ("MiB", KIB * KIB), ("KiB", KIB)];
+    let Some((unit, of)) = units.into_iter().find(|(_, of)| bytes >= *of) else {
+        return format!("{bytes} B");
+    };
+    let amount = bytes as f64 / of as f64;
+    let decimals = usize::from(amount < 10.0 || unit == "GiB");
+    format!("{amount:.decimals$} {unit}")
 }
 
 fn counted_u64(count: u64, what: &str) -> String {
@@ -274,6 +283,21 @@ mod tests {
         read(text.as_bytes(), &mut log, &|read| seen.set(read)).unwrap();
         assert_eq!((log.requests(), log.bad(), log.shown()[0].0), (2, 1, 2));
         assert_eq!(seen.get(), text.len() as u64);
+    }
+
+    #[test]
+    fn a_size_says_something_however_small_it_is() {
+        for (size, shown) in [
+            (0, "0 B"),
+            (900, "900 B"),
+            (5_120, "5.0 KiB"),
+            (51_200, "50 KiB"),
+            (1_048_576, "1.0 MiB"),
+            (41_000_000, "39 MiB"),
+            (21_474_836_480, "20.0 GiB"),
+        ] {
+            assert_eq!(bytes(size), shown);
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct Log<'a> {
 pub struct Forecast {
     /// One for each route that was met, in the file's order.
     pub routes: Vec<Row>,
-    /// All of them together.
+    /// All of them together; it has no name, since a route may have any.
     pub all: Row,
     /// Lines that no route takes, or that Larder itself had answered.
     pub apart: u64,
@@ -168,7 +168,7 @@ impl<'a> Log<'a> {
                 None => apart += 1,
             }
         }
-        let mut all = Row { name: "all".to_owned(), ..Row::default() };
+        let mut all = Row::default();
         let named = self.config.routes.iter().enumerate().filter_map(|(index, route)| {
             let mut row = rows.remove(&index)?;
             row.name.clone_from(&route.name);

@@ -408,7 +408,7 @@ fn what_is_predicted_happens_and_what_is_advised_makes_a_hit() {
         let mut changed = policies();
         for line in lines {
             // A minute is advice for what was just stored; on a slow machine it is over by now.
-            let line = line.replace("ttl.override = \"60s\"", "ttl.override = \"1h\"");
+            let line = line.replace("ttl.override = \"1m\"", "ttl.override = \"1h\"");
             changed[*policy] =
                 with_line(&changed[*policy], &line.replace("ttl.default = \"60s\"", "ttl.default = \"1h\""));
         }

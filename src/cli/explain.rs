@@ -166,9 +166,9 @@ fn response(stored: &Value) -> String {
     let mut parts = vec![
         stored["status"].to_string(),
         format!(
-            "age {:.0}s of {:.0}s by {}",
-            number("age"),
-            number("lifetime"),
+            "age {} of {} by {}",
+            seconds(number("age")),
+            seconds(number("lifetime")),
             stored["lifetime_from"].as_str().unwrap_or("-")
         ),
         format!("{} bytes", stored["length"]),
@@ -182,6 +182,18 @@ fn response(stored: &Value) -> String {
         }
     }
     parts.join(", ")
+}
+
+/// Of what is short, fractions count: a lifetime of 100 ms is none of 0 s.
+fn seconds(time: f64) -> String {
+    let decimals = match time {
+        time if time < 1.0 => 3,
+        time if time < 10.0 => 1,
+        _ => 0,
+    };
+    let text = format!("{time:.decimals$}");
+    let text = if decimals == 0 { text.as_str() } else { text.trim_end_matches('0').trim_end_matches('.') };
+    format!("{text}s")
 }
 
 fn names(list: &Value) -> Option<String> {
@@ -198,6 +210,23 @@ mod tests {
         let set = |name: &str| (name != "UNSET").then(|| format!("{name}'s"));
         let found = variables("a = \"${ONE}\"\nb = \"${UNSET}${TWO}\" # ${", &set);
         assert_eq!(Value::Object(found), json!({ "ONE": "ONE's", "TWO": "TWO's" }));
+    }
+
+    #[test]
+    fn a_lifetime_below_a_second_is_none_of_0_s() {
+        for (time, text) in [
+            (0.0, "0s"),
+            (0.1, "0.1s"),
+            (0.25, "0.25s"),
+            (1.5, "1.5s"),
+            (3.0, "3s"),
+            (12.4, "12s"),
+            (60.0, "60s"),
+        ] {
+            assert_eq!(seconds(time), text);
+        }
+        let stored = json!({ "status": 200, "age": 3.21, "lifetime": 0.1, "lifetime_from": "ttl.default", "length": 2 });
+        assert_eq!(response(&stored), "200, age 3.2s of 0.1s by ttl.default, 2 bytes");
     }
 
     #[test]

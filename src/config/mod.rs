@@ -56,6 +56,7 @@ pub use lints::Lint;
 pub use problems::{Problem, Problems, Severity};
 pub use redis::{Identity, Login, Node, Place, Redis};
 use route_index::RouteIndex;
+pub use units::written;
 
 /// The longest that Redis keeps a response, from its last confirmation on.
 pub const KEPT_IN_REDIS: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -121,6 +121,14 @@ pub(super) fn size(text: &str) -> Result<u64, Mistake> {
     bytes.and_then(|n| u64::try_from(n).ok()).ok_or_else(|| too_large("size", "at most 8589934591GiB"))
 }
 
+/// The same the other way round: by the largest unit of which it is a whole number; what is below a millisecond is
+/// left out.
+pub fn written(time: Duration) -> String {
+    let millis = Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).as_nanos();
+    let unit = DURATIONS.iter().rev().find(|(_, unit)| millis >= *unit && millis.is_multiple_of(*unit));
+    unit.map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
+}
+
 /// A decimal number and what stands behind it.
 struct Number<'t> {
     digits: &'t str,
@@ -188,6 +196,23 @@ mod tests {
         ];
         for (text, nanos) in rows {
             assert_eq!(duration(text, "s"), Ok(Duration::from_nanos(nanos)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_duration_is_written_by_its_largest_unit() {
+        for (millis, text) in [
+            (0, "0s"),
+            (100, "100ms"),
+            (1_500, "1500ms"),
+            (60_000, "1m"),
+            (66_000, "66s"),
+            (7_200_000, "2h"),
+            (86_400_000, "1d"),
+        ] {
+            let time = Duration::from_millis(millis);
+            assert_eq!(written(time), text);
+            assert_eq!(duration(text, "s"), Ok(time));
         }
     }
 

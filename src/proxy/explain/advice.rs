@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, header};
 use serde_json::{Value, json};
 
-use crate::config::{Config, RouteCache};
+use crate::config::{self, Config, RouteCache};
 use crate::fields::query;
 use crate::rules::{self, Authorization, ClientCacheControl, Cookies, Methods, MustAsk};
 use crate::stored::{DotSegments, Glob, Slashes};
@@ -29,6 +29,10 @@ const CHANGES: usize = 3;
 const TRIES: usize = 24;
 /// Arguments of a query that are tried one by one.
 const ARGUMENTS: usize = 8;
+
+/// Lifetimes as people write them, seconds; beyond, in days.
+const ROUND: [u64; 13] = [60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, DAY, 2 * DAY];
+const DAY: u64 = 86_400;
 
 /// Something that could be otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,8 +149,18 @@ fn longer(predicted: &Prediction) -> Vec<Change> {
     // For as long again, and a minute: advice is read before it is followed.
     let enough = Duration::from_secs(age.as_secs().saturating_mul(2).saturating_add(60));
     let Some(policy) = exchange.cache().map(|cache| &cache.policy) else { return Vec::new() };
-    let max = policy.ttl.max.filter(|max| *max < enough).map(|_| Change::Max(enough));
-    max.into_iter().chain([Change::Override(enough)]).collect()
+    match policy.ttl.max {
+        Some(max) if max >= enough => vec![Change::Override(rounded(enough).min(max))],
+        Some(_) => vec![Change::Max(rounded(enough)), Change::Override(rounded(enough))],
+        None => vec![Change::Override(rounded(enough))],
+    }
+}
+
+/// The next lifetime that people would write.
+fn rounded(time: Duration) -> Duration {
+    let seconds = time.as_secs();
+    let days = seconds.div_ceil(DAY).saturating_mul(DAY);
+    Duration::from_secs(ROUND.into_iter().find(|round| *round >= seconds).unwrap_or(days))
 }
 
 /// The same resource for another variant's request.
@@ -230,11 +244,11 @@ impl Change {
                 "clients can then no longer ask for the origin's word",
             ),
             Self::Override(ttl) => (
-                format!("ttl.override = \"{}s\"", ttl.as_secs()),
+                format!("ttl.override = \"{}\"", config::written(*ttl)),
                 "what changes at the origin is seen as much later",
             ),
             Self::Max(ttl) => (
-                format!("ttl.max = \"{}s\"", ttl.as_secs()),
+                format!("ttl.max = \"{}\"", config::written(*ttl)),
                 "what changes at the origin is seen as much later",
             ),
             Self::IgnoreQuery(names) => (
@@ -344,4 +358,23 @@ fn told(snapshot: &Snapshot, route: Option<usize>, changes: &[Change]) -> Value 
         .collect();
     let requests: Vec<String> = changes.iter().filter_map(Change::request).collect();
     json!({ "route_line": line, "settings": settings, "request": requests })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_advised_lifetime_is_one_that_people_would_write_and_no_shorter() {
+        for (seconds, round) in
+            [(60, "1m"), (66, "2m"), (301, "10m"), (4_000, "2h"), (90_000, "2d"), (172_801, "3d")]
+        {
+            let time = rounded(Duration::from_secs(seconds));
+            assert_eq!(
+                (config::written(time).as_str(), time.as_secs() >= seconds),
+                (round, true),
+                "{seconds}"
+            );
+        }
+    }
 }

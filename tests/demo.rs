@@ -15,7 +15,7 @@ use std::net::{SocketAddr, TcpListener};
 use serde_json::{Value, json};
 
 use support::process::{address_after, larder, run_to_end};
-use support::{PATIENCE, Process, RedisServer, Response, client, get, unused_address, within};
+use support::{Connection, PATIENCE, Process, RedisServer, Response, client, get, unused_address, within};
 
 /// A running demo, and what its banner says.
 struct Demo {
@@ -269,6 +269,39 @@ fn a_slow_request_makes_one_event_with_its_phases() {
     assert_eq!(demo.get("/slow?ms=1500").header("x-cache"), "HIT");
     assert_eq!(get(demo.admin, "/stats", &[]).json()["slow"], 1);
     assert_eq!(demo.process.err.position(), 1, "{}", demo.process.err.whole());
+}
+
+/// Whoever has the demo before them may not have installed anything.
+#[test]
+fn the_command_that_is_printed_for_top_works_as_it_is_pasted() {
+    let demo = Demo::start(&[]);
+    let banner = demo.banner();
+    let line = banner.lines().find(|line| line.contains(" top --admin")).unwrap().trim();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("{line} --once")]).current_dir(elsewhere.path());
+    let mut top = Process::spawn(shell);
+    assert_eq!(top.wait_exit(PATIENCE), Some(0), "{line}: {}", top.err.whole());
+}
+
+#[test]
+fn ctrl_c_is_answered_at_once_and_what_is_in_flight_is_finished() {
+    let mut demo = Demo::start(&[]);
+    // Half a content: the request is in flight until the rest of it comes.
+    let content = json!({ "name": "Ada", "email": "ada@late.test" }).to_string();
+    let (first, rest) = content.split_at(10);
+    let mut client = Connection::open(demo.proxy);
+    let length = content.len();
+    client.write(format!(
+        "POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{first}"
+    ).as_bytes());
+    assert!(within(PATIENCE, || get(demo.admin, "/stats", &[]).json()["active"] == 1));
+    demo.process.signal("INT");
+    let line = demo.process.out.wait_for_line(|line| line.contains("Stopping"), PATIENCE);
+    assert!(line.contains("finishing requests in flight, 30 s at most"), "{line}");
+    client.write(rest.as_bytes());
+    assert_eq!(client.response("POST").status, 201);
+    assert_eq!(demo.process.wait_exit(PATIENCE), Some(0));
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub(super) fn serve(source: &Source) -> ExitCode {
     let code = match server::start(config, Clock::system(), colours(), reread(source)) {
         Ok(running) => {
             announce(&running);
-            until_told(signals, running)
+            until_told(signals, running, || {})
         }
         Err(error) => refused(&error),
     };
@@ -95,8 +95,10 @@ pub(super) fn demo(args: &Demo) -> ExitCode {
         Err(code) => return code,
     };
     match start_demo(args) {
-        Ok((running, api, messages)) => {
-            let code = until_told(signals, running);
+        Ok(Started { running, api, messages, drain }) => {
+            let code = until_told(signals, running, || {
+                print(&demo::farewell(drain, colours()));
+            });
             api.stop();
             messages.flush(LAST_MESSAGES);
             code
@@ -174,8 +176,8 @@ fn refused(error: &StartError) -> ExitCode {
     complain(&error.to_string(), code)
 }
 
-/// Waits for SIGTERM or Ctrl-C, then stops; a second one ends the process at once.
-fn until_told(signals: Signals, running: Running) -> ExitCode {
+/// Waits for SIGTERM or Ctrl-C, has that said, then stops; a second one ends the process at once.
+fn until_told(signals: Signals, running: Running, say: impl FnOnce()) -> ExitCode {
     let (mut told, runtime) = signals;
     // What comes of a reload is in the log; a bug in it must not end the process that it is to change.
     let reload = || drop(std::panic::catch_unwind(AssertUnwindSafe(|| running.reload())));
@@ -185,6 +187,8 @@ fn until_told(signals: Signals, running: Running) -> ExitCode {
         runtime.block_on(told.wait(|| tracing::warn!("SIGHUP does nothing any more: Larder is stopping")));
         std::process::exit(i32::from(exit::FAILURE));
     });
+    // By now a second signal is heard: what is written to may not be read.
+    say();
     running.stop();
     tracing::info!("stopped");
     exit::DONE.into()
@@ -261,7 +265,16 @@ impl Api {
     }
 }
 
-fn start_demo(args: &Demo) -> Result<(Running, Api, Messages), ExitCode> {
+/// A demo that runs.
+struct Started {
+    running: Running,
+    api: Api,
+    messages: Messages,
+    /// How long its end may take at most.
+    drain: Duration,
+}
+
+fn start_demo(args: &Demo) -> Result<Started, ExitCode> {
     let config = parse(config::SHIPPED, SHIPPED_NAME)?;
     let failed =
         |what: &str, error: &dyn std::fmt::Display| complain(&format!("{what}: {error}"), exit::UNAVAILABLE);
@@ -278,14 +291,17 @@ fn start_demo(args: &Demo) -> Result<(Running, Api, Messages), ExitCode> {
     let colour = io::stderr().is_terminal() && colours();
     let messages =
         telemetry::init("warn", false, colour).map_err(|error| failed("the demo cannot start", &error))?;
+    let drain = config.limits.drain;
     let api_running =
         Api::start(api_listener).map_err(|error| failed("the sample API cannot start", &error))?;
     // The ports were held until now so that nothing else took them.
     drop((held, held_too));
     let running = server::start(config, Clock::system(), colours(), None).map_err(|error| refused(&error))?;
     let redis = redis_found(args, &running);
-    print(&demo::banner(&Banner { proxy, admin: Some(admin), api, redis }, colours()));
-    Ok((running, api_running, messages))
+    let program =
+        demo::called(&std::env::current_exe().unwrap_or_default(), std::env::var_os("PATH").as_deref());
+    print(&demo::banner(&Banner { proxy, admin: Some(admin), api, redis, program }, colours()));
+    Ok(Started { running, api: api_running, messages, drain })
 }
 
 /// The shipped configuration, on the ports that were free.
@@ -303,7 +319,7 @@ fn demo_config(
         .with_admin(admin)?
         .with_servers(&upstream, vec![server])?
         .with_redis(args.redis.as_deref())
-        .map(|config| config.with_access(Access::Text))
+        .map(|config| config.with_access(Access::Text).without_lame_duck())
 }
 
 fn listen(wanted: SocketAddr) -> io::Result<(std::net::TcpListener, Listening)> {

@@ -4,6 +4,7 @@
 //! Must not know: the command line, or which port is free.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::{Access, Config, Redis, Server, check};
 
@@ -51,6 +52,12 @@ impl Config {
         let upstream = upstream.ok_or_else(|| format!("there is no upstream `{name}`"))?;
         upstream.servers = servers;
         Ok(self)
+    }
+
+    /// Told to stop, it does not serve on for those who have not heard: nobody stands in front of it.
+    pub fn without_lame_duck(mut self) -> Self {
+        self.limits.lame_duck = Duration::ZERO;
+        self
     }
 
     /// This form of access log instead.

@@ -1,10 +1,11 @@
-//! What the demo prints at start: where things are, and what to try.
+//! What the demo prints: at start where things are and what to try, and at the end what it waits for.
 //!
 //! Knows text of 80 columns, with colours where the caller says so.
 //! Must not know: whether there is a terminal, or how anything listens.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::config::without_password;
 
@@ -19,6 +20,8 @@ pub struct Banner {
     pub api: Listening,
     /// What became of the Redis tier.
     pub redis: RedisFound,
+    /// What to type for this program, [`super::called`].
+    pub program: String,
 }
 
 /// Where something listens.
@@ -50,6 +53,16 @@ pub fn banner(facts: &Banner, colour: bool) -> String {
     ideas(&mut text, facts, ink);
     let _ = writeln!(text, "\n  {} stops. One line per request follows.\n", ink.bold("Ctrl-C"));
     text
+}
+
+/// What is said at once when it is told to stop; `drain` is how long that may take at most.
+pub fn farewell(drain: Duration, colour: bool) -> String {
+    let most = drain.as_secs();
+    // Behind the `^C` that a terminal shows.
+    format!(
+        "\n  Stopping: finishing requests in flight, {most} s at most ({}: at once).\n",
+        Ink(colour).bold("Ctrl-C again")
+    )
 }
 
 fn places(text: &mut String, facts: &Banner, ink: Ink) {
@@ -123,7 +136,8 @@ fn ideas(text: &mut String, facts: &Banner, ink: Ink) {
         idea(text, "forget a URL, in both tiers", &format!("curl -s -d '{url}' {}/purge", admin.at), ink);
         idea(text, "hit ratios, and the same for Prometheus", &format!("curl -s {}/stats", admin.at), ink);
         command(text, &format!("curl -s {}/metrics", admin.at), ink);
-        idea(text, "the same each second, at a terminal", &format!("larder top --admin {}", admin.at), ink);
+        let top = format!("{} top --admin {}", facts.program, admin.at);
+        idea(text, "the same each second, at a terminal", &top, ink);
     }
 }
 
@@ -172,6 +186,7 @@ mod tests {
             admin: Some(listening("127.0.0.1:65534", Some(9900))),
             api: listening("127.0.0.1:65533", None),
             redis: RedisFound::NotFound("redis://127.0.0.1:6379".to_owned()),
+            program: "larder".to_owned(),
         }
     }
 
@@ -213,6 +228,21 @@ mod tests {
                 assert!(line.chars().count() <= 80, "{line:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_to_be_typed_is_this_program() {
+        let text = banner(&Banner { program: "'/my files/larder'".to_owned(), ..facts() }, false);
+        assert!(text.contains("\n    '/my files/larder' top --admin 127.0.0.1:65534\n"), "{text}");
+        assert!(!text.contains(" larder top"), "{text}");
+    }
+
+    #[test]
+    fn the_end_says_what_it_waits_for() {
+        let text = farewell(Duration::from_secs(30), false);
+        assert!(text.contains("Stopping: finishing requests in flight, 30 s at most"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(farewell(Duration::from_secs(30), true).contains('\u{1b}'));
     }
 
     #[test]

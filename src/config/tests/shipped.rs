@@ -83,8 +83,8 @@ fn the_demo_sends_each_of_its_requests_to_the_route_made_for_it() {
         ("POST", "/users", "users"),
         ("GET", "/slow", "slow"),
         ("GET", "/flaky", "flaky"),
-        ("GET", "/", "everything"),
-        ("GET", "/other", "everything"),
+        ("GET", "/", "other-paths"),
+        ("GET", "/other", "other-paths"),
     ];
     for (method, path, want) in rows {
         let index = config.route(&method.parse().unwrap(), "127.0.0.1", path).unwrap();

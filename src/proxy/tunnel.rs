@@ -8,8 +8,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,9 +31,10 @@ use crate::upstream::{self, ForwardError};
 /// often costs nothing, however much moves.
 const PARTS: u32 = 8;
 
-/// A client's connection, which may become a tunnel. What it sends is whether tunnels are to end.
+/// A client's connection, which may become a tunnel. What it sends is whether tunnels are to end; most have nobody to send
+/// it to.
 #[derive(Clone, Default)]
-pub struct Host(watch::Sender<bool>);
+pub struct Host(Arc<OnceLock<watch::Sender<bool>>>);
 
 /// A tunnel's hold on the connection that it was.
 #[derive(Clone)]
@@ -44,18 +45,19 @@ impl Host {
     pub fn offer<B>(&self, request: &mut Request<B>) {
         let extensions = request.extensions_mut();
         if extensions.get::<OnUpgrade>().is_some() {
-            extensions.insert(Hold(self.0.subscribe()));
+            extensions.insert(Hold(self.0.get_or_init(Default::default).subscribe()));
         }
     }
 
     /// Returns when no tunnel is left of the connection, which is over as HTTP; ends what is left at `stop`.
     pub async fn over(self, stop: impl Future<Output = ()>) {
+        let Some(tunnels) = self.0.get() else { return };
         tokio::select! {
-            () = self.0.closed() => return,
+            () = tunnels.closed() => return,
             () = stop => {}
         }
-        self.0.send_replace(true);
-        self.0.closed().await;
+        tunnels.send_replace(true);
+        tunnels.closed().await;
     }
 }
 

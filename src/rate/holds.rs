@@ -4,6 +4,7 @@
 //! Must not know: what is held, or how many are too many.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -30,12 +31,12 @@ impl Holds {
     /// One of at most `most` of `client`. `None` where it has as many.
     pub fn take(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<Hold> {
         let party = party(client);
-        let mut counts = self.shard(&party)?.lock();
-        let count = counts.get(&party).copied().unwrap_or_default();
-        if count >= most {
-            return None;
+        match self.shard(&party)?.lock().entry(party) {
+            Entry::Occupied(count) if *count.get() >= most => return None,
+            Entry::Occupied(mut count) => *count.get_mut() += 1,
+            Entry::Vacant(_) if most == 0 => return None,
+            Entry::Vacant(none) => drop(none.insert(1)),
         }
-        counts.insert(party, count + 1);
         Some(Hold { holds: Arc::clone(self), party })
     }
 
@@ -52,11 +53,10 @@ impl Holds {
 impl Drop for Hold {
     fn drop(&mut self) {
         let Some(shard) = self.holds.shard(&self.party) else { return };
-        let mut counts = shard.lock();
-        if let Some(count) = counts.get_mut(&self.party) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.remove(&self.party);
+        if let Entry::Occupied(mut count) = shard.lock().entry(self.party) {
+            match count.get().saturating_sub(1) {
+                0 => drop(count.remove()),
+                left => *count.get_mut() = left,
             }
         }
     }

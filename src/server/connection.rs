@@ -64,39 +64,39 @@ const ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_sec
 
 /// Serves a connection to its end. `place` is held for as long as its socket is open; who looks for one notes
 /// it in `life`.
+///
+/// What is large is made by functions that do not wait: one that does would have what it is given twice, and every
+/// connection that is open holds this future.
 pub(super) async fn serve(
     worker: Arc<Worker>,
     stream: TcpStream,
     peer: IpAddr,
-    stop: Stop,
+    mut stop: Stop,
     life: Arc<Life>,
     place: impl Send + Sync + Unpin + 'static,
 ) {
-    let limits = worker.shared.snapshot.load().config.limits.clone();
-    let cuts = Arc::clone(&worker.shared.cuts);
     if !cfg!(target_os = "linux") {
         set_for_clients(SockRef::from(&stream));
     }
-    let mut stopping = stop.clone();
-    let first = tokio::select! {
-        biased;
-        first = first(&stream, &limits, &cuts) => first,
-        () = life.asked_to_leave() => return cuts.count(Cut::MadeRoom),
-        () = stopping.nothing_came() => return,
-    };
-    // Gone, or silent for too long: nothing was asked, so there is nobody to answer.
-    let Ok(First { is_http2, at, bytes }) = first else { return };
-    let watch = Watch::new(Arc::clone(&life), &limits, is_http2, at);
+    let Some(first) = begin(&worker, &stream, &life, &stop).await else { return };
     let _room = worker.shared.memory.in_flight().passing(PER_CONNECTION);
-    let heads = is_http2.then_some(limits.header_time);
-    let room = worker.shared.memory.unsent().clone();
-    let client = Client::new(stream, bytes, Arc::clone(&life), limits.response, heads, room, place);
-    let client = TokioIo::new(client);
-    let served = Served { worker, peer, life, limits, stop, watch, cuts };
-    match is_http2 {
-        true => served.http2(client).await,
-        false => served.http1(client).await,
+    let served = Served { worker: &worker, peer, life: &life };
+    if first.is_http2 {
+        let (connection, watch) = served.http2(stream, first, place);
+        // In boxes: most are of HTTP/1, and this is larger.
+        let (mut connection, mut watch) = (Box::pin(connection), Box::new(watch));
+        let cuts = &worker.shared.cuts;
+        let _client_errors_are_its_own = drive(connection.as_mut(), &life, &mut watch, &mut stop, cuts).await;
+        return;
     }
+    let (host, mut deaf) = (Host::default(), stop.clone());
+    let (connection, mut watch) = served.http1(stream, first, place, host.clone());
+    let ended = drive(pin!(connection), &life, &mut watch, &mut stop, &worker.shared.cuts).await;
+    if let Some(Err(error)) = ended {
+        refused(&worker, peer, &error);
+    }
+    // A tunnel is still this client's connection.
+    host.over(deaf.deaf()).await;
 }
 
 /// How a connection begins.
@@ -108,20 +108,42 @@ struct First {
     bytes: Bytes,
 }
 
-/// Reads the first bytes: as many as there are, but no further than it takes to see which protocol it is.
+/// Waits for the first bytes; for nothing where it is gone, or silent for too long, since nothing was asked then and there
+/// is nobody to answer, nor where it is to leave before.
+async fn begin(worker: &Worker, stream: &TcpStream, life: &Life, stop: &Stop) -> Option<First> {
+    let cuts = &worker.shared.cuts;
+    let within = {
+        let limits = &worker.shared.snapshot.load().config.limits;
+        (limits.first_byte_time, limits.header_time)
+    };
+    let mut stopping = stop.clone();
+    tokio::select! {
+        biased;
+        first = first(stream, within, cuts) => first.ok(),
+        () = life.asked_to_leave() => {
+            cuts.count(Cut::MadeRoom);
+            None
+        }
+        () = stopping.nothing_came() => None,
+    }
+}
+
+/// Reads the first bytes: as many as there are, but no further than it takes to see which protocol it is. The first has
+/// to come within `byte`, and the rest of a preface within `head`.
 ///
 /// Cancellation: what was read is dropped with the connection.
-async fn first(stream: &TcpStream, limits: &Limits, cuts: &Cuts) -> io::Result<First> {
+async fn first(stream: &TcpStream, (byte, head): (Duration, Duration), cuts: &Cuts) -> io::Result<First> {
     let late = |why: Cut| {
         cuts.count(why);
         io::Error::from(io::ErrorKind::TimedOut)
     };
-    let first = timeout(limits.first_byte_time, read_some(stream));
+    let first = timeout(byte, read_some(stream));
     let mut bytes = first.await.map_err(|_| late(Cut::FirstByte))??;
     let at = Instant::now();
     // All of the preface or none: hyper would wait for its rest without a limit.
     if PREFACE.starts_with(&bytes) && bytes.len() < PREFACE.len() {
-        let rest = timeout(limits.header_time, read_preface(stream, &bytes));
+        // In a box: it hardly ever comes to this.
+        let rest = Box::pin(timeout(head, read_preface(stream, &bytes)));
         bytes = rest.await.map_err(|_| late(Cut::Head))??;
     }
     Ok(First { is_http2: bytes.starts_with(PREFACE), at, bytes })
@@ -157,38 +179,53 @@ async fn read_preface(stream: &TcpStream, begun: &[u8]) -> io::Result<Bytes> {
 }
 
 /// A connection of which it is known what it speaks.
-struct Served {
-    worker: Arc<Worker>,
+#[derive(Clone, Copy)]
+struct Served<'a> {
+    worker: &'a Arc<Worker>,
     peer: IpAddr,
-    life: Arc<Life>,
-    limits: Limits,
-    stop: Stop,
-    watch: Watch,
-    cuts: Arc<Cuts>,
+    life: &'a Arc<Life>,
 }
 
-impl Served {
-    async fn http1<P: Send + Sync + Unpin + 'static>(self, client: TokioIo<Client<P>>) {
-        let Self { worker, peer, life, limits, stop, watch, cuts } = self;
-        let teller = Arc::clone(&worker);
-        let scan = Scan::new(limits.head_size);
-        let heads = Heads::new(&worker.shared.memory, limits.head_size);
-        let short = Short::new(Arc::clone(&worker), peer, Arc::clone(&life), limits.requests);
+impl Served<'_> {
+    /// Its socket, its limits as they are now, and who watches over them.
+    fn client<P>(self, stream: TcpStream, first: First, place: P) -> (TokioIo<Client<P>>, Limits, Watch) {
+        let Self { worker, life, .. } = self;
+        let limits = worker.shared.snapshot.load().config.limits.clone();
+        let First { is_http2, at, bytes } = first;
+        let watch = Watch::new(Arc::clone(life), &limits, is_http2, at);
+        let heads = is_http2.then_some(limits.header_time);
+        let room = worker.shared.memory.unsent().clone();
+        let client = Client::new(stream, bytes, Arc::clone(life), limits.response, heads, room, place);
+        (TokioIo::new(client), limits, watch)
+    }
+
+    fn http1<P: Send + Sync + Unpin + 'static>(
+        self,
+        stream: TcpStream,
+        first: First,
+        place: P,
+        guest: Host,
+    ) -> (impl Ending<Output = hyper::Result<()>> + use<P>, Watch) {
+        let (client, limits, watch) = self.client(stream, first, place);
+        let Self { peer, life, .. } = self;
+        let (worker, cuts) = (Arc::clone(self.worker), Arc::clone(&self.worker.shared.cuts));
+        let Limits { head_size, fields, requests: all, .. } = limits;
+        let scan = Scan::new(head_size);
+        let heads = Heads::new(&worker.shared.memory, head_size);
+        let short = Short::new(Arc::clone(&worker), peer, Arc::clone(life), all);
         let watched = Watched::new(client, scan.clone(), heads, short);
-        let (ends, noted, host, mut deaf) =
-            (Arc::clone(&life), Arc::clone(&cuts), Host::default(), stop.clone());
-        let guest = host.clone();
+        let alone = Alone::new(watched, Arc::clone(&worker), Arc::clone(life), Arc::clone(&cuts), all);
+        let ends = Arc::clone(life);
         // Most connections ask for plain things alone, and hyper takes more memory than all else.
         let serve = move |mut watched: Watched<TokioIo<Client<P>>>| {
             let line = Line::new(&worker.shared.pseudonym, Arc::clone(&worker.shared.interim));
             watched.share(Arc::clone(&line));
             let socket = Socket::new(watched, Arc::clone(&line));
-            let all = limits.requests;
             let service = service_fn(move |mut request: Request<Incoming>| {
                 guest.offer(&mut request);
                 let (worker, scan) = (Arc::clone(&worker), scan.clone());
                 let (number, mut running) = ends.begin();
-                let last = (number >= all).then(|| Arc::clone(&noted));
+                let last = (number >= all).then(|| Arc::clone(&cuts));
                 let turn = line.open();
                 // RFC 9110 §15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client".
                 let interim = (request.version() == Version::HTTP_11).then(|| turn.interim());
@@ -211,29 +248,27 @@ impl Served {
             http1::Builder::new()
                 // The watch has a limit for heads, which is not that of idle connections as hyper's is.
                 .header_read_timeout(None)
-                .max_buf_size(limits.head_size.max(MIN_BUFFER))
-                .max_header_size(limits.head_size)
-                .max_headers(limits.fields)
+                .max_buf_size(head_size.max(MIN_BUFFER))
+                .max_header_size(head_size)
+                .max_headers(fields)
                 // So it is by default; interim responses would not be safe with it (`interim/socket.rs`).
                 .pipeline_flush(false)
                 .serve_connection(socket, service)
                 .with_upgrades()
         };
-        let alone =
-            Alone::new(watched, Arc::clone(&teller), Arc::clone(&life), Arc::clone(&cuts), limits.requests);
-        let connection = Late::new(alone, serve);
-        let ended = drive(pin!(connection), life, watch, stop, &cuts).await;
-        if let Some(Err(error)) = ended {
-            refused(&teller, peer, &error);
-        }
-        // A tunnel is still this client's connection.
-        host.over(deaf.deaf()).await;
+        (Late::new(alone, serve), watch)
     }
 
-    async fn http2<P: Send + Sync + Unpin + 'static>(self, client: TokioIo<Client<P>>) {
-        let Self { worker, peer, life, limits, stop, watch, cuts } = self;
-        let streams = Streams::new(Arc::clone(&cuts));
-        let (making, begins, pace) = (streams.clone(), Arc::clone(&life), limits.response);
+    fn http2<P: Send + Sync + Unpin + 'static>(
+        self,
+        stream: TcpStream,
+        first: First,
+        place: P,
+    ) -> (impl Ending<Output = hyper::Result<()>> + use<P>, Watch) {
+        let (client, limits, watch) = self.client(stream, first, place);
+        let (worker, peer) = (Arc::clone(self.worker), self.peer);
+        let streams = Streams::new(Arc::clone(&worker.shared.cuts));
+        let (making, begins, pace) = (streams.clone(), Arc::clone(self.life), limits.response);
         let service = service_fn(move |request: Request<Incoming>| {
             let worker = Arc::clone(&worker);
             let (_, mut running) = begins.begin();
@@ -260,8 +295,7 @@ impl Served {
             .keep_alive_interval(ALIVE.0)
             .keep_alive_timeout(ALIVE.1)
             .serve_connection(client, service);
-        let _client_errors_are_its_own =
-            drive(pin!(connection), life, watch.at_most(limits.requests), stop, &cuts).await;
+        (connection, watch.at_most(limits.requests))
     }
 }
 
@@ -314,9 +348,9 @@ where
 /// What it has ended with, if that was hyper's word.
 async fn drive<C: Ending>(
     mut connection: Pin<&mut C>,
-    life: Arc<Life>,
-    mut watch: Watch,
-    mut stop: Stop,
+    life: &Life,
+    watch: &mut Watch,
+    stop: &mut Stop,
     cuts: &Cuts,
 ) -> Option<C::Output> {
     let mut stopped = false;
@@ -334,7 +368,7 @@ async fn drive<C: Ending>(
                 if watch.is_http2() {
                     // RFC 9113 §6.8: a first GOAWAY that refuses nothing, and a second, with the last stream,
                     // when the client has answered a ping: what it has sent before it heard is answered.
-                    ask_to_end(&mut connection, &mut watch);
+                    ask_to_end(&mut connection, watch);
                 } else {
                     // A client of HTTP/1 that has nothing under way can be told nothing, and may be about to
                     // ask: each answer says that it is the last (`answer`), and only who then asks for
@@ -350,19 +384,19 @@ async fn drive<C: Ending>(
         }
         match due {
             // On HTTP/2 there is no answer to nothing: RFC 9113 §6.8 has GOAWAY for it.
-            Due::Head if watch.is_http2() => ask_to_end(&mut connection, &mut watch),
-            Due::Requests => ask_to_end(&mut connection, &mut watch),
+            Due::Head if watch.is_http2() => ask_to_end(&mut connection, watch),
+            Due::Requests => ask_to_end(&mut connection, watch),
             // Its place is another's already. Who has been active just now may still be at reading.
             Due::MadeRoom if !life.is_running() && !life.is_stalled() && watch.is_long_over() => {
                 life.hush();
-                ask_to_end(&mut connection, &mut watch);
+                ask_to_end(&mut connection, watch);
                 return said(connection).await;
             }
             Due::Idle | Due::MadeRoom => {
                 if !life.is_running() {
                     life.hush();
                 }
-                ask_to_end(&mut connection, &mut watch);
+                ask_to_end(&mut connection, watch);
             }
             // Whatever hyper still has to write goes first; where there is such, nothing can be said.
             Due::Head if !life.is_stalled() => {
@@ -375,7 +409,7 @@ async fn drive<C: Ending>(
             }
             // No frame but its next may come, so nothing that is waited for can: GOAWAY, and closed.
             Due::Broken => {
-                ask_to_end(&mut connection, &mut watch);
+                ask_to_end(&mut connection, watch);
                 return said(connection).await;
             }
             // It was waiting for its client to close, and may know why.
@@ -455,7 +489,8 @@ mod tests {
             assert!(life.make_room());
             let begun = Instant::now();
             let mut connection = pin!(Deaf { asked: false });
-            let ended = drive(connection.as_mut(), life, watch, Stop(stop), &Cuts::default()).await;
+            let (mut watch, mut stop) = (watch, Stop(stop));
+            let ended = drive(connection.as_mut(), &life, &mut watch, &mut stop, &Cuts::default()).await;
             assert!(ended.is_none());
             assert!(connection.asked, "it is told");
             assert_eq!(begun.elapsed().as_secs(), closed_after);

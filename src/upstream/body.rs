@@ -419,7 +419,7 @@ impl OriginBody {
     }
 
     /// The body of a 101: none, and no time limit for what follows.
-    pub(super) fn upgraded(content: Content, conn: Box<Conn>) -> Self {
+    pub(super) fn upgraded(content: Content, conn: Conn) -> Self {
         conn.detach();
         Self { content, open: None, failed: false, leave: None }
     }

@@ -426,7 +426,7 @@ impl Answer {
         let server = Arc::clone(&at.server);
         let (head, content) = response.into_parts();
         let body = match head.status {
-            StatusCode::SWITCHING_PROTOCOLS => OriginBody::upgraded(content, conn),
+            StatusCode::SWITCHING_PROTOCOLS => OriginBody::upgraded(content, *conn),
             _ => OriginBody::new(content, Exchange { conn, sent, reusable, at, deadline, limit }, came),
         };
         Forwarded { response: Box::new(Response::from_parts(head, body)), times, came, server }

@@ -158,6 +158,9 @@ fn advice(advice: &Value, line: &mut impl FnMut(&str, String)) {
         line(name, format!("it came {}", word(request)));
         name = "and if";
     }
+    if advice["once_stored"] == true {
+        line(name, "such a request has brought it before: nothing is stored yet".to_owned());
+    }
 }
 
 /// A stored response in a line.

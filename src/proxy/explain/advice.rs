@@ -1,8 +1,9 @@
 //! The nearest change that would make a request a hit.
 //!
 //! Nothing is guessed: each change that fits the reason is made to a copy of the configuration, or of the request,
-//! and the same prediction is asked again; what comes out is advice only if that says "hit". Fewer changes come
-//! before more, and settings before other requests. Bounded in changes and in predictions.
+//! and the same prediction is asked again; what comes out is advice only if that says "hit", or where nothing is stored
+//! yet, that such a request would bring what may be. Fewer changes come before more, and settings before other
+//! requests. Bounded in changes and in predictions.
 //! Must not know: why a change helps.
 
 use std::collections::VecDeque;
@@ -14,12 +15,13 @@ use serde_json::{Value, json};
 
 use crate::config::{self, Config, RouteCache};
 use crate::fields::query;
-use crate::rules::{self, Authorization, ClientCacheControl, Cookies, Methods, MustAsk};
+use crate::rules::{self, Authorization, ClientCacheControl, Cookies, Methods, MustAsk, NotStored};
 use crate::stored::{DotSegments, Glob, Slashes};
-use crate::telemetry::{Bypass, Miss, Source};
+use crate::telemetry::{Bypass, Detail, Miss, Source};
 use crate::worker::{Snapshot, Worker};
 
 use super::Thought;
+use super::kept_out::KeptOut;
 use super::key::is_secret;
 use super::predict::{self, Prediction};
 
@@ -68,6 +70,9 @@ pub(super) async fn seek(
     // A Redis that does not answer is not asked again for each change.
     let with_redis = matches!(&predicted.redis, Some(found) if !is_down(found));
     let mut tries = 0;
+    // What would be one once such a request has brought it; what is one at once is better advice.
+    let brings_nothing = brings_nothing(predicted);
+    let mut once_stored: Option<Vec<Change>> = None;
     let mut waiting: VecDeque<Vec<Change>> =
         candidates(thought, predicted).into_iter().map(|one| vec![one]).collect();
     while let Some(changes) = waiting.pop_front() {
@@ -80,14 +85,47 @@ pub(super) async fn seek(
         tokio::task::yield_now().await;
         let then = predict::predict(worker, &changed, &thought, with_redis).await;
         if then.is_hit() {
-            return told(snapshot, predicted.route, &changes);
+            return told(snapshot, predicted.route, &changes, false);
+        }
+        if brings_nothing && once_stored.is_none() && would_bring(&then) {
+            once_stored = Some(changes);
+            continue;
         }
         if changes.len() < CHANGES {
             let further = candidates(&thought, &then).into_iter().filter(|change| !changes.contains(change));
             waiting.extend(further.map(|change| [changes.clone(), vec![change]].concat()));
         }
     }
-    Value::Null
+    once_stored.map_or(Value::Null, |changes| told(snapshot, predicted.route, &changes, true))
+}
+
+/// Whether the request and its route decide that it neither gets anything from the cache nor brings anything there.
+/// Requests that some other route might cache, and this one does not, are no matter of advice.
+fn brings_nothing(predicted: &Prediction) -> bool {
+    match predicted.outcome.source {
+        Source::Bypass(why) => match why {
+            Bypass::Off | Bypass::Cookie | Bypass::Authorization | Bypass::RequestNoStore | Bypass::Path => {
+                true
+            }
+            Bypass::Method | Bypass::Upgrade | Bypass::Body | Bypass::LargeBody | Bypass::MayChange => false,
+        },
+        _ => KeptOut::of(predicted).is_some(),
+    }
+}
+
+/// Whether it would bring what the origin lets be stored, and the next of its kind take it: nothing is known against it.
+fn would_bring(predicted: &Prediction) -> bool {
+    predicted.outcome.source == Source::Miss(Miss::Uri)
+        && predicted.because.is_none()
+        && matches!(predicted.outcome.detail, None | Some(Detail::Purged))
+        && KeptOut::of(predicted).is_none()
+        && !wants_the_origin(predicted)
+}
+
+/// Whether the client asks for the origin's word however fresh what is stored may be.
+fn wants_the_origin(predicted: &Prediction) -> bool {
+    let directives = predicted.exchange.as_ref().map(|exchange| &exchange.asked.facts.directives);
+    directives.is_some_and(|said| said.no_cache || said.max_age.is_some() || said.min_fresh.is_some())
 }
 
 fn is_down(found: &Result<Arc<crate::stored::StoredResponse>, crate::store::Absent>) -> bool {
@@ -137,8 +175,24 @@ fn candidates(thought: &Thought, predicted: &Prediction) -> Vec<Change> {
         (Source::Miss(Miss::Request), _) => {
             vec![Change::Without(&[header::IF_MATCH, header::IF_UNMODIFIED_SINCE])]
         }
-        (Source::Miss(Miss::Uri), _) => urls(thought, predicted),
+        (Source::Miss(Miss::Uri), _) => {
+            let let_in = KeptOut::of(predicted).map(let_in).unwrap_or_default();
+            let asks = wants_the_origin(predicted).then(|| [Change::IgnoreClient, said()]);
+            let_in.into_iter().chain(asks.into_iter().flatten()).chain(urls(thought, predicted)).collect()
+        }
         _ => Vec::new(),
+    }
+}
+
+/// A request that brings something, in place of one that does not.
+fn let_in(kept_out: KeptOut) -> Vec<Change> {
+    match kept_out {
+        KeptOut::Credentials(NotStored::Authorization) => {
+            vec![Change::ShareAuthorized, Change::Without(&[header::AUTHORIZATION])]
+        }
+        KeptOut::Credentials(_) => vec![Change::IgnoreCookies, Change::Without(&[header::COOKIE])],
+        KeptOut::Condition => vec![Change::Without(&[header::IF_MATCH, header::IF_UNMODIFIED_SINCE])],
+        KeptOut::Chosen(_) | KeptOut::Head | KeptOut::Ranges => Vec::new(),
     }
 }
 
@@ -226,12 +280,17 @@ fn made(
 }
 
 impl Change {
-    /// Its line under `[route.cache]`, given what stands there, and what that costs.
-    fn setting(&self, now: Option<&RouteCache>) -> Option<(String, &'static str)> {
+    /// Its line under `[route.cache]`, given what stands there, and what that costs; `alone`: no other setting is
+    /// changed with it.
+    fn setting(&self, now: Option<&RouteCache>, alone: bool) -> Option<(String, &'static str)> {
         let told = match self {
-            Self::CacheOn => {
+            Self::CacheOn if alone => {
                 ("cache = true".to_owned(), "what is said to be storable is then stored for all")
             }
+            Self::CacheOn => (
+                "[route.cache]".to_owned(),
+                "in place of `cache = false`: what is said to be storable is then stored for all",
+            ),
             Self::IgnoreCookies => {
                 ("cookies = \"ignore\"".to_owned(), "only where no answer of this route depends on a cookie")
             }
@@ -345,19 +404,20 @@ fn methods(now: Option<&RouteCache>, more: &Method) -> Vec<String> {
     Methods::ALL.iter().filter(|method| all.contains(method)).map(Method::to_string).collect()
 }
 
-fn told(snapshot: &Snapshot, route: Option<usize>, changes: &[Change]) -> Value {
+fn told(snapshot: &Snapshot, route: Option<usize>, changes: &[Change], once_stored: bool) -> Value {
     let line = route.and_then(|route| snapshot.route(route)).map(|route| route.line);
     let now = route.and_then(|route| snapshot.cache(route));
+    let alone = changes.iter().filter(|change| change.request().is_none()).count() == 1;
     let settings: Vec<Value> = changes
         .iter()
         .filter_map(|change| {
-            let (line, caution) = change.setting(now)?;
+            let (line, caution) = change.setting(now, alone)?;
             let table = if *change == Change::CacheOn { "[[route]]" } else { "[route.cache]" };
             Some(json!({ "line": line, "table": table, "caution": caution }))
         })
         .collect();
     let requests: Vec<String> = changes.iter().filter_map(Change::request).collect();
-    json!({ "route_line": line, "settings": settings, "request": requests })
+    json!({ "route_line": line, "settings": settings, "request": requests, "once_stored": once_stored })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! Must not know: who asks, or how the answer is shown.
 
 mod advice;
+mod kept_out;
 mod key;
 mod predict;
 mod view;

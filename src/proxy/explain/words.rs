@@ -7,13 +7,15 @@ use serde_json::{Value, json};
 use crate::rules::MustAsk;
 use crate::telemetry::{Bypass, Detail, Miss, Outcome, Source, Tier};
 
+use super::kept_out::KeptOut;
 use super::predict::Prediction;
 
 /// What becomes of the request, and why.
 pub(super) fn verdict(predicted: &Prediction) -> Value {
     let outcome = &predicted.outcome;
     let or = predicted.or.map(Outcome::new);
-    let (rfc, why) = why(predicted);
+    let kept_out = KeptOut::of(predicted);
+    let (rfc, why) = why(predicted, kept_out.as_ref());
     json!({
         "outcome": outcome.result(),
         "or": or.map(|or| or.result()),
@@ -21,6 +23,7 @@ pub(super) fn verdict(predicted: &Prediction) -> Value {
         "tier": outcome.tier().map(Tier::as_str),
         "reason": outcome.reason(),
         "detail": outcome.note(),
+        "not_stored": kept_out.as_ref().map(KeptOut::word),
         "ttl": outcome.ttl,
         "status": predicted.failure.as_ref().map(|failure| failure.status.as_u16()),
         "rfc": rfc,
@@ -28,7 +31,7 @@ pub(super) fn verdict(predicted: &Prediction) -> Value {
     })
 }
 
-fn why(predicted: &Prediction) -> (&'static str, String) {
+fn why(predicted: &Prediction, kept_out: Option<&KeptOut>) -> (&'static str, String) {
     let of = |rfc, why: &str| (rfc, why.to_owned());
     match predicted.outcome.source {
         Source::Hit(_) => of("RFC 9111 §4.2", "what is stored is fresh, and answers"),
@@ -44,13 +47,28 @@ fn why(predicted: &Prediction) -> (&'static str, String) {
             let rfc = if only_if_cached { "RFC 9111 §5.2.1.7" } else { "RFC 9110 §15" };
             (rfc, message.unwrap_or_default())
         }
-        Source::Miss(miss) | Source::Revalidated(miss) | Source::Failed(miss) => missed(predicted, miss),
+        Source::Miss(miss) | Source::Revalidated(miss) | Source::Failed(miss) => {
+            missed(predicted, miss, kept_out)
+        }
         Source::StaleIfError | Source::FailedBypass(_) => of("RFC 9111 §4.2.4", "the origin has failed"),
     }
 }
 
-fn missed(predicted: &Prediction, miss: Miss) -> (&'static str, String) {
-    if let Some(Detail::HitForMiss(why)) = predicted.outcome.detail {
+fn missed(predicted: &Prediction, miss: Miss, kept_out: Option<&KeptOut>) -> (&'static str, String) {
+    let known = match predicted.outcome.detail {
+        Some(Detail::HitForMiss(why)) => Some(why),
+        _ => None,
+    };
+    if let Some(kept_out) = kept_out {
+        let (rfc, why) = kept_out.why();
+        let before = match (known, predicted.outcome.detail) {
+            (Some(_), _) => "the last one like this brought nothing to store, so it goes alone:",
+            (None, Some(Detail::Purged)) => "what was stored has been purged, and",
+            (None, _) => "nothing is stored under the key, and",
+        };
+        return (rfc, format!("{before} {why}"));
+    }
+    if let Some(why) = known {
         let text = format!(
             "what the origin last answered could not be stored ({}): its requests go alone",
             why.as_str()

@@ -527,7 +527,7 @@
       ["memory", chosen ? `${chosen.status}, age ${Math.round(chosen.age)} s of ${Math.round(chosen.lifetime)} s${chosen.lifetime_from ? ` by ${chosen.lifetime_from}` : ""}` : "nothing"],
       ["why", `${verdict.why || "–"}${verdict.rfc ? ` [${verdict.rfc}]` : ""}`],
     ];
-    const tips = advice ? [...advice.settings.map((setting) => [setting.line, `${setting.table} of line ${advice.route_line}; ${setting.caution}`]), ...advice.request.map((text) => [text, "asked so"])] : [];
+    const tips = advice ? [...advice.settings.map((setting) => [setting.line, `${setting.table} of line ${advice.route_line}; ${setting.caution}`]), ...advice.request.map((text) => [text, "asked so"]), ...(advice.once_stored ? [["once stored", "such a request has to bring it first: nothing is stored yet"]] : [])] : [];
     return [
       make("p", {}, make("b", { className: good ? "good" : "warn" }, verdict.x_cache || verdict.outcome), verdict.reason ? ` (${verdict.reason})` : ""),
       make("dl", { className: "facts-list" }, ...pairs.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]),

@@ -230,7 +230,7 @@ fn cache(mut section: Section<'_>) -> Cache {
     let max_object = s.size("max_object", d.max_object.min(memory).min(in_flight), off);
     let redis_queue = s.size("redis_queue", d.redis_queue, "to write nothing to Redis, leave out `redis`");
     let least = "to write nothing to Redis, leave out `redis`";
-    let redis_max_object = s.size("redis_max_object", d.redis_max_object.min(redis_queue), least);
+    let redis_max_object = s.size("redis_max_object", defaults::redis_max_object(redis_queue), least);
     let coherence = coherence(s, (d.coherence_bound, d.coherence_when_lost));
     let cache = Cache {
         redis: redis::read(s),

@@ -82,7 +82,7 @@ impl Default for Cache {
             // to show that it lives once a second.
             redis_lease: Duration::from_secs(3),
             // Larger values hold up the small ones behind them on the same connection.
-            redis_max_object: MIB,
+            redis_max_object: redis_max_object(16 * MIB),
             // A burst of 16 of the largest; further writes are dropped and counted.
             redis_queue: 16 * MIB,
             // Nobody waits a second for others to see what was written; asking eight times in it costs nothing.
@@ -127,6 +127,11 @@ impl Default for Cache {
 /// tier; the largest object at least.
 pub(super) fn in_flight(memory: u64) -> u64 {
     (memory / 4).clamp(16 * MIB, 256 * MIB)
+}
+
+/// What may wait in a queue at all, and of that what holds up little.
+pub(super) fn redis_max_object(queue: u64) -> u64 {
+    MIB.min(queue)
 }
 
 impl Default for RouteCache {

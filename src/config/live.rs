@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problems::Found;
 use super::reader::Span;
-use super::{Cache, Config, Limits, Log, Otlp, Problems, Redis};
+use super::{Cache, Config, Limits, Log, Otlp, Problems, Redis, defaults};
 
 /// Notes the names of settings whose values differ.
 macro_rules! differing {
@@ -131,13 +131,20 @@ impl Cache {
             verify: _,
             quarantine: _,
         } = self;
-        let (new_memory, new_in_flight, new_variants) = (&new.memory, &new.in_flight, &new.variants);
+        let (new_memory, new_variants) = (&new.memory, &new.variants);
+        // What is as it is by default follows another setting: a change of that is all that the user has made.
+        let in_flight = (in_flight, defaults::in_flight(*memory));
+        let new_in_flight = (&new.in_flight, defaults::in_flight(new.memory));
+        let (in_flight, new_in_flight) = unless_followed(in_flight, new_in_flight);
         let (new_namespace, new_compress) = (&new.namespace, &new.redis_compress);
         // Passwords are said anew with each connection.
         let [redis, new_redis] =
             [redis, &new.redis].map(|redis| redis.as_ref().map(Redis::but_for_passwords));
         let new_deadline = &new.redis_deadline;
-        let (new_max_object, new_queue) = (&new.redis_max_object, &new.redis_queue);
+        let new_queue = &new.redis_queue;
+        let most = (redis_max_object, defaults::redis_max_object(*redis_queue));
+        let new_most = (&new.redis_max_object, defaults::redis_max_object(new.redis_queue));
+        let (most, new_most) = unless_followed(most, new_most);
         let (coherence, new_coherence) =
             ((coherence_bound, coherence_when_lost), (&new.coherence_bound, &new.coherence_when_lost));
         let (new_record, new_lease, new_warm_start) = (&new.purge_record, &new.redis_lease, &new.warm_start);
@@ -151,7 +158,7 @@ impl Cache {
             "cache.redis_compress" redis_compress new_compress;
             "cache.redis_deadline" redis_deadline new_deadline;
             "cache.redis_lease" redis_lease new_lease;
-            "cache.redis_max_object" redis_max_object new_max_object;
+            "cache.redis_max_object" most new_most;
             "cache.redis_queue" redis_queue new_queue;
             "cache.redis_secret_file" sealed new_sealed;
             "cache.coherence" coherence new_coherence;
@@ -161,6 +168,15 @@ impl Cache {
             "cache.variants" variants new_variants;
         );
     }
+}
+
+/// The former and the new value of a setting, each beside what it would be by default; nothing where it is that in both.
+fn unless_followed<'v>(
+    (old, by_default): (&'v u64, u64),
+    (new, new_default): (&'v u64, u64),
+) -> (Option<&'v u64>, Option<&'v u64>) {
+    let followed = *old == by_default && *new == new_default;
+    if followed { (None, None) } else { (Some(old), Some(new)) }
 }
 
 impl Limits {
@@ -213,6 +229,23 @@ mod tests {
         }
         let of = |password: &str| of(&format!("{sentinels}sentinel_password = \"{password}\""));
         assert_eq!(of("p").needs_restart(&of("q")), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn what_only_follows_another_setting_is_no_change_of_its_own() {
+        let of = |rest: &str| parse(&with_rest(&format!("[cache]\n{rest}\n"))).unwrap();
+        for (one, other, names) in [
+            ("memory = \"512MiB\"", "", &["cache.memory"][..]),
+            ("memory = \"9MiB\"", "memory = \"1GiB\"", &["cache.memory"]),
+            ("in_flight = \"32MiB\"", "", &["cache.in_flight"]),
+            ("memory = \"512MiB\"\nin_flight = \"32MiB\"", "", &["cache.memory", "cache.in_flight"]),
+            ("memory = \"512MiB\"\nin_flight = \"64MiB\"", "", &["cache.memory"]),
+            ("redis_queue = \"64KiB\"", "", &["cache.redis_queue"]),
+            ("redis_max_object = \"64KiB\"", "", &["cache.redis_max_object"]),
+        ] {
+            assert_eq!(of(one).needs_restart(&of(other)), names, "{one} {other}");
+            assert_eq!(of(other).needs_restart(&of(one)), names, "{other} {one}");
+        }
     }
 
     #[test]

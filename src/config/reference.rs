@@ -135,32 +135,41 @@ pub(super) fn belongs(key: &str, path: &str, is_table: bool) -> Option<String> {
     // `upstream` of a route is a name, the one beside it a table: whoever writes the one does not mean the other.
     let fits = |setting: &&Setting| setting.path == "route.cache" || setting.is_table() == is_table;
     let one_fits = known.iter().any(&fits);
-    let mut places: Vec<String> = Vec::new();
+    // Each table is named once, however many of its settings have such a name.
+    let mut places: Vec<(String, Vec<String>)> = Vec::new();
     for setting in known.into_iter().filter(|setting| !one_fits || fits(setting)) {
-        let place = place(setting, &here);
-        if !places.contains(&place) {
-            places.push(place);
+        let (table, name) = place(setting, &here);
+        let name = name.map(|name| format!("`{name}`"));
+        match places.iter_mut().find(|(known, names)| *known == table && names.is_empty() == name.is_none()) {
+            Some((_, names)) => names.extend(name.filter(|name| !names.contains(name))),
+            None => places.push((table, name.into_iter().collect())),
         }
     }
-    (!places.is_empty()).then(|| format!("it belongs {}", places.join(", or ")))
+    let told = places.iter().map(|(table, names)| match names.as_slice() {
+        [] => table.clone(),
+        names => format!("{table}, as {}", names.join(" or ")),
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| format!("it belongs {}", told.join(", or ")))
 }
 
-/// Where a setting stands, as seen from the table at `here`.
-fn place(setting: &Setting, here: &str) -> String {
+/// Where a setting stands, as seen from the table at `here`; and what it is called there, where that is more than the
+/// key.
+fn place(setting: &Setting, here: &str) -> (String, Option<String>) {
     if !setting.path.contains('.') && setting.value.is_empty() {
         let header = match setting.path.as_str() {
             "route" => "[[route]]".to_owned(),
             "upstream" => "[upstream.NAME]".to_owned(),
             name => format!("[{name}]"),
         };
-        return format!("in a table of its own, {header}");
+        return (format!("in a table of its own, {header}"), None);
     }
     let setting = setting.path.as_str();
     let inside = |table: &&&str| setting.strip_prefix(**table).is_some_and(|rest| rest.starts_with('.'));
     let Some(table) = HEADERS.iter().find(inside) else {
         return match setting.contains('.') {
-            true => format!("at the top of the file, as `{setting}`"),
-            false => "at the top of the file, above the first [table]".to_owned(),
+            true => ("at the top of the file".to_owned(), Some(setting.to_owned())),
+            false => ("at the top of the file, above the first [table]".to_owned(), None),
         };
     };
     let name = setting.strip_prefix(*table).map_or(setting, |name| name.trim_start_matches('.'));
@@ -170,7 +179,7 @@ fn place(setting: &Setting, here: &str) -> String {
         "route" => "in a [[route]]".to_owned(),
         table => format!("in [{table}]"),
     };
-    if name.contains('.') { format!("{header}, as `{name}`") } else { header }
+    (header, name.contains('.').then(|| name.to_owned()))
 }
 
 /// A value that is right for a setting; of a table with a header, the beginning of what it may hold.

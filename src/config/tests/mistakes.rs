@@ -803,10 +803,7 @@ fn a_key_in_the_wrong_table_is_told_where_it_belongs() {
         ("[cache.upstream.b]\nservers = []\n", "it belongs in a table of its own, [upstream.NAME]"),
         ("proxy_protocol = true\n", "it belongs at the top of the file, as `listen.proxy_protocol`"),
         // Known twice.
-        (
-            "max = \"1s\"\n",
-            "it belongs in [route.cache], as `ttl.max`, or in [route.cache], as `heuristic.max`",
-        ),
+        ("max = \"1s\"\n", "it belongs in [route.cache], as `ttl.max` or `heuristic.max`"),
         // A slip is a slip, and what is known nowhere has a list of what is.
         ("[limits]\nstream = 5\n", "did you mean `streams`?"),
         ("[limits]\ncolour = 5\n", ""),
@@ -818,6 +815,10 @@ fn a_key_in_the_wrong_table_is_told_where_it_belongs() {
     }
     let rows = [
         ("path = \"/a\"\n", "it belongs in a [[route]], as `match.path`"),
+        (
+            "tags = { set = [\"a\"] }\n",
+            "it belongs in the [[route]] itself, above any [route.…], as `request_headers.set` or `response_headers.set`",
+        ),
         ("ttl.default = \"1s\"\n", "it belongs in [route.cache]"),
         ("connect = \"1s\"\n", "it belongs in [upstream.NAME.timeout]"),
         ("[route.cache]\nupgrade = true\n", "it belongs in the [[route]] itself, above any [route.…]"),

@@ -519,8 +519,12 @@ fn the_command_line_purges_and_says_so() {
     let one = || told(&ask(&larder, "/a/1", TAGS));
     assert_eq!(one(), STORED);
     for (args, words) in [
-        (&["--tag", "x", "--tag", "one"][..], "purged: 2 tags"),
-        (&["--url", "http://api.test/a/1"], "purged: 1 URL"),
+        // Whether anything had such a tag nobody has looked.
+        (
+            &["--tag", "x", "--tag", "one"][..],
+            "purged: 2 tags (memory: purged, whatever it held of it; redis: not configured)",
+        ),
+        (&["--url", "http://api.test/a/1"], "purged: 1 URL (memory: purged; redis: not configured)"),
         (&["--prefix", "/a/*", "--wait", "1s"], "purged: 1 prefix"),
         (&["--route", "a"], "purged: 1 route"),
         (&["--all"], "purged: everything"),

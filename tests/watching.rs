@@ -627,6 +627,13 @@ fn the_admin_listener_lists_its_pages_and_knows_no_others() {
     for page in ["/stats", "/metrics", "/livez", "/readyz", "/purge"] {
         assert!(index.text().contains(page), "{page}");
     }
+    // What each is stands below the others.
+    let text = index.text();
+    let pages = text.lines().filter(|line| line.starts_with("  GET  /") || line.starts_with("  POST /"));
+    let uneven: Vec<&str> = pages
+        .filter(|line| line.get(17..19).is_none_or(|at| !at.starts_with(' ') || at.ends_with(' ')))
+        .collect();
+    assert_eq!(uneven, Vec::<&str>::new());
     let unknown = get(larder.admin(), "/api/a", &[]);
     assert_eq!(unknown.status, 404);
     assert!(unknown.json()["error"].is_string());

@@ -27,7 +27,8 @@ Larder, admin listener
   GET  /events    what that page is told each second (server-sent events)
   GET  /stats     requests, hit ratios per route and tier (JSON)
   GET  /metrics   the same and more (Prometheus, or OpenMetrics by Accept)
-  GET  /slow     the last slow requests (JSON); ?since=LAST&wait=5s holds the answer back until there is a new one
+  GET  /slow      the last slow requests (JSON); ?since=LAST&wait=5s holds the answer back until there is
+                  a new one
   GET  /fleet     the nodes that share this Redis, and whether each hears of purges (JSON)
   GET  /livez     alive?
   GET  /readyz    ready for requests? (503 while stopping, or until the warm start is over)

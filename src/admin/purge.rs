@@ -175,8 +175,11 @@ async fn carry_out(admin: &Admin, snapshot: &Snapshot, checked: Checked) -> Answ
     answer.insert("soft".to_owned(), json!(soft));
     let memory = match (held, soft) {
         (Some(false), _) => "held nothing of it",
-        (_, true) => "to be validated",
-        (_, false) => "purged",
+        (Some(true), true) => "to be validated",
+        (Some(true), false) => "purged",
+        // A purge of many seeks nothing: it is a note by which each is judged that is used again.
+        (None, true) => "to be validated, whatever it holds of it",
+        (None, false) => "purged, whatever it held of it",
     };
     answer.insert("memory".to_owned(), json!(memory));
     answer.insert("was_in_memory".to_owned(), json!(held));

@@ -522,7 +522,7 @@
     const held = (memory && memory.variants) || [];
     const chosen = held.find((variant) => variant.selected) || held[0];
     const pairs = [
-      ["route", route ? `${route.name} (line ${route.line})` : "none takes it"],
+      ["route", route ? `${route.name} (line ${route.line}${route.file ? "" : " of what --print-config prints"})` : "none takes it"],
       ["key", key && key.key ? key.key : "–"],
       ["memory", chosen ? `${chosen.status}, age ${Math.round(chosen.age)} s of ${Math.round(chosen.lifetime)} s${chosen.lifetime_from ? ` by ${chosen.lifetime_from}` : ""}` : "nothing"],
       ["why", `${verdict.why || "–"}${verdict.rfc ? ` [${verdict.rfc}]` : ""}`],

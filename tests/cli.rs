@@ -298,9 +298,13 @@ fn a_larder_without_a_file_is_asked_by_its_admin_address() {
     let ask = |args: &[&str]| run_to_end(&[args, &["--admin", &admin]].concat(), folder.path());
     for (args, words) in [
         (&["status"][..], "ready, up "),
-        (&["top", "--once"], "up "),
+        (&["top", "--once"], ", in the last second; "),
         (&["slow"], "(no request has been slow so far)"),
         (&["explain", "/a", "-H", &host], "verdict    HIT"),
+        (
+            &["explain", "/a", "-H", &host],
+            "route      all  (line 8 of what `--print-config` prints, upstream api)",
+        ),
         (&["purge", "--all"], "purged: everything"),
     ] {
         let told = ask(args);
@@ -409,9 +413,24 @@ fn a_variable_that_only_the_running_larder_has_keeps_nobody_from_asking_it() {
         [("${LARDER_TEST_UNSET}", ""), (admin.as_str(), "admin_token = \"${LARDER_TEST_UNSET}\"")]
     {
         fs::write(folder.path().join("proxy.toml"), file(admin, rest)).unwrap();
-        let told = run_to_end(&["status"], folder.path());
+        for command in ["status", "reload", "top", "slow"] {
+            let told = run_to_end(&[command], folder.path());
+            assert_eq!(told.code, Some(78), "{}", told.err);
+            for words in ["the environment has no `LARDER_TEST_UNSET`", "nobody was asked", "--admin ADDR"] {
+                assert!(told.err.contains(words), "{command}: {words:?} is not in {}", told.err);
+            }
+        }
+    }
+    // Beside an address a file has the token, or the environment.
+    for args in [&["status"][..], &["reload"], &["purge", "--all"]] {
+        let at = ["--admin", admin.as_str(), "-c", "proxy.toml"];
+        let told = run_to_end(&[args, &at].concat(), folder.path());
         assert_eq!(told.code, Some(78), "{}", told.err);
         assert!(told.err.contains("the environment has no `LARDER_TEST_UNSET`"), "{}", told.err);
+        assert!(told.err.contains("proxy.toml was named for its admin_token"), "{}", told.err);
+        let mut command = support::process::larder();
+        command.args(args).args(at).current_dir(folder.path()).env("LARDER_ADMIN_TOKEN", "any");
+        assert_ne!(Process::spawn(command).wait_exit(PATIENCE), Some(69), "it is asked");
     }
 }
 

@@ -474,22 +474,29 @@ fn what_a_request_carries_is_said_to_keep_it_out_before_and_after_it_was_sent() 
         (("Authorization", "Basic eDp5"), "authorization", "RFC 9111 §3.5", "authorization = \"share\""),
     ] {
         let path = format!("/p0/{word}");
-        for before in ["nothing is stored under the key, and ", "the last one like this brought nothing to store"] {
+        for before in
+            ["nothing is stored under the key, and ", "the last one like this brought nothing to store"]
+        {
             let told = ask("GET", &path, field);
             let verdict = &told["verdict"];
             assert_eq!((&verdict["outcome"], &verdict["not_stored"]), (&json!("miss"), &json!(word)));
             assert_eq!(verdict["rfc"], clause);
             let why = verdict["why"].as_str().unwrap();
-            let brings = format!("what a request with {} brings is stored only if the origin itself", field.0);
+            let brings =
+                format!("what a request with {} brings is stored only if the origin itself", field.0);
             assert!(why.starts_with(before) && why.contains(&brings), "{why}");
             let advice = &told["would_be_a_hit_if"];
-            assert_eq!((&advice["settings"][0]["line"], &advice["once_stored"]), (&json!(setting), &json!(true)));
+            assert_eq!(
+                (&advice["settings"][0]["line"], &advice["once_stored"]),
+                (&json!(setting), &json!(true))
+            );
             assert_eq!(larder.get(&path, &[("Host", HOST), field]).header("x-cache"), "MISS");
         }
     }
     // Both at once take two settings.
     let both = [("Host", HOST), ("Cookie", "s=1"), ("Authorization", "Basic eDp5")];
-    let told = explain(&mut Connection::open(larder.admin()), &json!({ "target": "/p0/both", "fields": both }));
+    let told =
+        explain(&mut Connection::open(larder.admin()), &json!({ "target": "/p0/both", "fields": both }));
     let lines = told.json()["would_be_a_hit_if"]["settings"].as_array().map(Vec::len);
     assert_eq!(lines, Some(2), "{}", told.text());
     // A route that is off says so at once, and what else keeps a request from bringing anything is told by it.

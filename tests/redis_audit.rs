@@ -60,6 +60,33 @@ fn it_counts_all_of_its_namespace_and_finds_what_never_expires() {
 }
 
 #[test]
+fn the_redis_of_a_larder_without_a_file_is_named_itself() {
+    let redis = RedisServer::start();
+    let tier = Tier::start(1, &format!("redis = \"{}\"\nwarm_start = false", redis.url()));
+    tier.fill("a", 10);
+    let folder = tier.larders[0].directory();
+    for args in [&["--redis", &redis.url()][..], &["proxy.toml"], &[]] {
+        let good = run_to_end(&[&["redis", "audit"], args].concat(), folder);
+        assert_eq!(
+            (good.code, row(&good.out, "records").map(|(keys, _)| keys)),
+            (Some(0), Some(10)),
+            "{good:?}"
+        );
+    }
+    let wrong = run_to_end(&["redis", "audit", "--redis", "redis://127.0.0.1/x"], folder);
+    assert_eq!(wrong.code, Some(78), "{wrong:?}");
+    assert!(wrong.err.contains("--> --redis:"), "{wrong:?}");
+    // Somebody's machine may have the second place; then this says nothing.
+    if !Path::new("/etc/larder/proxy.toml").exists() {
+        let none = run_to_end(&["redis", "audit"], tempfile::tempdir().unwrap().path());
+        assert!(
+            none.code == Some(78) && none.err.contains("or the Redis itself: --redis redis://"),
+            "{none:?}"
+        );
+    }
+}
+
+#[test]
 fn what_cannot_be_audited_is_told() {
     let mut redis = RedisServer::start();
     let tier = Tier::start(1, &format!("redis = \"{}\"", redis.url()));

@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use support::process::{Finished, run_to_end};
-use support::{Connection, Gate, Larder, Origin, PATIENCE, Script, client, get, unused_address, within};
+use support::{
+    Connection, Gate, Larder, Origin, PATIENCE, Process, Script, client, get, unused_address, within,
+};
 
 const STORABLE: &[(&str, &str)] = &[("Cache-Control", "max-age=600")];
 
@@ -183,12 +185,8 @@ fn what_takes_a_restart_is_refused_by_name_and_nothing_of_the_file_comes_into_fo
     let (a, b) = (Origin::ok("a", STORABLE), Origin::ok("b", STORABLE));
     let admin = unused_address();
     let larder = Larder::start(&reachable(admin, "", &[("a", &a)]));
-    let text = reachable(
-        admin,
-        "[cache]\nmemory = \"9MiB\"\nin_flight = \"64MiB\"\n[limits]\nconnections = 7",
-        &[("b", &b)],
-    )
-    .replace("workers = 2", "workers = 3");
+    let text = reachable(admin, "[cache]\nmemory = \"9MiB\"\n[limits]\nconnections = 7", &[("b", &b)])
+        .replace("workers = 2", "workers = 3");
     let answered = reload(&larder, &text);
     assert_eq!(answered.code, Some(78), "{}", answered.err);
     assert!(
@@ -222,6 +220,41 @@ fn what_takes_a_restart_is_refused_by_name_and_nothing_of_the_file_comes_into_fo
         "{}",
         shorter.err
     );
+}
+
+#[test]
+fn a_file_that_is_no_toml_or_gone_is_told_of_as_any_other_that_is_wrong() {
+    let origin = Origin::ok("a", STORABLE);
+    let (admin, top) = (unused_address(), "admin_token = \"s3cret-of-some-length\"");
+    let good = reachable(admin, top, &[("a", &origin)]);
+    let larder = Larder::start(&good);
+    let by_address = || {
+        let mut command = support::process::larder();
+        command.args(["reload", "--admin", &larder.admin().to_string()]).current_dir(larder.directory());
+        command.env("LARDER_ADMIN_TOKEN", "s3cret-of-some-length");
+        let mut process = Process::spawn(command);
+        let code = process.wait_exit(PATIENCE);
+        (code, process.err.whole())
+    };
+    let twice = good.replace("workers = 2", "workers = 2\nworkers = 2");
+    let texts = [
+        good.replace("[upstream.a]", "[upstream.a"),
+        twice,
+        good.replace("admin_token =", "admin_token = 1 #"),
+    ];
+    for text in texts {
+        let answered = reload(&larder, &text);
+        for (code, said) in [(answered.code, answered.err), by_address()] {
+            assert_eq!(code, Some(78), "{said}");
+            assert!(said.starts_with("error: ") && said.contains("--> "), "{said}");
+            assert!(said.contains("the configuration in force stays"), "{said}");
+        }
+    }
+    fs::remove_file(file(&larder)).unwrap();
+    let (code, said) = by_address();
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.starts_with("error: cannot read "), "{said}");
+    assert!(said.contains("\nerror: the configuration in force stays"), "{said}");
 }
 
 #[test]

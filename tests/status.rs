@@ -57,13 +57,26 @@ fn it_says_how_a_larder_and_its_fleet_are_and_whether_that_is_well() {
     assert_eq!((&json["ok"], &json["status"]), (&Value::from(true), &Value::from("ready")));
     assert_eq!(json["coherence"]["state"], "ok");
     assert_eq!(json["nodes"].as_array().map(Vec::len), Some(2), "{json:#}");
-    assert_eq!(json["memory"]["entries"], 10);
+    assert_eq!((&json["memory"]["entries"], &json["looked"]), (&Value::from(10), &Value::from(10)));
 
     redis.stop();
     let ill = || status(&tier.larders[0], &[]).code == Some(1);
     assert!(within(PATIENCE, ill), "{:?}", status(&tier.larders[0], &[]));
     let told = status(&tier.larders[0], &[]);
     for words in ["redis       down", "degraded    redis is down", "nodes: redis does not say"] {
+        assert!(told.out.contains(words), "{words:?} is not in\n{}", told.out);
+    }
+}
+
+#[test]
+fn the_hit_ratio_is_of_those_that_asked_the_cache() {
+    let tier = Tier::start_without(1, "");
+    let larder = &tier.larders[0];
+    assert_eq!([larder.get("/a", &[]), larder.get("/a", &[])].map(|it| it.status), [200, 200]);
+    // None for the cache.
+    assert_eq!(support::client::request(larder.proxy(), "POST", "/x", &[], b"").status, 200);
+    let told = status(larder, &[]);
+    for words in [", 1 key\n", "hit ratio   50.0 %, of 2 requests that asked the cache (3 in all)"] {
         assert!(told.out.contains(words), "{words:?} is not in\n{}", told.out);
     }
 }

@@ -3,6 +3,7 @@
 //! Knows the forms of arguments. Parsing is pure: no file, no environment, no socket.
 //! Must not know: what the commands do.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -137,7 +138,7 @@ The figures are those of `GET /stats` (docs/stats.md).
 Examples:
   larder top                    with ./proxy.toml
   larder top --admin 127.0.0.1:9900
-  larder top --once             once, as text
+  larder top --once             once, as text, of a second
   larder top --once --json      for programs
 
 Ends with Ctrl-C. Exits with 69 where no Larder answers (any more), and with 78
@@ -182,8 +183,13 @@ no Larder answers, with 78 where the file is wrong."
 const AUDIT_EXAMPLES: &str = "\
 Walks through all keys of `cache.namespace`, on every master of a cluster, in
 small steps; nothing else is looked at, and nothing is written. Some records are
-read to tell which route they are of. Without -c the file is looked for as
-`larder run` does.
+read to tell which route they are of. It asks Redis itself, no running Larder.
+Without a file it is looked for as `larder run` does. Of a Larder without a file
+(`larder run --to`) name the Redis.
+
+Examples:
+  larder redis audit            of ./proxy.toml
+  larder redis audit --redis redis://127.0.0.1:6379
 
 Exits with 0 where every key expires, with 1 where one does not, with 69 where
 Redis cannot be reached, with 78 where the file is wrong or has no Redis.";
@@ -425,6 +431,9 @@ pub struct Purge {
     /// Its address, in place of the file's
     #[command(flatten)]
     pub at: At,
+    /// What is named without saying what it is: refused, and told how to say it
+    #[arg(value_name = "NAME", hide = true, value_parser = unsaid)]
+    pub unsaid: Vec<Infallible>,
     /// Whatever the origin or its route has given this tag
     #[arg(long, value_name = "TAG", group = "what")]
     pub tag: Vec<String>,
@@ -488,11 +497,17 @@ pub enum OfRedis {
 
 /// `larder redis audit`
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(after_help = AUDIT_EXAMPLES)]
+#[command(after_help = AUDIT_EXAMPLES, override_usage = "larder redis audit [FILE | --redis URL]")]
 pub struct Audit {
-    /// Configuration file
+    /// Configuration file that names the Redis
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// The same, without -c
+    #[arg(value_name = "FILE", hide = true, conflicts_with = "config")]
+    pub file: Option<PathBuf>,
+    /// Its URL, as `larder run --to … --redis` has it
+    #[arg(long, value_name = "URL", value_parser = redis, conflicts_with_all = ["config", "file"])]
+    pub redis: Option<String>,
 }
 
 /// `larder simulate`
@@ -551,9 +566,27 @@ fn origin(text: &str) -> Result<String, String> {
     let authority = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
     match authority {
         Some(authority) if is_authority(authority) => Ok(format!("http://{authority}")),
-        Some(_) => Err("write a host and a port and nothing else, such as http://127.0.0.1:3000".to_owned()),
+        Some(authority) => {
+            let plain = "write a host and a port and nothing else, such as http://127.0.0.1:3000";
+            match authority.split_once('/') {
+                Some((host, path)) if is_authority(host) && !path.starts_with(['?', '#']) => {
+                    Err(with_path(host, path.split(['?', '#']).next().unwrap_or_default()))
+                }
+                _ => Err(plain.to_owned()),
+            }
+        }
         None => Err(format!("write http:// in front, such as http://{}", text.trim_start_matches('/'))),
     }
+}
+
+/// What to do about an API that stands below a path.
+fn with_path(host: &str, path: &str) -> String {
+    let path = path.trim_end_matches('/');
+    format!(
+        "write http://{host} and nothing else: the path that a client asks for is sent on as it is, and nothing is put \
+         before it, so clients ask for /{path}/… themselves. For what is below that alone, write a file \
+         (--print-config) in which the [[route]] has match = {{ path = \"/{path}/*\" }}"
+    )
 }
 
 /// A host with or without a port; no user, path, query or fragment.
@@ -568,6 +601,18 @@ fn is_authority(text: &str) -> bool {
 fn has_good_port(authority: &http::uri::Authority) -> bool {
     let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
     rest.is_empty() || authority.port_u16().is_some_and(|port| port > 0)
+}
+
+/// How what is to be purged is named.
+fn unsaid(text: &str) -> Result<Infallible, String> {
+    Err(match (text.contains("://"), text.starts_with('/'), text.ends_with('*')) {
+        (true, _, true) | (_, true, true) => format!("write --prefix '{text}'"),
+        (true, _, false) => format!("write --url {text}"),
+        (_, true, false) => format!(
+            "write --url http://api.example{text}, with its host, or --prefix '{text}*' for all that begins so"
+        ),
+        (false, false, _) => format!("write --tag {text}, or --route {text}"),
+    })
 }
 
 fn lint(text: &str) -> Result<Lint, String> {
@@ -696,7 +741,17 @@ mod tests {
             ("larder run -c a.toml --print-config", "cannot be used with"),
             ("larder run --to 127.0.0.1:3000", "such as http://127.0.0.1:3000"),
             ("larder run --to https://api.example.org", "only http://"),
-            ("larder run --to http://127.0.0.1:3000/api", "and nothing else"),
+            ("larder run --to http://127.0.0.1:3000/api", "write http://127.0.0.1:3000 and nothing else"),
+            ("larder run --to http://127.0.0.1:3000/v1/api/?a=1", "match = { path = \"/v1/api/*\" }"),
+            ("larder run --to http://127.0.0.1:3000?a=1", "and nothing else, such as"),
+            ("larder run --to http://127.0.0.1:3000/?a=1", "and nothing else, such as"),
+            ("larder purge http://a/b", "write --url http://a/b"),
+            ("larder purge http://a/b/*", "write --prefix 'http://a/b/*'"),
+            ("larder purge /b/*", "write --prefix '/b/*'"),
+            ("larder purge /b", "with its host, or --prefix '/b*'"),
+            ("larder purge products", "write --tag products, or --route products"),
+            ("larder redis audit --redis 127.0.0.1:6379", "such as redis://"),
+            ("larder redis audit a.toml --redis redis://a", "cannot be used with"),
             ("larder run --to http://user@127.0.0.1:3000", "and nothing else"),
             ("larder run --to http://127.0.0.1:99999", "and nothing else"),
             ("larder run --to http://127.0.0.1:", "and nothing else"),

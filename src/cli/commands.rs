@@ -17,6 +17,8 @@ const RUN_ANYHOW: &str =
 /// The same where a running Larder is to be asked.
 const ASK_ANYHOW: &str =
     "name one with -c, or the running Larder by its admin address: --admin 127.0.0.1:9900";
+/// The same where Redis is to be asked.
+const AUDIT_ANYHOW: &str = "name one with -c, or the Redis itself: --redis redis://127.0.0.1:6379";
 /// The same for all else.
 const NAME_ONE: &str = "name one with -c";
 
@@ -74,9 +76,10 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
         Command::Explain(explain) => {
             whom(explain.at, explain.config.as_deref(), variable).map(|named| Task::Explain(named, explain))
         }
-        Command::Redis { of: OfRedis::Audit(audit) } => {
-            find(audit.config.as_deref(), variable).map(Task::Audit)
-        }
+        Command::Redis { of: OfRedis::Audit(audit) } => match audit.redis {
+            Some(redis) => Ok(Task::Audit(one_line::written_for_redis(redis))),
+            None => find_or(AUDIT_ANYHOW, audit.config.or(audit.file).as_deref(), variable).map(Task::Audit),
+        },
         Command::Simulate(args) => {
             find(args.config.as_deref(), variable).map(|source| Task::Simulate(source, args))
         }

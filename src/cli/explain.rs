@@ -18,13 +18,17 @@ use crate::config::Config;
 /// Has the Larder that is named say what would become of a request, by a file where that was named.
 pub(super) fn explain(named: &Named, explain: &Explain) -> ExitCode {
     let by = named.source().filter(|_| explain.config.is_some());
-    if let Some(source) = by
-        && let Err(problems) = Config::parse(&source.text, &source.name, &variable)
-    {
-        eprintln!("{problems}");
-        return exit::CONFIG.into();
-    }
-    let larder = match named.asked() {
+    let larder = match by {
+        None => named.asked(),
+        Some(source) => match Config::parse(&source.text, &source.name, &variable) {
+            Ok(config) => named.asked_as(source, &config),
+            Err(problems) => {
+                eprintln!("{problems}");
+                return exit::CONFIG.into();
+            }
+        },
+    };
+    let larder = match larder {
         Ok(larder) => larder,
         Err(code) => return code,
     };
@@ -94,11 +98,12 @@ fn text(told: &Value) -> String {
     let route = &told["route"];
     match route["name"].as_str() {
         Some(name) => {
-            let file = route["file"].as_str().map_or("line ".to_owned(), |file| format!("{file}:"));
-            line(
-                "route",
-                format!("{name}  ({file}{}, upstream {})", route["line"], word(&route["upstream"])),
-            );
+            let at = match route["file"].as_str() {
+                Some(file) => format!("{file}:{}", route["line"]),
+                // It was started without one.
+                None => format!("line {} of what `--print-config` prints", route["line"]),
+            };
+            line("route", format!("{name}  ({at}, upstream {})", word(&route["upstream"])));
         }
         None => line("route", "none".to_owned()),
     }

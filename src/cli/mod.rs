@@ -14,6 +14,7 @@ mod one_line;
 mod purge;
 mod reload;
 mod serve;
+mod shown;
 mod simulate;
 mod slow;
 mod status;
@@ -74,9 +75,4 @@ pub fn complain(text: &str, code: u8) -> ExitCode {
     // Where even standard error is gone there is nobody left to tell.
     let _ = writeln!(std::io::stderr().lock(), "error: {text}");
     code.into()
-}
-
-/// So many of something, such as `2 routes`.
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -26,6 +26,14 @@ pub fn written_for(run: &Run) -> Option<Source> {
     Some(Source { name: "--to".to_owned(), text, file: None })
 }
 
+/// What a Larder that was started with `larder run --to URL --redis REDIS` has of that Redis; all that it serves is
+/// of one route, wherever that leads.
+pub fn written_for_redis(redis: String) -> Source {
+    let run = Run { to: Some("http://127.0.0.1".to_owned()), redis: Some(redis), ..Run::default() };
+    let text = written_for(&run).map(|source| source.text).unwrap_or_default();
+    Source { name: "--redis".to_owned(), text, file: None }
+}
+
 fn setting(name: &str, value: &str) -> String {
     format!("{name} = {}\n", quoted(value))
 }

@@ -11,16 +11,17 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::config_file::Source;
+use super::shown::counted;
 use super::whom::{Asked, Named};
-use super::{complain, counted, exit, print, variable};
+use super::{complain, exit, print, variable};
 use crate::config::Config;
 
 /// What the admin listener says of a reload.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Answer {
-    routes: usize,
-    upstreams: usize,
+    routes: u64,
+    upstreams: u64,
     error: String,
     /// What it has read; `None` where it has none, or is of a version that does not say.
     file: Option<String>,

@@ -24,7 +24,8 @@ use crate::worker::Reread;
 
 use super::args::{Check, Demo, Deny};
 use super::config_file::Source;
-use super::{colours, complain, counted, exit, print, variable};
+use super::shown::counted;
+use super::{colours, complain, exit, print, variable};
 
 /// Name that the demo's configuration goes by in messages.
 const SHIPPED_NAME: &str = "proxy.toml (of the demo)";
@@ -76,8 +77,8 @@ pub(super) fn check(source: &Source, args: &Check) -> ExitCode {
             print(&format!(
                 "{}: good ({}, {})\n",
                 source.name,
-                counted(config.routes.len(), "route"),
-                counted(config.upstreams.len(), "upstream")
+                counted(config.routes.len() as u64, "route"),
+                counted(config.upstreams.len() as u64, "upstream")
             ))
         }
         Err(code) => code,
@@ -115,12 +116,12 @@ pub(super) fn parse(text: &str, name: &str) -> Result<Config, ExitCode> {
     })
 }
 
-/// The configuration, with what stands in other files.
+/// The configuration, with what stands in other files; or what is wrong, each problem beginning with what it is.
 fn read(text: &str, name: &str) -> Result<Config, String> {
     let limit = config::memory_limit(Path::new("/"));
     let config = Config::parse_within(text, name, &variable, limit);
     let mut config = config.map_err(|problems| problems.to_string())?;
-    config.read_secrets().map_err(|why| format!("{name}: {why}"))?;
+    config.read_secrets().map_err(|why| format!("error: {name}: {why}"))?;
     Ok(config)
 }
 
@@ -129,8 +130,8 @@ fn reread(source: &Source) -> Option<Reread> {
     let source = source.clone();
     let file = source.file.clone()?;
     let read = move || {
-        let Some(now) = source.again() else { return Err("there is no file".to_owned()) };
-        let now = now.map_err(|missing| missing.to_string())?;
+        let Some(now) = source.again() else { return Err("error: there is no file".to_owned()) };
+        let now = now.map_err(|missing| format!("error: {missing}"))?;
         read(&now.text, &now.name)
     };
     Some(Reread { file, read: Box::new(read) })

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::args::Simulate;
 use super::config_file::Source;
-use super::{complain, counted, exit, print, serve, status};
+use super::{complain, exit, print, serve, shown};
 use crate::simulate::{Forecast, Log, MOST, Part, Row};
 
 /// A line that is longer is no line of a log: it is read past.
@@ -97,7 +97,7 @@ fn tell_bad(log: &Log<'_>, bar: &Bar) {
         return;
     }
     bar.clear();
-    let count = counted(usize::try_from(log.bad()).unwrap_or(usize::MAX), "line");
+    let count = shown::counted(log.bad(), "line");
     let mut text = format!("{count} not understood, and left out:\n");
     for (line, flaw) in log.shown() {
         let _ = writeln!(text, "  line {line} {flaw}");
@@ -136,7 +136,7 @@ fn text(forecast: &Forecast, of: &str, memory: u64, beyond: u64) -> String {
     let _ = writeln!(text, "\n{:>12}  hits", "memory");
     for size in &forecast.sizes {
         let said = if size.configured { "  as configured" } else { "" };
-        let _ = writeln!(text, "{:>12}  {}{said}", bytes(size.bytes), status::percent(size.hit_ratio));
+        let _ = writeln!(text, "{:>12}  {}{said}", bytes(size.bytes), shown::percent(size.hit_ratio));
     }
     let enough = bytes(forecast.enough);
     let _ = match forecast.enough < memory {
@@ -203,7 +203,7 @@ fn object(forecast: &Forecast, bad: u64, beyond: u64) -> Value {
 fn percent(part: &Part) -> String {
     match part.cached + part.missed {
         0 => "-".to_owned(),
-        _ => status::percent(part.hit_ratio()),
+        _ => shown::percent(part.hit_ratio()),
     }
 }
 
@@ -224,7 +224,7 @@ fn bytes(bytes: u64) -> String {
 }
 
 fn counted_u64(count: u64, what: &str) -> String {
-    counted(usize::try_from(count).unwrap_or(usize::MAX), what)
+    shown::counted(count, what)
 }
 
 /// How far it has come, on a terminal.

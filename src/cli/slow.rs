@@ -12,7 +12,8 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::args::Slow;
-use super::status::{Silent, grouped, plain};
+use super::shown::{grouped, plain};
+use super::status::Silent;
 use super::whom::{Asked, Named};
 use super::{colours, complain, exit};
 

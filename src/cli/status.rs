@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::shown::{counted, grouped, lasting, percent, plain, size};
 use super::whom::{Asked, Named};
 use super::{complain, exit, print};
 use crate::clock::Clock;
@@ -123,6 +124,7 @@ fn summary(told: &Told) -> Value {
         },
         "requests": of(stats, "/total"),
         "hit_ratio": of(stats, "/hit_ratio"),
+        "looked": of(stats, "/all/hit_ratios/all/looked"),
         "warm_start": of(stats, "/warm_start"),
         "nodes": fleet.as_ref().map(|fleet| of(fleet, "/nodes")),
         "nodes_error": fleet.as_ref().map(|fleet| of(fleet, "/error")),
@@ -142,9 +144,8 @@ fn shown(summary: &Value, admin: SocketAddr, now: u64) -> String {
     line("purges", purges(of("/coherence")));
     line("redis", redis(of("/redis")));
     let (bytes, budget) = (size(count("/memory/bytes")), size(count("/memory/budget")));
-    line("memory", format!("{bytes} of {budget}, {} keys", grouped(count("/memory/entries"))));
-    let (ratio, requests) = (percent(secs("/hit_ratio")), grouped(count("/requests")));
-    line("hit ratio", format!("{ratio}, of {requests} requests"));
+    line("memory", format!("{bytes} of {budget}, {}", counted(count("/memory/entries"), "key")));
+    line("hit ratio", hit_ratio(secs("/hit_ratio"), count("/looked"), count("/requests")));
     if of("/coherence").is_object() {
         line("warm start", warm_start(of("/warm_start")));
     }
@@ -161,6 +162,22 @@ fn shown(summary: &Value, admin: SocketAddr, now: u64) -> String {
         _ => {}
     }
     text
+}
+
+/// Of those that asked the cache: what never asked it counts on neither side.
+fn hit_ratio(ratio: f64, looked: u64, requests: u64) -> String {
+    let ratio = percent(ratio);
+    match (looked, requests) {
+        (_, 0) => "-, no request yet".to_owned(),
+        (0, _) => format!("-, none of {} has asked the cache", counted(requests, "request")),
+        // Read a moment apart, the one may be ahead of the other.
+        _ if looked >= requests => format!("{ratio}, of {}", counted(looked, "request")),
+        _ => format!(
+            "{ratio}, of {} that asked the cache ({} in all)",
+            counted(looked, "request"),
+            grouped(requests)
+        ),
+    }
 }
 
 fn purges(coherence: &Value) -> String {
@@ -213,7 +230,7 @@ fn table(nodes: &[Value], now: u64) -> String {
             text(node, "coherence"),
         ]);
     }
-    let mut out = format!("\n{} (* = this one)\n\n", super::counted(nodes.len(), "node"));
+    let mut out = format!("\n{} (* = this one)\n\n", counted(nodes.len() as u64, "node"));
     let widths: Vec<usize> = (0..6)
         .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max())
         .map(|widest| widest.unwrap_or(0))
@@ -222,56 +239,6 @@ fn table(nodes: &[Value], now: u64) -> String {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(out, "  {}", cells.join("  ").trim_end());
-    }
-    out
-}
-
-/// What came from elsewhere, without what a terminal would take for orders.
-pub(super) fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
-}
-
-/// A ratio, rounded down wherever one is shown: 100 % is all.
-pub(super) fn percent(ratio: f64) -> String {
-    // What a binary fraction lacks of a figure that ends there is not rounded down.
-    format!("{:.1} %", (ratio * 1000.0 + 1e-9).floor() / 10.0)
-}
-
-/// A time, by its largest units.
-pub(super) fn lasting(secs: f64) -> String {
-    // Far beyond what any process lives.
-    let whole = if secs.is_finite() && secs > 0.0 { secs.min(1e12) as u64 } else { 0 };
-    let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) if whole < 10 => format!("{:.1} s", secs.max(0.0)),
-        (0, 0, 0) => format!("{whole} s"),
-        (0, 0, _) => format!("{minutes} min {} s", whole % 60),
-        (0, ..) => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
-    }
-}
-
-pub(super) fn size(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB"];
-    let (mut amount, mut unit) = (bytes as f64, "B");
-    for next in units {
-        if amount < 1024.0 {
-            break;
-        }
-        (amount, unit) = (amount / 1024.0, next);
-    }
-    if unit == "B" { format!("{bytes} B") } else { format!("{amount:.1} {unit}") }
-}
-
-/// With a comma before every three digits.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (nth, digit) in digits.chars().enumerate() {
-        if nth > 0 && (digits.len() - nth).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
     }
     out
 }
@@ -286,6 +253,7 @@ mod tests {
             stats: json!({
                 "uptime_s": 93_784.5,
                 "total": 12_345,
+                "all": { "hit_ratios": { "all": { "requests": 0.8725, "bytes": 0.5, "looked": 12_300 } } },
                 "hit_ratio": 0.8725,
                 "tiers": {
                     "memory": { "entries": 1_234, "bytes": 12_900_000, "budget": 268_435_456 },
@@ -314,7 +282,7 @@ mod tests {
   purges      ok: heard 0.1 s ago, bound 1.0 s
   redis       up, breaker closed
   memory      12.3 MiB of 256.0 MiB, 1,234 keys
-  hit ratio   87.2 %, of 12,345 requests
+  hit ratio   87.2 %, of 12,300 requests that asked the cache (12,345 in all)
   warm start  20,000 read in 0.8 s, 3 passed over
 
 2 nodes (* = this one)
@@ -327,22 +295,24 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_rounded_down_and_a_whole_one_is_whole() {
-        for (ratio, shown) in [
-            (0.0, "0.0 %"),
-            (0.285, "28.5 %"),
-            (0.8725, "87.2 %"),
-            (0.8729, "87.2 %"),
-            (0.9999, "99.9 %"),
-            (0.999_999, "99.9 %"),
-            (1.0, "100.0 %"),
+    fn the_ratio_is_of_those_that_asked_the_cache_and_is_shown_as_top_has_it() {
+        let shown_with = |ratio: f64, looked: u64, total: u64| {
+            let mut told = told();
+            told.stats["hit_ratio"] = json!(ratio);
+            told.stats["all"]["hit_ratios"]["all"]["looked"] = json!(looked);
+            told.stats["total"] = json!(total);
+            let text = shown(&summary(&told), "10.0.0.1:9900".parse().unwrap(), 1_100);
+            text.lines().find_map(|line| line.strip_prefix("  hit ratio   ")).unwrap().to_owned()
+        };
+        for (ratio, looked, total, expected) in [
+            (0.9996, 10_000, 10_000, "99.9 %, of 10,000 requests"),
+            (0.5, 6, 8, "50.0 %, of 6 requests that asked the cache (8 in all)"),
+            (1.0, 1, 1, "100.0 %, of 1 request"),
+            (0.0, 0, 8, "-, none of 8 requests has asked the cache"),
+            (0.0, 0, 0, "-, no request yet"),
         ] {
-            assert_eq!(percent(ratio), shown, "{ratio}");
+            assert_eq!(shown_with(ratio, looked, total), expected);
         }
-        let mut told = told();
-        told.stats["hit_ratio"] = json!(0.9996);
-        let shown = shown(&summary(&told), "10.0.0.1:9900".parse().unwrap(), 1_100);
-        assert!(shown.contains("hit ratio   99.9 %, of "), "as `larder top` has it: {shown}");
     }
 
     #[test]
@@ -387,34 +357,6 @@ mod tests {
             for words in expected {
                 assert!(text.contains(words), "{words:?} is not in\n{text}");
             }
-        }
-    }
-
-    #[test]
-    fn times_and_sizes_are_told_by_their_largest_units() {
-        for (secs, text) in [
-            (-1.0, "0.0 s"),
-            (f64::NAN, "0.0 s"),
-            (0.04, "0.0 s"),
-            (9.96, "10.0 s"),
-            (59.9, "59 s"),
-            (61.0, "1 min 1 s"),
-            (3_700.0, "1 h 1 min"),
-            (200_000.0, "2 d 7 h"),
-        ] {
-            assert_eq!(lasting(secs), text, "{secs}");
-        }
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1_023, "1023 B"),
-            (1_024, "1.0 KiB"),
-            (1 << 30, "1.0 GiB"),
-            (u64::MAX, "16777216.0 TiB"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
-        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(grouped(number), text);
         }
     }
 }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::args::Top;
-use super::status::{self, grouped, lasting, percent, plain, size};
+use super::shown::{counted, grouped, lasting, percent, plain, size};
 use super::whom::Named;
-use super::{colours, exit, print};
+use super::{colours, exit, print, status};
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -178,13 +178,13 @@ fn shown(figures: &Value, admin: SocketAddr, paint: Paint) -> String {
     let count = |path: &str| figures.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let rate_of = |path: &str| rate(figures.pointer(path).and_then(Value::as_f64));
     let mut text = String::new();
-    let (up, requests) = (lasting(number(figures, "/uptime_s")), grouped(count("/all/requests")));
+    let (up, requests) = (lasting(number(figures, "/uptime_s")), counted(count("/all/requests"), "request"));
     // Writing to a String cannot fail, here and below.
     let _ = writeln!(
         text,
-        "Larder at {admin}: up {up}, {requests} requests, {} under way, {} connections\n",
+        "Larder at {admin}: up {up}, {requests}, {} under way, {}\n",
         grouped(count("/active")),
-        grouped(count("/connections"))
+        counted(count("/connections"), "connection")
     );
     let mut line = |name: &str, says: String| {
         let _ = writeln!(text, "  {name:<11} {says}");
@@ -201,7 +201,10 @@ fn shown(figures: &Value, admin: SocketAddr, paint: Paint) -> String {
     line("in bytes", in_bytes.join("   "));
     let saved = lasting(number(figures, "/all/origin_seconds_saved"));
     let (served, fetched) = (rate_of("/all/requests_per_s"), rate_of("/all/origin_fetches_per_s"));
-    line("requests", format!("{served}/s, {fetched}/s from origins; about {saved} of theirs saved"));
+    // Of two looks; the first of several has none to compare with.
+    let measured = figures.pointer("/all/requests_per_s").is_some_and(Value::is_number);
+    let span = if measured { ", in the last second" } else { "" };
+    line("requests", format!("{served}/s, {fetched}/s from origins{span}; about {saved} of theirs saved"));
     let bytes = |path: &str| size(count(path));
     line(
         "memory",
@@ -314,7 +317,7 @@ mod tests {
             "up 12 s, 130 requests, 1 under way, 2 connections",
             "hit ratio   1m 99.9 %   10m -   1h 25.0 %",
             "in bytes    1m 50.0 %",
-            "15/s, 0.0/s from origins; about 1 min 30 s of theirs saved",
+            "15/s, 0.0/s from origins, in the last second; about 1 min 30 s of theirs saved",
             "1.0 KiB of 2.0 KiB, 0 B on their way, 0 B given up and still read; the process has 3.0 MiB",
         ] {
             assert!(plain.contains(words), "{words:?} is not in\n{plain}");

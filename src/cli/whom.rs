@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 
 use super::config_file::Source;
 use super::{asking, complain, exit, variable};
-use crate::config::{Admin, Config};
+use crate::config::{Admin, Config, Problems};
 
 /// The variable that has the token of a Larder that is named by its address.
 const TOKEN: &str = "LARDER_ADMIN_TOKEN";
@@ -55,41 +55,53 @@ impl Named {
         match self {
             Self::ByFile(source) => {
                 let admin = Config::admin_of_good(&source.text, &source.name, &variable);
-                let admin = admin.map_err(|problems| {
-                    eprintln!("{problems}");
-                    complain(
-                        "nobody was asked; whatever the file says, a Larder can be named: --admin ADDR",
-                        exit::CONFIG,
-                    )
-                })?;
-                Asked::by_file(source, admin, "")
+                Asked::by_file(source, admin.map_err(|problems| nobody_asked(&problems, ""))?, "")
             }
-            Self::ByAddress(admin, source) => Ok(Asked::by_address(*admin, source.as_ref())),
+            Self::ByAddress(admin, source) => Asked::by_address(*admin, source.as_ref()),
         }
     }
 
-    /// The same for who is to look at the file itself, whatever else is wrong with it.
+    /// The same by what `source` was found to say.
+    ///
+    /// # Errors
+    /// What to end with where it has no admin listener: the user has been told.
+    pub(super) fn asked_as(&self, source: &Source, config: &Config) -> Result<Asked, ExitCode> {
+        let token = config.admin_token.clone();
+        match self {
+            Self::ByFile(_) => Asked::by_file(source, (config.admin, token), ""),
+            Self::ByAddress(admin, _) => Ok(Asked::with(*admin, token.map(|token| (token, source)))),
+        }
+    }
+
+    /// The same for who is to look at the file itself, whatever is wrong with it but for what leads there.
     ///
     /// # Errors
     /// What to end with where the file does not say: the user has been told.
     pub(super) fn asked_of_its_file(&self) -> Result<Asked, ExitCode> {
         match self {
             Self::ByFile(source) => {
-                let admin = Config::admin_of(&source.text, &variable);
-                match admin.filter(|(address, _)| address.is_some()) {
-                    Some(admin) => Asked::by_file(source, admin, ""),
-                    None => match Config::parse(&source.text, &source.name, &variable) {
-                        Err(problems) => {
-                            eprintln!("{problems}");
-                            Err(exit::CONFIG.into())
-                        }
-                        Ok(_) => Asked::by_file(source, (None, None), "; send the process SIGHUP"),
-                    },
+                let (admin, problems) = Config::admin_of(&source.text, &source.name, &variable);
+                match (problems.is_empty(), admin.0) {
+                    (true, Some(_)) => Asked::by_file(source, admin, ""),
+                    (true, None) => Asked::by_file(source, admin, "; send the process SIGHUP"),
+                    (false, _) => {
+                        // All of them, while somebody looks at the file.
+                        let all = Config::admin_of_good(&source.text, &source.name, &variable).err();
+                        let so = ", and the configuration in force stays";
+                        Err(nobody_asked(&all.unwrap_or(problems), so))
+                    }
                 }
             }
-            Self::ByAddress(admin, source) => Ok(Asked::by_address(*admin, source.as_ref())),
+            Self::ByAddress(admin, source) => Asked::by_address(*admin, source.as_ref()),
         }
     }
+}
+
+/// Shows what is wrong with a file that should lead to a Larder; `so` is what else comes of it.
+fn nobody_asked(problems: &Problems, so: &str) -> ExitCode {
+    eprintln!("{problems}");
+    let text = format!("nobody was asked{so}; whatever the file says, a Larder can be named: --admin ADDR");
+    complain(&text, exit::CONFIG)
 }
 
 impl Asked {
@@ -105,12 +117,23 @@ impl Asked {
         }
     }
 
-    fn by_address(admin: SocketAddr, source: Option<&Source>) -> Self {
-        // Never that of a file which was only found: its token is for its own Larder.
-        let of_file = source.and_then(|source| {
-            let (_, token) = Config::admin_of(&source.text, &variable)?;
-            Some((token?, source.name.clone()))
-        });
+    /// Never with the token of a file which was only found: that is for its own Larder.
+    fn by_address(admin: SocketAddr, source: Option<&Source>) -> Result<Self, ExitCode> {
+        let Some(source) = source else { return Ok(Self::with(admin, None)) };
+        let ((_, token), problems) = Config::admin_of(&source.text, &source.name, &variable);
+        let asked = Self::with(admin, token.map(|token| (token, source)));
+        // What keeps a token from being read is told where there is no other.
+        if asked.token.is_none() && !problems.is_empty() {
+            eprintln!("{problems}");
+            let text = format!("nobody was asked: {} was named for its admin_token", source.name);
+            return Err(complain(&text, exit::CONFIG));
+        }
+        Ok(asked)
+    }
+
+    /// With the token of a file, or else that of the environment.
+    fn with(admin: SocketAddr, of_file: Option<(String, &Source)>) -> Self {
+        let of_file = of_file.map(|(token, source)| (token, source.name.clone()));
         let of_variable = || Some((variable(TOKEN).filter(|token| !token.is_empty())?, TOKEN.to_owned()));
         let (token, token_of) = of_file.or_else(of_variable).unzip();
         Self { admin, token, address_of: None, token_of }

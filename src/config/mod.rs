@@ -126,12 +126,20 @@ impl Config {
         units::duration(text, "s").map_err(|mistake| format!("{}: {}", mistake.message, mistake.help))
     }
 
-    /// Where a file has its admin listener, and the token for it, though all else in it be wrong; `None` where it is
-    /// not even TOML.
-    pub fn admin_of(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Option<Admin> {
-        let file = toml::de::DeTable::parse(text).ok()?;
+    /// Where a file has its admin listener, and the token for it, though all else in it be wrong; and what is wrong
+    /// with these two, such as that it is not even TOML.
+    pub fn admin_of(text: &str, file_name: &str, env: &dyn Fn(&str) -> Option<String>) -> (Admin, Problems) {
+        let file = match toml::de::DeTable::parse(text) {
+            Ok(file) => file,
+            Err(error) => {
+                let found = vec![syntax::found(text, &error)];
+                return ((None, None), Problems::new(text, file_name, found));
+            }
+        };
         let reader = reader::Reader::new(text, env);
-        Some(check::admin_alone(&reader, file.get_ref()))
+        let admin = check::admin_alone(&reader, file.get_ref());
+        let found = reader.into_found().into_iter().filter(problems::Found::is_error).collect();
+        (admin, Problems::new(text, file_name, found))
     }
 
     /// The same of a file that is right: by a name that is mistyped in it, another Larder might be meant. Variables that

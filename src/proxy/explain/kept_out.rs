@@ -86,7 +86,8 @@ impl KeptOut {
             ),
             Self::Condition => (
                 "RFC 9110 §13.1",
-                "what a request with a condition that is the origin's to judge brings is not stored".to_owned(),
+                "what a request with a condition that is the origin's to judge brings is not stored"
+                    .to_owned(),
             ),
             Self::Head => {
                 ("RFC 9111 §3", "what a HEAD brings has no content to store: a GET brings it".to_owned())

@@ -493,12 +493,14 @@ fn what_a_request_carries_is_said_to_keep_it_out_before_and_after_it_was_sent() 
             assert_eq!(larder.get(&path, &[("Host", HOST), field]).header("x-cache"), "MISS");
         }
     }
-    // Both at once take two settings.
+    // Both at once take two settings, also where one of them was known before.
     let both = [("Host", HOST), ("Cookie", "s=1"), ("Authorization", "Basic eDp5")];
-    let told =
-        explain(&mut Connection::open(larder.admin()), &json!({ "target": "/p0/both", "fields": both }));
-    let lines = told.json()["would_be_a_hit_if"]["settings"].as_array().map(Vec::len);
-    assert_eq!(lines, Some(2), "{}", told.text());
+    for path in ["/p0/both", "/p0/cookie"] {
+        let wanted = json!({ "target": path, "fields": both });
+        let told = explain(&mut Connection::open(larder.admin()), &wanted);
+        let lines = told.json()["would_be_a_hit_if"]["settings"].as_array().map(Vec::len);
+        assert_eq!(lines, Some(2), "{}", told.text());
+    }
     // A route that is off says so at once, and what else keeps a request from bringing anything is told by it.
     let off = ask("GET", "/p1/x", ("X-None", ""));
     assert_eq!(off["verdict"]["outcome"], "bypass");

@@ -41,11 +41,9 @@ impl KeptOut {
         }
         match predicted.outcome.detail {
             Some(Detail::NotStored(NotStored::Range)) => return Some(Self::Ranges),
-            Some(Detail::HitForMiss(why @ (NotStored::Cookie | NotStored::Authorization))) => {
-                return Some(Self::Credentials(why));
-            }
+            Some(Detail::HitForMiss(NotStored::Cookie | NotStored::Authorization | NotStored::Unvaried)) => {}
             // The origin's answer was to blame.
-            Some(Detail::HitForMiss(why)) if why != NotStored::Unvaried => return None,
+            Some(Detail::HitForMiss(_)) => return None,
             _ => {}
         }
         let class = exchange.class();

@@ -78,7 +78,7 @@ fn key() -> Arc<CacheKey> {
 }
 
 /// What is stored of this answer to this request, alone under its key.
-fn resource(request: &HeaderMap, answer: &HeaderMap) -> Arc<Resource> {
+fn resource(request: &HeaderMap, answer: &HeaderMap) -> Resource {
     let facts = ResponseFacts::of(200, answer, AT, AT);
     let asked = RequestFacts::of(&Method::GET, request);
     let permit = storing::judge(&asked, &facts, &Policy::default()).expect("storable");

@@ -30,10 +30,10 @@ pub(super) fn lookup(mut exchange: Box<Exchange>) -> Step {
     let began = if exchange.seen.is_some() { exchange.report.timeline.start() } else { exchange.mono() };
     exchange.report.cause = None;
     let resource = resource(&mut exchange);
-    let decision = decide(&mut exchange, resource.as_deref(), began);
+    let decision = decide(&mut exchange, resource.as_ref(), began);
     exchange.report.mark(Phase::Memory, began);
     let now = exchange.wall(began);
-    act(exchange, decision, (resource.as_deref(), now))
+    act(exchange, decision, (resource.as_ref(), now))
 }
 
 /// What to do by what memory holds. To decide has no effect; [`act`] does it.
@@ -52,7 +52,7 @@ pub(super) enum Decision {
 
 /// What memory holds under the request's key; or under its very URL, if nothing is there that is the
 /// same for several queries.
-fn resource(exchange: &mut Exchange) -> Option<Arc<Resource>> {
+fn resource(exchange: &mut Exchange) -> Option<Resource> {
     let memory = &exchange.worker.shared.memory;
     let again = exchange.attempts > 0;
     // Under another key nothing has been seen.
@@ -69,13 +69,13 @@ fn resource(exchange: &mut Exchange) -> Option<Arc<Resource>> {
 }
 
 /// Of what memory holds under the request's key, what is for it; or what there is under its very URL.
-pub(super) fn led_to(exchange: &mut Exchange, resource: Option<Arc<Resource>>) -> Option<Arc<Resource>> {
+pub(super) fn led_to(exchange: &mut Exchange, resource: Option<Resource>) -> Option<Resource> {
     let memory = &exchange.worker.shared.memory;
     let Some(exact) = &exchange.exact else { return resource };
     let (headers, normalize) = (&exchange.asked.headers, exchange.normalize());
     let of_this = |stored: &Arc<StoredResponse>| exchange.is_led_to(&stored.key, &stored.facts);
     let purges = &exchange.worker.shared.purges;
-    let answers = |resource: &Arc<Resource>| {
+    let answers = |resource: &Resource| {
         let stored = resource.select(headers, normalize);
         stored.is_some_and(|stored| of_this(stored) && !purges.is_purged(stored))
     };

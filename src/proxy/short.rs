@@ -78,7 +78,7 @@ pub struct Arrival {
 }
 
 /// What memory was found to hold.
-pub(super) type Seen = Option<Arc<Resource>>;
+pub(super) type Seen = Option<Resource>;
 
 impl Arrival {
     /// Whether the client ends its connection with it.
@@ -154,7 +154,7 @@ pub fn answer(
             let memory = &worker.shared.memory;
             let found = if later { memory.peek(&key) } else { memory.again(&key) };
             let answered =
-                found.as_deref().and_then(|found| read.answer(worker, &snapshot, found, start, date, out));
+                found.as_ref().and_then(|found| read.answer(worker, &snapshot, found, start, date, out));
             if let Some(rest) = answered {
                 return Some(AtOnce::Answered(Short { rest, closes }));
             }

@@ -55,7 +55,7 @@ impl Wait {
         self.exchange.attempts += 1;
         let (variant, unshared) = {
             let known = self.exchange.worker.shared.memory.again(&self.exchange.key);
-            (self.variant(known.as_deref()), self.unshared(known.as_deref()))
+            (self.variant(known.as_ref()), self.unshared(known.as_ref()))
         };
         let want = self.want();
         let flights = Arc::clone(&self.exchange.worker.shared.flights);

@@ -412,7 +412,7 @@ impl<'a> Model<'a> {
         let Asked { case, cache, .. } = asked;
         let (asking, key, now) = (&case.asking, &case.url.key, case.at());
         let mut resource = self.memory.find(key);
-        let mut stored = self.select(resource.as_deref(), asked);
+        let mut stored = self.select(resource.as_ref(), asked);
         if stored.is_none()
             && let Some(found) = self.shared.as_ref().and_then(|shared| shared.find(key))
             && let Some(found) = self.select(Some(&found), asked)
@@ -445,7 +445,7 @@ impl<'a> Model<'a> {
                 return Came::StoodIn { asks: case.asked_in_vain() };
             }
         }
-        self.miss(asked, resource.as_deref())
+        self.miss(asked, resource.as_ref())
     }
 
     fn miss(&mut self, asked: &Asked<'_>, resource: Option<&Resource>) -> Came {

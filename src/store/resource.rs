@@ -3,7 +3,6 @@
 //! Knows how a response is selected, how far a mark goes, and what all of it weighs.
 //! Must not know: how resources are found, changed or given up.
 
-use std::mem::size_of;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -14,13 +13,14 @@ use crate::pieces;
 use crate::rules::{Normalize, NotStored};
 use crate::stored::{CacheKey, StoredResponse};
 
-/// What is stored under one key. Never changed: a change makes a new one that shares the responses.
+/// What is stored under one key. Never changed: a change makes a new one that shares the responses. It is what moka holds,
+/// and small: a piece of memory of its own would be one more that every hit waits for.
 #[derive(Clone, Debug)]
 pub struct Resource {
     /// The responses, the most recent first.
     pub variants: Variants,
     /// By class; none where none has ever been set, which is so for most.
-    pub(super) marks: Option<Box<Marks>>,
+    pub(super) marks: Option<Arc<Marks>>,
     /// Bytes; no resource weighs more than moka can say.
     pub(super) weight: u32,
 }
@@ -83,7 +83,7 @@ impl Variants {
 pub(super) struct Draft {
     pub(super) key: Arc<CacheKey>,
     pub(super) variants: Vec<Arc<StoredResponse>>,
-    pub(super) marks: Option<Box<Marks>>,
+    pub(super) marks: Option<Arc<Marks>>,
 }
 
 /// A mark for each class.
@@ -207,7 +207,7 @@ impl Draft {
         if new.is_none() && self.marks.is_none() {
             return;
         }
-        let marks = self.marks.get_or_insert_default();
+        let marks = Arc::make_mut(self.marks.get_or_insert_default());
         if let Some(mark) = marks.get_mut(class as usize) {
             *mark = new;
         }
@@ -221,10 +221,10 @@ impl Draft {
         let variants = self.variants.iter().map(|variant| weight(variant)).fold(0, u64::saturating_add);
         let several = pieces::counted::<Several>() + pieces::of(size_of_val(&*self.variants));
         let list = if self.variants.len() > 1 { several } else { 0 };
-        let marks = if self.marks.is_some() { pieces::of(size_of::<Marks>()) } else { 0 };
+        let marks = if self.marks.is_some() { pieces::counted::<Marks>() } else { 0 };
         // Each variant has counted the key that it shares; marks alone have one, too.
         let key = if self.variants.is_empty() { self.key.weight() } else { 0 };
-        let own = pieces::counted::<Resource>() + ENTRY + list + marks + key;
+        let own = ENTRY + list + marks + key;
         variants.saturating_add(u64::try_from(own).unwrap_or(u64::MAX))
     }
 
@@ -235,10 +235,10 @@ impl Draft {
     }
 }
 
-/// What moka holds for an entry besides the value, from its sources: the key (32 bytes as the allocator gives them),
-/// its place in the table (16, and 24 for one that is between a quarter and half full), the entry with the value (48), what is known of it
+/// What moka holds for an entry, from its sources: the key (32 bytes as the allocator gives them), its place in the table
+/// (16, and 24 for one that is between a quarter and half full), the entry with the value (64), what is known of it
 /// (64), its place in the queue (32), and where that is (48).
-pub(super) const ENTRY: usize = 264;
+pub(super) const ENTRY: usize = 280;
 
 pub(super) fn weight(response: &StoredResponse) -> u64 {
     u64::try_from(response.weight()).unwrap_or(u64::MAX)
@@ -246,6 +246,7 @@ pub(super) fn weight(response: &StoredResponse) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::slot::Slot;
     use super::*;
     use crate::stored::Born;
     use crate::stored::samples::{key, plain};
@@ -253,7 +254,7 @@ mod tests {
     /// A byte more would have the allocator give it the next size.
     #[test]
     fn it_takes_no_more_than_it_did() {
-        assert_eq!((pieces::counted::<Resource>(), pieces::counted::<Several>()), (48, 48));
+        assert_eq!((size_of::<Resource>(), size_of::<Slot>(), pieces::counted::<Several>()), (32, 32, 48));
     }
 
     #[test]

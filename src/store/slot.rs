@@ -23,7 +23,7 @@ pub(super) enum Slot {
     /// It stands for what is beside the tier (`yielding.rs`), weighs so much, and never held anything.
     Own(u32),
     /// Small enough to stay where it is until moka lets go of it.
-    Small(Arc<Resource>),
+    Small(Resource),
     /// To be emptied, and what it is found to weigh: moka never asks again, also not where it is empty.
     Large(Arc<Emptied>),
 }
@@ -44,7 +44,7 @@ impl Slot {
     /// Of this resource.
     pub(super) fn of(resource: Resource) -> Self {
         match resource.weight {
-            ..=SMALL => Self::Small(Arc::new(resource)),
+            ..=SMALL => Self::Small(resource),
             weight => {
                 Self::Large(Arc::new(Emptied { weight, resource: ArcSwapOption::from_pointee(resource) }))
             }
@@ -61,27 +61,27 @@ impl Slot {
     }
 
     /// What it holds.
-    pub(super) fn resource(self) -> Option<Arc<Resource>> {
+    pub(super) fn resource(self) -> Option<Resource> {
         match self {
             Self::Own(_) => None,
             Self::Small(resource) => Some(resource),
-            Self::Large(large) => large.resource.load_full(),
+            Self::Large(large) => large.resource.load_full().map(Arc::unwrap_or_clone),
         }
     }
 
     /// Takes out what it holds, when moka has given it up or has another in its place.
-    pub(super) fn empty(self) -> Option<Arc<Resource>> {
+    pub(super) fn empty(self) -> Option<Resource> {
         match self {
             Self::Own(_) => None,
             Self::Small(resource) => Some(resource),
-            Self::Large(large) => large.resource.swap(None),
+            Self::Large(large) => large.resource.swap(None).map(Arc::unwrap_or_clone),
         }
     }
 }
 
 /// What the tier holds under this hash. An empty slot has been replaced or given up just now, so a second look finds
 /// the other, or nothing.
-pub(super) fn find(tier: &Tier, hash: u128) -> Option<Arc<Resource>> {
+pub(super) fn find(tier: &Tier, hash: u128) -> Option<Resource> {
     (0..LOOKS).map_while(|_| tier.get(&hash)).find_map(Slot::resource)
 }
 

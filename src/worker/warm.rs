@@ -295,7 +295,7 @@ impl Worker {
     }
 }
 
-fn holds_any(resource: &Arc<Resource>) -> bool {
+fn holds_any(resource: &Resource) -> bool {
     !resource.variants.is_empty()
 }
 

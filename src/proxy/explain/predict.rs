@@ -35,7 +35,7 @@ pub(super) struct Prediction {
     pub route: Option<usize>,
     pub exchange: Option<Exchange>,
     /// What memory holds under the key.
-    pub memory: Option<Arc<Resource>>,
+    pub memory: Option<Resource>,
     /// What Redis holds, where it was asked.
     pub redis: Option<Result<Arc<StoredResponse>, Absent>>,
     /// The stored response that was judged.
@@ -187,8 +187,8 @@ async fn looked_up(mut exchange: Exchange, with_redis: bool) -> Prediction {
     let began = exchange.mono();
     let held = exchange.worker.shared.memory.peek(&exchange.key);
     let resource = lookup::led_to(&mut exchange, held);
-    let because = judged_by_memory(&exchange, resource.as_deref());
-    let told = match lookup::decide(&mut exchange, resource.as_deref(), began) {
+    let because = judged_by_memory(&exchange, resource.as_ref());
+    let told = match lookup::decide(&mut exchange, resource.as_ref(), began) {
         Decision::Fresh(stored, _, reusable) => {
             let (source, ttl) = (Source::Hit(Tier::Memory), reusable.ttl());
             answered(&exchange, stored, source, ttl)
@@ -203,7 +203,7 @@ async fn looked_up(mut exchange: Exchange, with_redis: bool) -> Prediction {
             false => Prediction::of(Source::Bypass(why)),
         },
         Decision::Ask(miss, stale) => {
-            match lookup::asking(&exchange, stale.as_deref(), (resource.as_deref(), exchange.worker.now())) {
+            match lookup::asking(&exchange, stale.as_deref(), (resource.as_ref(), exchange.worker.now())) {
                 Asking::Nobody => Prediction::local(Failure::only_if_cached()),
                 Asking::Alone(why) => {
                     exchange.because(Detail::HitForMiss(why));

@@ -394,6 +394,46 @@ fn whoever_ends_its_side_is_answered_and_the_connection_ends() {
     }
 }
 
+/// RFC 9112 §9.6: who has said `close` sends nothing more, so its own close need not be waited for. Where much may be on its
+/// way, or more has come, it is: a reset would cost the client what it has not read.
+#[test]
+fn a_client_that_has_said_close_and_is_sent_little_is_not_waited_for() {
+    let front = Front::new("", |request| match request.target.as_str() {
+        "/large" => Script::ok("x".repeat(300_000), &[("Cache-Control", "max-age=3600")]),
+        "/miss" => Script::ok("whole", &[("Cache-Control", "no-store")]),
+        _ => Script::ok("whole", &[("Cache-Control", "max-age=3600")]),
+    });
+    for path in ["/hit", "/miss", "/large"] {
+        front.get(path, &[]);
+    }
+    let asked = |path: &str, more: &str| {
+        let connection = Connection::open(front.larder.proxy());
+        let mut stream = connection.stream();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n{more}",
+            support::front::HOST
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        assert!(all.starts_with(b"HTTP/1.1 200"), "{path}");
+        connection
+    };
+    for path in ["/hit", "/miss"] {
+        let connection = asked(path, "");
+        let mut stream = connection.stream();
+        assert!(within(PATIENCE, || stream.write_all(b"x").is_err()), "{path}: its socket is closed");
+    }
+    for (path, more) in [("/large", ""), ("/hit", "\r\n"), ("/miss", "GET / HTTP/1.1\r\n")] {
+        let connection = asked(path, more);
+        let mut stream = connection.stream();
+        for _ in 0..3 {
+            stream.write_all(b"x").unwrap();
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "{path}: it has ended its side alone");
+        }
+    }
+}
+
 #[test]
 fn the_last_request_of_a_connection_is_told_so_whether_it_is_a_hit_or_not() {
     let route = "[[route]]\nname = \"all\"\nmatch = { path = \"/*\" }\nupstream = \"api\"\n";

@@ -88,6 +88,9 @@ impl<T> Alone<T> {
     fn begin(&mut self, arrival: Box<Arrival>) {
         let (number, mut running) = self.life.begin();
         let (worker, closes) = (Arc::clone(&self.worker), arrival.closes());
+        if closes {
+            self.watched.is_last();
+        }
         let last = (number >= self.most).then(|| Arc::clone(&self.cuts));
         let shared = &self.worker.shared;
         let line = self.line.get_or_insert_with(|| Line::new(&shared.pseudonym, Arc::clone(&shared.interim)));

@@ -162,6 +162,11 @@ impl Life {
         self.partial.store(partial, Ordering::Relaxed);
     }
 
+    /// Bytes that have gone out.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
     /// Bytes have gone out.
     pub(super) fn write(&self, bytes: usize) {
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -169,11 +174,6 @@ impl Life {
             self.waits.store(false, Ordering::Relaxed);
             self.outflow.wake();
         }
-    }
-
-    /// Bytes that have gone out.
-    pub(super) fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
     }
 
     /// Has the task woken when more bytes have gone out. On HTTP/1, where that is the same task.

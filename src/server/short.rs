@@ -42,14 +42,20 @@ pub(super) struct Short {
     outgoing: Outgoing,
     /// What it has been given in this turn.
     turn: usize,
-    /// The client has said that this was its last request.
+    /// The connection ends once all is written.
     closing: bool,
+    /// The client has said that this was its last request.
+    last: bool,
 }
+
+/// Bytes that a client may have been sent in all for its socket to be closed without waiting for it: what goes out in
+/// one round trip (RFC 6928), so that nobody leaves much to the system that it does not read.
+const LITTLE: u64 = 14 * 1024;
 
 impl Short {
     pub(super) fn new(worker: Arc<Worker>, peer: IpAddr, life: Arc<Life>, most: u64) -> Self {
         let outgoing = Outgoing::default();
-        Self { worker, peer, life, most, own: 0, line: None, outgoing, turn: 0, closing: false }
+        Self { worker, peer, life, most, own: 0, line: None, outgoing, turn: 0, closing: false, last: false }
     }
 
     /// From now on hyper has this connection.
@@ -70,6 +76,18 @@ impl Short {
     /// Has it end once all is written.
     pub(super) const fn close(&mut self) {
         self.closing = true;
+    }
+
+    /// The client has said that this was its last request.
+    pub(super) const fn is_last(&mut self) {
+        self.last = true;
+    }
+
+    /// Whether the socket may be closed with the last answer, for which else the client's own close is waited for. RFC
+    /// 9112 §9.6: who has said `close` "MUST NOT send further requests", so nothing comes that would be answered with a
+    /// reset, which could cost it that answer.
+    pub(super) fn may_close_at_once(&self) -> bool {
+        self.last && self.life.written() <= LITTLE
     }
 
     /// Another turn of the connection begins.
@@ -114,7 +132,7 @@ impl Short {
             match answer {
                 Ok(Some(AtOnce::Answered(proxy::Short { rest, closes }))) => {
                     self.outgoing.put_apart(rest);
-                    self.closing = closes;
+                    (self.closing, self.last) = (closes, closes);
                     self.life.answered();
                     self.took(&plain, &mut used);
                     self.spend(self.outgoing.len().saturating_sub(before));

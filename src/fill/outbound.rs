@@ -14,6 +14,7 @@ use crate::fields::forwarded::{self, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_
 use crate::fields::hop;
 use crate::fields::trace::{self, Tracing};
 use crate::rules;
+use crate::upstream::{Ready, RequestBody};
 use crate::worker::{Asked, Worker};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -48,18 +49,35 @@ pub fn fill(
 /// What origins are sent with requests that have the same lines, are from the same peer and by the same configuration:
 /// made with the first of them.
 #[derive(Clone, Debug, Default)]
-pub struct Alike(Arc<OnceLock<HeaderMap>>);
+pub struct Alike(Arc<OnceLock<Made>>);
+
+#[derive(Debug)]
+struct Made {
+    fields: Arc<HeaderMap>,
+    /// The same as they are written, where they may be.
+    ready: Option<Ready>,
+}
 
 impl Alike {
-    fn fields(&self, worker: &Worker, asked: &Asked, route: &Route) -> HeaderMap {
+    /// What they are sent; nothing where each has a name of its own.
+    fn made(&self, worker: &Worker, asked: &Asked, route: &Route) -> Option<&Made> {
         let tracing = worker.shared.snapshot.load().config.log.trace;
         match self.0.get() {
-            Some(fields) if !matches!(tracing, Tracing::Make(_)) => fields.clone(),
-            // Each of them has a name of its own.
-            _ if is_called(tracing, &asked.headers) => forwarded_fields(worker, asked, route),
-            _ => self.0.get_or_init(|| forwarded_fields(worker, asked, route)).clone(),
+            Some(made) if !matches!(tracing, Tracing::Make(_)) => Some(made),
+            _ if is_called(tracing, &asked.headers) => None,
+            _ => Some(self.0.get_or_init(|| {
+                let fields = Arc::new(forwarded_fields(worker, asked, route));
+                Made { ready: Ready::of(Arc::clone(&fields)), fields }
+            })),
         }
     }
+}
+
+/// The request of a pass that has no body and is [alike](Alike), where its fields can be sent as they are made once.
+pub fn ready(worker: &Worker, asked: &Asked, route: &Route, alike: &Alike) -> Option<Request<RequestBody>> {
+    let ready = alike.made(worker, asked, route)?.ready.clone()?;
+    let request = build(asked.method.clone(), asked, HeaderMap::new());
+    Some(request.map(|()| RequestBody::headed(ready)))
 }
 
 /// The request of a pass: as the client sent it. `upgrade` is the protocol to switch to. `alike`: of those that are.
@@ -70,10 +88,9 @@ pub fn pass(
     upgrade: Option<HeaderValue>,
     alike: Option<&Alike>,
 ) -> Request<()> {
-    let mut headers = match alike {
-        Some(alike) => alike.fields(worker, asked, route),
-        None => forwarded_fields(worker, asked, route),
-    };
+    let made = alike.and_then(|alike| alike.made(worker, asked, route));
+    let mut headers =
+        made.map_or_else(|| forwarded_fields(worker, asked, route), |made| (*made.fields).clone());
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
@@ -91,7 +108,7 @@ fn build(method: Method, asked: &Asked, headers: HeaderMap) -> Request<()> {
 }
 
 fn forwarded_fields(worker: &Worker, asked: &Asked, route: &Route) -> HeaderMap {
-    let mut headers = asked.headers.clone();
+    let mut headers = HeaderMap::clone(&asked.headers);
     // For what is added below, at once.
     headers.reserve(ADDED);
     hop::remove_hop_by_hop(&mut headers);

@@ -91,12 +91,12 @@ pub(super) fn brought(
     let secrets: Vec<_> = asked.headers.keys().filter(is_secret).cloned().collect();
     let mut asked = Arc::clone(asked);
     if !secrets.is_empty() {
-        let mut headers = asked.headers.clone();
+        let mut headers = HeaderMap::clone(&asked.headers);
         for name in secrets {
             headers.remove(name);
         }
         let facts = RequestFacts { has_authorization: false, has_cookie: false, ..asked.facts.clone() };
-        asked = Arc::new(Asked { headers, facts, ..Asked::clone(&asked) });
+        asked = Arc::new(Asked { headers: headers.into(), facts, ..Asked::clone(&asked) });
     }
     worker.shared.doubts.note_bringer(stored, asked, worker.now());
 }
@@ -181,7 +181,7 @@ impl Look {
         for (name, value) in self.asked.headers.iter().filter(|(name, _)| counts(name)) {
             headers.append(name.clone(), value.clone());
         }
-        Asked { headers, ..Asked::clone(&self.asked) }
+        Asked { headers: headers.into(), ..Asked::clone(&self.asked) }
     }
 
     /// Asks the origin; `None` where it gives no answer that it could be held to. Bounded by the upstream's

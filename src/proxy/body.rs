@@ -22,6 +22,7 @@ use crate::telemetry::{End, Phase};
 use crate::upstream::OriginBody;
 
 use super::encoding::Encoding;
+use super::head::{Begun, Headed};
 use super::report::Report;
 
 /// Fields of a trailer section at most.
@@ -40,6 +41,8 @@ pub struct Delivery {
     expected: Option<u64>,
     /// The fields of a trailer section that the head announces; others go no further.
     trailers: Vec<HeaderName>,
+    /// The head that goes before, where it has been begun.
+    begun: Option<Begun>,
     head_sent: Mono,
     /// It may take time to give it out: not where all of it goes with the head.
     lasts: bool,
@@ -118,13 +121,14 @@ impl Delivery {
         let room = (!at_hand).then(|| report.passing());
         // What is at hand has none.
         let trailers = if at_hand { Vec::new() } else { announced(headers) };
-        Self { content, broken: None, report, expected, trailers, head_sent, lasts: true, _room: room }
+        let (broken, begun, lasts) = (None, None, true);
+        Self { content, broken, report, expected, trailers, begun, head_sent, lasts, _room: room }
     }
 
-    /// Of a head behind which its content is asked for at once: if all of that is there, the clock need not be read for its
-    /// end.
-    pub(super) fn at_once(mut self) -> Self {
-        self.lasts = false;
+    /// With its head. Whoever sends that asks for its content at once: if all of it is there, the clock need not be read for
+    /// its end.
+    pub(super) fn headed(mut self, begun: Begun) -> Self {
+        (self.begun, self.lasts) = (Some(begun), false);
         self
     }
 
@@ -183,6 +187,16 @@ fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
 
 fn total(pieces: &VecDeque<Bytes>) -> u64 {
     pieces.iter().map(|piece| piece.len() as u64).sum()
+}
+
+impl Headed for Delivery {
+    fn take_begun(&mut self) -> Option<Begun> {
+        self.begun.take()
+    }
+
+    fn is_dated(&self) -> Option<bool> {
+        self.begun.as_ref().map(Begun::is_dated)
+    }
 }
 
 impl Body for Delivery {

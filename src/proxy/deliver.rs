@@ -187,7 +187,7 @@ impl Deliver {
             }
             (What::Passed(response) | What::Private(response), Some((begun, now))) => {
                 let Self { mut report, outcome, .. } = self;
-                let Draft { status, headers, content } = passed(*response);
+                let Draft { status, headers, content } = unchanged(*response);
                 (report.outcome, report.status) = (outcome, status.as_u16());
                 with_head(begun, status, Delivery::new(content, report, &headers, now))
             }
@@ -342,9 +342,8 @@ fn begun(
 }
 
 fn with_head(begun: Begun, status: StatusCode, body: Delivery) -> Response<Delivery> {
-    let mut response = Response::new(body.at_once());
+    let mut response = Response::new(body.headed(begun));
     *response.status_mut() = status;
-    response.extensions_mut().insert(begun);
     response
 }
 
@@ -455,11 +454,15 @@ fn private(asked: Option<&Asked>, response: Response<OriginBody>, worker: &Worke
     if is_not_modified { not_modified(draft.headers) } else { draft }
 }
 
-fn passed(response: Response<OriginBody>) -> Draft {
-    let (mut parts, body) = response.into_parts();
-    if parts.status != StatusCode::SWITCHING_PROTOCOLS {
-        hop::remove_hop_by_hop(&mut parts.headers);
+fn passed(mut response: Response<OriginBody>) -> Draft {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        hop::remove_hop_by_hop(response.headers_mut());
     }
+    unchanged(response)
+}
+
+fn unchanged(response: Response<OriginBody>) -> Draft {
+    let (parts, body) = response.into_parts();
     let content = if body.is_end_stream() { Content::Empty } else { Content::Origin(Box::new(body)) };
     Draft { status: parts.status, headers: parts.headers, content }
 }

@@ -123,7 +123,7 @@ impl Exchange {
         if rules::storing::brought_for_all(facts, &stored.facts, policy).is_ok() {
             return None;
         }
-        let (mut headers, mut facts) = (self.asked.headers.clone(), facts.clone());
+        let (mut headers, mut facts) = (HeaderMap::clone(&self.asked.headers), facts.clone());
         for name in rules::storing::unvaried(&self.asked.facts, &stored.facts) {
             headers.remove(name);
             facts.chosen_by.retain(|kept| kept != name);
@@ -135,7 +135,7 @@ impl Exchange {
             facts.has_cookie = false;
         }
         let class = self.class_of(&facts);
-        Some((Asked { headers, facts, ..Asked::clone(&self.asked) }, class))
+        Some((Asked { headers: headers.into(), facts, ..Asked::clone(&self.asked) }, class))
     }
 
     /// What to fetch for it, given what is stored.

@@ -111,7 +111,7 @@ pub(super) struct Hit<'a> {
 }
 
 /// A head as HTTP/1.1 has it, that whoever sends it ends: what is said of the connection, how its content is framed and the
-/// date, where it says none, and the empty line. It goes with its response as an extension, in place of a map of fields.
+/// date, where it says none, and the empty line. It goes with its response's body ([`Headed`]), in place of a map of fields.
 #[derive(Clone, Debug)]
 pub struct Begun {
     /// The status line and fields, each line whole.
@@ -122,9 +122,17 @@ pub struct Begun {
     pub(super) framed: bool,
 }
 
+/// A body that may have the head that goes before it.
+pub trait Headed {
+    /// That head, for whoever sends it.
+    fn take_begun(&mut self) -> Option<Begun>;
+
+    /// Whether that says when it was made, if it is there.
+    fn is_dated(&self) -> Option<bool>;
+}
+
 impl Begun {
-    /// Whether it says when it was made.
-    pub const fn is_dated(&self) -> bool {
+    pub(super) const fn is_dated(&self) -> bool {
         self.dated
     }
 

@@ -198,7 +198,9 @@ impl Pass {
             || outbound::pass(worker, &exchange.asked, route, protocol.clone(), exchange.alike.as_ref());
         let asked_at = worker.mono();
         let (interim, waited) = (exchange.interim(), exchange.waited);
-        let request = with_body(again(), body);
+        let alike = exchange.alike.as_ref().filter(|_| protocol.is_none() && body.is_end_stream());
+        let ready = alike.and_then(|alike| outbound::ready(worker, &exchange.asked, route, alike));
+        let request = ready.unwrap_or_else(|| with_body(again(), body));
         let forwarded = upstream.forward(worker.index, request, &again, interim.as_ref(), waited).await;
         let answered = forwarded.as_ref().map_or_else(|_| worker.mono(), |forwarded| forwarded.came);
         snapshot.shard(worker).origin_fetch(Some(exchange.route), answered.since(asked_at));

@@ -217,7 +217,7 @@ pub(super) fn take(
         scheme,
         authority,
         method: parts.method,
-        headers: parts.headers,
+        headers: parts.headers.into(),
         version: parts.version,
         peer,
         client: told.client,

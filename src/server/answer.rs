@@ -18,11 +18,27 @@ use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 
 use crate::interim::Interim;
-use crate::proxy::{self, Arrival, Client, Delivery};
+use crate::proxy::{self, Arrival, Begun, Client, Delivery, Headed};
 use crate::worker::{Shared, Worker};
 
 /// What a client is sent after the head.
 pub(super) type Content = Either<Delivery, Full<Bytes>>;
+
+impl Headed for Content {
+    fn take_begun(&mut self) -> Option<Begun> {
+        match self {
+            Self::Left(delivery) => delivery.take_begun(),
+            Self::Right(_) => None,
+        }
+    }
+
+    fn is_dated(&self) -> Option<bool> {
+        match self {
+            Self::Left(delivery) => delivery.is_dated(),
+            Self::Right(_) => None,
+        }
+    }
+}
 
 /// Answers a request.
 pub(super) async fn answer(

@@ -16,7 +16,7 @@ use http_body::Body;
 
 use super::outgoing::Outgoing;
 use crate::fields::{digits, list};
-use crate::proxy::Begun;
+use crate::proxy::{Begun, Headed};
 
 /// An answer whose head has been written.
 pub(super) struct Reply<B> {
@@ -52,11 +52,10 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// The same, behind a chunk.
 const AND_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
-impl<B: Body<Data = Bytes> + Unpin> Reply<B> {
+impl<B: Body<Data = Bytes> + Headed + Unpin> Reply<B> {
     /// Whether an answer says itself when it was made: to ask the clock takes longer.
     pub(super) fn is_dated(response: &Response<B>) -> bool {
-        let begun = response.extensions().get::<Begun>();
-        begun.map_or_else(|| response.headers().contains_key(DATE), Begun::is_dated)
+        response.body().is_dated().unwrap_or_else(|| response.headers().contains_key(DATE))
     }
 
     /// Writes the head. `closes`: the connection ends with it, and the client is told so. `date` is for an answer that
@@ -70,8 +69,8 @@ impl<B: Body<Data = Bytes> + Unpin> Reply<B> {
         date: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Self, Broken> {
-        let (mut parts, body) = response.into_parts();
-        if let Some(begun) = parts.extensions.remove::<Begun>() {
+        let (parts, mut body) = response.into_parts();
+        if let Some(begun) = body.take_begun() {
             let closes = closes || says_close(&parts.headers);
             return Ok(Self::go_on(&begun, body, closes, date, out));
         }
@@ -322,6 +321,16 @@ mod tests {
         exact: Option<u64>,
         /// It knows that it is over.
         knows_end: bool,
+    }
+
+    impl Headed for Pieces {
+        fn take_begun(&mut self) -> Option<Begun> {
+            None
+        }
+
+        fn is_dated(&self) -> Option<bool> {
+            None
+        }
     }
 
     impl Body for Pieces {

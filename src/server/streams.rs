@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::life::Running;
 use crate::pace::{Debt, Pace};
+use crate::proxy::{Begun, Headed};
 use crate::telemetry::{Cut, Cuts};
 
 /// Bytes of a body that are handed to a stream at a time: all of a stored body at once would be gone out as far
@@ -118,6 +119,16 @@ impl Outflow {
         let now = Instant::now();
         self.handed = Some((now, piece.len()));
         self.flow.set(Some(now + self.debt.left(&self.pace)));
+    }
+}
+
+impl<B: Headed> Headed for Held<B> {
+    fn take_begun(&mut self) -> Option<Begun> {
+        self.body.take_begun()
+    }
+
+    fn is_dated(&self) -> Option<bool> {
+        self.body.is_dated()
     }
 }
 

@@ -6,10 +6,12 @@
 //! Must not know: sockets, where a message ends, what it means.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 
+use crate::fields::hop;
 use crate::lately::Lately;
 
 /// Fields that a response is given on its way to a client, mostly.
@@ -32,16 +34,34 @@ thread_local! {
     static LATELY: RefCell<Lately<Shape>> = const { RefCell::new(Lately::new(SHAPES)) };
 }
 
-/// The head of a request without content, to its empty line (RFC 9112 §3, §5).
-pub(super) fn request<B>(request: &Request<B>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEAD);
-    // By its parts, since a path may be left out (RFC 9112 §3.2.1: "the client MUST send "/" as the path").
-    let (path, query) = (request.uri().path(), request.uri().query());
-    let (mark, query) = query.map_or(("", ""), |query| ("?", query));
-    for part in [request.method().as_str(), " ", path, mark, query, " HTTP/1.1\r\n"] {
-        out.extend_from_slice(part.as_bytes());
+/// The fields of a request that is a head alone, as they are written: made once for all requests that have the same.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    lines: Arc<[u8]>,
+    /// For whoever does not write them.
+    fields: Arc<HeaderMap>,
+}
+
+impl Ready {
+    /// Of these; not where the request asks for more than an answer, or is bound to its connection.
+    pub fn of(fields: Arc<HeaderMap>) -> Option<Self> {
+        let others = [header::EXPECT, header::TRANSFER_ENCODING, header::UPGRADE];
+        if others.iter().any(|name| fields.contains_key(name)) || hop::binds_the_connection(&fields) {
+            return None;
+        }
+        let mut lines = Vec::with_capacity(HEAD);
+        write(&fields, &mut lines);
+        Some(Self { lines: lines.into(), fields })
     }
-    for (name, value) in request.headers() {
+
+    /// The same in a map.
+    pub(super) fn to_map(&self) -> HeaderMap {
+        (*self.fields).clone()
+    }
+}
+
+fn write(fields: &HeaderMap, out: &mut Vec<u8>) {
+    for (name, value) in fields {
         // There is nothing to be framed.
         if *name == header::TRANSFER_ENCODING {
             continue;
@@ -50,6 +70,22 @@ pub(super) fn request<B>(request: &Request<B>) -> Vec<u8> {
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The head of a request without content, to its empty line (RFC 9112 §3, §5). `ready`: its fields, which then are not in
+/// its map.
+pub(super) fn request<B>(request: &Request<B>, ready: Option<&Ready>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEAD);
+    // By its parts, since a path may be left out (RFC 9112 §3.2.1: "the client MUST send "/" as the path").
+    let (path, query) = (request.uri().path(), request.uri().query());
+    let (mark, query) = query.map_or(("", ""), |query| ("?", query));
+    for part in [request.method().as_str(), " ", path, mark, query, " HTTP/1.1\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    match ready {
+        Some(ready) => out.extend_from_slice(&ready.lines),
+        None => write(request.headers(), &mut out),
     }
     out.extend_from_slice(b"\r\n");
     out
@@ -224,6 +260,21 @@ mod tests {
     }
 
     #[test]
+    fn what_asks_for_more_than_an_answer_is_not_made_ready() {
+        for (name, value) in [
+            ("upgrade", "x"),
+            ("expect", "100-continue"),
+            ("transfer-encoding", "chunked"),
+            // RFC 4559 §5: who is logged in is a property of the connection.
+            ("authorization", "Negotiate x"),
+        ] {
+            let fields =
+                HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]);
+            assert!(Ready::of(Arc::new(fields)).is_none(), "{name}");
+        }
+    }
+
+    #[test]
     fn fields_are_the_same_whether_or_not_their_names_came_before() {
         let sections = [
             "A: 1\r\nB: 2\r\nContent-Type: x/y\r\n\r\n",
@@ -273,9 +324,13 @@ mod tests {
         for (uri, target) in [("/a?b=c", "/a?b=c"), ("/", "/"), ("/?", "/?"), ("http://x?", "/?"), ("*", "*")]
         {
             let request = Request::builder().method("GET").uri(uri).header("host", "x").header("x-y", "z: 1");
-            let words = super::request(&request.body(()).unwrap());
+            let request = request.body(()).unwrap();
             let want = format!("GET {target} HTTP/1.1\r\nhost: x\r\nx-y: z: 1\r\n\r\n");
-            assert_eq!(String::from_utf8(words).unwrap(), want);
+            let ready = Ready::of(Arc::new(request.headers().clone())).unwrap();
+            for ready in [None, Some(&ready)] {
+                assert_eq!(String::from_utf8(super::request(&request, ready)).unwrap(), want);
+            }
+            assert_eq!(ready.to_map(), *request.headers());
         }
     }
 }

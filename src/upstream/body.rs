@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
+use super::answer::Ready;
 use super::connection::Conn;
 use super::direct::{self, Piece};
 use super::error::{self, OriginError, Place};
@@ -38,6 +39,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct RequestBody {
     source: Source,
     sent: Option<Arc<Sent>>,
+    /// The fields of its request, which are not in the request's own map then.
+    ready: Option<Ready>,
 }
 
 enum Source {
@@ -50,14 +53,24 @@ enum Source {
 impl RequestBody {
     /// No body.
     pub fn empty() -> Self {
-        Self { source: Source::Empty, sent: None }
+        Self { source: Source::Empty, sent: None, ready: None }
+    }
+
+    /// No body, of a request whose fields are ready: its own map of them is to be empty.
+    pub fn headed(ready: Ready) -> Self {
+        Self { ready: Some(ready), ..Self::empty() }
+    }
+
+    /// The fields of its request, if they are ready.
+    pub(super) fn ready(&self) -> Option<&Ready> {
+        self.ready.as_ref()
     }
 
     /// A body that is at hand; an empty one is none.
     pub fn whole(bytes: Bytes) -> Self {
         match bytes.is_empty() {
             true => Self::empty(),
-            false => Self { source: Source::Whole(bytes), sent: None },
+            false => Self { source: Source::Whole(bytes), sent: None, ready: None },
         }
     }
 
@@ -65,7 +78,7 @@ impl RequestBody {
     pub fn upload(body: Upload) -> Self {
         match body.is_end_stream() {
             true => Self::empty(),
-            false => Self { source: Source::Upload(Box::new(body)), sent: None },
+            false => Self { source: Source::Upload(Box::new(body)), sent: None, ready: None },
         }
     }
 
@@ -73,7 +86,7 @@ impl RequestBody {
     pub fn other(body: impl Body<Data = Bytes, Error = BoxError> + Send + Sync + 'static) -> Self {
         match body.is_end_stream() {
             true => Self::empty(),
-            false => Self { source: Source::Other(Box::pin(body)), sent: None },
+            false => Self { source: Source::Other(Box::pin(body)), sent: None, ready: None },
         }
     }
 

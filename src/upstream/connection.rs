@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clock::Mono;
 
+use super::answer::Ready;
 use super::body::{Content, RequestBody, Sent};
 use super::direct::{Direct, Keeper, Open};
 use super::due::{Driver, Due};
@@ -156,6 +157,9 @@ impl Conn {
             let cause = Cause::Direct(io::ErrorKind::InvalidInput.into());
             return Err(Unanswered { cause, unsent: false });
         };
+        if let Some(fields) = request.body().ready().map(Ready::to_map) {
+            *request.headers_mut() = fields;
+        }
         listen(&mut request, sent, interim.cloned());
         watch.announce(Next { asked, sent: Arc::clone(sent) });
         // Its driver looks at that when it is woken with the request.

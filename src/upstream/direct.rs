@@ -128,7 +128,7 @@ impl Direct {
         interim: Option<&Interim>,
     ) -> Result<Response<Content>, Unanswered> {
         let mut asking = Asking {
-            words: answer::request(request),
+            words: answer::request(request, request.body().ready()),
             written: 0,
             began: false,
             deaf: false,

@@ -42,6 +42,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::telemetry::UpstreamGauges;
 
+pub use answer::Ready;
 pub use body::{BoxError, Leave, OriginBody, RequestBody};
 pub use error::{ForwardError, OriginError, Place};
 pub use forward::{Again, ForwardTimes, Forwarded};

@@ -37,8 +37,8 @@ pub struct Asked {
     pub scheme: &'static str,
     /// The host it is for, from `Host` or `:authority`: in lower case, without the scheme's own port.
     pub authority: String,
-    /// Its fields, as received.
-    pub headers: HeaderMap,
+    /// Its fields, as received; shared by all that were sent with the same ones.
+    pub headers: Arc<HeaderMap>,
     /// The version of HTTP it came by.
     pub version: Version,
     /// The connection's other end, or whom a header of the PROXY protocol names.

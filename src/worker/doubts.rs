@@ -265,7 +265,7 @@ mod tests {
             target: http::uri::PathAndQuery::from_static("/"),
             scheme: "http",
             authority: "a.test".to_owned(),
-            headers,
+            headers: headers.into(),
             version: http::Version::HTTP_11,
             peer: std::net::IpAddr::from([127, 0, 0, 1]),
             client: std::net::IpAddr::from([127, 0, 0, 1]),

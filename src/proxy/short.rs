@@ -1,7 +1,7 @@
 //! The short way: a plain request that memory answers is answered where it is read, before hyper has seen it.
 //!
 //! By the same rules as any other request: what it asks for is read by [`receive`], what is stored is judged by
-//! [`Worker::reuse`] and cut by [`StoredResponse::cut`], and its end is told as every other. What is spared is hyper,
+//! [`Worker::reuse`] and [`StoredResponse::uncut`], and its end is told as every other. What is spared is hyper,
 //! its maps of fields, and all that a request may have to wait for. Where any of it finds more to do than to give
 //! out what is stored, nothing has been done, and the request goes the long way.
 //! Must not know: sockets, connections, or what becomes of what it writes.
@@ -23,7 +23,7 @@ use crate::fields::present::Present;
 use crate::fill::outbound::Alike;
 use crate::rules::Reuse;
 use crate::store::Resource;
-use crate::stored::{CacheKey, Cut, StoredResponse};
+use crate::stored::{CacheKey, StoredResponse};
 use crate::telemetry::{Bypass, End, Outcome, Phase, Source, Tier, Timeline};
 use crate::wire::Plain;
 use crate::worker::{Asked, Snapshot, Worker};
@@ -35,6 +35,8 @@ use super::transform;
 
 /// Contents up to so many bytes are copied behind their head: to hand two pieces to the system takes longer.
 const COPIED: usize = 16 * 1024;
+
+static NOTHING: Bytes = Bytes::new();
 
 /// Heads that a thread remembers having read.
 const REMEMBERED: usize = 128;
@@ -324,10 +326,9 @@ impl Read {
         else {
             return None;
         };
-        let (not_modified, body) = match stored.cut(&asked.facts, &asked.headers)? {
-            Cut::NotModified => (true, Bytes::new()),
-            Cut::Whole(bytes) if bytes.len() as u64 == stored.content.length() => (false, bytes),
-            Cut::Whole(_) | Cut::Part(..) | Cut::Parts(_) | Cut::Unsatisfiable => return None,
+        let (not_modified, body) = match stored.uncut(&asked.facts, &asked.headers)? {
+            None => (true, &NOTHING),
+            Some(bytes) => (false, bytes),
         };
         // From here on it is answered.
         let outcome = Outcome { ttl: Some(reusable.ttl()), ..Outcome::new(Source::Hit(Tier::Memory)) };
@@ -369,9 +370,9 @@ impl Read {
         }
         .tell();
         if body.len() > COPIED {
-            return Some(body);
+            return Some(body.clone());
         }
-        out.extend_from_slice(&body);
+        out.extend_from_slice(body);
         Some(Bytes::new())
     }
 }

@@ -27,6 +27,18 @@ pub enum Cut {
 }
 
 impl StoredResponse {
+    /// The answer to a request with these fields where it is all of the content, or none since the client holds it already.
+    /// The content is lent: the count of who holds it lies apart, in memory that a hit need not wait for.
+    pub fn uncut(&self, asked: &RequestFacts, headers: &HeaderMap) -> Option<Option<&Bytes>> {
+        if is_not_modified(asked, headers, &self.facts) {
+            return Some(None);
+        }
+        match resolve(asked, headers, &self.facts, self.content.length()) {
+            Resolved::Whole => self.content.whole().map(Some),
+            Resolved::Part(_) | Resolved::Parts(_) | Resolved::Unsatisfiable => None,
+        }
+    }
+
     /// The answer to a request with these fields, as far as it is held.
     pub fn cut(&self, asked: &RequestFacts, headers: &HeaderMap) -> Option<Cut> {
         if is_not_modified(asked, headers, &self.facts) {
@@ -84,7 +96,15 @@ mod tests {
             std::sync::Arc::make_mut(&mut response.facts.said).status = 206;
         }
         let headers = fields(asked);
-        response.cut(&RequestFacts::of(&Method::GET, &headers), &headers)
+        let asked = RequestFacts::of(&Method::GET, &headers);
+        let cut = response.cut(&asked, &headers);
+        let uncut = match &cut {
+            Some(Cut::NotModified) => Some(None),
+            Some(Cut::Whole(bytes)) => Some(Some(bytes)),
+            _ => None,
+        };
+        assert_eq!(response.uncut(&asked, &headers), uncut);
+        cut
     }
 
     #[test]

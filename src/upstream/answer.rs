@@ -5,7 +5,7 @@
 //! the map that they make is copied and given its values.
 //! Must not know: sockets, where a message ends, what it means.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,12 +26,17 @@ const HEAD: usize = 512;
 
 /// Lists of names that a thread remembers: as many as it talks to origins that answer in different ways.
 const SHAPES: usize = 4;
+/// Sections of other names, one of which takes the place of a list that has been of no use the longest: to make one costs
+/// more than to cut up a section, so where more lists take turns than are remembered, most of these stay.
+const STRANGERS: u32 = 16;
 /// Fields in such a list at most, and bytes of a section: who sends more sends other names the next time, too.
 const SHAPED: (usize, usize) = (32, 4096);
 
 thread_local! {
     /// No more than [`SHAPES`], of [`SHAPED`] each; names alone, no values.
     static LATELY: RefCell<Lately<Shape>> = const { RefCell::new(Lately::new(SHAPES)) };
+    /// How many sections there have been whose names were not remembered.
+    static MET: Cell<u32> = const { Cell::new(0) };
 }
 
 /// The fields of a request that is a head alone, as they are written: made once for all requests that have the same.
@@ -118,7 +123,11 @@ pub(super) fn fields(section: &Bytes) -> Option<HeaderMap> {
             return shape.filled(section, &spans);
         }
         let fields = cut(section)?;
-        if let Some(shape) = Shape::of(section, &fields) {
+        let met = MET.get().wrapping_add(1);
+        MET.set(met);
+        if (lately.len() < SHAPES || met.is_multiple_of(STRANGERS))
+            && let Some(shape) = Shape::of(section, &fields)
+        {
             lately.put(shape);
         }
         Some(fields)
@@ -310,6 +319,27 @@ mod tests {
             fields(&Bytes::from(section));
         }
         assert!(LATELY.with_borrow(|lately| lately.is_empty()));
+    }
+
+    #[test]
+    fn lists_that_take_turns_do_not_drive_each_other_out_each_time() {
+        let section = |nth: usize| Bytes::from(format!("X-{nth}: 1\r\n\r\n"));
+        let known = |nth: usize| {
+            let section = section(nth);
+            let mut spans = [Span::default(); SHAPED.0];
+            LATELY.with_borrow_mut(|lately| lately.find(|shape| shape.place(&section, &mut spans)).is_some())
+        };
+        let turns = SHAPES * 100;
+        let found = (0..turns).filter(|turn| {
+            let nth = turn % (SHAPES + 1);
+            let found = known(nth);
+            fields(&section(nth)).unwrap();
+            found
+        });
+        assert!(found.count() * 10 > turns * 6);
+        // Others come in, if they come again and again.
+        (0..STRANGERS).for_each(|_| drop(fields(&section(1_000))));
+        assert!(known(1_000));
     }
 
     #[test]

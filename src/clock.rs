@@ -85,7 +85,7 @@ enum Source {
 }
 
 /// How long the wall's time is told by what has passed since it was read, before it is read again: whoever sets it is
-/// heard within that.
+/// heard within that, and so is a machine that has slept, while which nothing passes.
 const RENEW: Duration = Duration::from_millis(50);
 
 thread_local! {

@@ -152,8 +152,8 @@ impl Delivery {
 
     fn poll_timed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = self.poll_content(cx);
-        let is_whole = matches!(&polled, Poll::Ready(None)) || self.report.bytes == 0;
-        self.lasts |= polled.is_pending() || !is_whole;
+        // Asked a second time, too, it is asked later.
+        self.lasts |= polled.is_pending() || self.report.bytes > 0;
         polled
     }
 

@@ -89,7 +89,7 @@ impl<T> Alone<T> {
         let (number, mut running) = self.life.begin();
         let (worker, closes) = (Arc::clone(&self.worker), arrival.closes());
         if closes {
-            self.watched.is_last();
+            self.life.promise();
         }
         let last = (number >= self.most).then(|| Arc::clone(&self.cuts));
         let shared = &self.worker.shared;

@@ -4,12 +4,14 @@
 //! Must not know: HTTP, but for the one answer that hyper does not give.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -24,6 +26,9 @@ use crate::wire::Frames;
 /// How long we listen to a client that was told that we close: it may not have read that yet, and a reset, which
 /// a closed socket answers what still comes with, would take it away. For each so many bytes, and in all.
 const PARTING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// Bytes that a client has been sent at most in all whose close is not waited for: what goes out in one round trip (RFC
+/// 6928), so that nobody leaves much to the system that it does not read.
+const LITTLE: u64 = 14 * 1024;
 /// Bytes for which a client is given more time: whoever sends an upload blindly does not trickle.
 const WORTH: usize = 16 * 1024;
 /// Bytes that are thrown away at a time.
@@ -135,6 +140,16 @@ impl<P> Client<P> {
             }
             Poll::Ready(Err(_)) => {}
         }
+    }
+
+    /// Whether the socket may be closed at once, as its client has said that it sends nothing more, has been sent little, and
+    /// nothing of it is unread: else the system would not end the connection but reset it, and drop what has not gone out.
+    fn need_not_be_heard(&self) -> bool {
+        let quiet =
+            |peeked: io::Result<usize>| peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.life.is_promised()
+            && self.life.written() <= LITTLE
+            && quiet(SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]))
     }
 
     /// Throws away what a client still sends until it closes. Whoever drives the connection ends this when
@@ -264,7 +279,7 @@ impl<P: Unpin> AsyncWrite for Client<P> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.parting.is_none() {
             // Who has ended its side, of which nothing is unread then, is told by the close of the socket.
-            if self.ended {
+            if self.ended || self.need_not_be_heard() {
                 return Poll::Ready(Ok(()));
             }
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
@@ -382,6 +397,21 @@ mod tests {
         let (_peer, mut client, life) = connected();
         life.hush();
         client.shutdown().await.unwrap();
+    }
+
+    /// RFC 9112 §9.6.
+    #[tokio::test]
+    async fn who_has_promised_to_send_nothing_more_is_not_waited_for_unless_it_has_or_was_sent_much() {
+        let ends_at_once = async |bytes: usize, more: &[u8]| {
+            let (mut peer, mut client, life) = connected();
+            client.write_all(&vec![b'x'; bytes]).await.unwrap();
+            std::io::Write::write_all(&mut peer, more).unwrap();
+            life.promise();
+            std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut client).poll_shutdown(cx).is_ready())).await
+        };
+        assert!(ends_at_once(1000, b"").await);
+        assert!(!ends_at_once(1000, b"\r\n").await, "it would be reset");
+        assert!(!ends_at_once(15_000, b"").await);
     }
 
     const MIB: usize = 1 << 20;

@@ -63,6 +63,8 @@ pub(super) struct Life {
     late: AtomicBool,
     /// An answer has broken off.
     broken: AtomicBool,
+    /// The client has said that it sends nothing more.
+    promised: AtomicBool,
 }
 
 /// No such moment.
@@ -93,6 +95,7 @@ impl Life {
             quiet: AtomicBool::new(false),
             late: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            promised: AtomicBool::new(false),
         })
     }
 
@@ -160,6 +163,21 @@ impl Life {
     /// Whether a head is on its way that is not whole.
     pub(super) fn await_rest(&self, partial: bool) {
         self.partial.store(partial, Ordering::Relaxed);
+    }
+
+    /// The client has said `close`: RFC 9112 §9.6 has it send nothing more.
+    pub(super) fn promise(&self) {
+        self.promised.store(true, Ordering::Relaxed);
+    }
+
+    /// It has sent more.
+    pub(super) fn break_promise(&self) {
+        self.promised.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it sends nothing more, as far as it has said and done.
+    pub(super) fn is_promised(&self) -> bool {
+        self.promised.load(Ordering::Relaxed)
     }
 
     /// Bytes that have gone out.

@@ -44,18 +44,12 @@ pub(super) struct Short {
     turn: usize,
     /// The connection ends once all is written.
     closing: bool,
-    /// The client has said that this was its last request.
-    last: bool,
 }
-
-/// Bytes that a client may have been sent in all for its socket to be closed without waiting for it: what goes out in
-/// one round trip (RFC 6928), so that nobody leaves much to the system that it does not read.
-const LITTLE: u64 = 14 * 1024;
 
 impl Short {
     pub(super) fn new(worker: Arc<Worker>, peer: IpAddr, life: Arc<Life>, most: u64) -> Self {
         let outgoing = Outgoing::default();
-        Self { worker, peer, life, most, own: 0, line: None, outgoing, turn: 0, closing: false, last: false }
+        Self { worker, peer, life, most, own: 0, line: None, outgoing, turn: 0, closing: false }
     }
 
     /// From now on hyper has this connection.
@@ -78,16 +72,9 @@ impl Short {
         self.closing = true;
     }
 
-    /// The client has said that this was its last request.
-    pub(super) const fn is_last(&mut self) {
-        self.last = true;
-    }
-
-    /// Whether the socket may be closed with the last answer, for which else the client's own close is waited for. RFC
-    /// 9112 §9.6: who has said `close` "MUST NOT send further requests", so nothing comes that would be answered with a
-    /// reset, which could cost it that answer.
-    pub(super) fn may_close_at_once(&self) -> bool {
-        self.last && self.life.written() <= LITTLE
+    /// More has come from a client that had promised to send nothing more.
+    pub(super) fn break_promise(&self) {
+        self.life.break_promise();
     }
 
     /// Another turn of the connection begins.
@@ -132,7 +119,10 @@ impl Short {
             match answer {
                 Ok(Some(AtOnce::Answered(proxy::Short { rest, closes }))) => {
                     self.outgoing.put_apart(rest);
-                    (self.closing, self.last) = (closes, closes);
+                    self.closing = closes;
+                    if closes {
+                        self.life.promise();
+                    }
                     self.life.answered();
                     self.took(&plain, &mut used);
                     self.spend(self.outgoing.len().saturating_sub(before));

@@ -129,11 +129,6 @@ impl<T> Watched<T> {
         self.short.close();
     }
 
-    /// Its client has said that this was its last request.
-    pub(super) const fn is_last(&mut self) {
-        self.short.is_last();
-    }
-
     /// Whether it is to end then.
     pub(super) const fn is_closing(&self) -> bool {
         self.short.is_closing()
@@ -223,8 +218,8 @@ impl<T: Read + Write + Unpin> Watched<T> {
                 return Poll::Pending;
             }
             if self.short.is_closing() {
-                if self.left.is_empty() && self.short.may_close_at_once() {
-                    return Poll::Ready(Ok(Next::Ended));
+                if !self.left.is_empty() {
+                    self.short.break_promise();
                 }
                 return Pin::new(&mut self.io).poll_shutdown(cx).map_ok(|()| Next::Ended);
             }

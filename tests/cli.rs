@@ -452,6 +452,20 @@ fn where_nobody_answers_at_the_address_of_a_file_another_may_be_named() {
 }
 
 #[test]
+fn what_answers_and_is_no_admin_listener_is_not_taken_for_a_larder() {
+    // An API that has other pages, as behind an address that is another's.
+    let api = Origin::start(|_| support::Script::respond(404, &[], "no such page"));
+    let address = api.url().trim_start_matches("http://").to_owned();
+    let folder = in_folder_with("proxy.toml", &good("http://127.0.0.1:3000"));
+    for args in [&["status"][..], &["top", "--once"], &["purge", "--all"], &["reload"], &["explain", "/"]] {
+        let told = run_to_end(&[args, &["--admin", &address]].concat(), folder.path());
+        assert_eq!(told.code, Some(69), "{args:?}: {}", told.err);
+        let words = "answers 404 Not Found, and is no admin listener of a Larder";
+        assert!(told.err.contains(words), "{args:?}: {}", told.err);
+    }
+}
+
+#[test]
 fn without_arguments_run_takes_proxy_toml_of_the_working_directory() {
     let origin = Origin::ok("here", &[]);
     let folder = in_folder_with("proxy.toml", &good(&origin.url()));

@@ -506,7 +506,7 @@ fn what_a_request_carries_is_said_to_keep_it_out_before_and_after_it_was_sent() 
     assert_eq!(off["verdict"]["outcome"], "bypass");
     assert_eq!(off["would_be_a_hit_if"]["settings"][0]["line"], "cache = true");
     for (method, field, word, says) in [
-        ("HEAD", ("X-None", ""), "head", "a GET brings it"),
+        ("HEAD", ("X-None", ""), "head", "no content to store"),
         ("GET", ("If-Match", "\"v\""), "condition", "the origin's to judge"),
         ("GET", ("Range", "bytes=0-0,2-3"), "range", "several ranges"),
         ("GET", ("X-Requested-With", "XMLHttpRequest"), "unvaried", "Vary names that"),
@@ -656,6 +656,27 @@ fn the_answer_tells_route_key_and_what_is_stored() {
     let verdict = &told["verdict"];
     assert_eq!((&verdict["outcome"], &verdict["rfc"]), (&json!("hit"), &json!("RFC 9111 §4.2")));
     assert_eq!(told["would_be_a_hit_if"], Value::Null);
+}
+
+#[test]
+fn a_purge_from_where_none_is_taken_is_told_as_it_is_answered() {
+    let origin = Origin::start(behave);
+    let nobody = Larder::start(&config(&origin, "admin = \"127.0.0.1:0\"", &policies()));
+    let here = "admin = \"127.0.0.1:0\"\npurge_from = [\"127.0.0.1\"]";
+    let here = Larder::start(&config(&origin, here, &policies()));
+    for (larder, from, status) in
+        [(&nobody, "127.0.0.1", 405), (&here, "127.0.0.1", 200), (&here, "192.0.2.1", 405)]
+    {
+        let mut admin = Connection::open(larder.admin());
+        let wanted =
+            json!({ "method": "PURGE", "target": "/p0/a", "fields": [["Host", HOST]], "from": from });
+        let told: Value = serde_json::from_slice(&explain(&mut admin, &wanted).body).unwrap();
+        assert_eq!(told["verdict"]["status"], status, "{from}: {told:#}");
+        if from == "127.0.0.1" {
+            let answer = client::request(larder.proxy(), "PURGE", "/p0/a", &[("Host", HOST)], b"");
+            assert_eq!(answer.status, status, "{}", answer.text());
+        }
+    }
 }
 
 #[test]

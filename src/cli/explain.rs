@@ -45,7 +45,7 @@ pub(super) fn explain(named: &Named, explain: &Explain) -> ExitCode {
         Ok((StatusCode::UNAUTHORIZED, _)) => larder.unauthorized(""),
         Ok((status, body)) => {
             let told: Value = serde_json::from_slice(&body).unwrap_or_default();
-            let why = told["error"].as_str().map_or_else(|| format!("it answers {status}"), str::to_owned);
+            let Some(why) = told["error"].as_str() else { return larder.other(status) };
             if status == StatusCode::UNPROCESSABLE_ENTITY {
                 // Problems of the file, each of which says that it is one.
                 eprintln!("{why}");
@@ -59,6 +59,13 @@ pub(super) fn explain(named: &Named, explain: &Explain) -> ExitCode {
 
 /// What is asked; with the file to judge by, and the variables that it names.
 fn wanted(explain: &Explain, by: Option<&Source>) -> Result<Value, String> {
+    let target = &*explain.target;
+    if !(target.starts_with('/') || target.contains("://") || target == "*") {
+        return Err(format!("`{target}` is no path: begin it with /"));
+    }
+    if target.contains(char::is_whitespace) {
+        return Err(format!("`{target}` is no path: write a space as %20"));
+    }
     let mut fields: Vec<[&str; 2]> = Vec::new();
     for line in &explain.field {
         let (name, value) = line.split_once(':').ok_or("-H: write a field as 'Name: value'")?;
@@ -129,10 +136,18 @@ fn text(told: &Value) -> String {
     match &told["redis"] {
         Value::Null => line("redis", "not configured".to_owned()),
         redis if redis["response"].is_object() => line("redis", response(&redis["response"])),
-        redis => line(
-            "redis",
-            format!("nothing ({}, breaker {})", word(&redis["absent"]), word(&redis["breaker"])),
-        ),
+        redis => {
+            let (why, breaker) = (word(&redis["absent"]), word(&redis["breaker"]));
+            line(
+                "redis",
+                match &*why {
+                    "not-found" | "other-variant" | "damaged" => {
+                        format!("nothing ({why}, breaker {breaker})")
+                    }
+                    _ => format!("not known: it could not be asked ({why})"),
+                },
+            );
+        }
     }
     if told["in_flight"] == true {
         line("", "a fetch for this key is on its way: the request may share it".to_owned());
@@ -248,6 +263,10 @@ mod tests {
         let fields = json!([["Cookie", "a=b"], ["X", ""]]);
         let expected = json!({ "method": "GET", "target": "/a", "fields": fields, "from": "192.0.2.1" });
         assert_eq!(wanted(&explain, None), Ok(expected));
-        assert!(wanted(&Explain { field: vec!["a".into()], ..explain }, None).is_err());
+        assert!(wanted(&Explain { field: vec!["a".into()], ..explain.clone() }, None).is_err());
+        for (target, why) in [("users/1", "begin it with /"), ("", "begin it with /"), ("/a b", "%20")] {
+            let wrong = wanted(&Explain { target: target.into(), ..explain.clone() }, None);
+            assert!(wrong.as_ref().is_err_and(|said| said.contains(why)), "{wrong:?}");
+        }
     }
 }

@@ -21,6 +21,14 @@ struct Answer {
     error: String,
     redis: String,
     memory: String,
+    fleet: Fleet,
+}
+
+/// What it says of the other nodes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Fleet {
+    error: String,
 }
 
 /// Has the Larder that is named purge what is named.
@@ -35,13 +43,19 @@ pub(super) fn purge(named: &Named, purge: &Purge) -> ExitCode {
         Ok((_, answer)) if !answer.error.is_empty() => {
             complain(&format!("not purged: {}", answer.error), exit::FAILURE)
         }
-        Ok((_, answer)) if !answer.redis.is_empty() => {
-            complain(&format!("purged in this Larder's memory; Redis: {}", answer.redis), exit::FAILURE)
-        }
-        Ok((status, _)) => {
-            complain(&format!("the Larder at {} answers {status}", larder.admin), exit::FAILURE)
-        }
+        Ok((_, answer)) if !answer.redis.is_empty() => complain(&half_done(&answer), exit::FAILURE),
+        Ok((status, _)) => larder.other(status),
         Err(error) => larder.no_answer(&error.to_string()),
+    }
+}
+
+/// What has not been done, in words. Purges by tag, prefix and route are told to the other nodes alone: what stands in Redis
+/// is judged by them when it is read.
+fn half_done(answer: &Answer) -> String {
+    let redis = format!("purged in this Larder's memory; Redis: {}", answer.redis);
+    match &*answer.fleet.error {
+        "" => redis,
+        error => format!("{redis}; the other nodes: {error}"),
     }
 }
 
@@ -99,6 +113,12 @@ mod tests {
         assert_eq!(wanted(&one), json!({ "tags": ["a"] }));
         let answer = Answer { memory: "purged".into(), redis: "not configured".into(), ..Answer::default() };
         assert_eq!(done(&one, &answer), "purged: 1 tag (memory: purged; redis: not configured)");
+        let told =
+            r#"{"redis": "judged when it is read", "fleet": {"error": "redis is unreachable (deadline)"}}"#;
+        assert_eq!(
+            half_done(&serde_json::from_str(told).unwrap()),
+            "purged in this Larder's memory; Redis: judged when it is read; the other nodes: redis is unreachable (deadline)"
+        );
         let many = Purge {
             url: vec!["u".into(), "v".into()],
             prefix: vec!["/a*".into()],

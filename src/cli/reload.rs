@@ -45,6 +45,11 @@ pub(super) fn reload(named: &Named) -> ExitCode {
         Ok((StatusCode::OK, answer)) => in_force(source, &larder, &answer),
         Ok((StatusCode::UNPROCESSABLE_ENTITY, answer)) => {
             let code = wrong(&answer.error);
+            if answer.error.contains("the environment has no `") {
+                eprintln!(
+                    "       its environment is that of the running Larder, which a restart alone changes"
+                );
+            }
             another_file(source, &larder, &answer).map_or(code, |another| complain(&another, exit::CONFIG))
         }
         Ok((StatusCode::CONFLICT, answer)) => {
@@ -53,7 +58,10 @@ pub(super) fn reload(named: &Named) -> ExitCode {
             let code = refused(source.filter(|_| another.is_none()), &answer);
             another.map_or(code, |another| complain(&another, exit::CONFIG))
         }
-        Ok((StatusCode::UNAUTHORIZED, _)) => larder.unauthorized("; send it SIGHUP"),
+        Ok((StatusCode::UNAUTHORIZED, _)) => {
+            larder.unauthorized("; send it SIGHUP, or name its own by LARDER_ADMIN_TOKEN and --admin")
+        }
+        Ok((status, answer)) if answer.error.is_empty() => larder.other(status),
         Ok((status, answer)) => {
             let admin = larder.admin;
             complain(&format!("the Larder at {admin} answers {status}: {}", answer.error), exit::FAILURE)

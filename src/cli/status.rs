@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::shown::{counted, grouped, lasting, percent, plain, size};
 use super::whom::{Asked, Named};
-use super::{complain, exit, print};
+use super::{exit, print};
 use crate::clock::Clock;
 
 /// Asks the Larder that is named.
@@ -60,9 +60,7 @@ impl Silent {
     pub(super) fn complain(self, larder: &Asked) -> ExitCode {
         match self {
             Self::Refused(StatusCode::UNAUTHORIZED) => larder.unauthorized(""),
-            Self::Refused(status) => {
-                complain(&format!("the Larder at {} answers {status}", larder.admin), exit::FAILURE)
-            }
+            Self::Refused(status) => larder.other(status),
             Self::Gone(error) => larder.no_answer(&error.to_string()),
         }
     }

@@ -162,6 +162,11 @@ impl Asked {
         complain(&text, exit::UNAVAILABLE)
     }
 
+    /// Says that what answers there does so as no Larder's admin listener would.
+    pub(super) fn other(&self, status: StatusCode) -> ExitCode {
+        self.no_answer(&format!("what is there answers {status}, and is no admin listener of a Larder"))
+    }
+
     /// Says that it has not taken the token, and what else could be done.
     pub(super) fn unauthorized(&self, or_else: &str) -> ExitCode {
         let admin = self.admin;

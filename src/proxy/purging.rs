@@ -42,12 +42,17 @@ pub(super) fn step(
     asked: Arc<Asked>,
     report: Box<Report>,
 ) -> Step {
-    if snapshot.config.may_purge(asked.client) {
-        return Step::Purge(Box::new(Purging { worker, snapshot, asked, report }));
+    match refused(&snapshot, &asked) {
+        None => Step::Purge(Box::new(Purging { worker, snapshot, asked, report })),
+        Some(failure) => Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure))),
     }
+}
+
+/// Why a PURGE is not obeyed: it comes from somebody who may not purge.
+pub(super) fn refused(snapshot: &Snapshot, asked: &Asked) -> Option<Failure> {
     let text = "PURGE is not taken from this address; purge_from names those that may";
-    let failure = Failure::local(StatusCode::METHOD_NOT_ALLOWED, "purge", text);
-    Step::Deliver(Box::new(Deliver::refusal(&worker, &snapshot, report, failure)))
+    let may = snapshot.config.may_purge(asked.client);
+    (!may).then(|| Failure::local(StatusCode::METHOD_NOT_ALLOWED, "purge", text))
 }
 
 impl Purging {

@@ -67,7 +67,7 @@ impl NotReloaded {
     pub fn message(&self) -> String {
         match self {
             Self::NoFile => {
-                "this Larder was started without a file, so there is none to read again".to_owned()
+                "this Larder was started without a file, so there is none to read again: stop it, and start it with `larder run FILE`".to_owned()
             }
             Self::Wrong(problems) => problems.clone(),
             Self::NeedsRestart(names) => format!(

@@ -88,7 +88,7 @@ impl KeptOut {
                     .to_owned(),
             ),
             Self::Head => {
-                ("RFC 9111 §3", "what a HEAD brings has no content to store: a GET brings it".to_owned())
+                ("RFC 9111 §3", "what a HEAD brings has no content to store; whether what a GET brings is stored, `explain GET` says".to_owned())
             }
             Self::Ranges => {
                 ("RFC 9111 §3.3", "what a request for several ranges brings is not stored".to_owned())

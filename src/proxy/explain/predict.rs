@@ -108,11 +108,10 @@ fn received(
         return Err(settled(Prediction::local(failure)));
     }
     if asked.method.as_str() == purging::PURGE {
-        let failure = Failure::local(
-            StatusCode::OK,
-            "purge",
-            "a PURGE is for this cache alone, from those in `purge_from`",
-        );
+        let failure = purging::refused(snapshot, &asked).unwrap_or_else(|| {
+            let text = "a PURGE is for this cache alone: what is stored under this URL goes";
+            Failure::local(StatusCode::OK, "purge", text)
+        });
         return Err(settled(Prediction::local(failure)));
     }
     let Some(at) = route else { return Err(settled(Prediction::local(Failure::no_route(&asked)))) };

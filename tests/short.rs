@@ -594,7 +594,13 @@ fn what_memory_does_not_hold_is_answered_alike_on_either_way() {
             let request = format!("GET {path} HTTP/1.1\r\nHost: h.test\r\nConnection: close\r\n{fields}\r\n");
             // Whatever it makes of the cache is made.
             whole(&front, &request);
-            assert_eq!(whole(&front, &request), whole(&front, &format!("\r\n{request}")), "{request}");
+            let both = || (whole(&front, &request), whole(&front, &format!("\r\n{request}")));
+            let (mut one, mut other) = both();
+            // What is told of how long it is good for yet (`ttl`) changes with each second, one of which may have begun.
+            if one != other && one.0.contains("; ttl=") {
+                (one, other) = both();
+            }
+            assert_eq!(one, other, "{request}");
         }
     }
 }

@@ -27,6 +27,10 @@ impl Timestamp {
         Self(NonZeroU64::MIN.saturating_add(millis))
     }
 
+    fn since_epoch(time: Duration) -> Self {
+        Self::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// From whole seconds since the Unix epoch.
     pub const fn from_secs(secs: u64) -> Self {
         Self::from_millis(secs.saturating_mul(1000))
@@ -61,6 +65,10 @@ impl Mono {
     /// From nanoseconds since the clock was made.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
+    }
+
+    fn started(ago: Duration) -> Self {
+        Self(u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Nanoseconds since the clock was made.
@@ -111,13 +119,9 @@ impl Clock {
     }
 
     /// Wall-clock time. A system clock before 1970 reads as 1970.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System { .. } => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-            }
+            Source::System { .. } => Timestamp::since_epoch(wall()),
             Source::Stepped(millis) => Timestamp::from_millis(millis.load(Ordering::Acquire)),
         }
     }
@@ -132,25 +136,27 @@ impl Clock {
         let wall = match READ.get().and_then(passed).filter(|(passed, _)| *passed < RENEW) {
             Some((passed, wall)) => wall.saturating_add(passed),
             None => {
-                let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let wall = wall();
                 READ.set(Some((now, wall)));
                 wall
             }
         };
-        let mono = now.saturating_duration_since(*started).as_nanos();
-        let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-        (Timestamp::from_millis(wall), Mono(u64::try_from(mono).unwrap_or(u64::MAX)))
+        (Timestamp::since_epoch(wall), Mono::started(now.saturating_duration_since(*started)))
     }
 
     /// Monotonic time, for durations.
     pub fn mono(&self) -> Mono {
         match &self.0 {
-            Source::System { started } => {
-                Mono(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))
-            }
+            Source::System { started } => Mono::started(started.elapsed()),
             Source::Stepped(millis) => Mono(millis.load(Ordering::Acquire).saturating_mul(1_000_000)),
         }
     }
+}
+
+/// What the wall's clock says, since the Unix epoch. One before 1970 reads as 1970.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Stepper {

@@ -126,7 +126,7 @@ pub(super) fn size(text: &str) -> Result<u64, Mistake> {
 pub fn written(time: Duration) -> String {
     let millis = Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).as_nanos();
     let unit = DURATIONS.iter().rev().find(|(_, unit)| millis >= *unit && millis.is_multiple_of(*unit));
-    unit.map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
+    unit.map_or_else(|| "0ms".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
 }
 
 /// A decimal number and what stands behind it.
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_duration_is_written_by_its_largest_unit() {
         for (millis, text) in [
-            (0, "0s"),
+            (0, "0ms"),
             (100, "100ms"),
             (1_500, "1500ms"),
             (60_000, "1m"),

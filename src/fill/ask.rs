@@ -65,8 +65,6 @@ pub(super) async fn origin(filling: &mut Filling, plan: Plan) -> Result<Answer, 
     // A second question, where the answer to the first was none, has what is left of its time.
     let waited = asked_at.since(*filling.began.get_or_insert(asked_at));
     let forwarded = upstream.forward(fill.worker.index, request, &again, interim, waited).await;
-    let answered = forwarded.as_ref().map_or_else(|_| fill.worker.mono(), |forwarded| forwarded.came);
-    fill.snapshot.shard(&fill.worker).origin_fetch(Some(fill.route), answered.since(asked_at));
     let method = if fill.content.is_some() { &fill.asked.method } else { &Method::GET };
     let sent = Sent { route: fill.route, method, at: asked_at, is_refresh: filling.refresh };
     fill.worker.note_origin(&fill.snapshot, &fill.asked, &sent, &forwarded);

@@ -5,6 +5,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::fields::hop;
+use crate::wire::field_line;
 
 /// An interim response as it is passed on: without the fields that concern the connection it came on
 /// or that `withheld` names, and with `via` after those who passed it on before.
@@ -36,10 +37,7 @@ fn write(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     head.extend_from_slice(b"\r\n");
     for (name, value) in headers {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
+        field_line(&mut head, name.as_str().as_bytes(), value.as_bytes());
     }
     head.extend_from_slice(b"\r\n");
     head

@@ -207,9 +207,10 @@ impl Deliver {
 
     /// The head of what goes on as the origin gave it, where no map is needed of its fields; and when it was begun.
     fn begin_passed(&mut self) -> Option<(Begun, Mono)> {
-        let takes_begun = self.takes_begun() && !self.report.is_head();
-        let route =
-            self.snapshot.route(self.route?).filter(|route| takes_begun && route.compress.is_none())?;
+        let route = self.snapshot.route(self.route?)?;
+        if !self.takes_begun() || self.report.is_head() || route.compress.is_some() {
+            return None;
+        }
         // Who holds something may be told that it still does.
         let may_hold_it = self.asked.as_ref().is_none_or(|asked| asked.facts.may_hold_it());
         let response = match &mut self.what {
@@ -217,6 +218,7 @@ impl Deliver {
             What::Private(response) if !may_hold_it => response,
             _ => return None,
         };
+        // Of a change of protocols, the fields of the connection are what counts.
         if response.status().is_informational() {
             return None;
         }

@@ -15,6 +15,7 @@ use crate::fields::targeted::LARDER_CACHE_CONTROL;
 use crate::rules;
 use crate::stored::{self, StoredResponse};
 use crate::telemetry::{Outcome, Timeline, write_process_time};
+use crate::wire::{field_line, status_line};
 
 use super::report::Report;
 
@@ -176,7 +177,7 @@ impl Hit<'_> {
                 continue;
             }
             dated |= *name == header::DATE;
-            line(out, name.as_str().as_bytes(), value);
+            field_line(out, name.as_str().as_bytes(), value);
         }
         out.extend_from_slice(b"age: ");
         digits::push(out, self.age.as_secs(), 1);
@@ -186,7 +187,7 @@ impl Hit<'_> {
     }
 }
 
-/// What a response that an origin gave for one request is headed with, where it goes on as it came.
+/// What a final response that an origin gave for one request is headed with, where it goes on as it came.
 pub(super) struct Passed<'a> {
     pub status: StatusCode,
     /// Without the fields of the origin's connection.
@@ -205,9 +206,7 @@ impl Passed<'_> {
     /// that takes no trailers; nothing where it may have no content, where its length is not said as it is, or anything
     /// of a connection or of trailers: with these there is more to be done than to copy them.
     pub fn begin(&self, config: &Config, via: Option<&HeaderValue>) -> Option<Begun> {
-        if self.status.is_informational()
-            || matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        {
+        if matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             return None;
         }
         let mut lines = Vec::with_capacity(USUAL);
@@ -233,22 +232,11 @@ impl Passed<'_> {
                 "date" => dated = true,
                 _ => {}
             }
-            line(&mut lines, name.as_str().as_bytes(), value);
+            field_line(&mut lines, name.as_str().as_bytes(), value);
         }
         added(&mut lines, config, via, self.outcome, self.timeline, self.took);
         Some(Begun { lines, dated, framed: told })
     }
-}
-
-fn status_line(out: &mut Vec<u8>, status: StatusCode) {
-    if status == StatusCode::OK {
-        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-    }
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or("<none>").as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 /// What [`pass_on`] and [`finish`] add for a route that [is plain](is_plain).
@@ -261,7 +249,7 @@ fn added(
     took: Duration,
 ) {
     if let Some(via) = via {
-        line(out, b"via", via.as_bytes());
+        field_line(out, b"via", via.as_bytes());
     }
     out.extend_from_slice(b"cache-status: ");
     outcome.write_cache_status(out);
@@ -284,7 +272,7 @@ fn added(
 #[inline]
 fn end(out: &mut Vec<u8>, closes: bool, framing: Option<Option<u64>>, date: Option<&[u8]>) {
     if closes {
-        line(out, b"connection", b"close");
+        field_line(out, b"connection", b"close");
     }
     match framing {
         Some(Some(length)) => {
@@ -292,19 +280,12 @@ fn end(out: &mut Vec<u8>, closes: bool, framing: Option<Option<u64>>, date: Opti
             digits::push(out, length, 1);
             out.extend_from_slice(b"\r\n");
         }
-        Some(None) => line(out, b"transfer-encoding", b"chunked"),
+        Some(None) => field_line(out, b"transfer-encoding", b"chunked"),
         None => {}
     }
     if let Some(date) = date {
-        line(out, b"date", date);
+        field_line(out, b"date", date);
     }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 

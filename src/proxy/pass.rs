@@ -202,8 +202,6 @@ impl Pass {
         let ready = alike.and_then(|alike| outbound::ready(worker, &exchange.asked, route, alike));
         let request = ready.unwrap_or_else(|| with_body(again(), body));
         let forwarded = upstream.forward(worker.index, request, &again, interim.as_ref(), waited).await;
-        let answered = forwarded.as_ref().map_or_else(|_| worker.mono(), |forwarded| forwarded.came);
-        snapshot.shard(worker).origin_fetch(Some(exchange.route), answered.since(asked_at));
         let method = &exchange.asked.method;
         let sent = worker::Sent { route: exchange.route, method, at: asked_at, is_refresh: false };
         worker.note_origin(snapshot, &exchange.asked, &sent, &forwarded);

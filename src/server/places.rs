@@ -6,7 +6,6 @@
 //! Must not know: sockets, or how a connection ends.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,6 +18,7 @@ use tokio::time::Instant;
 use super::life::Life;
 use crate::config::Config;
 use crate::rate::{Hold, Holds};
+use crate::store::Seed;
 
 /// Unused connections whose order is kept for those who come next.
 const CANDIDATES: usize = 1024;
@@ -43,7 +43,7 @@ pub(super) struct Places {
     opened: Instant,
     next: AtomicU64,
     /// Every open connection by its number, for each thread.
-    open: Vec<Mutex<ByNumber>>,
+    open: Vec<Mutex<HashMap<u64, Arc<Life>, Seed>>>,
     unused: Mutex<Unused>,
     addresses: Arc<Holds>,
     /// For those who have no place.
@@ -56,27 +56,6 @@ struct Unused {
     queue: VecDeque<(u64, Arc<Life>)>,
     /// When nobody was found.
     nobody: Option<Instant>,
-}
-
-/// Open connections by their numbers.
-type ByNumber = HashMap<u64, Arc<Life>, BuildHasherDefault<Spread>>;
-
-/// Hashes numbers that are given one after the other, so that nobody can choose any: to spread them is enough.
-#[derive(Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
 }
 
 impl Places {

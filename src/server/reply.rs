@@ -17,6 +17,7 @@ use http_body::Body;
 use super::outgoing::Outgoing;
 use crate::fields::{digits, list};
 use crate::proxy::{Begun, Headed};
+use crate::wire::{field_line, status_line};
 
 /// An answer whose head has been written.
 pub(super) struct Reply<B> {
@@ -182,7 +183,7 @@ impl Head<'_> {
         }
         // RFC 9112 §6.3: what has no body, whatever its fields say.
         let is_bare = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        status_line(self.status, out);
+        status_line(out, self.status);
         let (mut told, mut is_dated) = (None, false);
         for (name, value) in self.headers {
             match *name {
@@ -193,7 +194,7 @@ impl Head<'_> {
                         Length::Unknown => says(value).ok_or(Broken)?,
                     };
                     match told.replace(length) {
-                        None => line(name, value.as_bytes(), out),
+                        None => field_line(out, name.as_str().as_bytes(), value.as_bytes()),
                         Some(before) if before == length => {}
                         Some(_) => return Err(Broken),
                     }
@@ -213,16 +214,16 @@ impl Head<'_> {
                 DATE => is_dated = true,
                 _ => {}
             }
-            line(name, value.as_bytes(), out);
+            field_line(out, name.as_str().as_bytes(), value.as_bytes());
         }
         if self.closes && !self.headers.contains_key(CONNECTION) {
-            line(&CONNECTION, b"close", out);
+            field_line(out, CONNECTION.as_str().as_bytes(), b"close");
         }
         let framing = match (told, self.length) {
             (Some(length), _) => Framing::Length(length),
             (None, Length::Unknown) if is_bare => Framing::Length(0),
             (None, Length::Unknown) => {
-                line(&TRANSFER_ENCODING, b"chunked", out);
+                field_line(out, TRANSFER_ENCODING.as_str().as_bytes(), b"chunked");
                 Framing::Chunked
             }
             (None, Length::None | Length::Known(_)) => {
@@ -236,7 +237,7 @@ impl Head<'_> {
             }
         };
         if !is_dated {
-            line(&DATE, self.date, out);
+            field_line(out, DATE.as_str().as_bytes(), self.date);
         }
         out.extend_from_slice(b"\r\n");
         Ok(if is_bare { Framing::Length(0) } else { framing })
@@ -247,31 +248,13 @@ impl Head<'_> {
         let added = *name == CONNECTION && self.closes && !says_close(self.headers);
         let values = self.headers.get_all(name).iter().chain(added.then_some(&close));
         let values: Vec<&[u8]> = values.map(HeaderValue::as_bytes).collect();
-        line(name, &values.join(&b", "[..]), out);
+        field_line(out, name.as_str().as_bytes(), &values.join(&b", "[..]));
     }
 }
 
 /// Whether a head says by itself that the connection ends (RFC 9112 §9.6).
 fn says_close(headers: &HeaderMap) -> bool {
     headers.contains_key(CONNECTION) && list::contains(headers, &CONNECTION, "close")
-}
-
-fn status_line(status: StatusCode, out: &mut Vec<u8>) {
-    if status == StatusCode::OK {
-        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-    }
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or("<none>").as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-fn line(name: &HeaderName, value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 /// A length in digits alone (RFC 9110 §8.6).

@@ -56,10 +56,10 @@ pub struct Hot {
 impl Hot {
     /// Remembers some `keys` of them.
     pub fn new(keys: usize) -> Self {
-        let tables = (0..TABLES).map(|_| Mutex::new(HashMap::with_hasher(Seed::new()))).collect();
+        let tables = (0..TABLES).map(|_| Mutex::new(HashMap::with_hasher(Seed::default()))).collect();
         // Half as many again: halving leaves them half empty.
         let most = if keys == 0 { 0 } else { (keys.saturating_mul(3) / (2 * 16)).max(LEAST) };
-        Self { tables, seed: Seed::new(), most }
+        Self { tables, seed: Seed::default(), most }
     }
 
     /// A hit, the `nth` of its thread or so, of what has this hash. Most are not counted; which ones depends on

@@ -105,7 +105,7 @@ impl Memory {
                 }
             })
             .weigher(|_, slot: &Slot| slot.weight())
-            .build_with_hasher(Seed::new());
+            .build_with_hasher(Seed::default());
         // While there is room for everything: later, moka would not take what nobody has asked for.
         yielding.put(&cache, 0);
         cache.run_pending_tasks();

@@ -32,6 +32,7 @@ pub use redis::{
 };
 pub use resource::{Class, Marked, Resource, Variants};
 pub use searches::Searches;
+pub use seed::Seed;
 pub use sweep::sweep;
 
 /// A real server, for the tests of this room and of those above it.

@@ -1,6 +1,6 @@
-//! How the memory tier's table hashes its keys.
+//! How tables hash what is a number already: the keys of the memory tier, and the numbers of connections.
 //!
-//! Knows that a key is a good hash already, and that nobody outside may tell which keys fall
+//! Knows that a key is a good hash, and that nobody outside may tell which keys fall
 //! together. Must not know: what is stored.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 /// Hashes keys that are hashes already: no second pass over the text, only a mixing with a seed of
 /// this process, so that nobody outside can tell which keys fall together in moka.
 #[derive(Clone, Copy)]
-pub(super) struct Seed(u64, u64);
+pub struct Seed(u64, u64);
 
 impl std::fmt::Debug for Seed {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -17,8 +17,8 @@ impl std::fmt::Debug for Seed {
     }
 }
 
-impl Seed {
-    pub(super) fn new() -> Self {
+impl Default for Seed {
+    fn default() -> Self {
         Self(RandomState::new().hash_one(0), RandomState::new().hash_one(1))
     }
 }
@@ -32,7 +32,7 @@ impl BuildHasher for Seed {
 }
 
 /// A folded multiplication for each 64 bits.
-pub(super) struct Mixer {
+pub struct Mixer {
     state: u64,
     seed: u64,
 }
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_mixer_spreads_near_keys_over_all_bits() {
-        let seed = Seed::new();
+        let seed = Seed::default();
         for shift in [0, 8, 58] {
             let slots: HashSet<u64> = (0..1024u128).map(|key| (seed.hash_one(key) >> shift) & 63).collect();
             assert_eq!(slots.len(), 64, "shift {shift}");

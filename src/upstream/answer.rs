@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ve
 
 use crate::fields::hop;
 use crate::lately::Lately;
+use crate::wire::field_line;
 
 /// Fields that a response is given on its way to a client, mostly.
 const MORE: usize = 8;
@@ -71,10 +72,7 @@ fn write(fields: &HeaderMap, out: &mut Vec<u8>) {
         if *name == header::TRANSFER_ENCODING {
             continue;
         }
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        field_line(out, name.as_str().as_bytes(), value.as_bytes());
     }
 }
 

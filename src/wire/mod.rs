@@ -15,6 +15,7 @@ mod hpack;
 mod plain;
 mod request;
 mod response;
+mod written;
 
 pub use chunks::Chunks;
 pub use flaw::Flaw;
@@ -23,3 +24,4 @@ pub use head::{Fault, Framing, Lines};
 pub use plain::Plain;
 pub use request::Requests;
 pub use response::{Asked, Limits, Part, ResponseScanner};
+pub use written::{field_line, status_line};

@@ -1,6 +1,6 @@
-//! What is told to who collects traces of what a request had others asked.
+//! What is told of what a request had others asked: to the counts, and to who collects traces.
 //!
-//! Knows that nothing is to be done where nobody collects any.
+//! Knows that no span is to be made where nobody collects any.
 //! Must not know: what spans look like, or when origins and Redis are asked.
 
 use http::Method;
@@ -25,7 +25,7 @@ pub struct Sent<'a> {
 }
 
 impl Worker {
-    /// An origin has been asked for `asked`.
+    /// An origin has been asked for `asked`: counted, and told to who collects traces.
     pub fn note_origin(
         &self,
         snapshot: &Snapshot,
@@ -33,12 +33,15 @@ impl Worker {
         sent: &Sent<'_>,
         answer: &Result<Forwarded, ForwardError>,
     ) {
+        let answered = answer.as_ref().map_or_else(|_| self.mono(), |forwarded| forwarded.came);
+        let took = answered.since(sent.at);
+        snapshot.shard(self).origin_fetch(Some(sent.route), took);
         let Some((spans, of)) = self.collects(snapshot, asked) else { return };
         let server = match answer {
             Ok(forwarded) => &*forwarded.server,
             Err(error) => &*error.place().server,
         };
-        let asking = Asking { of, start: sent.at, took: self.mono().since(sent.at), server };
+        let asking = Asking { of, start: sent.at, took, server };
         let origin = OriginAsked {
             method: sent.method,
             path: asked.target.as_str(),

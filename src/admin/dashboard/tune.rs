@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{Cache, Config, Route, RouteCache};
+use crate::config::{self, Cache, Config, Route, RouteCache};
 
 /// Pieces of advice.
 const MOST: usize = 3;
@@ -189,7 +189,7 @@ fn longer(route: &RouteCache) -> Change {
             caution: later,
         };
     }
-    let twice = |ttl: Duration| lasting(ttl.saturating_mul(2));
+    let twice = |ttl: Duration| config::written(ttl.saturating_mul(2));
     let line = match (policy.ttl.r#override, policy.ttl.max, policy.ttl.default) {
         (Some(ttl), ..) => format!("ttl.override = \"{}\"", twice(ttl)),
         (None, Some(ttl), _) => format!("ttl.max = \"{}\"", twice(ttl)),
@@ -241,7 +241,7 @@ fn ignoring(urls: &[String], cache: &RouteCache) -> Option<Change> {
 /// What says how long answers are good for; null where nothing is cached.
 pub(super) fn lifetime(cache: Option<&RouteCache>) -> Value {
     let Some(RouteCache { policy, .. }) = cache else { return Value::Null };
-    let written = |limit: Option<Duration>| limit.map(lasting);
+    let written = |limit: Option<Duration>| limit.map(config::written);
     let parts = [
         ("override", policy.ttl.r#override),
         ("default", policy.ttl.default),
@@ -254,14 +254,6 @@ pub(super) fn lifetime(cache: Option<&RouteCache>) -> Value {
         .map(|(name, limit)| (name.to_owned(), json!(written(limit))))
         .collect::<Map<_, _>>()
         .into()
-}
-
-/// As `proxy.toml` has it.
-fn lasting(time: Duration) -> String {
-    let millis = time.as_millis();
-    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
-    let unit = units.into_iter().find(|(_, unit)| millis >= *unit && millis.is_multiple_of(*unit));
-    unit.map_or_else(|| format!("{millis}ms"), |(name, unit)| format!("{}{name}", millis / unit))
 }
 
 /// As `proxy.toml` has it.
@@ -354,7 +346,7 @@ mod tests {
     fn times_and_sizes_are_written_as_the_file_has_them() {
         let times = [(90_000, "90s"), (120_000, "2m"), (1_500, "1500ms"), (86_400_000, "1d"), (0, "0ms")];
         for (millis, text) in times {
-            assert_eq!(lasting(Duration::from_millis(millis)), text);
+            assert_eq!(config::written(Duration::from_millis(millis)), text);
         }
         assert_eq!([size(512 << 20), size(2 << 30), size(1000)], ["512MiB", "2GiB", "1000B"]);
         assert_eq!(lifetime(None), Value::Null);

@@ -87,9 +87,12 @@ impl KeptOut {
                 "what a request with a condition that is the origin's to judge brings is not stored"
                     .to_owned(),
             ),
-            Self::Head => {
-                ("RFC 9111 §3", "what a HEAD brings has no content to store; whether what a GET brings is stored, `explain GET` says".to_owned())
-            }
+            Self::Head => (
+                "RFC 9111 §3",
+                "what a HEAD brings has no content to store; whether what a GET brings is stored, `explain GET` \
+                 says"
+                    .to_owned(),
+            ),
             Self::Ranges => {
                 ("RFC 9111 §3.3", "what a request for several ranges brings is not stored".to_owned())
             }

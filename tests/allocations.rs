@@ -72,9 +72,9 @@ fn fields(lines: &[&str]) -> HeaderMap {
     map
 }
 
-fn key() -> Arc<CacheKey> {
+fn key() -> CacheKey {
     let policy = KeyPolicy::default();
-    Arc::new(CacheKey::of("http", "a.test", "/a", Some("x=1"), &HeaderMap::new(), &policy))
+    CacheKey::of("http", "a.test", "/a", Some("x=1"), &HeaderMap::new(), &policy)
 }
 
 /// What is stored of this answer to this request, alone under its key.

@@ -64,10 +64,10 @@ fn plain_key() -> CacheKey {
 }
 
 fn response(more: u32) -> StoredResponse {
-    response_of(more, Arc::new(plain_key()), &[])
+    response_of(more, plain_key(), &[])
 }
 
-fn response_of(more: u32, key: Arc<CacheKey>, body: &[Bytes]) -> StoredResponse {
+fn response_of(more: u32, key: CacheKey, body: &[Bytes]) -> StoredResponse {
     let (answer, request) = (answer(more), request());
     let facts = ResponseFacts::of(200, &answer, AT, AT);
     let asked = RequestFacts::of(&Method::GET, &request);
@@ -144,8 +144,7 @@ fn encode(times: u32) {
 }
 
 fn decode(times: u32) {
-    let (record, key) =
-        (Bytes::from(stored::encode_response(&response(7), 1, "place")), Arc::new(plain_key()));
+    let (record, key) = (Bytes::from(stored::encode_response(&response(7), 1, "place")), plain_key());
     for _ in 0..times {
         black_box(stored::decode(black_box(record.clone()), &key, "place").unwrap());
     }

@@ -34,7 +34,7 @@ pub fn housekeeping(times: u32) {
     let (mut looks, mut keeps, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     for (key, body) in requests(times) {
         let begun = Instant::now();
-        drop(std::hint::black_box(response_of(0, Arc::clone(&key), std::slice::from_ref(&body))));
+        drop(std::hint::black_box(response_of(0, key.clone(), std::slice::from_ref(&body))));
         alone.push(begun.elapsed());
         match ask(&memory, &purges, key, &body) {
             (look, None) => looks.push(look),
@@ -54,7 +54,7 @@ pub fn housekeeping(times: u32) {
 }
 
 /// How long it took to look, and where nothing was there, to keep.
-fn ask(memory: &Memory, purges: &Purges, key: Arc<CacheKey>, body: &Bytes) -> (Duration, Option<Duration>) {
+fn ask(memory: &Memory, purges: &Purges, key: CacheKey, body: &Bytes) -> (Duration, Option<Duration>) {
     let begun = Instant::now();
     let found = memory.find(&key);
     let look = begun.elapsed();
@@ -68,7 +68,7 @@ fn ask(memory: &Memory, purges: &Purges, key: Arc<CacheKey>, body: &Bytes) -> (D
 }
 
 /// URLs, few of which are asked for often, and their bodies.
-fn requests(times: u32) -> impl Iterator<Item = (Arc<CacheKey>, Bytes)> {
+fn requests(times: u32) -> impl Iterator<Item = (CacheKey, Bytes)> {
     let content = Bytes::from(vec![b'x'; BODY as usize]);
     let (none, policy, mut state) = (HeaderMap::new(), KeyPolicy::default(), 0x9e37_79b9_7f4a_7c15_u64);
     (0..times).map(move |_| {
@@ -79,6 +79,6 @@ fn requests(times: u32) -> impl Iterator<Item = (Arc<CacheKey>, Bytes)> {
         let rank = (0..3).map(|nth| (state >> (20 * nth)) % URLS).min().unwrap_or_default();
         let key = CacheKey::of("http", "api.test", &format!("/{rank}"), None, &none, &policy);
         let length = 1024 + rank.wrapping_mul(2_654_435_761) % (BODY - 1024);
-        (Arc::new(key), content.slice(..length as usize))
+        (key, content.slice(..length as usize))
     })
 }

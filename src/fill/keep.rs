@@ -209,7 +209,7 @@ fn deliver(
         filling.lease = None;
     }
     let standing = filling.standing(&headers, &facts);
-    let (key, forms) = (Arc::clone(&filling.fill.key), Forms::default());
+    let (key, forms) = (filling.fill.key.clone(), Forms::default());
     let displaces = filling.fill.worker.shared.memory.is_crowded(&key, &selecting);
     let part = match filling.fill.want {
         Want::Part(range) if status == StatusCode::PARTIAL_CONTENT => Some(range),
@@ -425,7 +425,7 @@ impl Filling {
         why: NotStored,
         for_all: bool,
     ) {
-        let (worker, key) = (Arc::clone(&self.fill.worker), Arc::clone(&self.fill.key));
+        let (worker, key) = (Arc::clone(&self.fill.worker), self.fill.key.clone());
         self.lease = None;
         if for_all {
             worker.shared.purges.purge(key.url_hash(), worker.now());
@@ -450,9 +450,9 @@ impl Filling {
         {
             return;
         }
-        let exact = Arc::clone(self.fill.exact.as_ref().unwrap_or(&self.fill.key));
+        let exact = self.fill.exact.as_ref().unwrap_or(&self.fill.key).clone();
         let key = match &facts.no_vary_search {
-            Some(rule) if self.learn(&exact, rule) => Arc::new(exact.searched(rule)),
+            Some(rule) if self.learn(&exact, rule) => exact.searched(rule),
             _ => exact,
         };
         if key != self.fill.key {
@@ -574,7 +574,7 @@ fn stored(filling: &Filling, permit: Storable, fetched: &Fetched, content: Conte
         response_time: fetched.facts.response_time,
         content,
         selecting: fetched.selecting.clone(),
-        key: Arc::clone(&filling.fill.key),
+        key: filling.fill.key.clone(),
         standing: Arc::clone(&fetched.standing),
     };
     let stored = StoredResponse::new(permit, received);

@@ -69,9 +69,9 @@ pub struct Fill {
     /// The request's content, where it is part of the key.
     pub content: Option<Content>,
     /// What is fetched.
-    pub key: Arc<CacheKey>,
+    pub key: CacheKey,
     /// The key of this very URL, where `key` is that of several queries (`No-Vary-Search`).
-    pub exact: Option<Arc<CacheKey>>,
+    pub exact: Option<CacheKey>,
     /// How much of it.
     pub want: Want,
     /// Whether the request carries credentials.

@@ -70,9 +70,9 @@ fn judged(mut exchange: Exchange, content: Content, bypass: Option<Bypass>) -> S
         return Step::Pass(Box::new(Pass::bypassing(exchange, Bypass::MayChange, None)));
     }
     let asked = &exchange.asked;
-    let key = Arc::new(exchange.key.with_content(&asked.method, &asked.headers, &content.bytes));
+    let key = exchange.key.with_content(&asked.method, &asked.headers, &content.bytes);
     if exchange.report.key.is_some() {
-        exchange.report.key = Some(Arc::clone(&key));
+        exchange.report.key = Some(key.clone());
     }
     (exchange.key, exchange.content) = (key, Some(content));
     match bypass {

@@ -38,11 +38,11 @@ pub(super) struct Exchange {
     /// hyper, and which takes a head that has been begun (`head::Begun`).
     pub alike: Option<Alike>,
     /// What it would be stored under.
-    pub key: Arc<CacheKey>,
+    pub key: CacheKey,
     /// What memory held under it just now, where it has been looked at and nothing was made of that yet.
     pub seen: Option<Seen>,
     /// The key of this very URL, where `key` is that of several queries (`No-Vary-Search`).
-    pub exact: Option<Arc<CacheKey>>,
+    pub exact: Option<CacheKey>,
     /// The request's own body; only a pass uses it.
     pub body: Option<RequestBody>,
     /// The content, where it is part of the key: of a request that only reads.
@@ -166,7 +166,7 @@ impl Exchange {
             route: self.route,
             asked: Arc::clone(&self.asked),
             content: self.content.clone(),
-            key: Arc::clone(&self.key),
+            key: self.key.clone(),
             exact: self.exact.clone(),
             want,
             class: self.class(),
@@ -184,9 +184,9 @@ impl Exchange {
             return;
         }
         if let Some(rule) = searches.rule(Group::of_path(&self.key)) {
-            let key = Arc::new(self.key.searched(&rule));
+            let key = self.key.searched(&rule);
             if self.report.key.is_some() {
-                self.report.key = Some(Arc::clone(&key));
+                self.report.key = Some(key.clone());
             }
             self.exact = Some(std::mem::replace(&mut self.key, key));
         }

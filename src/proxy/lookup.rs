@@ -88,7 +88,7 @@ pub(super) fn led_to(exchange: &mut Exchange, resource: Option<Resource>) -> Opt
     let of_the_url = memory.peek(exact).filter(|resource| !resource.variants.is_empty());
     match of_the_url.filter(|of_the_url| nothing || answers(of_the_url)) {
         Some(of_the_url) => {
-            exchange.key = Arc::clone(of_the_url.key());
+            exchange.key = of_the_url.key().clone();
             exchange.exact = None;
             Some(of_the_url)
         }

@@ -107,8 +107,7 @@ impl Received {
             let unsaid = Unsaid::of(upgrade.is_some(), &named, body.as_ref());
             (bypass(&asked, &snapshot, route, &unsaid), key_of(&asked, cache.map(|cache| &cache.key)))
         });
-        let key = Arc::new(key);
-        report.key = wants_key.then(|| Arc::clone(&key));
+        report.key = wants_key.then(|| key.clone());
         if named.switches && !upgrades && protocol_wanted(&asked.headers).is_some() {
             report.hint(
                 Setting::Upgrade,

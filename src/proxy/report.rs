@@ -28,7 +28,7 @@ pub(super) struct Report {
     asked: Arc<Asked>,
     route: Option<usize>,
     /// The key, where the client asks to be told.
-    pub key: Option<Arc<CacheKey>>,
+    pub key: Option<CacheKey>,
     pub timeline: Timeline,
     pub outcome: Outcome,
     /// What a miss was due to, where its word does not say it all.

@@ -61,7 +61,7 @@ pub(super) enum Way {
 /// What is asked for.
 #[derive(Debug)]
 pub(super) struct Url {
-    pub key: Arc<CacheKey>,
+    pub key: CacheKey,
     pub scheme: &'static str,
     pub host: Box<str>,
     pub target: Box<str>,
@@ -198,7 +198,7 @@ impl<'a> Maker<'a> {
             let policy = cache.map_or(&plain, |cache| &cache.key);
             let key = CacheKey::of(line.scheme, &host, path, query, &asking.headers, policy);
             Arc::new(Url {
-                key: Arc::new(key),
+                key,
                 scheme: line.scheme,
                 host: host.clone().into(),
                 target: (*line.target).into(),

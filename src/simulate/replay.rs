@@ -102,7 +102,7 @@ fn take(config: &Config, purges: &Purges, models: &mut [Model<'_>], met: &mut Ha
             models.iter_mut().for_each(|model| model.count(case, &Came::Passed));
             voided(case, cache)
         }
-        (Way::Purge, _) if (200..300).contains(&case.status) => vec![Arc::clone(&case.url.key)],
+        (Way::Purge, _) if (200..300).contains(&case.status) => vec![case.url.key.clone()],
         (Way::Purge | Way::Apart, _) => Vec::new(),
     };
     for key in void {
@@ -112,17 +112,17 @@ fn take(config: &Config, purges: &Purges, models: &mut [Model<'_>], met: &mut Ha
 }
 
 /// What a request has voided (RFC 9111 §4.4).
-fn voided(case: &Case, cache: Option<&RouteCache>) -> Vec<Arc<CacheKey>> {
+fn voided(case: &Case, cache: Option<&RouteCache>) -> Vec<CacheKey> {
     if !rules::invalidates(&case.asking.method, case.status) {
         return Vec::new();
     }
     // By the hash of its URL, which all keys of it share.
-    let mut keys = vec![Arc::clone(&case.url.key)];
+    let mut keys = vec![case.url.key.clone()];
     let head = case.answer.as_ref().map(|answer| answer.at(case.at())).unwrap_or_default();
     let plain = KeyPolicy::default();
     let policy = cache.map_or(&plain, |cache| &cache.key);
     let urls = rules::targets(case.url.scheme, &case.url.host, &case.url.target, &head);
-    keys.extend(urls.iter().filter_map(|url| CacheKey::of_url(url, policy)).map(Arc::new));
+    keys.extend(urls.iter().filter_map(|url| CacheKey::of_url(url, policy)));
     keys
 }
 
@@ -226,7 +226,7 @@ impl<'a> Asked<'a> {
             response_time: facts.response_time,
             content: Content::Whole(body(case.length.unwrap_or(0))),
             selecting,
-            key: Arc::clone(&case.url.key),
+            key: case.url.key.clone(),
             standing: Arc::new(Standing::of(born, None, headers, &facts.groups, tags)),
         };
         // What is left out of it may have said something.
@@ -263,7 +263,7 @@ struct Flight {
 
 /// What a fetch brings.
 struct Landing {
-    key: Arc<CacheKey>,
+    key: CacheKey,
     class: Class,
     brings: Brings,
 }
@@ -486,7 +486,7 @@ impl<'a> Model<'a> {
 
     /// Fetches for all. True, since the origin is asked.
     fn fetch(&mut self, asked: &Asked<'_>) -> bool {
-        let (asking, key) = (&asked.case.asking, Arc::clone(&asked.case.url.key));
+        let (asking, key) = (&asked.case.asking, asked.case.url.key.clone());
         let brings = asked.brings();
         self.fetches += 1;
         let id = self.fetches;

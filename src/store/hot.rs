@@ -254,7 +254,7 @@ mod tests {
     fn a_response_is_named_by_what_its_key_in_redis_is_made_of() {
         let of_plain = Name::of(&plain("/a", b"", Born::Here(0)), 7).unwrap();
         assert_eq!(of_plain, Name { url: key("/a").url_hash(), extras: None, variant: None, weight: 7 });
-        let extras = std::sync::Arc::new(CacheKey::from_parts("http://test/a".into(), "h:x=1;".into()));
+        let extras = CacheKey::from_parts("http://test/a", "h:x=1;");
         let fields = [("cache-control", "max-age=60"), ("vary", "accept")];
         let varying = stored(&extras, &[("accept", "b")], &fields, b"", Born::Here(0));
         let named = Name::of(&varying, 1).unwrap();

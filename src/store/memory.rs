@@ -180,7 +180,7 @@ impl Memory {
         if let Some(first) = resource.variants.first() {
             first.read_ahead();
         }
-        (**resource.key() == *key).then_some(resource)
+        (resource.key() == key).then_some(resource)
     }
 
     /// As [`find`](Self::find), for a second look on behalf of the same request. Of what is not there it leaves no trace:
@@ -281,7 +281,7 @@ impl Memory {
     /// together, and counts to 15: what is as large as many small ones would never get in, however often it is
     /// asked for. So the key comes first, alone, and has to have been asked for more often than what has been
     /// unused for longest; what it then weighs is found as for any entry that grows.
-    fn admits(&self, key: &Arc<CacheKey>, weight: u64) -> bool {
+    fn admits(&self, key: &CacheKey, weight: u64) -> bool {
         let is_full = self.cache.weighted_size().saturating_add(weight) > self.budget - self.budget / FREE;
         if !(is_full || self.is_large(weight)) || self.cache.contains_key(&key.hash()) {
             return true;
@@ -342,7 +342,7 @@ impl Memory {
 
     /// Keeps a copy of a stored body in another form, beside the body and weighed with it. Not kept
     /// when the body is not stored (any more), or the two would weigh more than the whole tier may.
-    pub fn attach(&self, key: &Arc<CacheKey>, copies: &Arc<Copies>, form: Form, copy: Copy) {
+    pub fn attach(&self, key: &CacheKey, copies: &Arc<Copies>, form: Form, copy: Copy) {
         let more = copy.weight() as u64;
         self.settle(more);
         self.change(key, |resource| {
@@ -355,7 +355,7 @@ impl Memory {
 
     /// Remembers that requests of this class to this key are not cacheable, or not to wait for each other, and
     /// why. The variants stay.
-    pub fn mark(&self, key: &Arc<CacheKey>, class: Class, why: NotStored, how: Marked, until: Timestamp) {
+    pub fn mark(&self, key: &CacheKey, class: Class, why: NotStored, how: Marked, until: Timestamp) {
         self.change(key, |resource| resource.mark(class, Some(Mark { why, how, until })));
     }
 
@@ -428,7 +428,7 @@ impl Memory {
 
     /// Copies what is stored under the key (or an empty resource), changes the copy, and puts it in
     /// place of the other, all under moka's lock for this key, which covers nothing else.
-    fn change(&self, key: &Arc<CacheKey>, change: impl FnOnce(&mut Draft)) {
+    fn change(&self, key: &CacheKey, change: impl FnOnce(&mut Draft)) {
         self.cache.entry(key.hash()).and_compute_with(|entry| {
             let existed = entry.is_some();
             let stored =
@@ -641,7 +641,7 @@ mod tests {
         let fill = || (0..400).filter(|nth| asked(&format!("/{nth}"))).count();
         fill();
         memory.cache.run_pending_tasks();
-        let held: Vec<_> = memory.all().map(|resource| Arc::clone(resource.key())).collect();
+        let held: Vec<_> = memory.all().map(|resource| resource.key().clone()).collect();
         assert!(held.len() > 150, "{}", held.len());
         (0..1_000).for_each(|nth| assert!(!asked(&format!("/once/{nth}"))));
         memory.cache.run_pending_tasks();
@@ -651,7 +651,7 @@ mod tests {
         memory.cache.run_pending_tasks();
         assert!(memory.peek(&key("/often")).is_some());
         // And so does what was purged, at once.
-        let purged = Arc::clone(&held[1]);
+        let purged = held[1].clone();
         memory.remove(&purged);
         memory.cache.run_pending_tasks();
         assert!(memory.keep(plain(purged.path(), &[b'x'; 4_000], BORN), Class::Plain, &purges));

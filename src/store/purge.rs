@@ -97,7 +97,7 @@ impl Purges {
         let mark = (position, at);
         let (seq, _) = match &purge.scope {
             Scope::Url(url) => {
-                let key = CacheKey::from_parts(url.clone(), Box::default());
+                let key = CacheKey::from_parts(url, "");
                 self.note(|notes| &notes.urls, key.url_hash(), purge.soft, mark)
             }
             Scope::Group(group) => self.note(|notes| &notes.groups, group.hash(), purge.soft, mark),
@@ -541,7 +541,7 @@ mod tests {
         let [one, two] = ["\"a\", \"b\"", "\"b\""].map(|groups| cached("/x", groups, before));
         let elsewhere = cached("/y", "\"a\"", BY_TIME);
         let [a, other] = ["http://test/z", "http://other/z"].map(|url| {
-            let key = CacheKey::from_parts(url.into(), "".into());
+            let key = CacheKey::from_parts(url, "");
             Group::of(&key, ["a"].into_iter()).next().unwrap()
         });
         purges.purge_group(other, NOW);

@@ -79,7 +79,7 @@ impl Record {
 /// A response's record, to be kept under the key `place`.
 pub fn encode_response(response: &StoredResponse, generation: u64, place: &str) -> Vec<u8> {
     let content = usize::try_from(response.content.held()).unwrap_or(0) + 24 * response.content.pieces();
-    let room = content + response.key.heap() + 256;
+    let room = content + response.key.weight() + 256;
     let fields: usize =
         response.headers.iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum();
     let tags = 8 * response.standing.tags().len();
@@ -106,7 +106,7 @@ pub fn encode_response(response: &StoredResponse, generation: u64, place: &str) 
 
 /// The record that says by which request fields a resource varies, to be kept under the key `place`.
 pub fn encode_names(key: &CacheKey, names: &[HeaderName], generation: u64, place: &str) -> Vec<u8> {
-    let mut out = begin(NAMES, place, key.heap() + 256);
+    let mut out = begin(NAMES, place, key.weight() + 256);
     put_key(&mut out, generation, key);
     put_count(&mut out, names.len());
     names.iter().for_each(|name| put_text(&mut out, name.as_str().as_bytes()));
@@ -121,7 +121,7 @@ pub fn encode_rule(rule: &[u8], place: &str) -> Vec<u8> {
 }
 
 /// Reads a record of this key that was found under `place`. The response's body is a part of `bytes`, no copy.
-pub fn decode(bytes: Bytes, key: &Arc<CacheKey>, place: &str) -> Result<Record, Damaged> {
+pub fn decode(bytes: Bytes, key: &CacheKey, place: &str) -> Result<Record, Damaged> {
     let (kind, mut reader) = open(bytes, place)?;
     if kind != RESPONSE && kind != NAMES {
         return Err(Damaged::Malformed);
@@ -141,7 +141,7 @@ pub fn decode_unasked(bytes: Bytes, place: &str) -> Result<Record, Damaged> {
     }
     let generation = reader.u64()?;
     let (url, extras) = (reader.string()?, reader.string()?);
-    reader.record(kind, generation, &Arc::new(CacheKey::from_parts(url, extras)))
+    reader.record(kind, generation, &CacheKey::from_parts(&url, &extras))
 }
 
 /// Reads no more of a record that was found under `place` than its URL.
@@ -306,7 +306,7 @@ struct Reader {
 
 impl Reader {
     /// What comes after the key.
-    fn record(mut self, kind: u8, generation: u64, key: &Arc<CacheKey>) -> Result<Record, Damaged> {
+    fn record(mut self, kind: u8, generation: u64, key: &CacheKey) -> Result<Record, Damaged> {
         let record = match kind {
             RESPONSE => Record::Response { generation, response: self.response(key)? },
             _ => Record::Names { generation, names: self.names()? },
@@ -319,7 +319,7 @@ impl Reader {
         Ok(text.into())
     }
 
-    fn response(&mut self, key: &Arc<CacheKey>) -> Result<StoredResponse, Damaged> {
+    fn response(&mut self, key: &CacheKey) -> Result<StoredResponse, Damaged> {
         let times = (Timestamp::from_millis(self.u64()?), Timestamp::from_millis(self.u64()?));
         let status = StatusCode::from_u16(self.u16()?).map_err(|_| Damaged::Malformed)?;
         let standing = self.standing()?;
@@ -330,7 +330,7 @@ impl Reader {
         if !is_kept(status, content.held()) {
             return Err(Damaged::Malformed);
         }
-        let (key, standing) = (Arc::clone(key), Arc::new(standing));
+        let (key, standing) = (key.clone(), Arc::new(standing));
         // Most of what is read has had its like: no map is made of its fields.
         Ok(match Alike::of(&lines) {
             Some(alike) if alike.lines().any(|(name, _)| is_never_stored(name)) => {
@@ -491,11 +491,8 @@ mod tests {
 
     const PLACE: &str = "larder:3:{0}:-";
 
-    fn sample_key() -> Arc<CacheKey> {
-        Arc::new(CacheKey::from_parts(
-            "http://example.com/users/1?a=1".into(),
-            "h:accept-language=en;".into(),
-        ))
+    fn sample_key() -> CacheKey {
+        CacheKey::from_parts("http://example.com/users/1?a=1", "h:accept-language=en;")
     }
 
     fn sample() -> Arc<StoredResponse> {
@@ -518,7 +515,7 @@ mod tests {
         Standing::new(Born::Here(7), read, [1, 2].into(), 3)
     }
 
-    fn response(bytes: Vec<u8>, key: &Arc<CacheKey>) -> (u64, StoredResponse) {
+    fn response(bytes: Vec<u8>, key: &CacheKey) -> (u64, StoredResponse) {
         match decode(Bytes::from(bytes), key, PLACE) {
             Ok(Record::Response { generation, response }) => (generation, response),
             other => panic!("not a response: {other:?}"),
@@ -644,9 +641,9 @@ mod tests {
             "a byte too many"
         );
         assert_eq!(resealing(&|record| record.truncate(record.len() - 9)), Some(Damaged::Malformed));
-        let other = Arc::new(CacheKey::from_parts("http://example.com/users/2".into(), "".into()));
+        let other = CacheKey::from_parts("http://example.com/users/2", "");
         assert_eq!(decode(Bytes::from(record.clone()), &other, PLACE).err(), Some(Damaged::OtherKey));
-        let other = Arc::new(CacheKey::from_parts(sample_key().url().into(), "".into()));
+        let other = CacheKey::from_parts(sample_key().url(), "");
         assert_eq!(
             decode(Bytes::from(record), &other, PLACE).err(),
             Some(Damaged::OtherKey),
@@ -762,7 +759,7 @@ mod tests {
             (path, extras) in ("/[ -~]{0,20}", "[!-~]{0,20}"),
             generation: u64,
         ) {
-            let key = Arc::new(CacheKey::from_parts(path.into(), extras.into()));
+            let key = CacheKey::from_parts(&path, &extras);
             let mut pairs = vec![("cache-control", "max-age=60"), ("vary", "accept")];
             pairs.extend(lines.iter().map(|(name, value)| (name.as_str(), value.as_str())));
             let request: Vec<_> = accept.iter().map(|value| ("accept", value.as_str())).collect();

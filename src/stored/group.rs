@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     fn groups(url: &str, names: &[&str]) -> Vec<Group> {
-        Group::of(&CacheKey::from_parts(url.into(), "".into()), names.iter().copied()).collect()
+        Group::of(&CacheKey::from_parts(url, ""), names.iter().copied()).collect()
     }
 
     #[test]
@@ -75,7 +75,7 @@ mod tests {
         }
         assert_ne!(one[0].hash(), one[1].hash());
         assert_ne!(one[0].name, groups("http://a/", &["N"])[0].name, "§2.1: case sensitive");
-        let path = |url: &str| Group::of_path(&CacheKey::from_parts(url.into(), "".into()));
+        let path = |url: &str| Group::of_path(&CacheKey::from_parts(url, ""));
         assert_eq!(path("http://a/x?y"), path("http://a/x"));
         assert_ne!(path("http://a/x"), path("http://a/y"));
         assert_ne!(path("http://a/x"), groups("http://a/", &["/x"])[0]);

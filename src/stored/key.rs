@@ -8,6 +8,8 @@
 //! origin sees is never changed by a key.
 
 use std::borrow::Cow;
+use std::cell::Cell;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method, Uri, header};
 use sha2::{Digest, Sha256};
@@ -64,13 +66,22 @@ pub enum Slashes {
     Merge,
 }
 
-/// The key of a stored resource: the normalised URL, and the request fields a route adds.
+/// The key of a stored resource: the normalised URL, and the request fields a route adds. A clone shares the text.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct CacheKey {
     /// The URL, and where there are extras, NUL and these. A URL holds no NUL, so the text stands for exactly one pair.
-    text: Box<str>,
+    text: Arc<str>,
     hash: u128,
 }
+
+thread_local! {
+    /// Where a text is put together, so that a key takes one piece of memory and not two.
+    static DRAFT: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// Bytes that a draft keeps for the next key.
+const DRAFT_ROOM: usize = 16 * 1024;
 
 impl KeyPolicy {
     /// Whether one URL may have several keys: request fields are part of them.
@@ -121,7 +132,24 @@ impl CacheKey {
         headers: &HeaderMap,
         policy: &KeyPolicy,
     ) -> Self {
-        Self::from_parts(url_text(scheme, authority, path, query, policy), extras_text(headers, policy))
+        let mut text = DRAFT.take();
+        text.clear();
+        push_url(&mut text, scheme, authority, path, query, policy);
+        let url = text.len();
+        text.push('\0');
+        push_extras(&mut text, headers, policy);
+        if text.len() == url + 1 {
+            text.truncate(url);
+        }
+        let key = Self::of_text(&text);
+        if text.capacity() <= DRAFT_ROOM {
+            DRAFT.set(text);
+        }
+        key
+    }
+
+    fn of_text(text: &str) -> Self {
+        Self { hash: xxh3_128(text.as_bytes()), text: text.into() }
     }
 
     /// The key of an absolute URL with no extras, for purging; `None` when it is not one.
@@ -129,8 +157,9 @@ impl CacheKey {
         let uri: Uri = url.parse().ok()?;
         let scheme = uri.scheme_str()?;
         let authority = uri.authority()?.as_str();
-        let url = url_text(scheme, authority, uri.path(), uri.query(), policy);
-        Some(Self::from_parts(url, Box::default()))
+        let mut text = String::new();
+        push_url(&mut text, scheme, authority, uri.path(), uri.query(), policy);
+        Some(Self::of_text(&text))
     }
 
     /// The same, with the method, content and content fields of a request (RFC 10008), as a digest that
@@ -150,13 +179,12 @@ impl CacheKey {
         let mut extras = format!("{}b:{method}:", self.extras());
         digest.finalize().iter().for_each(|byte| extras.push_str(&format!("{byte:02x}")));
         extras.push(';');
-        Self::from_parts(self.url().into(), extras.into_boxed_str())
+        Self::from_parts(self.url(), &extras)
     }
 
     /// From texts that [`url`](Self::url) and [`extras`](Self::extras) once gave.
-    pub fn from_parts(url: Box<str>, extras: Box<str>) -> Self {
-        let text = if extras.is_empty() { url } else { format!("{url}\0{extras}").into_boxed_str() };
-        Self { hash: xxh3_128(text.as_bytes()), text }
+    pub fn from_parts(url: &str, extras: &str) -> Self {
+        if extras.is_empty() { Self::of_text(url) } else { Self::of_text(&format!("{url}\0{extras}")) }
     }
 
     /// The normalised URL.
@@ -185,7 +213,7 @@ impl CacheKey {
         rule.canonical(query).bytes().for_each(|byte| push_escaped(&mut extras, byte));
         extras.push(';');
         extras.push_str(self.extras());
-        Self::from_parts(format!("{path}?#").into_boxed_str(), extras.into_boxed_str())
+        Self::from_parts(&format!("{path}?#"), &extras)
     }
 
     /// Whether what is stored under `key`, and has this rule, is for requests of this exact key.
@@ -226,14 +254,9 @@ impl CacheKey {
         self.hash
     }
 
-    /// Bytes on the heap.
-    pub fn heap(&self) -> usize {
-        pieces::of(self.text.len())
-    }
-
-    /// The same, with the key itself where it is shared.
+    /// Bytes of memory beside itself, shared by its clones.
     pub fn weight(&self) -> usize {
-        pieces::counted::<Self>().saturating_add(self.heap())
+        pieces::of((2 * size_of::<usize>()).saturating_add(self.text.len()))
     }
 }
 
@@ -245,17 +268,25 @@ impl PartialEq for CacheKey {
 
 impl Eq for CacheKey {}
 
-fn url_text(scheme: &str, authority: &str, path: &str, query: Option<&str>, policy: &KeyPolicy) -> Box<str> {
+/// Into a text that is empty.
+fn push_url(
+    text: &mut String,
+    scheme: &str,
+    authority: &str,
+    path: &str,
+    query: Option<&str>,
+    policy: &KeyPolicy,
+) {
     let authority = without_default_port(scheme, authority);
-    let room = scheme.len() + 3 + authority.len() + path.len() + query.map_or(0, |query| query.len() + 1);
-    let mut text = String::with_capacity(room);
+    text.reserve(
+        scheme.len() + 3 + authority.len() + path.len() + query.map_or(0, |query| query.len() + 1) + 1,
+    );
     text.push_str(scheme);
     text.push_str("://");
     text.push_str(authority);
     text.make_ascii_lowercase();
     text.push_str(&policy.path(path));
-    push_query(&mut text, query, policy);
-    text.into_boxed_str()
+    push_query(text, query, policy);
 }
 
 /// RFC 9110 §4.2.3: "a port that is the default for the scheme, or empty, is normally omitted".
@@ -294,18 +325,16 @@ fn push_query(text: &mut String, query: Option<&str>, policy: &KeyPolicy) {
 
 /// One item per addition, each ended by `;`, which no escaped value holds, so that different
 /// additions never give the same text.
-fn extras_text(headers: &HeaderMap, policy: &KeyPolicy) -> Box<str> {
-    let mut text = String::new();
+fn push_extras(text: &mut String, headers: &HeaderMap, policy: &KeyPolicy) {
     for name in &policy.headers {
-        push_header(&mut text, name, headers);
+        push_header(text, name, headers);
     }
     for name in &policy.cookies {
-        push_cookie(&mut text, name, headers);
+        push_cookie(text, name, headers);
     }
     if policy.per_credential {
-        push_credential(&mut text, headers);
+        push_credential(text, headers);
     }
-    text.into_boxed_str()
 }
 
 /// `h:name=value;`, or `h:name;` where the request has no such field: absence is a value of its
@@ -546,7 +575,7 @@ mod tests {
             ("http://a", "http://a"),
             ("nonsense", "nonsense"),
         ] {
-            assert_eq!(CacheKey::from_parts(url.into(), "".into()).origin(), origin);
+            assert_eq!(CacheKey::from_parts(url, "").origin(), origin);
         }
     }
 
@@ -666,7 +695,7 @@ mod tests {
 
     #[test]
     fn hashes_are_the_same_in_every_release() {
-        let key = CacheKey::from_parts("http://a/x".into(), "h:b=c;".into());
+        let key = CacheKey::from_parts("http://a/x", "h:b=c;");
         assert_eq!(format!("{:032x}", key.url_hash()), GOLDEN_URL_HASH);
         assert_eq!(format!("{:032x}", key.hash()), GOLDEN_HASH);
     }
@@ -745,9 +774,14 @@ mod tests {
             };
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, one);
-            let only_one = extras_text(&headers, &policy);
+            let extras = |headers: &HeaderMap| {
+                let mut text = String::new();
+                push_extras(&mut text, headers, &policy);
+                text
+            };
+            let only_one = extras(&headers);
             headers.insert(header::ACCEPT_LANGUAGE, two);
-            let both = extras_text(&headers, &policy);
+            let both = extras(&headers);
             prop_assert_ne!(&only_one, &both, "absence is a value");
             prop_assert_eq!(both.matches(';').count(), 2);
             prop_assert!(both.is_ascii());

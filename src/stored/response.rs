@@ -23,24 +23,29 @@ use crate::rules::{
 };
 
 /// A response as it is kept, in either tier.
+///
+/// In the order in which a hit reads it: where the content and the key's text are stands in the line of memory that has
+/// been waited for when somebody has come to hold the response, so that these are waited for with its other lines, and
+/// not after them ([`read_ahead`](Self::read_ahead)).
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct StoredResponse {
-    /// Status.
-    pub status: StatusCode,
-    /// The fields that are stored (§3.1), in their order, repeats kept.
-    pub headers: StoredFields,
-    /// The same, understood.
-    pub facts: ResponseFacts,
     /// What is held of its content.
     pub content: Content,
-    /// The request's fields that `Vary` named (§4.1).
-    pub selecting: SelectingFields,
     /// What it is stored under.
-    pub key: Arc<CacheKey>,
+    pub key: CacheKey,
+    /// The fields that are stored (§3.1), in their order, repeats kept.
+    pub headers: StoredFields,
     /// By what purges judge it.
     pub standing: Arc<Standing>,
+    /// The fields, understood.
+    pub facts: ResponseFacts,
+    /// The request's fields that `Vary` named (§4.1).
+    pub selecting: SelectingFields,
     /// Other forms of the body, made since. Of most none ever is, and nobody has asked where they would be.
     copies: OnceLock<Arc<Copies>>,
+    /// Status.
+    pub status: StatusCode,
     /// What of its facts it was the first to say, bytes.
     share: u16,
     /// None of its fields has to be taken out on its way to a client, whoever that is.
@@ -70,7 +75,7 @@ pub struct Received<'a> {
     /// The request's fields that `Vary` named (§4.1).
     pub selecting: SelectingFields,
     /// What it is to be stored under.
-    pub key: Arc<CacheKey>,
+    pub key: CacheKey,
     /// By what purges will judge it.
     pub standing: Arc<Standing>,
 }
@@ -212,7 +217,7 @@ impl StoredResponse {
         (request_time, response_time): (Timestamp, Timestamp),
         content: Content,
         selecting: SelectingFields,
-        key: Arc<CacheKey>,
+        key: CacheKey,
         standing: Arc<Standing>,
     ) -> Self {
         // Understood from the stored fields, so that it means the same in both tiers.
@@ -227,7 +232,7 @@ impl StoredResponse {
         facts: ResponseFacts,
         content: Content,
         selecting: SelectingFields,
-        key: Arc<CacheKey>,
+        key: CacheKey,
         standing: Arc<Standing>,
     ) -> Self {
         let (facts, share) = said::shared(facts);
@@ -303,13 +308,13 @@ pub(crate) mod samples {
     }
 
     /// The key of `http://test{path}`.
-    pub(crate) fn key(path: &str) -> Arc<CacheKey> {
-        Arc::new(CacheKey::of("http", "test", path, None, &HeaderMap::new(), &KeyPolicy::default()))
+    pub(crate) fn key(path: &str) -> CacheKey {
+        CacheKey::of("http", "test", path, None, &HeaderMap::new(), &KeyPolicy::default())
     }
 
     /// What the rules store of a 200 to this GET; `response` must make it storable.
     pub(crate) fn stored(
-        key: &Arc<CacheKey>,
+        key: &CacheKey,
         request: &[(&str, &str)],
         response: &[(&str, &str)],
         body: &[u8],
@@ -329,7 +334,7 @@ pub(crate) mod samples {
                 response_time: times.1,
                 content: Content::Whole(StoredResponse::compact(&[Bytes::copy_from_slice(body)])),
                 selecting: selecting_fields(&facts.vary, &request, Normalize::default()),
-                key: Arc::clone(key),
+                key: key.clone(),
                 standing: standing(&headers, &facts, born),
             },
         ))
@@ -402,12 +407,9 @@ mod tests {
     /// A byte more would have the allocator give it the next size.
     #[test]
     fn it_takes_no_more_than_it_did() {
-        let sizes = [
-            pieces::counted::<StoredResponse>(),
-            pieces::counted::<Standing>(),
-            pieces::counted::<CacheKey>(),
-        ];
-        assert_eq!(sizes, [224, 64, 48], "{}", size_of::<StoredResponse>());
+        let sizes =
+            [pieces::counted::<StoredResponse>(), pieces::counted::<Standing>(), size_of::<CacheKey>()];
+        assert_eq!(sizes, [256, 64, 32], "{}", size_of::<StoredResponse>());
         assert_eq!((size_of::<StoredFields>(), size_of::<ResponseFacts>()), (32, 88));
     }
 

@@ -260,7 +260,7 @@ mod tests {
 
     fn with_key(source: Source, url: &str, extras: &str) -> String {
         let mut out = String::new();
-        Outcome::new(source).write_key(&CacheKey::from_parts(url.into(), extras.into()), &mut out);
+        Outcome::new(source).write_key(&CacheKey::from_parts(url, extras), &mut out);
         out
     }
 

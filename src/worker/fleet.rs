@@ -181,7 +181,7 @@ impl Worker {
             }
             _ => return,
         };
-        let key = CacheKey::from_parts(url.clone(), Box::default());
+        let key = CacheKey::from_parts(url, "");
         shared.memory.remove(&key);
         let keys = shared.snapshot.load().keys_of_url(url);
         let several = keys.iter().any(|of_url| of_url.several || of_url.key != key);

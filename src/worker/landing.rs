@@ -48,7 +48,7 @@ pub struct Fetched {
     /// Which requests it answers.
     pub selecting: SelectingFields,
     /// What it will be stored under.
-    pub key: Arc<CacheKey>,
+    pub key: CacheKey,
     /// By what purges judge it.
     pub standing: Arc<Standing>,
     /// Another variant of its key will be given up for it.

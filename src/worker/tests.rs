@@ -162,7 +162,7 @@ async fn a_fetch_in_flight_keeps_the_note_and_what_it_brings_is_not_kept() {
 #[tokio::test]
 async fn where_request_fields_are_part_of_the_key_the_note_stays() {
     let worker = worker("", "key.headers = [\"X-Tenant\"]").await;
-    let extras = Arc::new(CacheKey::from_parts(key("/").url().into(), "h:x-tenant=a;".into()));
+    let extras = CacheKey::from_parts(key("/").url(), "h:x-tenant=a;");
     let old = stored(&extras, &[], &[("cache-control", "max-age=60")], b"old", worker.born());
     worker.keep(&old);
     worker.forget_path("/").await;
@@ -207,7 +207,7 @@ async fn a_path_with_a_rule_keeps_its_note() {
     let headers = [("cache-control", "max-age=60"), ("no-vary-search", "params")];
     let old = stored(&key("/"), &[], &headers, b"old", worker.born());
     let rule = old.facts.no_vary_search.clone().unwrap();
-    let searched = Arc::new(key("/").searched(&rule));
+    let searched = key("/").searched(&rule);
     worker.shared.searches.learn(crate::stored::Group::of_path(&searched), &rule);
     let old = stored(&searched, &[], &headers, b"old", worker.born());
     assert!(worker.keep(&old) && worker.gives(&old));
@@ -223,7 +223,7 @@ async fn a_path_whose_rule_was_given_up_for_another_s_keeps_its_notes_too() {
     let rule = stored(&key("/"), &[], &headers, b"", worker.born()).facts.no_vary_search.clone().unwrap();
     let of = |path: &str| crate::stored::Group::of_path(&key(path));
     worker.shared.searches.learn(of("/"), &rule);
-    let old = stored(&Arc::new(key("/").searched(&rule)), &[], &headers, b"old", worker.born());
+    let old = stored(&key("/").searched(&rule), &[], &headers, b"old", worker.born());
     assert!(worker.keep(&old));
     let mut others = (0..100_000).map(|nth| format!("/{nth}"));
     assert!(others.any(|other| {

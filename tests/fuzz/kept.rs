@@ -208,7 +208,7 @@ pub fn key(dice: &mut Dice) {
         CacheKey::of(scheme, host, path, Some(query), &request, policy)
     };
     let key = of(&path, &query, &policy);
-    assert_eq!(CacheKey::from_parts(key.url().into(), key.extras().into()), key);
+    assert_eq!(CacheKey::from_parts(key.url(), key.extras()), key);
     assert!(!key.url().contains('\0') && !key.extras().contains('\0'), "its text stands for one pair");
     assert_eq!(of(&policy.path(&path), &query, &policy), key, "a path as the key has it stays so");
 
@@ -250,8 +250,7 @@ fn printable(bytes: &[u8], but: &[u8]) -> String {
 
 pub fn codec(dice: &mut Dice) {
     let policy = Policy { set_cookie: SetCookie::Keep, ..Policy::default() };
-    let key =
-        Arc::new(CacheKey::of("http", "a.test", "/", Some("a=1"), &HeaderMap::new(), &KeyPolicy::default()));
+    let key = CacheKey::of("http", "a.test", "/", Some("a=1"), &HeaderMap::new(), &KeyPolicy::default());
     let mut headers = message(dice, &RESPONSE);
     headers.insert("cache-control", HeaderValue::from_static("max-age=60, public"));
     headers.remove("larder-cache-control");
@@ -376,7 +375,7 @@ fn stored_response(
     headers: &HeaderMap,
     request: &HeaderMap,
     policy: &Policy,
-    key: &Arc<CacheKey>,
+    key: &CacheKey,
 ) -> Option<StoredResponse> {
     let (body, parts) = (Bytes::from(dice.text(&EXTRAS, 8)), dice.one_in(3));
     // Of a part it is known where it lies.
@@ -404,7 +403,7 @@ fn stored_response(
         response_time: AT,
         content,
         selecting: rules::selecting_fields(&facts.vary, request, policy.normalize),
-        key: Arc::clone(key),
+        key: key.clone(),
         standing: Arc::new(Standing::of(born, read, &headers, &facts.groups, &tags)),
     };
     Some(StoredResponse::new(permit, received))

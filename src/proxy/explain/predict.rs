@@ -65,7 +65,7 @@ impl Prediction {
         Self { outcome, failure: Some(failure), ..Self::of(Source::Local) }
     }
 
-    pub fn key(&self) -> Option<&Arc<CacheKey>> {
+    pub fn key(&self) -> Option<&CacheKey> {
         self.exchange.as_ref().map(|exchange| &exchange.key)
     }
 
@@ -123,7 +123,7 @@ fn received(
         && snapshot.route(at).is_some_and(|route| route.upgrade);
     let unsaid = Unsaid { upgrades, credential: named.credential, body: !thought.body.is_empty() };
     let bypass = receive::bypass(&asked, snapshot, at, &unsaid);
-    let key = Arc::new(receive::key_of(&asked, cache.map(|cache| &cache.key)));
+    let key = receive::key_of(&asked, cache.map(|cache| &cache.key));
     let mut exchange = Exchange {
         alike: None,
         worker: Arc::clone(worker),
@@ -171,7 +171,7 @@ fn keyed(exchange: &mut Exchange, thought: &Thought, max: u64) -> Option<Bypass>
         return Some(Bypass::MayChange);
     }
     let asked = &exchange.asked;
-    exchange.key = Arc::new(exchange.key.with_content(&asked.method, &asked.headers, &thought.body));
+    exchange.key = exchange.key.with_content(&asked.method, &asked.headers, &thought.body);
     exchange.content = Some(Content { bytes: thought.body.clone(), held: Arc::new(held) });
     None
 }

@@ -7,7 +7,6 @@
 //! of what it costs both sides; a miss is one round trip more ([`Luck`]).
 //! Must not know: deadlines, counters, what is mended how, or what is done with a response.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -129,7 +128,7 @@ pub(super) fn settle(attempt: Attempt, answer: Result<Option<Value>, Fault>) -> 
 /// any.
 pub(super) async fn look(
     mut connection: Asker,
-    key: &Arc<CacheKey>,
+    key: &CacheKey,
     asked: Request<'_>,
     notes: &mut Notes,
 ) -> Result<Result<StoredResponse, Absent>, Fault> {
@@ -164,7 +163,7 @@ pub(super) async fn look(
 /// found so, by all that a miss takes, too.
 async fn seek(
     connection: Asker,
-    key: &Arc<CacheKey>,
+    key: &CacheKey,
     asked: Request<'_>,
     notes: &mut Notes,
 ) -> Result<Result<StoredResponse, Absent>, Fault> {
@@ -198,7 +197,7 @@ async fn seek(
 /// what the response varies on.
 async fn seek_once(
     mut connection: Asker,
-    key: &Arc<CacheKey>,
+    key: &CacheKey,
     asked: Request<'_>,
     notes: &mut Notes,
 ) -> Result<Result<StoredResponse, Absent>, Fault> {
@@ -331,7 +330,7 @@ pub(super) fn one(answers: Vec<Value>, longest: u64) -> Result<Held, Fault> {
 /// What a value has to be.
 struct Wanted<'a> {
     seal: &'a Seal,
-    key: &'a Arc<CacheKey>,
+    key: &'a CacheKey,
     /// That which stands now: a record of another one has been purged.
     generation: u64,
     now: Timestamp,

@@ -249,7 +249,7 @@ impl Redis {
     ///
     /// If the future is dropped (a fill that is no longer wanted), the answer is thrown away when it
     /// comes; nothing is changed by a lookup.
-    pub async fn get(&self, key: &Arc<CacheKey>, headers: &HeaderMap, normalize: Normalize) -> Answer {
+    pub async fn get(&self, key: &CacheKey, headers: &HeaderMap, normalize: Normalize) -> Answer {
         self.get_or_lease(key, headers, normalize, None).await
     }
 
@@ -258,7 +258,7 @@ impl Redis {
     /// If the future is dropped, a lease that it may have been given is given back.
     pub async fn get_or_lease(
         &self,
-        key: &Arc<CacheKey>,
+        key: &CacheKey,
         headers: &HeaderMap,
         normalize: Normalize,
         bid: Option<Bid<'_>>,
@@ -352,7 +352,7 @@ impl Redis {
     /// Why there is none.
     pub async fn peek(
         &self,
-        key: &Arc<CacheKey>,
+        key: &CacheKey,
         headers: &HeaderMap,
         normalize: Normalize,
     ) -> Result<Arc<StoredResponse>, Absent> {

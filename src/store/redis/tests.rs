@@ -200,7 +200,7 @@ async fn a_variant_under_a_colliding_hash_is_a_miss() {
 async fn a_purge_voids_all_of_a_url_on_every_node_also_what_is_put_later() {
     let server = RedisServer::start();
     let (one, two) = (Node::start(server.url()).await, Node::start(server.url()).await);
-    let extras = Arc::new(CacheKey::from_parts(key("/").url().into(), "h:accept-language=en;".into()));
+    let extras = CacheKey::from_parts(key("/").url(), "h:accept-language=en;");
     let with_extras = stored(&extras, &[], &[("cache-control", "max-age=60")], b"extras", local());
     one.put(plain("/", b"plain", local()), 0).await;
     one.put(with_extras, 0).await;
@@ -341,7 +341,7 @@ async fn a_purge_outlives_what_it_cannot_name_though_the_plain_record_be_gone() 
 async fn a_purge_outlives_what_is_keyed_on_request_fields() {
     let server = RedisServer::start();
     let node = Node::start(server.url()).await;
-    let extras = Arc::new(CacheKey::from_parts(key("/").url().into(), "h:accept=x;".into()));
+    let extras = CacheKey::from_parts(key("/").url(), "h:accept=x;");
     let response = stored(&extras, &[], &[("cache-control", "max-age=60")], b"old", local());
     node.offer(response, 0, Duration::from_secs(6 * 24 * 3600));
     node.redis.flush(PATIENCE).await;

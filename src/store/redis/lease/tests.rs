@@ -495,7 +495,7 @@ async fn a_redis_that_answers_at_once_is_not_asked_for_words_in_a_circle() {
 #[test]
 fn every_word_and_every_name_fits() {
     let seal = Seal::default().in_namespace(&"n".repeat(32));
-    let extras = crate::stored::CacheKey::from_parts("http://a/".into(), "h:accept=x;".into());
+    let extras = crate::stored::CacheKey::from_parts("http://a/", "h:accept=x;");
     let names = keys::lease(&seal, &keys::variant(&seal, &keys::base(&seal, &extras), 7), 0);
     let word = Word::Look.about(&names.lease);
     assert!(word.len() <= script::WORD, "{} {word}", word.len());

@@ -16,16 +16,19 @@ use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use xxhash_rust::xxh3::xxh3_128;
 
 const USAGE: &str = "\
 load origin                         be an origin, and print where: /{c|n}{bytes}/{anything}?wait={milliseconds}
                                     (c: may be stored, n: no-store); GET /count tells how many it was asked for
 load raw BYTES                      answer each request with the same bytes, and print where
+load held BYTES                     the same, by what moka holds under the hash of each path: the least that a cache can do
 load relay ORIGIN                   pass each request to ORIGIN over a connection of its own, and print where
 load ask ADDRESS CONNECTIONS SECONDS PATHS [FIELD]
                                     ask as fast as answers come; prints a line of JSON. PATHS:
@@ -63,6 +66,9 @@ fn main() {
         match words[0] {
             "origin" => serve(Role::Origin(Rc::default())).await,
             "raw" => serve(Role::Raw(Rc::new(canned(number(1))))).await,
+            "held" => {
+                serve(Role::Held(Held { bytes: number(1), by_path: moka::sync::Cache::new(2_000_000) })).await
+            }
             "relay" => serve(Role::Relay(address(1))).await,
             "ask" => ask(address(1), number(2), seconds(3), words[4], words.get(5).copied()).await,
             "stampede" => stampede(address(1), number(2), words[3]).await,
@@ -77,6 +83,7 @@ fn main() {
 enum Role {
     Origin(Rc<RefCell<u64>>),
     Raw(Rc<Vec<u8>>),
+    Held(Held),
     Relay(SocketAddr),
 }
 
@@ -96,6 +103,7 @@ async fn serve(role: Role) {
             let _ended = match role {
                 Role::Origin(count) => origin(stream, &count).await,
                 Role::Raw(answer) => raw(stream, &answer).await,
+                Role::Held(answers) => held(stream, answers).await,
                 Role::Relay(origin) => relay(stream, origin).await,
             };
         });
@@ -189,6 +197,24 @@ async fn raw(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
     while let Some(end) = head(&mut stream, &mut held).await? {
         held.drain(..end);
         stream.write_all(answer).await?;
+    }
+    Ok(())
+}
+
+/// Answers of so many bytes, made when they are first asked for.
+#[derive(Clone)]
+struct Held {
+    bytes: usize,
+    by_path: moka::sync::Cache<u128, Arc<Vec<u8>>>,
+}
+
+async fn held(mut stream: TcpStream, answers: Held) -> io::Result<()> {
+    let mut held = Vec::with_capacity(4096);
+    while let Some(end) = head(&mut stream, &mut held).await? {
+        let path = held[..end].split(|byte| *byte == b' ').nth(1).expect("a path");
+        let answer = answers.by_path.get_with(xxh3_128(path), || Arc::new(canned(answers.bytes)));
+        held.drain(..end);
+        stream.write_all(&answer).await?;
     }
     Ok(())
 }

@@ -68,7 +68,7 @@ impl Filling {
         let Fill { worker, key, exact, .. } = &self.fill;
         let (doubts, now) = (&worker.shared.doubts, worker.now());
         let doubted = |key: &CacheKey| doubted(doubts, key.hash(), now);
-        doubted(key) || exact.as_ref().is_some_and(|exact| doubted(exact))
+        doubted(key) || exact.as_ref().is_some_and(doubted)
     }
 
     pub(super) fn promote(&self, found: &Arc<StoredResponse>) {

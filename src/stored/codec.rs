@@ -51,6 +51,7 @@ const MOST_FIELDS: usize = 1024;
 
 /// What stands under a key of the shared tier.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most are responses, and none is kept")]
 pub enum Record {
     /// A response.
     Response {

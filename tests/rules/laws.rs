@@ -176,7 +176,7 @@ fn kept(map: &HeaderMap, status: u16, policy: &Policy) -> Option<StoredResponse>
         response_time: AT,
         content: Content::Whole(StoredResponse::compact(&[])),
         selecting: rules::selecting_fields(&facts.vary, &HeaderMap::new(), policy.normalize),
-        key: key,
+        key,
         standing: Arc::new(Standing::plain(Born::Here(0))),
     };
     Some(StoredResponse::new(permit, received))

@@ -506,7 +506,15 @@ fn what_a_request_carries_is_said_to_keep_it_out_before_and_after_it_was_sent() 
     assert_eq!(off["verdict"]["outcome"], "bypass");
     assert_eq!(off["would_be_a_hit_if"]["settings"][0]["line"], "cache = true");
     for (method, field, word, says) in [
-        ("HEAD", ("X-None", ""), "head", "no content to store"),
+        ("HEAD", ("X-None", ""), "head", "whether what a GET brings is stored, `explain GET` says"),
+        ("HEAD", ("Cookie", "s=1"), "head", "what a request with Cookie brings is stored only if the origin"),
+        (
+            "HEAD",
+            ("Authorization", "Basic eDp5"),
+            "head",
+            "what a request with Authorization brings is stored",
+        ),
+        ("HEAD", ("X-Requested-With", "XMLHttpRequest"), "head", "Vary names that"),
         ("GET", ("If-Match", "\"v\""), "condition", "the origin's to judge"),
         ("GET", ("Range", "bytes=0-0,2-3"), "range", "several ranges"),
         ("GET", ("X-Requested-With", "XMLHttpRequest"), "unvaried", "Vary names that"),
@@ -516,6 +524,24 @@ fn what_a_request_carries_is_said_to_keep_it_out_before_and_after_it_was_sent() 
         assert!(told["verdict"]["why"].as_str().unwrap().contains(says), "{told:#}");
     }
     assert_eq!(ask("GET", "/p0/cold", ("X-None", ""))["verdict"]["not_stored"], Value::Null);
+}
+
+#[test]
+fn an_options_that_larder_answers_itself_has_its_reason() {
+    let origin = Origin::start(behave);
+    let larder = Larder::start(&config(&origin, "admin = \"127.0.0.1:0\"", &policies()));
+    let mut admin = Connection::open(larder.admin());
+    for (target, field, rfc, says) in [
+        ("*", ("X-None", ""), "RFC 9110 §9.3.7", "asks about the server as such"),
+        ("/p0/cold", ("Max-Forwards", "0"), "RFC 9110 §7.6.2", "may go no further (Max-Forwards: 0)"),
+    ] {
+        let wanted = json!({ "method": "OPTIONS", "target": target, "fields": [("Host", HOST), field] });
+        let told = explain(&mut admin, &wanted).json();
+        let verdict = &told["verdict"];
+        assert_eq!((&verdict["detail"], &verdict["status"]), (&json!("options"), &json!(204)), "{told:#}");
+        assert_eq!(verdict["rfc"], rfc, "{told:#}");
+        assert!(verdict["why"].as_str().unwrap().contains(says), "{told:#}");
+    }
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn let_in(kept_out: KeptOut) -> Vec<Change> {
         }
         KeptOut::Credentials(_) => vec![Change::IgnoreCookies, Change::Without(&[header::COOKIE])],
         KeptOut::Condition => vec![Change::Without(&[header::IF_MATCH, header::IF_UNMODIFIED_SINCE])],
-        KeptOut::Chosen(_) | KeptOut::Head | KeptOut::Ranges => Vec::new(),
+        KeptOut::Chosen(_) | KeptOut::Head(_) | KeptOut::Ranges => Vec::new(),
     }
 }
 

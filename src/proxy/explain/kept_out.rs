@@ -6,8 +6,10 @@
 
 use http::Method;
 
-use crate::rules::{Authorization, NotStored};
+use crate::rules::{Authorization, NotStored, Policy};
+use crate::store::Class;
 use crate::telemetry::{Detail, Miss, Source};
+use crate::worker::Asked;
 
 use super::predict::Prediction;
 
@@ -20,8 +22,8 @@ pub(super) enum KeptOut {
     Chosen(Vec<String>),
     /// It has a condition that is the origin's to judge.
     Condition,
-    /// A HEAD's answer has nothing to store.
-    Head,
+    /// A HEAD's answer has nothing to store; nor would a GET's be stored, where there is a reason.
+    Head(Option<Box<Self>>),
     /// Several ranges are passed on as they come.
     Ranges,
 }
@@ -33,9 +35,15 @@ impl KeptOut {
             predicted.outcome.source == Source::Miss(Miss::Uri) && predicted.because.is_none();
         let exchange = predicted.exchange.as_ref().filter(|_| nothing_stored)?;
         let (asked, policy) = (&exchange.asked, &exchange.cache()?.policy);
-        if asked.method == Method::HEAD {
-            return Some(Self::Head);
+        let as_get = || Self::of_get(predicted, asked, exchange.class(), policy);
+        match asked.method == Method::HEAD {
+            true => Some(Self::Head(as_get().map(Box::new))),
+            false => as_get(),
         }
+    }
+
+    /// The same but for what a HEAD is.
+    fn of_get(predicted: &Prediction, asked: &Asked, class: Class, policy: &Policy) -> Option<Self> {
         if asked.facts.has_precondition() {
             return Some(Self::Condition);
         }
@@ -46,7 +54,6 @@ impl KeptOut {
             Some(Detail::HitForMiss(_)) => return None,
             _ => {}
         }
-        let class = exchange.class();
         if class.has_credentials() {
             let by_user = asked.facts.has_authorization && policy.authorization == Authorization::Bypass;
             return Some(Self::Credentials(if by_user {
@@ -65,7 +72,7 @@ impl KeptOut {
             Self::Credentials(why) => why.as_str(),
             Self::Chosen(_) => NotStored::Unvaried.as_str(),
             Self::Condition => "condition",
-            Self::Head => NotStored::Head.as_str(),
+            Self::Head(_) => NotStored::Head.as_str(),
             Self::Ranges => NotStored::Range.as_str(),
         }
     }
@@ -87,7 +94,14 @@ impl KeptOut {
                 "what a request with a condition that is the origin's to judge brings is not stored"
                     .to_owned(),
             ),
-            Self::Head => (
+            Self::Head(Some(as_get)) => {
+                let (rfc, why) = as_get.why();
+                let why = format!(
+                    "what a HEAD brings has no content to store; were it a GET (`explain GET` says more), {why}"
+                );
+                (rfc, why)
+            }
+            Self::Head(None) => (
                 "RFC 9111 §3",
                 "what a HEAD brings has no content to store; whether what a GET brings is stored, `explain GET` \
                  says"

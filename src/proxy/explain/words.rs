@@ -41,6 +41,7 @@ fn why(predicted: &Prediction, kept_out: Option<&KeptOut>) -> (&'static str, Str
         ),
         Source::StaleAfterError => of("RFC 9111 §4.2.4", "the origin failed another request a moment ago"),
         Source::Bypass(why) => bypass(why),
+        Source::Local if predicted.outcome.detail == Some(Detail::Word("options")) => options(predicted),
         Source::Local => {
             let message = predicted.failure.as_ref().map(|failure| failure.message.clone());
             let only_if_cached = predicted.outcome.detail == Some(Detail::Word("only-if-cached"));
@@ -52,6 +53,22 @@ fn why(predicted: &Prediction, kept_out: Option<&KeptOut>) -> (&'static str, Str
         }
         Source::StaleIfError | Source::FailedBypass(_) => of("RFC 9111 §4.2.4", "the origin has failed"),
     }
+}
+
+/// Why an OPTIONS goes no further: its answer has no words of its own.
+fn options(predicted: &Prediction) -> (&'static str, String) {
+    let of_the_server = predicted.asked.as_ref().is_some_and(|asked| asked.target.path() == "*");
+    let (rfc, why) = match of_the_server {
+        true => (
+            "RFC 9110 §9.3.7",
+            "`OPTIONS *` asks about the server as such, and that is this Larder: it answers 204, and asks no origin",
+        ),
+        false => (
+            "RFC 9110 §7.6.2",
+            "the request says that it may go no further (Max-Forwards: 0): this Larder answers 204, and asks no origin",
+        ),
+    };
+    (rfc, why.to_owned())
 }
 
 fn missed(predicted: &Prediction, miss: Miss, kept_out: Option<&KeptOut>) -> (&'static str, String) {

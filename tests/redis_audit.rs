@@ -54,6 +54,9 @@ fn it_counts_all_of_its_namespace_and_finds_what_never_expires() {
     let bad = audit(&file);
     assert_eq!(bad.code, Some(1), "{bad:?}");
     assert!(bad.err.contains("2 keys never expire") && bad.err.contains("mine:odd"), "{bad:?}");
+    for advice in ["another cache.namespace than `mine`", "EXPIRE KEY", "UNLINK KEY"] {
+        assert!(bad.err.contains(advice), "{advice}: {bad:?}");
+    }
     assert!(!bad.err.contains('\u{1b}'), "a name is no command to the terminal: {bad:?}");
     assert_eq!(row(&bad.out, "others").map(|(keys, _)| keys), Some(1), "{bad:?}");
     assert!(!bad.err.contains("theirs"), "{bad:?}");
@@ -84,6 +87,23 @@ fn the_redis_of_a_larder_without_a_file_is_named_itself() {
             "{none:?}"
         );
     }
+}
+
+#[test]
+fn what_is_no_redis_and_what_wants_a_password_is_told_with_what_to_check() {
+    let tier = Tier::start_without(1, "");
+    let folder = tier.larders[0].directory();
+    let web = format!("redis://{}", tier.larders[0].proxy());
+    let no_redis = run_to_end(&["redis", "audit", "--redis", &web], folder);
+    assert_eq!(no_redis.code, Some(69), "{no_redis:?}");
+    for words in ["does not speak the protocol of Redis", "check the address that --redis has", "6379"] {
+        assert!(no_redis.err.contains(words), "{words}: {no_redis:?}");
+    }
+    let redis = RedisServer::start();
+    redis.command(&["CONFIG", "SET", "requirepass", "hunter2"]);
+    let locked = run_to_end(&["redis", "audit", "--redis", &redis.url()], folder);
+    assert_eq!(locked.code, Some(69), "{locked:?}");
+    assert!(locked.err.contains("it may want a password"), "{locked:?}");
 }
 
 #[test]

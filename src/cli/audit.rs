@@ -10,6 +10,7 @@ use http::Method;
 use tokio::runtime;
 
 use super::config_file::Source;
+use super::shown::counted;
 use super::{complain, exit, print, serve};
 use crate::config::Config;
 use crate::store::{Audit, Sum};
@@ -30,8 +31,49 @@ pub(super) fn audit(source: &Source) -> ExitCode {
     let called = |url: &str| route_of(&config, url);
     match runtime.block_on(Audit::make(&config.cache, &called)) {
         Ok(audit) => tell(&audit, &config.cache.namespace),
-        Err(why) => complain(&format!("redis cannot be audited: {why}"), exit::UNAVAILABLE),
+        Err(why) => {
+            let why = meant(&why, &source.name);
+            complain(&format!("redis cannot be audited: {why}"), exit::UNAVAILABLE)
+        }
     }
+}
+
+/// Why Redis was not asked to the end, for people: where the store has a word alone, what that says of the server, and
+/// what to look at in `source`, which names it.
+fn meant(why: &str, source: &str) -> String {
+    // Of the only server nothing else is known than that.
+    let why = why.strip_prefix("redis: ").unwrap_or(why);
+    let (of, word) =
+        why.rsplit_once(": ").map_or((String::new(), why), |(of, word)| (format!("{of}: "), word));
+    let place = format!("check the address that {source} has");
+    let (says, todo) = match word {
+        "Nonsense" => (
+            "what answers there does not speak the protocol of Redis",
+            format!("{place}: 6379 is the usual port of a Redis, 26379 that of a sentinel"),
+        ),
+        "Lost" => (
+            "the connection was closed before all was answered",
+            format!("{place}, and whether what listens there wants TLS: rediss://"),
+        ),
+        "Deadline" => {
+            ("no answer in time", format!("{place}, and whether that server is at work: redis-cli PING"))
+        }
+        "Refused" => (
+            "it refuses what it is asked",
+            format!(
+                "it may want a password, which {source} has to have, or more rights for this user: docs/security.md"
+            ),
+        ),
+        "NotHere" => (
+            "it says that it is not, or not yet, the one to ask",
+            "it may be loading still, a replica, or one of a cluster: redis+cluster://".to_owned(),
+        ),
+        _ if word.starts_with("received corrupt message") => {
+            (word, format!("{place}: it seems to speak no TLS: redis:// in place of rediss://"))
+        }
+        _ => return why.to_owned(),
+    };
+    format!("{of}{says}\n       {todo}")
 }
 
 /// The route that a GET of a stored URL takes now.
@@ -74,8 +116,23 @@ fn tell(audit: &Audit, namespace: &str) -> ExitCode {
         return print(&text);
     }
     let _ = print(&text);
+    complain(&endless(audit, namespace), exit::FAILURE)
+}
+
+/// What never expires, and what to do about it.
+fn endless(audit: &Audit, namespace: &str) -> String {
+    let keys = counted(audit.without_expiry, "key");
+    let (never, them, they, such) = match audit.without_expiry {
+        1 => ("expires", "it", "it is", ""),
+        _ => ("expire", "them", "they are", ", such as"),
+    };
     let named = audit.named.join("\n       ");
-    complain(&format!("{} keys never expire, such as\n       {named}", audit.without_expiry), exit::FAILURE)
+    format!(
+        "{keys} never {never}{such}\n       {named}\n       \
+         Larder gives an end to each of its own. Where {they} another program's, set another cache.namespace than \
+         `{namespace}`;\n       \
+         else give {them} one (redis-cli EXPIRE KEY 604800), or delete {them} (redis-cli UNLINK KEY)"
+    )
 }
 
 fn row(text: &mut String, (name, keys, bytes): (&str, &str, &str)) {
@@ -85,6 +142,38 @@ fn row(text: &mut String, (name, keys, bytes): (&str, &str, &str)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fault_is_told_by_what_it_says_of_the_server_and_what_to_look_at() {
+        for (why, says) in [
+            (
+                "redis: Nonsense",
+                "what answers there does not speak the protocol of Redis\n       check the address that f has",
+            ),
+            ("redis: sentinel [::1]:1: Nonsense", "sentinel [::1]:1: what answers there does not"),
+            ("10.0.0.1:6379: Lost", "10.0.0.1:6379: the connection was closed"),
+            ("redis: Deadline", "no answer in time\n       check"),
+            ("redis: Refused", "which f has to have"),
+            ("redis: NotHere", "redis+cluster://"),
+            ("redis: received corrupt message of type InvalidContentType", "to speak no TLS"),
+            ("redis: Connection refused (os error 111)", "Connection refused (os error 111)"),
+            ("no Redis is configured", "no Redis is configured"),
+        ] {
+            let told = meant(why, "f");
+            assert!(told.starts_with(says) || told.contains(&format!(" {says}")), "{why}: {told}");
+        }
+    }
+
+    #[test]
+    fn one_key_without_an_end_is_told_as_one() {
+        let audit = Audit { without_expiry: 1, named: vec!["a:b".into()], ..Audit::default() };
+        let told = endless(&audit, "a");
+        assert!(told.starts_with("1 key never expires\n       a:b\n       Larder"), "{told}");
+        assert!(
+            told.contains("Where it is another program's") && told.ends_with("(redis-cli UNLINK KEY)"),
+            "{told}"
+        );
+    }
 
     #[test]
     fn a_stored_url_is_of_the_route_that_takes_it() {

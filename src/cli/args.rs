@@ -560,8 +560,11 @@ fn admin_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn origin(text: &str) -> Result<String, String> {
-    if text.starts_with("https://") {
-        return Err("only http:// upstreams are supported".to_owned());
+    if text.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
+        return Err("Larder speaks no TLS to upstreams yet. Put something between that does, such as stunnel, nginx or \
+                    HAProxy on this machine, and name where that listens: --to http://127.0.0.1:3000. Where the API can be \
+                    reached without TLS, too, write http://"
+            .to_owned());
     }
     let authority = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
     match authority {
@@ -740,7 +743,11 @@ mod tests {
             ("larder run --print-config", "--to <URL>"),
             ("larder run -c a.toml --print-config", "cannot be used with"),
             ("larder run --to 127.0.0.1:3000", "such as http://127.0.0.1:3000"),
-            ("larder run --to https://api.example.org", "only http://"),
+            ("larder run --to https://api.example.org", "Put something between that does, such as stunnel"),
+            (
+                "larder run --to HTTPS://api.example.org",
+                "name where that listens: --to http://127.0.0.1:3000",
+            ),
             ("larder run --to http://127.0.0.1:3000/api", "write http://127.0.0.1:3000 and nothing else"),
             ("larder run --to http://127.0.0.1:3000/v1/api/?a=1", "match = { path = \"/v1/api/*\" }"),
             ("larder run --to http://127.0.0.1:3000?a=1", "and nothing else, such as"),

@@ -272,6 +272,23 @@ fn the_one_line_form_with_everything_prints_what_check_accepts() {
 }
 
 #[test]
+fn an_open_admin_address_without_a_file_is_refused_and_the_file_that_is_advised_works() {
+    let args = ["run", "--to", "http://127.0.0.1:3000", "--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"];
+    let refused = in_empty(&args);
+    assert_eq!(refused.code, Some(78), "{}", refused.err);
+    assert!(
+        refused.err.contains("and that takes a file") && refused.err.contains("LARDER_TOKEN"),
+        "{}",
+        refused.err
+    );
+    let printed = in_empty(&[&args[..], &["--print-config"]].concat());
+    let unset = check(&printed.out);
+    assert!(unset.code == Some(78) && unset.err.contains("set LARDER_TOKEN"), "{}", unset.err);
+    let checked = check(&printed.out.replace("${LARDER_TOKEN}", &"5a".repeat(32)));
+    assert_eq!(checked.code, Some(0), "{}", checked.err);
+}
+
+#[test]
 fn without_a_ttl_the_one_line_form_caches_what_the_origin_says_and_no_more() {
     let origin = Origin::start(|request| match request.target.as_str() {
         "/said" => support::Script::ok("x", &[("Cache-Control", "max-age=60")]),

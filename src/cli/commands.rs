@@ -4,10 +4,12 @@
 //! Must not know: servers, sockets, or what a configuration says.
 
 use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::args::{Args, At, Check, Command, Demo, Explain, OfRedis, Purge, Run, Simulate, Slow, Top};
 use super::config_file::{self, Missing, PLACES, Source};
+use super::exit;
 use super::one_line;
 use super::whom::Named;
 
@@ -21,12 +23,20 @@ const ASK_ANYHOW: &str =
 const AUDIT_ANYHOW: &str = "name one with -c, or the Redis itself: --redis redis://127.0.0.1:6379";
 /// The same for all else.
 const NAME_ONE: &str = "name one with -c";
+/// What to do where an admin listener needs a token: no argument has one, since all can see it there.
+const TOKEN_BY_FILE: &str = "and that takes a file:\n       \
+    write one (add --print-config > proxy.toml), set LARDER_TOKEN, which it names, and start `larder run`;\n       \
+    or ";
+/// Where only this machine reaches it.
+const ADMIN_HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What a command line asks for.
 #[derive(Clone, Debug)]
 pub enum Task {
     /// Print this to standard output; then it is done.
     Print(String),
+    /// Say on standard error why nothing of it is done, and end with this exit code.
+    Refuse(String, u8),
     /// Check this configuration and serve with it.
     Serve(Source),
     /// Check this configuration and say what is wrong with it, and of what is not.
@@ -83,6 +93,9 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
         Command::Simulate(args) => {
             find(args.config.as_deref(), variable).map(|source| Task::Simulate(source, args))
         }
+        Command::Demo(demo) if is_open(demo.admin) => {
+            Ok(Task::Refuse(wants_token(demo.admin, "and the demo has none:\n       "), exit::USAGE))
+        }
         Command::Demo(demo) => Ok(Task::Demo(demo)),
     }
 }
@@ -90,9 +103,24 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
 fn run_task(run: &Run, variable: Option<OsString>) -> Result<Task, Missing> {
     match one_line::written_for(run) {
         Some(source) if run.print_config => Ok(Task::Print(source.text)),
-        Some(source) => Ok(Task::Serve(source)),
+        Some(source) => Ok(match run.admin.filter(|at| is_open(*at)) {
+            Some(at) => Task::Refuse(wants_token(at, TOKEN_BY_FILE), exit::CONFIG),
+            None => Task::Serve(source),
+        }),
         None => find_or(RUN_ANYHOW, run.config.as_deref().or(run.file.as_deref()), variable).map(Task::Serve),
     }
+}
+
+/// Whether others than this machine may reach an admin listener there: then it needs a token.
+pub(super) fn is_open(admin: SocketAddr) -> bool {
+    !admin.ip().to_canonical().is_loopback()
+}
+
+fn wants_token(admin: SocketAddr, so: &str) -> String {
+    let here = SocketAddr::new(ADMIN_HERE, admin.port());
+    format!(
+        "--admin {admin}: an admin listener that others can reach needs a token, {so}have it listen for this machine alone: --admin {here}"
+    )
 }
 
 /// The Larder that a command asks. Beside an address only a file that is named here counts: one that is merely found,
@@ -185,6 +213,29 @@ mod tests {
             assert_eq!(by_address("", Some(&file)), None, "{command}");
             assert_eq!(by_address(&format!("-c {}", file.display()), None).as_deref(), Some("here"));
             assert!(task_of(&format!("larder {command} --admin 127.0.0.1:9 -c /nonexistent"), None).is_err());
+        }
+    }
+
+    #[test]
+    fn an_open_admin_address_takes_a_file_and_is_told_how_to_come_by_one() {
+        for (line, says) in [
+            (
+                "larder run --to http://a --admin 0.0.0.0:9900",
+                "(add --print-config > proxy.toml), set LARDER_TOKEN",
+            ),
+            (
+                "larder run --to http://a --admin [::]:9900",
+                "--admin [::]:9900: an admin listener that others can reach",
+            ),
+            ("larder demo --admin 192.0.2.1:9900", "the demo has none"),
+        ] {
+            let Ok(Task::Refuse(why, _)) = task_of(line, None) else { panic!("{line}") };
+            assert!(why.contains(says) && why.ends_with("--admin 127.0.0.1:9900"), "{why}");
+        }
+        for (line, token) in [("[::ffff:127.0.0.1]:1", false), ("0.0.0.0:1", true)] {
+            let line = format!("larder run --to http://a --print-config --admin {line}");
+            let Ok(Task::Print(text)) = task_of(&line, None) else { panic!("{line}") };
+            assert_eq!(text.contains("admin_token = \"${LARDER_TOKEN}\""), token, "{text}");
         }
     }
 

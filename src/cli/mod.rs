@@ -33,6 +33,7 @@ pub fn main() -> ExitCode {
     let args = args::Args::parse();
     match commands::task(args, std::env::var_os(config_file::VARIABLE)) {
         Ok(Task::Print(text)) => print(&text),
+        Ok(Task::Refuse(why, code)) => complain(&why, code),
         Ok(Task::Serve(source)) => serve::serve(&source),
         Ok(Task::Check(source, args)) => serve::check(&source, &args),
         Ok(Task::Reload(named)) => reload::reload(&named),

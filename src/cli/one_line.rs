@@ -4,6 +4,7 @@
 //! Must not know: what the settings mean, or whether their values are right.
 
 use super::args::{ADMIN, LISTEN, Run};
+use super::commands::is_open;
 use super::config_file::Source;
 
 /// The configuration that `larder run --to URL …` amounts to; `None` without `--to`.
@@ -12,6 +13,10 @@ pub fn written_for(run: &Run) -> Option<Source> {
     let mut text = format!("# In front of {to}, with defaults for all else.\n");
     text += &setting("listen", &run.listen.map_or_else(|| LISTEN.to_owned(), |at| at.to_string()));
     text += &setting("admin", &run.admin.map_or_else(|| ADMIN.to_owned(), |at| at.to_string()));
+    if run.admin.is_some_and(is_open) {
+        // `larder run` serves with no such address; who has it printed gets a file that says what is still to be set.
+        text += "admin_token = \"${LARDER_TOKEN}\"   # such as `openssl rand -hex 32` prints\n";
+    }
     if let Some(redis) = &run.redis {
         text += "\n[cache]\n";
         text += &setting("redis", redis);

@@ -317,9 +317,25 @@ fn what_cannot_be_replayed_is_an_error_that_says_so() {
     std::fs::write(directory.path().join("proxy.toml"), PLAIN).unwrap();
     let absent = run_to_end(&["simulate", "--log", "absent.log", "-c", "proxy.toml"], directory.path());
     assert_eq!(absent.code, Some(1));
-    assert!(absent.err.contains("cannot read absent.log"), "{}", absent.err);
+    assert!(absent.err.contains("cannot read the log absent.log"), "{}", absent.err);
     let wrong = simulate("", "[[rout]]", &[]);
     assert_eq!(wrong.code, Some(78));
+}
+
+#[test]
+fn a_log_that_is_not_there_is_told_whatever_else_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("wrong.toml"), "[[rout]]").unwrap();
+    for (log, file, told) in [
+        ("absent.log", "absent.toml", "cannot read absent.toml"),
+        ("absent.log", "wrong.toml", "--> wrong.toml:1:"),
+        (".", "wrong.toml", "--> wrong.toml:1:"),
+    ] {
+        let both = run_to_end(&["simulate", "--log", log, "-c", file], directory.path());
+        assert_eq!(both.code, Some(78), "{}", both.err);
+        assert!(both.err.starts_with(&format!("error: cannot read the log {log}: ")), "{}", both.err);
+        assert!(both.err.contains(told), "{}", both.err);
+    }
 }
 
 #[test]

@@ -211,7 +211,7 @@ Examples:
   larder simulate --log nginx.log --host api.example.org --json
 
 Exits with 1 where the log cannot be read or has no request, with 78 where the
-file is wrong.";
+file is wrong, or both are.";
 
 const DEMO_EXAMPLES: &str = "\
 Starts a small users API, Larder in front of it, and prints what to try.

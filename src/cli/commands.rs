@@ -55,8 +55,8 @@ pub enum Task {
     Explain(Named, Explain),
     /// Count what stands in the Redis of this configuration.
     Audit(Source),
-    /// Replay a log by this configuration.
-    Simulate(Source, Simulate),
+    /// Replay a log by this configuration, or say why there is none, and whether there is a log.
+    Simulate(Result<Source, String>, Simulate),
     /// Start the demo, or print its configuration where that is asked.
     Demo(Demo),
 }
@@ -91,7 +91,8 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
             None => find_or(AUDIT_ANYHOW, audit.config.or(audit.file).as_deref(), variable).map(Task::Audit),
         },
         Command::Simulate(args) => {
-            find(args.config.as_deref(), variable).map(|source| Task::Simulate(source, args))
+            let source = find(args.config.as_deref(), variable).map_err(|missing| missing.to_string());
+            Ok(Task::Simulate(source, args))
         }
         Command::Demo(demo) if is_open(demo.admin) => {
             Ok(Task::Refuse(wants_token(demo.admin, "and the demo has none:\n       "), exit::USAGE))

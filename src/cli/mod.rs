@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
         Ok(Task::Slow(named, args)) => slow::slow(&named, &args),
         Ok(Task::Explain(named, request)) => explain::explain(&named, &request),
         Ok(Task::Audit(source)) => audit::audit(&source),
-        Ok(Task::Simulate(source, args)) => simulate::simulate(&source, &args),
+        Ok(Task::Simulate(source, args)) => simulate::simulate(source, &args),
         Ok(Task::Demo(demo)) => serve::demo(&demo),
         Err(missing) => complain(&missing.to_string(), exit::CONFIG),
     }

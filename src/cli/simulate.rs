@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,24 +26,24 @@ const ALL: &str = "all routes";
 /// Cells of the bar.
 const BAR: usize = 30;
 
-/// Replays the log by this configuration and shows what came of it.
-pub(super) fn simulate(source: &Source, args: &Simulate) -> ExitCode {
-    let config = match serve::parse(&source.text, &source.name) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    let (file, name) = (args.log.as_path(), args.log.display());
-    let opened = File::open(file).and_then(|file| Ok((file.metadata()?.len(), BufReader::new(file))));
-    let (size, reader) = match opened {
-        Ok(opened) => opened,
-        Err(error) => return complain(&format!("cannot read {name}: {error}"), exit::FAILURE),
+/// Replays the log by this configuration, where there is one, and shows what came of it. Of the two, what is wrong is
+/// told at once.
+pub(super) fn simulate(source: Result<Source, String>, args: &Simulate) -> ExitCode {
+    let name = args.log.display();
+    let opened = open(&args.log)
+        .map_err(|error| complain(&format!("cannot read the log {name}: {error}"), exit::FAILURE));
+    let source = source.map_err(|missing| complain(&missing, exit::CONFIG));
+    let read_in = source.and_then(|source| Ok((serve::parse(&source.text, &source.name)?, source)));
+    let ((size, reader), (config, source)) = match (opened, read_in) {
+        (Ok(opened), Ok(read_in)) => (opened, read_in),
+        (_, Err(code)) | (Err(code), Ok(_)) => return code,
     };
     let bar = Bar::new(size >= LONG && io::stderr().is_terminal());
     let mut log = Log::new(&config, &args.host);
     let told = |read| bar.show("reading", read, size);
     if let Err(error) = read(reader, &mut log, &told) {
         bar.clear();
-        return complain(&format!("cannot read {name}: {error}"), exit::FAILURE);
+        return complain(&format!("cannot read the log {name}: {error}"), exit::FAILURE);
     }
     tell_bad(&log, &bar);
     if log.requests() == 0 {
@@ -57,6 +58,16 @@ pub(super) fn simulate(source: &Source, args: &Simulate) -> ExitCode {
         false => text(&forecast, &format!("{name}, by {}", source.name), memory, beyond),
     };
     print(&shown)
+}
+
+/// The log and its size. A directory can be opened, too, and not be read.
+fn open(log: &Path) -> io::Result<(u64, BufReader<File>)> {
+    let file = File::open(log)?;
+    let about = file.metadata()?;
+    if about.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok((about.len(), BufReader::new(file)))
 }
 
 /// Feeds the log its lines.

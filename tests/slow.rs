@@ -151,6 +151,9 @@ fn at_a_terminal_the_last_are_shown_and_followed_and_programs_get_objects() {
         lines.len() == 2 && lines[0].contains("/slow/2  slow  miss") && lines[1].contains("/slow/3"),
         "{shown}"
     );
+    let none = ask(&["-n", "0"]);
+    assert_eq!((none.code, none.out.as_str()), (Some(2), ""), "{none:?}");
+    assert!(none.err.contains("-n 0 shows nothing: ") && none.err.contains("(-n 0 --tail)"), "{none:?}");
     let objects = ask(&["--json"]).out;
     assert_eq!(objects.lines().count(), 3);
     let first: Value = serde_json::from_str(objects.lines().next().unwrap()).unwrap();
@@ -163,6 +166,17 @@ fn at_a_terminal_the_last_are_shown_and_followed_and_programs_get_objects() {
     assert_eq!(larder_.get("/slow/4", &[]).status, 200);
     following.out.wait_for_line(|line| line.contains("/slow/4"), PATIENCE);
     assert_eq!(following.out.all().len(), 4, "{}", following.out.whole());
+    drop(following);
+    // Of those that were there already, none is shown where none is asked for: what comes is the first line.
+    let mut command = larder();
+    command.args(["slow", "--admin", &admin, "--tail", "-n", "0"]).current_dir(larder_.directory());
+    let following = Process::spawn(command);
+    let next = || {
+        assert_eq!(larder_.get("/slow/5", &[]).status, 200);
+        following.out.all().first().cloned()
+    };
+    assert!(within(PATIENCE, || next().is_some()), "{}", following.out.whole());
+    assert!(following.out.all()[0].contains("/slow/5"), "{}", following.out.whole());
     drop(following);
     let gone = run_to_end(&["slow", "-c", "absent.toml"], larder_.directory());
     assert_eq!(gone.code, Some(78));

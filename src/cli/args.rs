@@ -156,6 +156,7 @@ log does not show are not shown here either.
 Examples:
   larder slow                   the last 20
   larder slow --tail            and those that come
+  larder slow -n 0 --tail       those that come alone
   larder slow --tail --json     for programs, one JSON object a line
 
 With --tail it ends with Ctrl-C. Exits with 69 where no Larder answers (any

@@ -8,6 +8,14 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
+/// A route's name; what no route takes goes by `-` in figures, and people are told what that is.
+pub(super) fn route(name: Option<&str>) -> String {
+    match name {
+        None | Some("-") => "(no route)".to_owned(),
+        Some(name) => plain(name),
+    }
+}
+
 /// A ratio, rounded down wherever one is shown: 100 % is all.
 pub(super) fn percent(ratio: f64) -> String {
     // What a binary fraction lacks of a figure that ends there is not rounded down.

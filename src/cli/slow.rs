@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::args::Slow;
-use super::shown::{grouped, plain};
+use super::shown::{grouped, plain, route};
 use super::status::Silent;
 use super::whom::{Asked, Named};
 use super::{colours, complain, exit};
@@ -165,7 +165,7 @@ fn line(request: &Value, colour: bool) -> String {
         number("status"),
         word("method"),
         word("path"),
-        word("route"),
+        route(request.get("route").and_then(Value::as_str)),
         outcome.trim_end(),
     );
     let phases = request.get("phases_ms").and_then(Value::as_object);
@@ -240,6 +240,9 @@ mod tests {
             "2024-02-29T12:34:56.789Z      1503.2 ms  200 GET     /a[2J  users  miss uri-miss  \
              first_byte 1500.0  body 2.0  connect 1.0  client-gone"
         );
+        let mut of_none = page["requests"][0].clone();
+        of_none["route"] = json!("-");
+        assert!(line(&of_none, false).contains("  (no route)  miss uri-miss  "), "{}", line(&of_none, false));
         assert_eq!(coloured.replace("\u{1b}[33m", "").replace("\u{1b}[0m", ""), plain);
         let news = Follower::default().news(&page, None).lines();
         assert_eq!(serde_json::from_str::<Value>(news.trim_end()).unwrap(), page["requests"][0]);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::args::Top;
-use super::shown::{counted, grouped, lasting, percent, plain, size};
+use super::shown::{self, counted, grouped, lasting, percent, plain, size};
 use super::whom::Named;
 use super::{colours, exit, print, status};
 
@@ -237,7 +237,7 @@ fn shown(figures: &Value, admin: SocketAddr, paint: Paint) -> String {
 /// A line for each route.
 fn table(text: &mut String, figures: &Value, paint: Paint) {
     let routes = figures.get("routes").and_then(Value::as_array);
-    let name = |route: &Value| clipped(&plain(route.get("route").and_then(Value::as_str).unwrap_or("-")));
+    let name = |route: &Value| clipped(&shown::route(route.get("route").and_then(Value::as_str)));
     let widest =
         routes.into_iter().flatten().map(|route| name(route).chars().count()).max().unwrap_or(0).max(5);
     let heading = format!(
@@ -286,7 +286,7 @@ mod tests {
         };
         json!({
             "uptime_s": uptime, "active": 1, "connections": 2, "resident_bytes": 3 << 20,
-            "all": route(requests, 5), "routes": { "a/b": route(requests, 0), "evil\u{1b}[2J": route(1, 5) },
+            "all": route(requests, 5), "routes": { "a/b": route(requests, 0), "-": route(0, 0), "evil\u{1b}[2J": route(1, 5) },
             "tiers": { "memory": { "bytes": 1024, "budget": 2048, "in_flight": 0, "lingering": 0 }, "redis": null },
         })
     }
@@ -319,6 +319,7 @@ mod tests {
             "in bytes    1m 50.0 %",
             "15/s, 0.0/s from origins, in the last second; about 1 min 30 s of theirs saved",
             "1.0 KiB of 2.0 KiB, 0 B on their way, 0 B given up and still read; the process has 3.0 MiB",
+            "\n  (no route) ",
         ] {
             assert!(plain.contains(words), "{words:?} is not in\n{plain}");
         }

@@ -237,13 +237,24 @@ fn an_api_that_fails_every_third_time_never_shows_it_once_something_is_stored() 
         is_stale
     });
     assert!(stale, "{seen:?}");
-    assert!(demo.banner().contains("repeat it, and see STALE, never an error"), "{}", demo.banner());
+    assert!(demo.banner().contains("repeat it, and see MISS, HIT, and STALE in place"), "{}", demo.banner());
     assert_eq!(seen[0], "larder; fwd=uri-miss; stored; ttl=0");
     let last = seen.last().unwrap();
     let told = last.strip_prefix("larder; fwd=stale; fwd-status=503; ttl=");
     let ttl = told.and_then(|told| told.strip_suffix("; detail=stale-if-error"));
     // 0 where it was asked for in the very millisecond in which its lifetime ended.
     assert!(ttl.is_some_and(|ttl| ttl.parse::<i64>().unwrap() <= 0), "{last}");
+}
+
+#[test]
+fn every_third_request_that_reaches_the_flaky_resource_fails_and_a_hit_is_none() {
+    let demo = Demo::start(&[]);
+    let asked = || get(demo.api, "/flaky", &[]);
+    assert_eq!([asked(), asked(), asked(), asked()].map(|answer| answer.status), [200, 200, 503, 200]);
+    assert!(demo.banner().contains("every third time that it is asked"), "{}", demo.banner());
+    // The fifth; the sixth goes by the API alone, whatever Larder has answered in between.
+    assert_eq!(demo.get("/flaky").json()["attempt"], 5);
+    assert_eq!(asked().json()["error"], "this fails every third time that it is asked");
 }
 
 #[test]

@@ -126,7 +126,8 @@ fn ideas(text: &mut String, facts: &Banner, ink: Ink) {
     idea(text, "a slow request, logged with its phases", &format!("curl -si '{proxy}/slow?ms=1500'"), ink);
     idea(
         text,
-        "the API fails every third time: repeat it, and see STALE, never an error",
+        "the API fails every third time that it is asked, and is not asked for 1 s\n\
+         after that: repeat it, and see MISS, HIT, and STALE in place of its error",
         &format!("curl -si {proxy}/flaky"),
         ink,
     );
@@ -142,7 +143,9 @@ fn ideas(text: &mut String, facts: &Banner, ink: Ink) {
 }
 
 fn idea(text: &mut String, about: &str, line: &str, ink: Ink) {
-    let _ = writeln!(text, "    {}", ink.dim(&format!("# {about}")));
+    for about in about.lines() {
+        let _ = writeln!(text, "    {}", ink.dim(&format!("# {about}")));
+    }
     command(text, line, ink);
 }
 
@@ -205,7 +208,9 @@ mod tests {
             "redis  none answers at redis://127.0.0.1:6379: memory tier only",
             "curl -si http://127.0.0.1:65535/users/1",
             "127.0.0.1:65535/slow?ms=1500",
-            "# the API fails every third time: repeat it, and see STALE, never an error\n    curl -si 127.0.0.1:65535/flaky",
+            "    # the API fails every third time that it is asked, and is not asked for 1 s\n    \
+             # after that: repeat it, and see MISS, HIT, and STALE in place of its error\n    \
+             curl -si 127.0.0.1:65535/flaky",
             "curl -s 127.0.0.1:65534/stats",
             "larder top --admin 127.0.0.1:65534",
             "--json",

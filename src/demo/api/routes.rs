@@ -172,7 +172,10 @@ impl Api {
     fn flaky(&self) -> Reply {
         let attempt = self.flaky.fetch_add(1, Ordering::Relaxed) + 1;
         if attempt.is_multiple_of(3) {
-            return reply::error(StatusCode::SERVICE_UNAVAILABLE, "this fails every third time");
+            return reply::error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "this fails every third time that it is asked",
+            );
         }
         reply::value(StatusCode::OK, &json!({ "attempt": attempt }))
     }

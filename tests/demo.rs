@@ -328,13 +328,48 @@ fn ctrl_c_and_sigterm_end_it_cleanly() {
     }
 }
 
-#[test]
-fn print_config_is_the_shipped_file() {
+/// The lines of the shipped file that are otherwise in what is printed.
+fn printed(args: &[&str]) -> Vec<(String, String)> {
     let folder = tempfile::tempdir().unwrap();
-    let printed = run_to_end(&["demo", "--print-config"], folder.path());
+    let printed = run_to_end(&[&["demo", "--print-config"], args].concat(), folder.path());
     assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""));
     let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/proxy.toml")).unwrap();
-    assert_eq!(printed.out, shipped.trim_end());
+    // Larder explains routes by the lines of what is printed.
+    assert_eq!(printed.out.lines().count(), shipped.trim_end().lines().count());
+    let lines = shipped.lines().zip(printed.out.lines());
+    let otherwise = lines.filter(|(shipped, printed)| shipped != printed);
+    otherwise.map(|(shipped, printed)| (shipped.to_owned(), printed.to_owned())).collect()
+}
+
+#[test]
+fn print_config_is_the_shipped_file_but_for_what_the_demo_does_otherwise() {
+    let settings = |args: &[&str]| -> Vec<String> {
+        let lines = printed(args).into_iter().map(|(_, printed)| printed);
+        lines.map(|line| line.split_once(" # ").unwrap().0.trim_end().to_owned()).collect()
+    };
+    let own = ["level = \"warn\"", "format = \"text\"", "access = \"text\"", "lame_duck = \"0s\""];
+    assert_eq!(settings(&[]), own);
+    let args = ["--listen", "127.0.0.1:81", "--admin", "[::1]:82", "--redis", "redis://db"];
+    let [level, format, access, lame_duck] = own;
+    assert_eq!(
+        settings(&args),
+        [
+            "listen = \"127.0.0.1:81\"",
+            "admin = \"[::1]:82\"",
+            level,
+            format,
+            access,
+            "redis = \"redis://db\"",
+            lame_duck
+        ]
+    );
+    for (shipped, printed) in printed(&args) {
+        let reason = shipped.split_once("  # ").unwrap().1;
+        assert!(printed.contains(" # (by default ") && printed.ends_with(reason), "{printed}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = run_to_end(&["demo", "--print-config", "--redis", "redis://db/x"], folder.path());
+    assert!(wrong.code == Some(78) && wrong.out.is_empty(), "{wrong:?}");
 }
 
 #[test]

@@ -218,6 +218,9 @@ const DEMO_EXAMPLES: &str = "\
 Starts a small users API, Larder in front of it, and prints what to try.
 A port that is in use is replaced by a free one. No Redis is needed.
 
+What --print-config prints has every setting. Where the demo's value is not the
+default, the line says what that is.
+
 Examples:
   larder demo
   larder demo --redis redis://127.0.0.1:6379
@@ -543,7 +546,7 @@ pub struct Demo {
     /// Use the Redis at this URL as the shared tier
     #[arg(long, value_name = "URL", value_parser = redis)]
     pub redis: Option<String>,
-    /// Print the demo's proxy.toml; do not serve
+    /// Print the proxy.toml that this amounts to; do not serve
     #[arg(long)]
     pub print_config: bool,
 }

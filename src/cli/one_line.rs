@@ -44,7 +44,7 @@ fn setting(name: &str, value: &str) -> String {
 }
 
 /// A TOML basic string. `$` stands as it is: `${NAME}` works in an argument as in a file.
-fn quoted(value: &str) -> String {
+pub(super) fn quoted(value: &str) -> String {
     let mut quoted = String::from('"');
     for c in value.chars() {
         match c {

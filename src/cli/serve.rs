@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::config::{self, Access, Config, LogFormat, Server};
+use crate::config::{self, Config, LogFormat, Server};
 use crate::demo::{self, Banner, Listening, RedisFound};
 use crate::server::{self, Running, StartError};
 use crate::telemetry::{self, Messages};
@@ -24,6 +24,7 @@ use crate::worker::Reread;
 
 use super::args::{Check, Demo, Deny};
 use super::config_file::Source;
+use super::one_line::quoted;
 use super::shown::counted;
 use super::{colours, complain, exit, print, variable};
 
@@ -88,7 +89,7 @@ pub(super) fn check(source: &Source, args: &Check) -> ExitCode {
 /// The sample API with Larder in front of it.
 pub(super) fn demo(args: &Demo) -> ExitCode {
     if args.print_config {
-        return print(config::SHIPPED);
+        return print_demo(args);
     }
     telemetry::install_panic_hook();
     let signals = match listen_for_signals() {
@@ -275,8 +276,22 @@ struct Started {
     drain: Duration,
 }
 
+/// Prints what the demo runs with these arguments, but for ports that it finds busy.
+fn print_demo(args: &Demo) -> ExitCode {
+    let (listen, admin) = (quoted(&args.listen.to_string()), quoted(&args.admin.to_string()));
+    let redis = args.redis.as_deref().map(quoted);
+    let mut values = demo::OWN.to_vec();
+    values.extend([("listen", listen.as_str()), ("admin", admin.as_str())]);
+    values.extend(redis.as_deref().map(|redis| ("cache.redis", redis)));
+    let text = demo::written(config::SHIPPED, &values);
+    match parse(&text, SHIPPED_NAME) {
+        Ok(_good) => print(&text),
+        Err(code) => code,
+    }
+}
+
 fn start_demo(args: &Demo) -> Result<Started, ExitCode> {
-    let config = parse(config::SHIPPED, SHIPPED_NAME)?;
+    let config = parse(&demo::written(config::SHIPPED, &demo::OWN), SHIPPED_NAME)?;
     let failed =
         |what: &str, error: &dyn std::fmt::Display| complain(&format!("{what}: {error}"), exit::UNAVAILABLE);
     let server = config.upstreams.first().and_then(|upstream| upstream.servers.first());
@@ -289,9 +304,7 @@ fn start_demo(args: &Demo) -> Result<Started, ExitCode> {
         listen(args.admin).map_err(|error| failed("the admin listener cannot listen", &error))?;
     let config = demo_config(config, args, api.at, proxy.at, Some(admin.at))
         .map_err(|why| complain(&why, exit::USAGE))?;
-    let colour = io::stderr().is_terminal() && colours();
-    let messages =
-        telemetry::init("warn", false, colour).map_err(|error| failed("the demo cannot start", &error))?;
+    let messages = init_log(&config).map_err(|error| failed("the demo cannot start", &error))?;
     let drain = config.limits.drain;
     let api_running =
         Api::start(api_listener).map_err(|error| failed("the sample API cannot start", &error))?;
@@ -305,7 +318,7 @@ fn start_demo(args: &Demo) -> Result<Started, ExitCode> {
     Ok(Started { running, api: api_running, messages, drain })
 }
 
-/// The shipped configuration, on the ports that were free.
+/// The demo's configuration, on the ports that were free.
 fn demo_config(
     config: Config,
     args: &Demo,
@@ -320,7 +333,6 @@ fn demo_config(
         .with_admin(admin)?
         .with_servers(&upstream, vec![server])?
         .with_redis(args.redis.as_deref())
-        .map(|config| config.with_access(Access::Text).without_lame_duck())
 }
 
 fn listen(wanted: SocketAddr) -> io::Result<(std::net::TcpListener, Listening)> {

@@ -4,9 +4,8 @@
 //! Must not know: the command line, or which port is free.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use super::{Access, Config, Redis, Server, check};
+use super::{Config, Redis, Server, check};
 
 impl Config {
     /// Listens at this one address instead.
@@ -52,17 +51,5 @@ impl Config {
         let upstream = upstream.ok_or_else(|| format!("there is no upstream `{name}`"))?;
         upstream.servers = servers;
         Ok(self)
-    }
-
-    /// Told to stop, it does not serve on for those who have not heard: nobody stands in front of it.
-    pub fn without_lame_duck(mut self) -> Self {
-        self.limits.lame_duck = Duration::ZERO;
-        self
-    }
-
-    /// This form of access log instead.
-    pub fn with_access(mut self, access: Access) -> Self {
-        self.log.access = access;
-        self
     }
 }

@@ -244,6 +244,9 @@ fn a_file_that_is_no_toml_or_gone_is_told_of_as_any_other_that_is_wrong() {
     ];
     for text in texts {
         let answered = reload(&larder, &text);
+        // Whoever is named by its address reads the same.
+        assert!(!answered.err.contains("--admin"), "{}", answered.err);
+        assert!(answered.err.ends_with("mend it, and reload again"), "{}", answered.err);
         for (code, said) in [(answered.code, answered.err), by_address()] {
             assert_eq!(code, Some(78), "{said}");
             assert!(said.starts_with("error: ") && said.contains("--> "), "{said}");

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::config_file::Source;
 use super::shown::counted;
-use super::whom::{Asked, Named};
+use super::whom::{Asked, NO_VARIABLE, Named};
 use super::{complain, exit, print, variable};
 use crate::config::Config;
 
@@ -45,7 +45,7 @@ pub(super) fn reload(named: &Named) -> ExitCode {
         Ok((StatusCode::OK, answer)) => in_force(source, &larder, &answer),
         Ok((StatusCode::UNPROCESSABLE_ENTITY, answer)) => {
             let code = wrong(&answer.error);
-            if answer.error.contains("the environment has no `") {
+            if answer.error.contains(NO_VARIABLE) {
                 eprintln!(
                     "       its environment is that of the running Larder, which a restart alone changes"
                 );

@@ -17,6 +17,9 @@ use crate::config::{Admin, Config, Problems};
 /// The variable that has the token of a Larder that is named by its address.
 const TOKEN: &str = "LARDER_ADMIN_TOKEN";
 
+/// How the problem begins of a variable that a file names and the environment does not have.
+pub(super) const NO_VARIABLE: &str = "the environment has no `";
+
 /// How the user has named the Larder that is to be asked.
 #[derive(Clone, Debug)]
 pub enum Named {
@@ -55,7 +58,7 @@ impl Named {
         match self {
             Self::ByFile(source) => {
                 let admin = Config::admin_of_good(&source.text, &source.name, &variable);
-                Asked::by_file(source, admin.map_err(|problems| nobody_asked(&problems, ""))?, "")
+                Asked::by_file(source, admin.map_err(|problems| nobody_asked(&problems))?, "")
             }
             Self::ByAddress(admin, source) => Asked::by_address(*admin, source.as_ref()),
         }
@@ -87,8 +90,7 @@ impl Named {
                     (false, _) => {
                         // All of them, while somebody looks at the file.
                         let all = Config::admin_of_good(&source.text, &source.name, &variable).err();
-                        let so = ", and the configuration in force stays";
-                        Err(nobody_asked(&all.unwrap_or(problems), so))
+                        Err(nobody_reloads(&all.unwrap_or(problems)))
                     }
                 }
             }
@@ -97,11 +99,25 @@ impl Named {
     }
 }
 
-/// Shows what is wrong with a file that should lead to a Larder; `so` is what else comes of it.
-fn nobody_asked(problems: &Problems, so: &str) -> ExitCode {
+/// Shows what is wrong with a file that should lead to a Larder.
+fn nobody_asked(problems: &Problems) -> ExitCode {
     eprintln!("{problems}");
-    let text = format!("nobody was asked{so}; whatever the file says, a Larder can be named: --admin ADDR");
-    complain(&text, exit::CONFIG)
+    let text = "nobody was asked; whatever the file says, a Larder can be named: --admin ADDR";
+    complain(text, exit::CONFIG)
+}
+
+/// The same where that Larder was to read it. By its address it would come to the same problems, unless they are for want
+/// of a variable, of which it has its own.
+fn nobody_reloads(problems: &Problems) -> ExitCode {
+    let problems = problems.to_string();
+    eprintln!("{problems}");
+    let next = match problems.contains(NO_VARIABLE) {
+        true => "the running Larder has an environment of its own, and can be named: --admin ADDR",
+        false => {
+            "what is wrong with the file is wrong for the running Larder, too: mend it, and reload again"
+        }
+    };
+    complain(&format!("nobody was asked, and the configuration in force stays; {next}"), exit::CONFIG)
 }
 
 impl Asked {

@@ -316,6 +316,20 @@ fn ctrl_c_is_answered_at_once_and_what_is_in_flight_is_finished() {
 }
 
 #[test]
+fn a_second_ctrl_c_says_that_what_is_in_flight_is_cut_off() {
+    let mut demo = Demo::start(&[]);
+    let mut client = Connection::open(demo.proxy);
+    client.write_head("GET", "/slow?ms=30000", &[]);
+    assert!(within(PATIENCE, || get(demo.admin, "/stats", &[]).json()["active"] == 1));
+    demo.process.signal("INT");
+    demo.process.out.wait_for_line(|line| line.contains("Ctrl-C again"), PATIENCE);
+    demo.process.signal("INT");
+    assert_eq!(demo.process.wait_exit(PATIENCE), Some(1));
+    let line = demo.process.err.wait_for_line(|line| line.contains("a second time"), PATIENCE);
+    assert!(line.ends_with("ending at once, what is in flight is cut off"), "{line}");
+}
+
+#[test]
 fn ctrl_c_and_sigterm_end_it_cleanly() {
     for signal in ["INT", "TERM"] {
         let mut demo = Demo::start(&[]);

@@ -190,6 +190,8 @@ fn a_second_signal_ends_it_at_once() {
         larder.signal(signals[1]);
         assert_eq!(larder.wait_exit(PATIENCE), Some(1), "{signals:?}");
         assert!(connection.try_response("GET").is_err());
+        let says = |line: &str| line.contains("told to stop a second time: ending at once");
+        larder.err.wait_for_line(says, PATIENCE);
     }
 }
 

@@ -52,7 +52,8 @@ Examples:
   larder run --to http://127.0.0.1:3000 --ttl 60s --redis redis://127.0.0.1:6379
   larder run --to http://127.0.0.1:3000 --print-config > proxy.toml
 
-SIGTERM or Ctrl-C: requests in flight are finished, then it exits with 0.
+SIGTERM or Ctrl-C: requests in flight are finished, then it exits with 0; a
+second one ends it at once, with 1, and cuts them off.
 SIGHUP: the file is read anew, as by `larder reload`.";
 
 const CHECK_EXAMPLES: &str = "\

@@ -34,6 +34,9 @@ const SHIPPED_NAME: &str = "proxy.toml (of the demo)";
 /// How long the last messages may take on their way to stderr.
 const LAST_MESSAGES: Duration = Duration::from_secs(2);
 
+/// The same for the one that is said where the process is to end at once.
+const LAST_WORD: Duration = Duration::from_millis(200);
+
 /// Serves with a configuration until SIGTERM or Ctrl-C.
 pub(super) fn serve(source: &Source) -> ExitCode {
     let config = match parse(&source.text, &source.name) {
@@ -57,7 +60,7 @@ pub(super) fn serve(source: &Source) -> ExitCode {
     let code = match server::start(config, Clock::system(), colours(), reread(source)) {
         Ok(running) => {
             announce(&running);
-            until_told(signals, running, || {})
+            until_told(signals, running, &messages, || {})
         }
         Err(error) => refused(&error),
     };
@@ -98,7 +101,7 @@ pub(super) fn demo(args: &Demo) -> ExitCode {
     };
     match start_demo(args) {
         Ok(Started { running, api, messages, drain }) => {
-            let code = until_told(signals, running, || {
+            let code = until_told(signals, running, &messages, || {
                 print(&demo::farewell(drain, colours()));
             });
             api.stop();
@@ -178,15 +181,18 @@ fn refused(error: &StartError) -> ExitCode {
     complain(&error.to_string(), code)
 }
 
-/// Waits for SIGTERM or Ctrl-C, has that said, then stops; a second one ends the process at once.
-fn until_told(signals: Signals, running: Running, say: impl FnOnce()) -> ExitCode {
+/// Waits for SIGTERM or Ctrl-C, has that said, then stops; a second one ends the process at once, and says that.
+fn until_told(signals: Signals, running: Running, messages: &Messages, say: impl FnOnce()) -> ExitCode {
     let (mut told, runtime) = signals;
     // What comes of a reload is in the log; a bug in it must not end the process that it is to change.
     let reload = || drop(std::panic::catch_unwind(AssertUnwindSafe(|| running.reload())));
     runtime.block_on(told.wait(reload));
     tracing::info!("stopping: finishing what is in flight");
+    let messages = messages.clone();
     thread::spawn(move || {
         runtime.block_on(told.wait(|| tracing::warn!("SIGHUP does nothing any more: Larder is stopping")));
+        tracing::warn!("told to stop a second time: ending at once, what is in flight is cut off");
+        messages.flush(LAST_WORD);
         std::process::exit(i32::from(exit::FAILURE));
     });
     // By now a second signal is heard: what is written to may not be read.

@@ -363,14 +363,14 @@ fn beside_an_admin_address_the_token_is_of_a_named_file_or_of_the_environment_an
         (code, process.out.whole() + &process.err.whole())
     };
     let (code, said) = ask(&[], "");
-    assert!(code == Some(1) && said.contains("wants its admin_token: set LARDER_ADMIN_TOKEN"), "{said}");
+    assert!(code == Some(77) && said.contains("wants its admin_token: set LARDER_ADMIN_TOKEN"), "{said}");
     let (code, said) = ask(&[], "another");
-    assert!(code == Some(1) && said.contains("another admin_token than LARDER_ADMIN_TOKEN"), "{said}");
+    assert!(code == Some(77) && said.contains("another admin_token than LARDER_ADMIN_TOKEN"), "{said}");
     assert_eq!(ask(&[], "s3cret-of-some-length").0, Some(0));
     assert_eq!(ask(&["-c", "proxy.toml"], "another").0, Some(0), "the nearer one counts");
     fs::write(folder.path().join("other.toml"), "admin_token = \"other\"\n").unwrap();
     let (code, said) = ask(&["-c", "other.toml"], "");
-    assert!(code == Some(1) && said.contains("another admin_token than other.toml"), "{said}");
+    assert!(code == Some(77) && said.contains("another admin_token than other.toml"), "{said}");
     assert!(!said.contains("s3cret"), "{said}");
 }
 

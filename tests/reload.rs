@@ -270,7 +270,7 @@ fn the_command_says_what_is_in_force_or_why_nobody_answers() {
     let said = format!("{}: in force (4 routes, 2 upstreams)", own.display());
     assert_eq!((done.code, done.out, done.err), (Some(0), said, String::new()));
     let stranger = reload(&larder, &reachable(admin, "admin_token = \"another\"", &[("a", &origin)]));
-    assert_eq!(stranger.code, Some(1), "{}", stranger.err);
+    assert_eq!(stranger.code, Some(77), "{}", stranger.err);
     assert!(
         stranger.err.contains("another admin_token") && !stranger.err.contains("s3cret"),
         "{}",

@@ -38,6 +38,7 @@ Exit codes:
    2  wrong arguments
   69  a listener cannot be bound: the address is in use or not allowed;
       or the Larder (or Redis) that is to be asked does not answer
+  77  the Larder that is to be asked does not take the admin_token
   78  the configuration is missing or wrong, or takes a restart";
 
 const RUN_EXAMPLES: &str = "\
@@ -76,7 +77,8 @@ macro_rules! which_larder {
 Which Larder: the one whose admin address the file has, with its `admin_token`.
 Without a file it is looked for as `larder run` does. A Larder without a file is
 named by its address, such as --admin 127.0.0.1:9900; its token, if it has one,
-is taken from $LARDER_ADMIN_TOKEN, or from a file that is named, too.
+is taken from $LARDER_ADMIN_TOKEN, or from a file that is named, too. One that
+is not taken there makes the exit code 77.
 "
     };
 }
@@ -815,6 +817,7 @@ mod tests {
             "larder run --to http://127.0.0.1:3000",
             "Exit codes:",
             "69  a listener cannot be bound",
+            "77  the Larder that is to be asked does not take the admin_token",
             "78  the configuration is missing or wrong",
         ] {
             assert!(text.contains(&flat(expected)), "{expected:?} is not in\n{text}");

@@ -10,5 +10,7 @@ pub const FAILURE: u8 = 1;
 pub const USAGE: u8 = 2;
 /// A listener cannot be bound (`EX_UNAVAILABLE`).
 pub const UNAVAILABLE: u8 = 69;
+/// The Larder that is to be asked does not take the token (`EX_NOPERM`).
+pub const REFUSED: u8 = 77;
 /// The configuration is missing or wrong (`EX_CONFIG`): starting again will not help.
 pub const CONFIG: u8 = 78;

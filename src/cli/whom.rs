@@ -192,6 +192,6 @@ impl Asked {
                 "the Larder at {admin} wants its admin_token: set {TOKEN}, or name its file, too (-c){or_else}"
             ),
         };
-        complain(&text, exit::FAILURE)
+        complain(&text, exit::REFUSED)
     }
 }

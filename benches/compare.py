@@ -260,7 +260,7 @@ def main():
                 for other, limit, what in ((*limit, "micros")[:3] for limit in limits)
                 if other in figures[name] and "larder" in figures[name]
             ]
-            if "held" in figures[name]:
+            if "held" in figures[name] and "larder" in figures[name]:
                 ratios.append(("moka alone", None, "micros", median(turns(row, "held"), 0)))
             tell(name, figures[name], ratios, first=len(figures) == 1)
         if args.json:

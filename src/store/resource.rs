@@ -71,6 +71,8 @@ impl Variants {
             (None, _) => Self::None(Arc::new(key)),
             (Some(one), true) => Self::One(one),
             (Some(last), false) => {
+                // That of one of them, so that no other is held whose text nobody has counted.
+                let key = last.key.clone();
                 list.push(last);
                 Self::Many(Arc::new(Several { key, list: list.into() }))
             }
@@ -267,6 +269,17 @@ mod tests {
             assert_eq!((resource.key(), resource.variants.len()), (&key, count));
             let same = resource.variants.iter().zip(&variants).all(|(one, other)| Arc::ptr_eq(one, other));
             assert!(same && resource.draft().key == key);
+        }
+    }
+
+    /// The text of the first that was ever kept would be held as long as the resource, and counted by nobody.
+    #[test]
+    fn it_holds_no_key_that_none_of_its_responses_counts() {
+        for count in 2..4 {
+            let variants: Vec<_> = (0..count).map(|_| plain("/", b"x", Born::Here(0))).collect();
+            let resource = Draft { key: key("/"), variants, marks: None }.done();
+            let text = |key: &CacheKey| key.url().as_ptr();
+            assert!(resource.variants.iter().any(|variant| text(&variant.key) == text(resource.key())));
         }
     }
 }

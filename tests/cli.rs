@@ -452,6 +452,34 @@ fn a_variable_that_only_the_running_larder_has_keeps_nobody_from_asking_it() {
 }
 
 #[test]
+fn a_file_is_wrong_for_the_running_larder_too_only_where_no_variable_has_a_part_in_it() {
+    let sure = "wrong for the running Larder, too";
+    let text = |admin: &str, rest: &str| {
+        good("http://127.0.0.1:3000")
+            .replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{admin}\"\n{rest}"))
+    };
+    let rows = [
+        (text("bogus", ""), true),
+        (text("bogus", "# admin_token = \"${ADM}\""), true),
+        (text("$${ADM}", ""), true),
+        (text("bogus", "=").replace("${ADM}", ""), true),
+        (text("${ADM}", ""), false),
+        (text("127.0.0.1:1", "admin_token = \"${EMPTY}\""), false),
+        (text("${LARDER_TEST_UNSET}", ""), false),
+    ];
+    for (text, is_sure) in rows {
+        let folder = in_folder_with("proxy.toml", &text);
+        let mut command = support::process::larder();
+        command.arg("reload").current_dir(folder.path()).env("ADM", "bogus").env("EMPTY", "");
+        let mut told = Process::spawn(command);
+        assert_eq!(told.wait_exit(PATIENCE), Some(78), "{text}");
+        let said = told.err.whole();
+        assert_eq!(said.contains(sure), is_sure, "{said}");
+        assert_eq!(said.contains("an environment of its own"), !is_sure, "{said}");
+    }
+}
+
+#[test]
 fn where_nobody_answers_at_the_address_of_a_file_another_may_be_named() {
     let admin = unused_address();
     let text =

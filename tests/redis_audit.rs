@@ -100,6 +100,18 @@ fn what_is_no_redis_and_what_wants_a_password_is_told_with_what_to_check() {
         assert!(no_redis.err.contains(words), "{words}: {no_redis:?}");
     }
     let redis = RedisServer::start();
+    let address = redis.url().replace("redis://", "");
+    // A Redis takes the beginning of TLS for that of a command, and waits for the rest of it.
+    for scheme in ["rediss://", "rediss+cluster://"] {
+        let plain = run_to_end(&["redis", "audit", "--redis", &format!("{scheme}{address}")], folder);
+        assert_eq!(plain.code, Some(69), "{plain:?}");
+        let said = "or it speaks no TLS (redis:// in place of rediss://)";
+        assert!(plain.err.contains("in time\n") && plain.err.contains(said), "{plain:?}");
+    }
+    let url = format!("redis+sentinel://{address}/main");
+    let no_sentinel = run_to_end(&["redis", "audit", "--redis", &url], folder);
+    assert_eq!(no_sentinel.code, Some(69), "{no_sentinel:?}");
+    assert!(no_sentinel.err.contains("it may be no sentinel: check"), "{no_sentinel:?}");
     redis.command(&["CONFIG", "SET", "requirepass", "hunter2"]);
     let locked = run_to_end(&["redis", "audit", "--redis", &redis.url()], folder);
     assert_eq!(locked.code, Some(69), "{locked:?}");

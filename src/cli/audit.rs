@@ -21,9 +21,9 @@ pub(super) fn audit(source: &Source) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    if config.cache.redis.is_none() {
+    let Some(redis) = &config.cache.redis else {
         return complain(&format!("{} has no cache.redis", source.name), exit::CONFIG);
-    }
+    };
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start: {error}"), exit::FAILURE),
@@ -32,15 +32,15 @@ pub(super) fn audit(source: &Source) -> ExitCode {
     match runtime.block_on(Audit::make(&config.cache, &called)) {
         Ok(audit) => tell(&audit, &config.cache.namespace),
         Err(why) => {
-            let why = meant(&why, &source.name);
+            let why = meant(&why, &source.name, redis.tls);
             complain(&format!("redis cannot be audited: {why}"), exit::UNAVAILABLE)
         }
     }
 }
 
 /// Why Redis was not asked to the end, for people: where the store has a word alone, what that says of the server, and
-/// what to look at in `source`, which names it.
-fn meant(why: &str, source: &str) -> String {
+/// what to look at in `source`, which names it and may have it asked over TLS.
+fn meant(why: &str, source: &str, over_tls: bool) -> String {
     // Of the only server nothing else is known than that.
     let why = why.strip_prefix("redis: ").unwrap_or(why);
     let (of, word) =
@@ -51,12 +51,10 @@ fn meant(why: &str, source: &str) -> String {
             "what answers there does not speak the protocol of Redis",
             format!("{place}: 6379 is the usual port of a Redis, 26379 that of a sentinel"),
         ),
-        "Lost" => (
-            "the connection was closed before all was answered",
-            format!("{place}, and whether what listens there wants TLS: rediss://"),
-        ),
-        "Deadline" => {
-            ("no answer in time", format!("{place}, and whether that server is at work: redis-cli PING"))
+        "Lost" => {
+            let or = if over_tls { "" } else { ", and whether what listens there wants TLS: rediss://" };
+            let full = "or it has no connection free (maxclients)";
+            ("the connection was closed before all was answered", format!("{place}{or}; {full}"))
         }
         "Refused" => (
             "it refuses what it is asked",
@@ -68,8 +66,21 @@ fn meant(why: &str, source: &str) -> String {
             "it says that it is not, or not yet, the one to ask",
             "it may be loading still, a replica, or one of a cluster: redis+cluster://".to_owned(),
         ),
+        "that is no address" => (
+            "it does not say where its master is",
+            format!(
+                "it may be no sentinel: {place}. 26379 is the usual port of one; a Redis that no sentinel watches is \
+                 redis://"
+            ),
+        ),
         _ if word.starts_with("received corrupt message") => {
             (word, format!("{place}: it seems to speak no TLS: redis:// in place of rediss://"))
+        }
+        _ if word == "Deadline" || word.ends_with("in time") => {
+            let says = if word == "Deadline" { "no answer in time" } else { word };
+            // It waits for the rest of what it takes for a command.
+            let or = if over_tls { ", or it speaks no TLS (redis:// in place of rediss://)" } else { "" };
+            (says, format!("{place}, and whether that server is at work: redis-cli PING{or}"))
         }
         _ => return why.to_owned(),
     };
@@ -152,16 +163,34 @@ mod tests {
             ),
             ("redis: sentinel [::1]:1: Nonsense", "sentinel [::1]:1: what answers there does not"),
             ("10.0.0.1:6379: Lost", "10.0.0.1:6379: the connection was closed"),
+            ("redis: Lost", "rediss://; or it has no connection free (maxclients)"),
             ("redis: Deadline", "no answer in time\n       check"),
+            ("redis: no connection in time", "no connection in time\n       check"),
+            ("redis: sentinel [::1]:1: that is no address", "it may be no sentinel: check"),
             ("redis: Refused", "which f has to have"),
             ("redis: NotHere", "redis+cluster://"),
             ("redis: received corrupt message of type InvalidContentType", "to speak no TLS"),
             ("redis: Connection refused (os error 111)", "Connection refused (os error 111)"),
             ("no Redis is configured", "no Redis is configured"),
         ] {
-            let told = meant(why, "f");
+            let told = meant(why, "f", false);
             assert!(told.starts_with(says) || told.contains(&format!(" {says}")), "{why}: {told}");
         }
+    }
+
+    #[test]
+    fn what_does_not_answer_over_tls_may_speak_none() {
+        for why in [
+            "redis: Deadline",
+            "redis: no connection in time",
+            "redis: sentinel [::1]:26379: no answer in time",
+            "no node of the cluster tells who is in it: 10.0.0.1:7000 does not answer in time",
+        ] {
+            let told = meant(why, "f", true);
+            assert!(told.ends_with("or it speaks no TLS (redis:// in place of rediss://)"), "{told}");
+            assert!(!meant(why, "f", false).contains("TLS"), "{why}");
+        }
+        assert!(!meant("redis: Lost", "f", true).contains("rediss://"));
     }
 
     #[test]

@@ -12,9 +12,12 @@ use serde::Deserialize;
 
 use super::config_file::Source;
 use super::shown::counted;
-use super::whom::{Asked, NO_VARIABLE, Named};
+use super::whom::{Asked, Named};
 use super::{complain, exit, print, variable};
 use crate::config::Config;
+
+/// How the problem begins of a variable that a file names and the environment does not have.
+const NO_VARIABLE: &str = "the environment has no `";
 
 /// What the admin listener says of a reload.
 #[derive(Debug, Default, Deserialize)]

@@ -34,9 +34,6 @@ const SHIPPED_NAME: &str = "proxy.toml (of the demo)";
 /// How long the last messages may take on their way to stderr.
 const LAST_MESSAGES: Duration = Duration::from_secs(2);
 
-/// The same for the one that is said where the process is to end at once.
-const LAST_WORD: Duration = Duration::from_millis(200);
-
 /// Serves with a configuration until SIGTERM or Ctrl-C.
 pub(super) fn serve(source: &Source) -> ExitCode {
     let config = match parse(&source.text, &source.name) {
@@ -192,7 +189,7 @@ fn until_told(signals: Signals, running: Running, messages: &Messages, say: impl
     thread::spawn(move || {
         runtime.block_on(told.wait(|| tracing::warn!("SIGHUP does nothing any more: Larder is stopping")));
         tracing::warn!("told to stop a second time: ending at once, what is in flight is cut off");
-        messages.flush(LAST_WORD);
+        messages.flush(LAST_MESSAGES);
         std::process::exit(i32::from(exit::FAILURE));
     });
     // By now a second signal is heard: what is written to may not be read.

@@ -17,9 +17,6 @@ use crate::config::{Admin, Config, Problems};
 /// The variable that has the token of a Larder that is named by its address.
 const TOKEN: &str = "LARDER_ADMIN_TOKEN";
 
-/// How the problem begins of a variable that a file names and the environment does not have.
-pub(super) const NO_VARIABLE: &str = "the environment has no `";
-
 /// How the user has named the Larder that is to be asked.
 #[derive(Clone, Debug)]
 pub enum Named {
@@ -106,13 +103,15 @@ fn nobody_asked(problems: &Problems) -> ExitCode {
     complain(text, exit::CONFIG)
 }
 
-/// The same where that Larder was to read it. By its address it would come to the same problems, unless they are for want
-/// of a variable, of which it has its own.
+/// The same where that Larder was to read it. By its address it would come to the same problems, unless the environment
+/// has a part in them: it has its own.
 fn nobody_reloads(problems: &Problems) -> ExitCode {
-    let problems = problems.to_string();
     eprintln!("{problems}");
-    let next = match problems.contains(NO_VARIABLE) {
-        true => "the running Larder has an environment of its own, and can be named: --admin ADDR",
+    let next = match problems.may_be_of_environment() {
+        true => {
+            "the running Larder has an environment of its own: where a variable is to blame, name that Larder \
+             (--admin ADDR), else mend the file, and reload again"
+        }
         false => {
             "what is wrong with the file is wrong for the running Larder, too: mend it, and reload again"
         }

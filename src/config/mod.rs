@@ -95,9 +95,10 @@ impl Config {
         let reader = reader::Reader::new(text, env);
         let config = check::config(&reader, file.get_ref(), text.len());
         check::within(&reader, file.get_ref(), &config.cache, limit);
+        let by_environment = reader.uses_environment();
         let found = reader.into_found();
         let is_wrong = found.iter().any(problems::Found::is_error);
-        let problems = Problems::new(text, file_name, found);
+        let problems = Problems::new(text, file_name, found).with_environment(by_environment);
         if is_wrong { Err(problems) } else { Ok(Self { warnings: problems, ..config }) }
     }
 
@@ -138,8 +139,9 @@ impl Config {
         };
         let reader = reader::Reader::new(text, env);
         let admin = check::admin_alone(&reader, file.get_ref());
+        let by_environment = reader.uses_environment();
         let found = reader.into_found().into_iter().filter(problems::Found::is_error).collect();
-        (admin, Problems::new(text, file_name, found))
+        (admin, Problems::new(text, file_name, found).with_environment(by_environment))
     }
 
     /// The same of a file that is right: by a name that is mistyped in it, another Larder might be meant. Variables that
@@ -161,6 +163,7 @@ impl Config {
         let unset = reader.into_found().into_iter().filter(problems::Found::is_error_of_environment);
         let whole = reader::Reader::new(text, env);
         check::config(&whole, file.get_ref(), text.len());
+        let by_environment = whole.uses_environment();
         let all = whole.into_found();
         // What is said of a whole of which a part is not known here may be for want of that part alone.
         let unknown = |found: &problems::Found| {
@@ -168,7 +171,10 @@ impl Config {
         };
         let wrong = all.iter().filter(|found| found.is_error_of_file() && !unknown(found)).cloned();
         let found: Vec<_> = wrong.chain(unset).collect();
-        if found.is_empty() { Ok(admin) } else { Err(Problems::new(text, file_name, found)) }
+        if found.is_empty() {
+            return Ok(admin);
+        }
+        Err(Problems::new(text, file_name, found).with_environment(by_environment))
     }
 }
 

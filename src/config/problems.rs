@@ -15,6 +15,7 @@ use super::masks::{self, BYTE_ORDER_MARK};
 pub struct Problems {
     file: String,
     list: Vec<Problem>,
+    with_environment: bool,
 }
 
 /// How much a problem matters.
@@ -133,7 +134,18 @@ impl Problems {
         let lines = Lines::new(text);
         let mut list: Vec<Problem> = found.into_iter().map(|f| place(&lines, f)).collect();
         list.sort_by_key(|p| (p.line, p.column));
-        Self { file: file.to_owned(), list }
+        Self { file: file.to_owned(), list, with_environment: false }
+    }
+
+    /// Of a file that takes something from the environment, or of none such.
+    pub(super) fn with_environment(self, with_environment: bool) -> Self {
+        Self { with_environment, ..self }
+    }
+
+    /// Whether the environment has a part in what the file says: then another process may find other problems in the
+    /// same file, or none.
+    pub fn may_be_of_environment(&self) -> bool {
+        self.with_environment
     }
 
     /// One after the other, by place.

@@ -29,6 +29,8 @@ pub(super) struct Reader<'a> {
     /// Where its lines end: each route is told where it stands.
     ends: OnceCell<Vec<usize>>,
     env: &'a dyn Fn(&str) -> Option<String>,
+    /// Some value names a variable.
+    uses_environment: Cell<bool>,
     found: RefCell<Vec<Found>>,
     /// The settings that the file has, by their full names, and where their values stand.
     settings: RefCell<Vec<(Span, String)>>,
@@ -66,6 +68,7 @@ impl<'a> Reader<'a> {
             text,
             ends: OnceCell::new(),
             env,
+            uses_environment: Cell::default(),
             found: RefCell::default(),
             settings: RefCell::default(),
             has_redis: Cell::default(),
@@ -92,6 +95,11 @@ impl<'a> Reader<'a> {
     /// How many mistakes were noted so far; a warning is none.
     pub(super) fn count(&self) -> usize {
         self.found.borrow().iter().filter(|found| found.is_error()).count()
+    }
+
+    /// Whether a value that was read names a variable, set or not.
+    pub(super) fn uses_environment(&self) -> bool {
+        self.uses_environment.get()
     }
 
     /// Everything noted.
@@ -139,7 +147,10 @@ impl<'a> Reader<'a> {
             return None;
         };
         match expand(raw, self.env) {
-            Ok((value_text, from_env)) => Some(Text { value: value_text, span: value.span(), from_env }),
+            Ok((value_text, from_env)) => {
+                self.uses_environment.set(self.uses_environment.get() || from_env);
+                Some(Text { value: value_text, span: value.span(), from_env })
+            }
             Err(why) => {
                 self.unexpanded(&value.span(), why);
                 None
@@ -221,6 +232,7 @@ impl<'a> Reader<'a> {
 
     fn unexpanded(&self, span: &Span, why: Unexpanded) {
         let is_unset = matches!(why, Unexpanded::Unset(_));
+        self.uses_environment.set(self.uses_environment.get() || is_unset);
         let (mark, message, help) = match why {
             Unexpanded::Unset(name) => (
                 format!("${{{name}}}"),

@@ -381,9 +381,26 @@ fn print_config_is_the_shipped_file_but_for_what_the_demo_does_otherwise() {
         let reason = shipped.split_once("  # ").unwrap().1;
         assert!(printed.contains(" # (by default ") && printed.ends_with(reason), "{printed}");
     }
+    // The demo takes it as it is, so the file must not have the environment's in its place.
+    let args = ["--redis", "redis://u:${HOME}$${X}@h"];
+    assert!(settings(&args).contains(&"redis = \"redis://u:$${HOME}$$${X}@h\"".to_owned()));
+}
+
+#[test]
+fn what_is_printed_and_what_runs_refuse_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let wrong = run_to_end(&["demo", "--print-config", "--redis", "redis://db/x"], folder.path());
-    assert!(wrong.code == Some(78) && wrong.out.is_empty(), "{wrong:?}");
+    let (one, all) = ("127.0.0.1:18080", "0.0.0.0:18080");
+    for (args, says) in [
+        (["--listen", one, "--admin", one], "error: --admin 127.0.0.1:18080: the public listener has this"),
+        (["--listen", all, "--admin", one], "error: --admin 127.0.0.1:18080: the public listener has this"),
+        (["--listen", one, "--redis", "redis://u:hunter2@db/x"], "error: --redis: "),
+    ] {
+        let runs = run_to_end(&[&["demo"], &args[..]].concat(), folder.path());
+        let printed = run_to_end(&[&["demo", "--print-config"], &args[..]].concat(), folder.path());
+        assert_eq!((runs.code, &runs.err), (Some(2), &printed.err), "{printed:?}");
+        assert!(printed.code == Some(2) && printed.out.is_empty(), "{printed:?}");
+        assert!(runs.err.starts_with(says) && !runs.err.contains("hunter2"), "{runs:?}");
+    }
 }
 
 #[test]

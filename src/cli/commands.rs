@@ -12,6 +12,7 @@ use super::config_file::{self, Missing, PLACES, Source};
 use super::exit;
 use super::one_line;
 use super::whom::Named;
+use crate::config::is_open;
 
 /// What to try where `larder run` finds no file.
 const RUN_ANYHOW: &str =
@@ -25,8 +26,11 @@ const AUDIT_ANYHOW: &str = "name one with -c, or the Redis itself: --redis redis
 const NAME_ONE: &str = "name one with -c";
 /// What to do where an admin listener needs a token: no argument has one, since all can see it there.
 const TOKEN_BY_FILE: &str = "and that takes a file:\n       \
-    write one (add --print-config > proxy.toml), set LARDER_TOKEN, which it names, and start `larder run`;\n       \
+    write one (add --print-config > open.toml), set LARDER_TOKEN, which it names, and start `larder run open.toml`;\n       \
     or ";
+/// What to ask for in place of no slow request at all.
+const NONE_OF_THEM: &str =
+    "-n 0 shows nothing: leave it out for the last 20, or follow those that come (-n 0 --tail)";
 /// Where only this machine reaches it.
 const ADMIN_HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -81,6 +85,9 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
             .map(|named| Task::Status(named, status.json)),
         Command::Top(top) => whom(top.at, top.config.as_deref().or(top.file.as_deref()), variable)
             .map(|named| Task::Top(named, top)),
+        Command::Slow(slow) if slow.lines == 0 && !slow.tail => {
+            Ok(Task::Refuse(NONE_OF_THEM.to_owned(), exit::USAGE))
+        }
         Command::Slow(slow) => whom(slow.at, slow.config.as_deref().or(slow.file.as_deref()), variable)
             .map(|named| Task::Slow(named, slow)),
         Command::Explain(explain) => {
@@ -110,11 +117,6 @@ fn run_task(run: &Run, variable: Option<OsString>) -> Result<Task, Missing> {
         }),
         None => find_or(RUN_ANYHOW, run.config.as_deref().or(run.file.as_deref()), variable).map(Task::Serve),
     }
-}
-
-/// Whether others than this machine may reach an admin listener there: then it needs a token.
-pub(super) fn is_open(admin: SocketAddr) -> bool {
-    !admin.ip().to_canonical().is_loopback()
 }
 
 fn wants_token(admin: SocketAddr, so: &str) -> String {
@@ -222,7 +224,7 @@ mod tests {
         for (line, says) in [
             (
                 "larder run --to http://a --admin 0.0.0.0:9900",
-                "(add --print-config > proxy.toml), set LARDER_TOKEN",
+                "(add --print-config > open.toml), set LARDER_TOKEN",
             ),
             (
                 "larder run --to http://a --admin [::]:9900",
@@ -238,6 +240,19 @@ mod tests {
             let Ok(Task::Print(text)) = task_of(&line, None) else { panic!("{line}") };
             assert_eq!(text.contains("admin_token = \"${LARDER_TOKEN}\""), token, "{text}");
         }
+    }
+
+    #[test]
+    fn no_slow_request_at_all_is_refused_whether_a_file_is_found_or_not() {
+        let absent = Path::new("/nonexistent/proxy.toml");
+        for admin in ["", "--admin 127.0.0.1:9"] {
+            let task = task_of(&format!("larder slow -n 0 {admin}"), Some(absent));
+            assert!(
+                matches!(&task, Ok(Task::Refuse(why, exit::USAGE)) if why.contains("-n 0 --tail")),
+                "{task:?}"
+            );
+        }
+        assert!(task_of("larder slow -n 0 --tail", Some(absent)).is_err());
     }
 
     #[test]

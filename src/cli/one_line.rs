@@ -4,8 +4,8 @@
 //! Must not know: what the settings mean, or whether their values are right.
 
 use super::args::{ADMIN, LISTEN, Run};
-use super::commands::is_open;
 use super::config_file::Source;
+use crate::config::is_open;
 
 /// The configuration that `larder run --to URL …` amounts to; `None` without `--to`.
 pub fn written_for(run: &Run) -> Option<Source> {

@@ -88,6 +88,11 @@ pub(super) fn check(source: &Source, args: &Check) -> ExitCode {
 
 /// The sample API with Larder in front of it.
 pub(super) fn demo(args: &Demo) -> ExitCode {
+    // What is printed and what runs refuse the same.
+    let config = match demo_asked(args) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
     if args.print_config {
         return print_demo(args);
     }
@@ -96,7 +101,7 @@ pub(super) fn demo(args: &Demo) -> ExitCode {
         Ok(signals) => signals,
         Err(code) => return code,
     };
-    match start_demo(args) {
+    match start_demo(config, args) {
         Ok(Started { running, api, messages, drain }) => {
             let code = until_told(signals, running, &messages, || {
                 print(&demo::farewell(drain, colours()));
@@ -279,10 +284,23 @@ struct Started {
     drain: Duration,
 }
 
+/// The shipped configuration with what was asked for, before it is known which ports are free.
+fn demo_asked(args: &Demo) -> Result<Config, ExitCode> {
+    let config = parse(&demo::written(config::SHIPPED, &demo::OWN), SHIPPED_NAME)?;
+    let refused = |argument: &str, why: &str| complain(&format!("{argument}: {why}"), exit::USAGE);
+    config
+        .with_listen(args.listen)
+        .with_admin(Some(args.admin))
+        .map_err(|why| refused(&format!("--admin {}", args.admin), &why))?
+        .with_redis(args.redis.as_deref())
+        .map_err(|why| refused("--redis", &why))
+}
+
 /// Prints what the demo runs with these arguments, but for ports that it finds busy.
 fn print_demo(args: &Demo) -> ExitCode {
     let (listen, admin) = (quoted(&args.listen.to_string()), quoted(&args.admin.to_string()));
-    let redis = args.redis.as_deref().map(quoted);
+    // The demo takes it as it is, and a file would have the environment's in place of `${NAME}`.
+    let redis = args.redis.as_deref().map(|url| quoted(&url.replace("${", "$${")));
     let mut values = demo::OWN.to_vec();
     values.extend([("listen", listen.as_str()), ("admin", admin.as_str())]);
     values.extend(redis.as_deref().map(|redis| ("cache.redis", redis)));
@@ -293,8 +311,7 @@ fn print_demo(args: &Demo) -> ExitCode {
     }
 }
 
-fn start_demo(args: &Demo) -> Result<Started, ExitCode> {
-    let config = parse(&demo::written(config::SHIPPED, &demo::OWN), SHIPPED_NAME)?;
+fn start_demo(config: Config, args: &Demo) -> Result<Started, ExitCode> {
     let failed =
         |what: &str, error: &dyn std::fmt::Display| complain(&format!("{what}: {error}"), exit::UNAVAILABLE);
     let server = config.upstreams.first().and_then(|upstream| upstream.servers.first());
@@ -305,8 +322,8 @@ fn start_demo(args: &Demo) -> Result<Started, ExitCode> {
     let (held, proxy) = listen(args.listen).map_err(|error| failed("the proxy cannot listen", &error))?;
     let (held_too, admin) =
         listen(args.admin).map_err(|error| failed("the admin listener cannot listen", &error))?;
-    let config = demo_config(config, args, api.at, proxy.at, Some(admin.at))
-        .map_err(|why| complain(&why, exit::USAGE))?;
+    let config =
+        demo_config(config, api.at, proxy.at, Some(admin.at)).map_err(|why| complain(&why, exit::USAGE))?;
     let messages = init_log(&config).map_err(|error| failed("the demo cannot start", &error))?;
     let drain = config.limits.drain;
     let api_running =
@@ -324,18 +341,13 @@ fn start_demo(args: &Demo) -> Result<Started, ExitCode> {
 /// The demo's configuration, on the ports that were free.
 fn demo_config(
     config: Config,
-    args: &Demo,
     api: SocketAddr,
     proxy: SocketAddr,
     admin: Option<SocketAddr>,
 ) -> Result<Config, String> {
     let upstream = config.upstreams.first().map(|upstream| upstream.name.clone()).unwrap_or_default();
     let server = Server { host: api.ip().to_string(), port: api.port() };
-    config
-        .with_listen(proxy)
-        .with_admin(admin)?
-        .with_servers(&upstream, vec![server])?
-        .with_redis(args.redis.as_deref())
+    config.with_listen(proxy).with_admin(admin)?.with_servers(&upstream, vec![server])
 }
 
 fn listen(wanted: SocketAddr) -> io::Result<(std::net::TcpListener, Listening)> {

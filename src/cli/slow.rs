@@ -26,11 +26,6 @@ const PHASES: usize = 3;
 
 /// Shows the slow requests of the Larder that is named.
 pub(super) fn slow(named: &Named, args: &Slow) -> ExitCode {
-    if args.lines == 0 && !args.tail {
-        let text =
-            "-n 0 shows nothing: leave it out for the last 20, or follow those that come (-n 0 --tail)";
-        return complain(text, exit::USAGE);
-    }
     let larder = match named.asked() {
         Ok(larder) => larder,
         Err(code) => return code,

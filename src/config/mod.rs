@@ -52,6 +52,7 @@ use crate::stored::{KeyPolicy, Secret, TagPolicy};
 
 pub use address::without_password;
 pub use cgroup::memory_limit;
+pub use check::is_open;
 pub use lints::Lint;
 pub use problems::{Problem, Problems, Severity};
 pub use redis::{Identity, Login, Node, Place, Redis};

@@ -541,7 +541,7 @@ fn the_command_line_purges_and_says_so() {
         (&listening, &["--route", "b"][..], 1, "there are: a, rest"),
         (&listening, &["--prefix", "/a"], 1, "ends with *"),
         (&listening, &["--soft"], 2, "required"),
-        (&listening.replace("secret", "another"), &["--all"], 1, "another admin_token"),
+        (&listening.replace("secret", "another"), &["--all"], 77, "another admin_token"),
         (
             &text.replace("127.0.0.1:0\"\nworkers", "127.0.0.1:1\"\nworkers"),
             &["--all"],

@@ -10,7 +10,7 @@ use http::Method;
 use tokio::runtime;
 
 use super::config_file::Source;
-use super::shown::counted;
+use super::shown::{self, counted};
 use super::{complain, exit, print, serve};
 use crate::config::Config;
 use crate::store::{Audit, Sum};
@@ -100,9 +100,7 @@ fn route_of(config: &Config, url: &str) -> String {
     };
     let path = path.split(['?', '#']).next().unwrap_or(path);
     let route = config.route(&Method::GET, host.unwrap_or_default(), path);
-    route
-        .and_then(|index| config.routes.get(index))
-        .map_or_else(|| "(no route)".to_owned(), |r| r.name.clone())
+    route.and_then(|index| config.routes.get(index)).map_or_else(|| shown::route(None), |r| r.name.clone())
 }
 
 fn tell(audit: &Audit, namespace: &str) -> ExitCode {

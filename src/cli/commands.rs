@@ -12,7 +12,7 @@ use super::config_file::{self, Missing, PLACES, Source};
 use super::exit;
 use super::one_line;
 use super::whom::Named;
-use crate::config::is_open;
+use crate::config::admin_refused;
 
 /// What to try where `larder run` finds no file.
 const RUN_ANYHOW: &str =
@@ -101,29 +101,30 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
             let source = find(args.config.as_deref(), variable).map_err(|missing| missing.to_string());
             Ok(Task::Simulate(source, args))
         }
-        Command::Demo(demo) if is_open(demo.admin) => {
-            Ok(Task::Refuse(wants_token(demo.admin, "and the demo has none:\n       "), exit::USAGE))
-        }
-        Command::Demo(demo) => Ok(Task::Demo(demo)),
+        Command::Demo(demo) => Ok(match wants_token(demo.admin, "and the demo has none:\n       ") {
+            Some(why) => Task::Refuse(why, exit::USAGE),
+            None => Task::Demo(demo),
+        }),
     }
 }
 
 fn run_task(run: &Run, variable: Option<OsString>) -> Result<Task, Missing> {
     match one_line::written_for(run) {
         Some(source) if run.print_config => Ok(Task::Print(source.text)),
-        Some(source) => Ok(match run.admin.filter(|at| is_open(*at)) {
-            Some(at) => Task::Refuse(wants_token(at, TOKEN_BY_FILE), exit::CONFIG),
+        Some(source) => Ok(match run.admin.and_then(|at| wants_token(at, TOKEN_BY_FILE)) {
+            Some(why) => Task::Refuse(why, exit::CONFIG),
             None => Task::Serve(source),
         }),
         None => find_or(RUN_ANYHOW, run.config.as_deref().or(run.file.as_deref()), variable).map(Task::Serve),
     }
 }
 
-fn wants_token(admin: SocketAddr, so: &str) -> String {
+/// Why an admin listener may not stand there without a token, and what to do.
+fn wants_token(admin: SocketAddr, so: &str) -> Option<String> {
     let here = SocketAddr::new(ADMIN_HERE, admin.port());
-    format!(
-        "--admin {admin}: an admin listener that others can reach needs a token, {so}have it listen for this machine alone: --admin {here}"
-    )
+    admin_refused(admin, false).map(|why| {
+        format!("--admin {admin}: {why}, {so}have it listen for this machine alone: --admin {here}")
+    })
 }
 
 /// The Larder that a command asks. Beside an address only a file that is named here counts: one that is merely found,

@@ -5,7 +5,7 @@
 
 use super::args::{ADMIN, LISTEN, Run};
 use super::config_file::Source;
-use crate::config::is_open;
+use crate::config::admin_refused;
 
 /// The configuration that `larder run --to URL …` amounts to; `None` without `--to`.
 pub fn written_for(run: &Run) -> Option<Source> {
@@ -13,7 +13,7 @@ pub fn written_for(run: &Run) -> Option<Source> {
     let mut text = format!("# In front of {to}, with defaults for all else.\n");
     text += &setting("listen", &run.listen.map_or_else(|| LISTEN.to_owned(), |at| at.to_string()));
     text += &setting("admin", &run.admin.map_or_else(|| ADMIN.to_owned(), |at| at.to_string()));
-    if run.admin.is_some_and(is_open) {
+    if run.admin.is_some_and(|at| admin_refused(at, false).is_some()) {
         // `larder run` serves with no such address; who has it printed gets a file that says what is still to be set.
         text += "admin_token = \"${LARDER_TOKEN}\"   # such as `openssl rand -hex 32` prints\n";
     }

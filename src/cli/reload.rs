@@ -14,10 +14,7 @@ use super::config_file::Source;
 use super::shown::counted;
 use super::whom::{Asked, Named};
 use super::{complain, exit, print, variable};
-use crate::config::Config;
-
-/// How the problem begins of a variable that a file names and the environment does not have.
-const NO_VARIABLE: &str = "the environment has no `";
+use crate::config::{Config, NO_VARIABLE};
 
 /// What the admin listener says of a reload.
 #[derive(Debug, Default, Deserialize)]

@@ -3,6 +3,8 @@
 //! Knows numbers, and what a terminal would take for orders.
 //! Must not know: what any of them means.
 
+use crate::telemetry::NONE;
+
 /// What came from elsewhere, without what a terminal would take for orders.
 pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
@@ -11,7 +13,7 @@ pub(super) fn plain(text: &str) -> String {
 /// A route's name; what no route takes goes by `-` in figures, and people are told what that is.
 pub(super) fn route(name: Option<&str>) -> String {
     match name {
-        None | Some("-") => "(no route)".to_owned(),
+        None | Some(NONE) => "(no route)".to_owned(),
         Some(name) => plain(name),
     }
 }

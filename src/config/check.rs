@@ -95,13 +95,9 @@ fn admin(top: &mut Section<'_>, listen: &[Listen]) -> (Option<SocketAddr>, Optio
 }
 
 /// Why an admin listener may not stand there: whoever reaches it can read and purge the cache.
-pub(super) fn admin_refused(address: SocketAddr, has_token: bool) -> Option<&'static str> {
-    (is_open(address) && !has_token).then_some("an admin listener that others can reach needs a token")
-}
-
-/// Whether others than this machine may reach an admin listener there.
-pub fn is_open(admin: SocketAddr) -> bool {
-    !admin.ip().to_canonical().is_loopback()
+pub fn admin_refused(address: SocketAddr, has_token: bool) -> Option<&'static str> {
+    let open = !address.ip().to_canonical().is_loopback() && !has_token;
+    open.then_some("an admin listener that others can reach needs a token")
 }
 
 /// Whether a public listener leaves no room at an address.

@@ -52,9 +52,10 @@ use crate::stored::{KeyPolicy, Secret, TagPolicy};
 
 pub use address::without_password;
 pub use cgroup::memory_limit;
-pub use check::is_open;
+pub use check::admin_refused;
 pub use lints::Lint;
 pub use problems::{Problem, Problems, Severity};
+pub use reader::NO_VARIABLE;
 pub use redis::{Identity, Login, Node, Place, Redis};
 use route_index::RouteIndex;
 pub use units::written;

@@ -23,6 +23,9 @@ pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 /// A place in the file, in bytes.
 pub(super) type Span = Range<usize>;
 
+/// How the problem begins of a variable that a file names and the environment does not have.
+pub const NO_VARIABLE: &str = "the environment has no `";
+
 /// What every part of the walk shares.
 pub(super) struct Reader<'a> {
     text: &'a str,
@@ -146,11 +149,12 @@ impl<'a> Reader<'a> {
             self.wrong_type(value, "a string");
             return None;
         };
-        match expand(raw, self.env) {
-            Ok((value_text, from_env)) => {
-                self.uses_environment.set(self.uses_environment.get() || from_env);
-                Some(Text { value: value_text, span: value.span(), from_env })
-            }
+        let expanded = expand(raw, self.env);
+        if matches!(expanded, Ok((_, true)) | Err(Unexpanded::Unset(_))) {
+            self.uses_environment.set(true);
+        }
+        match expanded {
+            Ok((value_text, from_env)) => Some(Text { value: value_text, span: value.span(), from_env }),
             Err(why) => {
                 self.unexpanded(&value.span(), why);
                 None
@@ -232,11 +236,10 @@ impl<'a> Reader<'a> {
 
     fn unexpanded(&self, span: &Span, why: Unexpanded) {
         let is_unset = matches!(why, Unexpanded::Unset(_));
-        self.uses_environment.set(self.uses_environment.get() || is_unset);
         let (mark, message, help) = match why {
             Unexpanded::Unset(name) => (
                 format!("${{{name}}}"),
-                format!("the environment has no `{name}`"),
+                format!("{NO_VARIABLE}{name}`"),
                 format!("set {name}, or write $${{ for a plain ${{"),
             ),
             Unexpanded::Open => {

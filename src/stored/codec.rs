@@ -152,7 +152,7 @@ pub fn decode_url(bytes: Bytes, place: &str) -> Result<String, Damaged> {
         return Err(Damaged::Malformed);
     }
     let _generation = reader.u64()?;
-    String::from_utf8(reader.text()?.to_vec()).map_err(|_| Damaged::Malformed)
+    reader.string().map(String::from)
 }
 
 /// Reads a rule that was found under `place`: the text of its field.

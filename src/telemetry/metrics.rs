@@ -24,7 +24,7 @@ use super::{exposition, live, stats};
 use crate::rules::{Finding, NotStored};
 
 /// The label `route` of what no route matched; also the label `tier` where no tier answered.
-pub(super) const NONE: &str = "-";
+pub const NONE: &str = "-";
 
 /// Routes that the configuration has no more whose counters are still shown.
 const PAST_ROUTES: usize = 256;

@@ -51,7 +51,7 @@ pub use gauges::{
 pub use heads::{HeadRefused, Heads};
 pub use hints::{Hints, Setting};
 pub use logs::{Messages, init};
-pub use metrics::{Metrics, Shard};
+pub use metrics::{Metrics, NONE, Shard};
 pub use openmetrics::Format;
 pub use otlp::{Asking, Collector, OriginAsked, RedisAsked, Spans};
 pub use outcome::{Bypass, Detail, Kind, Miss, Outcome, Source, Tier};

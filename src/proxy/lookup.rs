@@ -274,15 +274,28 @@ pub(super) fn refresh(exchange: &Exchange, stored: &Arc<StoredResponse>, resourc
         Some((asked, class)) => (Arc::new(asked), class),
         None => (Arc::clone(&exchange.asked), exchange.class()),
     };
-    if resource.is_some_and(|resource| resource.marked(class, exchange.worker.now()).is_some()) {
+    let is_marked = |known: &Resource| known.marked(class, exchange.worker.now()).is_some();
+    if resource.is_some_and(is_marked) {
         return;
     }
     let want = exchange.want(Some(stored));
     let flight = lane(exchange, class, variant(&stored.selecting), want);
     let Some(seat) = exchange.worker.shared.flights.join_if_free(flight) else { return };
+    // One may have ended between the look into memory that found this and our taking the seat. What it brought is
+    // for the next request to judge.
+    let latest = exchange.worker.shared.memory.again(&exchange.key);
+    if latest.is_some_and(|latest| is_marked(&latest) || is_succeeded(exchange, stored, &latest)) {
+        return;
+    }
     let lane = lane(exchange, class, None, want).lane;
     let fill = Fill { asked, class, lane, ..exchange.fill(want, Some(Arc::clone(stored)), seat, None) };
     tokio::spawn(Box::pin(fill.run()));
+}
+
+/// Whether something else than what was found for the request has taken its place.
+fn is_succeeded(exchange: &Exchange, found: &Arc<StoredResponse>, latest: &Resource) -> bool {
+    let held = latest.select(&exchange.asked.headers, exchange.normalize());
+    held.is_some_and(|held| !Arc::ptr_eq(held, found))
 }
 
 /// The flight that this request may share: same key, same variant, same range, same kind of
@@ -328,3 +341,55 @@ pub(super) fn variant(selecting: &SelectingFields) -> Option<u64> {
 
 /// Why a request with a range goes to the origin alone: what is fetched for all is the whole.
 pub(super) const RANGE: Detail = Detail::NotStored(NotStored::Range);
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use bytes::Bytes;
+    use http::Method;
+
+    use super::super::explain::{Thought, received};
+    use super::*;
+    use crate::store::Marked;
+    use crate::stored::Born;
+    use crate::stored::samples::{fields, key, plain};
+    use crate::worker::tests::worker;
+
+    #[tokio::test]
+    async fn what_was_refreshed_between_the_look_and_the_seat_is_not_fetched_again() {
+        let here = Arc::new(worker("", "").await);
+        let (memory, purges) = (&here.shared.memory, &here.shared.purges);
+        let thought = Thought {
+            method: Method::GET,
+            target: "/a".parse().unwrap(),
+            headers: fields(&[("host", "test")]),
+            body: Bytes::new(),
+            from: Ipv4Addr::LOCALHOST.into(),
+        };
+        let snapshot = here.shared.snapshot.load_full();
+        let asking = || received(&here, &snapshot, &thought).expect("it is looked up");
+        // A task that has been started does not run before this one waits, so its seat is taken still.
+        let refreshes = |found: &Arc<StoredResponse>| {
+            let exchange = asking();
+            let seen = memory.again(&exchange.key);
+            let before = here.shared.flights.len();
+            refresh(&exchange, found, seen.as_ref());
+            here.shared.flights.len() > before
+        };
+        let born = Born::Here(purges.seq());
+        let found = plain("/a", b"1", born);
+        memory.keep(plain("/a", b"2", born), Class::Plain, purges);
+        assert!(!refreshes(&found), "another has taken its place");
+        memory.keep(Arc::clone(&found), Class::Plain, purges);
+        let until = here.now().saturating_add(std::time::Duration::from_secs(60));
+        let marked = asking();
+        memory.mark(&key("/a"), Class::Plain, NotStored::NoStore, Marked::Uncacheable, until);
+        refresh(&marked, &found, None);
+        assert!(here.shared.flights.is_empty(), "it is known by now not to be worth it");
+        memory.remove(&key("/a"));
+        memory.keep(Arc::clone(&found), Class::Plain, purges);
+        assert!(refreshes(&found), "nothing has changed");
+        assert!(!refreshes(&found), "one flies");
+    }
+}

@@ -38,6 +38,16 @@ pub struct Thought {
     pub from: IpAddr,
 }
 
+/// Such a request on its way, before anything is looked up for it; none where that is settled before.
+#[cfg(test)]
+pub(super) fn received(
+    worker: &Arc<Worker>,
+    snapshot: &Arc<Snapshot>,
+    thought: &Thought,
+) -> Option<super::exchange::Exchange> {
+    predict::received(worker, snapshot, thought).ok()
+}
+
 /// What would become of it under the configuration of `snapshot`, whose file is called `file`: for programs, and for
 /// `larder explain`, which shows it. Names of fields are told, and no value that may be somebody's secret.
 ///

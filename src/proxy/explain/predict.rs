@@ -91,7 +91,7 @@ pub(super) async fn predict(
 }
 
 /// What is settled before anything is looked up; else the request on its way.
-fn received(
+pub(super) fn received(
     worker: &Arc<Worker>,
     snapshot: &Arc<Snapshot>,
     thought: &Thought,

@@ -194,6 +194,12 @@ fn what_takes_a_restart_is_refused_by_name_and_nothing_of_the_file_comes_into_fo
         "{}",
         answered.err
     );
+    let by_address = run_to_end(&["reload", "--admin", &admin.to_string()], larder.directory());
+    assert_eq!(
+        (by_address.code, &by_address.err),
+        (Some(78), &answered.err),
+        "it is the running one that shows it"
+    );
     // Each is shown where it stands, but what is not in the file.
     for (start, sign) in
         [("workers = 3", "^^^^^^^^^^^"), ("memory = \"9MiB\"", "^^^^^^^^^^^^^^^"), ("connections = 7", "^")]
@@ -203,20 +209,27 @@ fn what_takes_a_restart_is_refused_by_name_and_nothing_of_the_file_comes_into_fo
         assert!(answered.err.contains(&shown), "{shown}\nis not in\n{}", answered.err);
     }
     assert!(
-        answered.err.contains("3 problems in proxy.toml\nerror: what has changed in"),
+        answered
+            .err
+            .contains(&format!("3 problems in {}\nerror: what has changed in", file(&larder).display())),
         "{}",
         answered.err
     );
     assert_eq!((larder.get("/a/x", &[]).status, larder.get("/b/x", &[]).status), (200, 404));
     assert!(hang_up(&larder, &text).contains("stays"));
-    larder.err.wait_for_line(|line| line.contains("workers, cache.memory, limits.connections"), PATIENCE);
+    let from = larder.err.position();
+    larder.signal("HUP");
+    let told =
+        |line: &str| line.contains("workers, cache.memory, limits.connections") && line.contains("^^^");
+    larder.err.next_line(from, told, PATIENCE);
     // What is taken out of the file has no line there.
     let admin = unused_address();
     let larder = Larder::start(&reachable(admin, "[cache]\nmemory = \"9MiB\"", &[("a", &a)]));
     let shorter = reload(&larder, &reachable(admin, "", &[("a", &a)]));
     assert_eq!(shorter.code, Some(78));
     assert!(
-        shorter.err.contains("\n       not set in proxy.toml (any more): cache.memory"),
+        shorter.err.ends_with("proxy.toml (any more): cache.memory")
+            && shorter.err.contains("\n       not set in "),
         "{}",
         shorter.err
     );

@@ -182,11 +182,13 @@ async fn reload(worker: &Worker) -> Answer {
         Ok((Err(why), file)) => {
             let status = match &why {
                 NotReloaded::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
-                NotReloaded::NoFile | NotReloaded::NeedsRestart(_) => StatusCode::CONFLICT,
+                NotReloaded::NoFile | NotReloaded::NeedsRestart { .. } => StatusCode::CONFLICT,
             };
-            let restart = if let NotReloaded::NeedsRestart(names) = &why { names.as_slice() } else { &[] };
-            let answer =
-                json!({ "reloaded": false, "file": file, "error": why.message(), "restart": restart });
+            let names =
+                if let NotReloaded::NeedsRestart { names, .. } = &why { names.as_slice() } else { &[] };
+            let answer = json!({
+                "reloaded": false, "file": file, "error": why.message(), "lines": why.lines(), "restart": names
+            });
             json_answer(status, &answer)
         }
         Err(_panicked) => error(StatusCode::INTERNAL_SERVER_ERROR, "the reload failed; the log says where"),

@@ -26,8 +26,8 @@ struct Answer {
     /// What it has read; `None` where it has none, or is of a version that does not say.
     file: Option<String>,
     warning: Option<String>,
-    /// What takes a restart, by the names of the file.
-    restart: Vec<String>,
+    /// Where its file has what takes a restart, with carets; empty where that is in the error itself.
+    lines: String,
 }
 
 /// Has the Larder that is named read its own file anew.
@@ -53,10 +53,11 @@ pub(super) fn reload(named: &Named) -> ExitCode {
             another_file(source, &larder, &answer).map_or(code, |another| complain(&another, exit::CONFIG))
         }
         Ok((StatusCode::CONFLICT, answer)) => {
-            let another = another_file(source, &larder, &answer);
-            // Only of the file that was read is it known where the settings stand.
-            let code = refused(source.filter(|_| another.is_none()), &answer);
-            another.map_or(code, |another| complain(&another, exit::CONFIG))
+            if !answer.lines.is_empty() {
+                eprintln!("{}", answer.lines);
+            }
+            let code = complain(&answer.error, exit::CONFIG);
+            another_file(source, &larder, &answer).map_or(code, |another| complain(&another, exit::CONFIG))
         }
         Ok((StatusCode::UNAUTHORIZED, _)) => {
             larder.unauthorized("; send it SIGHUP, or name its own by LARDER_ADMIN_TOKEN and --admin")
@@ -101,22 +102,6 @@ fn another_file(source: Option<&Source>, larder: &Asked, answer: &Answer) -> Opt
             larder.admin, source.name
         )
     })
-}
-
-/// Shows where the file has what takes a restart, and says that nothing has come into force.
-fn refused(source: Option<&Source>, answer: &Answer) -> ExitCode {
-    let Some(source) = source.filter(|_| !answer.restart.is_empty()) else {
-        return complain(&answer.error, exit::CONFIG);
-    };
-    let (problems, absent) = Config::restarting(&source.text, &source.name, &answer.restart);
-    if !problems.is_empty() {
-        eprintln!("{problems}");
-    }
-    let absent = match absent.is_empty() {
-        true => String::new(),
-        false => format!("\n       not set in {} (any more): {}", source.name, absent.join(", ")),
-    };
-    complain(&format!("{}{absent}", answer.error), exit::CONFIG)
 }
 
 /// Each problem begins with what it is, an error or a warning.

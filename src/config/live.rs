@@ -31,13 +31,13 @@ fn span_of(table: &DeTable<'_>, name: &str) -> Option<Span> {
 impl Config {
     /// Where a file has settings that take a restart ([`needs_restart`](Self::needs_restart) names them), with line and
     /// caret; and the names of those that it does not have.
-    pub fn restarting<'n>(text: &str, file: &str, names: &'n [String]) -> (Problems, Vec<&'n str>) {
+    pub fn restarting<'n>(text: &str, file: &str, names: &[&'n str]) -> (Problems, Vec<&'n str>) {
         let read = DeTable::parse(text);
         let (mut found, mut absent) = (Vec::new(), Vec::new());
         for name in names {
             match read.as_ref().ok().and_then(|read| span_of(read.get_ref(), name)) {
                 Some(span) => found.push(Found::new(span, format!("a change of `{name}` takes a restart"))),
-                None => absent.push(name.as_str()),
+                None => absent.push(*name),
             }
         }
         (Problems::new(text, file, found), absent)
@@ -253,7 +253,6 @@ mod tests {
         let text = "workers = 3\ncache.memory = \"9MiB\"\n[limits]\n connections = 7\n[otlp]\nendpoint = \"http://a\"\n\
                     [log]\nredact = []\n";
         let names = ["workers", "cache.memory", "cache.in_flight", "limits.connections", "otlp", "log.level"];
-        let names = names.map(str::to_owned);
         let (problems, absent) = Config::restarting(text, "proxy.toml", &names);
         assert_eq!(absent, ["cache.in_flight", "log.level"]);
         let lines: Vec<_> = problems.iter().map(|problem| (problem.line, problem.column)).collect();

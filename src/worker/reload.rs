@@ -25,7 +25,24 @@ pub struct Reread {
     /// Its file, as this process was told of it.
     pub file: PathBuf,
     /// Reads it; the error is for the user, with line and caret.
-    pub read: Box<dyn Fn() -> Result<Config, String> + Send + Sync>,
+    pub read: Box<dyn Fn() -> Result<Anew, String> + Send + Sync>,
+}
+
+/// What has been read anew.
+pub struct Anew {
+    /// What it says.
+    pub config: Config,
+    /// Shows where it has settings that take a restart, by their names.
+    pub show: Box<dyn Fn(&[&'static str]) -> Shown>,
+}
+
+/// Where a file has settings that take a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Each that it has, with line and caret.
+    pub lines: String,
+    /// A further sentence, on those that it does not have; may be empty.
+    pub absent: String,
 }
 
 /// Reloads so far, and how to make another.
@@ -58,8 +75,13 @@ pub enum NotReloaded {
     NoFile,
     /// The file cannot be read, or is wrong; with line and caret.
     Wrong(String),
-    /// It changes what cannot be changed without a restart: all of it, by the names of the file.
-    NeedsRestart(Vec<&'static str>),
+    /// It changes what cannot be changed without a restart.
+    NeedsRestart {
+        /// All of it, by the names of the file.
+        names: Vec<&'static str>,
+        /// Where the file has it.
+        shown: Shown,
+    },
 }
 
 impl NotReloaded {
@@ -70,11 +92,17 @@ impl NotReloaded {
                 "this Larder was started without a file, so there is none to read again: stop it, and start it with `larder run FILE`".to_owned()
             }
             Self::Wrong(problems) => problems.clone(),
-            Self::NeedsRestart(names) => format!(
-                "what has changed in {} takes a restart; nothing of the file has come into force",
-                names.join(", ")
+            Self::NeedsRestart { names, shown } => format!(
+                "what has changed in {} takes a restart; nothing of the file has come into force{}",
+                names.join(", "),
+                shown.absent
             ),
         }
+    }
+
+    /// The lines that it is about, where the sentence does not have them in itself; may be empty.
+    pub fn lines(&self) -> &str {
+        if let Self::NeedsRestart { shown, .. } = self { &shown.lines } else { "" }
     }
 }
 
@@ -198,7 +226,10 @@ impl Shared {
     /// Why the one in force has stayed. The log has been told.
     pub fn reload(&self) -> Result<Reloaded, NotReloaded> {
         let _turn = self.reloads.turn.lock();
-        let result = self.reread().and_then(|config| self.put_in_force(config));
+        let result = self.reread().and_then(|Anew { config, show }| {
+            let refused = |names: Vec<_>| NotReloaded::NeedsRestart { shown: show(&names), names };
+            self.put_in_force(config).map_err(refused)
+        });
         match &result {
             Ok(Reloaded { routes, upstreams, warning }) => {
                 self.reloads.done.fetch_add(1, Ordering::Relaxed);
@@ -211,22 +242,26 @@ impl Shared {
                 self.reloads.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("the configuration in force stays");
                 // One record: its lines and carets belong together.
-                tracing::error!("{}", why.message());
+                match why.lines() {
+                    "" => tracing::error!("{}", why.message()),
+                    lines => tracing::error!("{lines}\n{}", why.message()),
+                }
             }
         }
         result
     }
 
-    fn reread(&self) -> Result<Config, NotReloaded> {
+    fn reread(&self) -> Result<Anew, NotReloaded> {
         let reread = self.reloads.reread.as_ref().ok_or(NotReloaded::NoFile)?;
         (reread.read)().map_err(NotReloaded::Wrong)
     }
 
-    fn put_in_force(&self, config: Config) -> Result<Reloaded, NotReloaded> {
+    /// The names of what takes a restart, where that keeps it from coming into force.
+    fn put_in_force(&self, config: Config) -> Result<Reloaded, Vec<&'static str>> {
         let before = self.snapshot.load_full();
         let fixed = before.config.needs_restart(&config);
         if !fixed.is_empty() {
-            return Err(NotReloaded::NeedsRestart(fixed));
+            return Err(fixed);
         }
         let after = Arc::new(before.after(config, &self.clock));
         let reloaded = Reloaded {
@@ -299,7 +334,7 @@ mod tests {
             &[("b", 1)],
             "workers = 77\n[cache]\nmemory = \"1GiB\"\nin_flight = \"64MiB\"",
         ));
-        assert_eq!(refused, Err(NotReloaded::NeedsRestart(vec!["workers", "cache.memory"])));
+        assert_eq!(refused, Err(vec!["workers", "cache.memory"]));
         assert!(Arc::ptr_eq(&before, &shared.snapshot.load_full()));
     }
 

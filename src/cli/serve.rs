@@ -20,7 +20,7 @@ use crate::config::{self, Config, LogFormat, Server};
 use crate::demo::{self, Banner, Listening, RedisFound};
 use crate::server::{self, Running, StartError};
 use crate::telemetry::{self, Messages};
-use crate::worker::{Anew, Reread, Shown};
+use crate::worker::{Anew, Reread};
 
 use super::args::{Check, Demo, Deny};
 use super::config_file::Source;
@@ -139,20 +139,9 @@ fn reread(source: &Source) -> Option<Reread> {
         let Some(now) = source.again() else { return Err("error: there is no file".to_owned()) };
         let now = now.map_err(|missing| format!("error: {missing}"))?;
         let config = read(&now.text, &now.name)?;
-        Ok(Anew { config, show: Box::new(move |names| restarting(&now, names)) })
+        Ok(Anew { config, text: now.text, name: now.name })
     };
     Some(Reread { file, read: Box::new(read) })
-}
-
-/// Where the file has what takes a restart, and what of it it does not have.
-fn restarting(source: &Source, names: &[&'static str]) -> Shown {
-    let (problems, absent) = Config::restarting(&source.text, &source.name, names);
-    let lines = if problems.is_empty() { String::new() } else { problems.to_string() };
-    let absent = match absent.is_empty() {
-        true => String::new(),
-        false => format!("\n       not set in {} (any more): {}", source.name, absent.join(", ")),
-    };
-    Shown { lines, absent }
 }
 
 fn init_log(config: &Config) -> io::Result<Messages> {

@@ -46,7 +46,7 @@ pub use landing::{Fetched, FillTimes, ForOwner, Forms, Landing, Looked, Own, Own
 pub use press::{Press, worthwhile};
 pub use purge::{NotAUrl, Purged};
 pub use receipts::{Receipt, Receipts};
-pub use reload::{Anew, NotReloaded, Reloaded, Reloads, Reread, Shown};
+pub use reload::{Anew, NotReloaded, Reloaded, Reloads, Reread};
 pub use spans::Sent;
 pub use warm::{Warming, spawn as spawn_warm_start};
 

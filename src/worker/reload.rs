@@ -32,17 +32,10 @@ pub struct Reread {
 pub struct Anew {
     /// What it says.
     pub config: Config,
-    /// Shows where it has settings that take a restart, by their names.
-    pub show: Box<dyn Fn(&[&'static str]) -> Shown>,
-}
-
-/// Where a file has settings that take a restart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
-    /// Each that it has, with line and caret.
-    pub lines: String,
-    /// A further sentence, on those that it does not have; may be empty.
-    pub absent: String,
+    /// The same as it is written.
+    pub text: String,
+    /// What messages call the file.
+    pub name: String,
 }
 
 /// Reloads so far, and how to make another.
@@ -79,8 +72,10 @@ pub enum NotReloaded {
     NeedsRestart {
         /// All of it, by the names of the file.
         names: Vec<&'static str>,
-        /// Where the file has it.
-        shown: Shown,
+        /// Where the file has it, with line and caret; may be empty.
+        lines: String,
+        /// A further sentence, on what the file does not have; may be empty.
+        absent: String,
     },
 }
 
@@ -92,17 +87,27 @@ impl NotReloaded {
                 "this Larder was started without a file, so there is none to read again: stop it, and start it with `larder run FILE`".to_owned()
             }
             Self::Wrong(problems) => problems.clone(),
-            Self::NeedsRestart { names, shown } => format!(
-                "what has changed in {} takes a restart; nothing of the file has come into force{}",
+            Self::NeedsRestart { names, absent, .. } => format!(
+                "what has changed in {} takes a restart; nothing of the file has come into force{absent}",
                 names.join(", "),
-                shown.absent
             ),
         }
     }
 
+    /// It would change `names`, of this text of this file.
+    fn needs_restart(names: Vec<&'static str>, text: &str, file: &str) -> Self {
+        let (problems, absent) = Config::restarting(text, file, &names);
+        let lines = if problems.is_empty() { String::new() } else { problems.to_string() };
+        let absent = match absent.is_empty() {
+            true => String::new(),
+            false => format!("\n       not set in {file} (any more): {}", absent.join(", ")),
+        };
+        Self::NeedsRestart { names, lines, absent }
+    }
+
     /// The lines that it is about, where the sentence does not have them in itself; may be empty.
     pub fn lines(&self) -> &str {
-        if let Self::NeedsRestart { shown, .. } = self { &shown.lines } else { "" }
+        if let Self::NeedsRestart { lines, .. } = self { lines } else { "" }
     }
 }
 
@@ -226,9 +231,8 @@ impl Shared {
     /// Why the one in force has stayed. The log has been told.
     pub fn reload(&self) -> Result<Reloaded, NotReloaded> {
         let _turn = self.reloads.turn.lock();
-        let result = self.reread().and_then(|Anew { config, show }| {
-            let refused = |names: Vec<_>| NotReloaded::NeedsRestart { shown: show(&names), names };
-            self.put_in_force(config).map_err(refused)
+        let result = self.reread().and_then(|Anew { config, text, name }| {
+            self.put_in_force(config).map_err(|names| NotReloaded::needs_restart(names, &text, &name))
         });
         match &result {
             Ok(Reloaded { routes, upstreams, warning }) => {

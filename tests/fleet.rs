@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::{
-    Connection, Gate, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Response, Script, client, tier,
-    within,
+    Gate, Larder, Mode, Origin, PATIENCE, RedisServer, Relay, Response, Script, client, tier, within,
 };
 
 /// What one node stored, the others must find, and their ports differ.
@@ -108,16 +107,6 @@ fn a_purge_of_a_tag_reaches_the_memory_of_every_node_and_touches_nothing_else() 
     }
 }
 
-/// The purges that a page on this node shows, the latest first.
-fn shown_purges(larder: &Larder) -> Vec<Value> {
-    let mut connection = Connection::open(larder.admin());
-    connection.write_head("GET", "/events", &[]);
-    assert_eq!(connection.response_head("GET").status, 200);
-    let event = String::from_utf8(connection.read_chunk()).unwrap();
-    let data = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
-    serde_json::from_str::<Value>(data).unwrap()["purges"].as_array().unwrap().clone()
-}
-
 #[test]
 fn each_node_shows_the_purges_of_the_others_and_who_asked_for_its_own() {
     let (redis, origin) = (RedisServer::start(), tagging());
@@ -128,12 +117,12 @@ fn each_node_shows_the_purges_of_the_others_and_who_asked_for_its_own() {
         assert_eq!(purge(&a, &body).0, 200);
     }
     let row = |receipt: &Value| ["by", "of", "first"].map(|name| receipt[name].as_str().unwrap().to_owned());
-    let own: Vec<_> = shown_purges(&a).iter().map(row).collect();
+    let own: Vec<_> = a.purges().iter().map(row).collect();
     let by = "the admin listener";
     assert_eq!(own, [[by, "url 1", "http://api.test/1"], [by, "tag 1", "tenth"]]);
     let mut heard = Vec::new();
     let all = within(PATIENCE, || {
-        heard = shown_purges(&b).iter().map(row).collect();
+        heard = b.purges().iter().map(row).collect();
         heard.len() >= 2
     });
     assert!(all, "{heard:?}");

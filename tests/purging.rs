@@ -507,6 +507,18 @@ fn purge_is_of_both_schemes() {
 }
 
 #[test]
+fn a_purge_by_the_method_notes_what_memory_held() {
+    let origin = Origin::start(tagged);
+    let larder = Larder::start(&config(&origin, "purge_from = [\"127.0.0.1\"]", ""));
+    ask(&larder, "/x", &[]);
+    for fields in [&[("Fastly-Soft-Purge", "1")][..], &[], &[]] {
+        assert_eq!(purge_method(&larder, "/x", fields).status, 200);
+    }
+    let noted: Vec<_> = larder.purges().iter().map(|receipt| receipt["memory"].clone()).collect();
+    assert_eq!(noted, ["held nothing of it", "purged", "to be validated"], "the latest first");
+}
+
+#[test]
 fn the_command_line_purges_and_says_so() {
     let origin = Origin::start(tagged);
     let text = config(&origin, "admin_token = \"secret\"", "");

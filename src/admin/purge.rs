@@ -137,7 +137,7 @@ fn check(wanted: Wanted, config: &Config) -> Result<Checked, String> {
 async fn carry_out(admin: &Admin, snapshot: &Snapshot, checked: Checked) -> Answer {
     let (worker, at) = (&*admin.worker, admin.worker.now());
     let Checked { purges, soft, wait } = checked;
-    let held = held_before(worker, snapshot, &purges);
+    let held = worker.holds_of(snapshot, &purges);
     let begun: Result<Vec<_>, _> = purges.iter().map(|purge| worker.purge(snapshot, purge)).collect();
     let Ok(begun) = begun else {
         return error(StatusCode::BAD_REQUEST, "a url names nothing that could be stored: http://host/path");
@@ -173,14 +173,7 @@ async fn carry_out(admin: &Admin, snapshot: &Snapshot, checked: Checked) -> Answ
     let mut answer = listed(&purges);
     answer.insert("purged".to_owned(), json!(status == StatusCode::OK));
     answer.insert("soft".to_owned(), json!(soft));
-    let memory = match (held, soft) {
-        (Some(false), _) => "held nothing of it",
-        (Some(true), true) => "to be validated",
-        (Some(true), false) => "purged",
-        // A purge of many seeks nothing: it is a note by which each is judged that is used again.
-        (None, true) => "to be validated, whatever it holds of it",
-        (None, false) => "purged, whatever it held of it",
-    };
+    let memory = Receipt::of_memory(held, soft);
     answer.insert("memory".to_owned(), json!(memory));
     answer.insert("was_in_memory".to_owned(), json!(held));
     answer.extend(receipt);
@@ -201,20 +194,6 @@ async fn carry_out(admin: &Admin, snapshot: &Snapshot, checked: Checked) -> Answ
 
 fn part(answer: &Value, name: &str) -> Value {
     answer.get(name).cloned().unwrap_or_default()
-}
-
-/// Whether this process's memory held something of what is purged; `None` where that is not known without seeking:
-/// of all but single URLs.
-fn held_before(worker: &Worker, snapshot: &Snapshot, purges: &[Purge]) -> Option<bool> {
-    let held = purges.iter().map(|purge| match &purge.scope {
-        Scope::Url(url) => worker.holds_url(snapshot, url),
-        _ => None,
-    });
-    let held: Vec<Option<bool>> = held.collect();
-    if held.contains(&Some(true)) {
-        return Some(true);
-    }
-    held.iter().all(|held| *held == Some(false)).then_some(false)
 }
 
 /// Whom it has reached beyond this process's memory: the status of the whole, and what of it is told.

@@ -67,11 +67,10 @@ impl Purging {
 async fn purge(worker: &Worker, snapshot: &Snapshot, asked: &Asked) -> Failure {
     let (soft, at) = (is_soft(&asked.headers), worker.now());
     let target = format!("{}{}", asked.authority, asked.target.as_str());
-    let begun: Result<Vec<_>, NotAUrl> = ["http", "https"]
-        .map(|scheme| Purge { scope: Scope::Url(format!("{scheme}://{target}").into()), soft })
-        .iter()
-        .map(|purge| worker.purge(snapshot, purge))
-        .collect();
+    let purges = ["http", "https"]
+        .map(|scheme| Purge { scope: Scope::Url(format!("{scheme}://{target}").into()), soft });
+    let memory = Receipt::of_memory(worker.holds_of(snapshot, &purges), soft);
+    let begun: Result<Vec<_>, NotAUrl> = purges.iter().map(|purge| worker.purge(snapshot, purge)).collect();
     let Ok(begun) = begun else {
         let text = "the request names no URL that could be stored: it needs a Host";
         return Failure::local(StatusCode::BAD_REQUEST, "purge", text);
@@ -96,7 +95,7 @@ async fn purge(worker: &Worker, snapshot: &Snapshot, asked: &Asked) -> Failure {
         of: "url 1".to_owned(),
         first: target,
         soft,
-        memory: if soft { "to be validated" } else { "purged" }.to_owned(),
+        memory: memory.to_owned(),
         redis: if worker.redis.is_some() { redis } else { "not configured" }.into(),
         // The others apply it within the bound, and are not waited for.
         fleet: Value::Null,

@@ -28,10 +28,23 @@ pub struct Purged {
 pub struct NotAUrl;
 
 impl Worker {
-    /// Whether memory holds something of a URL, as clients write it; `None` where that is not known, since it may
-    /// stand under keys that cannot be named: those with request fields or a content, or of several queries. What
-    /// is in Redis is not looked for.
-    pub fn holds_url(&self, snapshot: &Snapshot, url: &str) -> Option<bool> {
+    /// Whether memory holds something of what these are of; `None` where that is not known without seeking: of all
+    /// but single URLs. What is in Redis is not looked for.
+    pub fn holds_of(&self, snapshot: &Snapshot, purges: &[Purge]) -> Option<bool> {
+        let held = purges.iter().map(|purge| match &purge.scope {
+            Scope::Url(url) => self.holds_url(snapshot, url),
+            _ => None,
+        });
+        let held: Vec<Option<bool>> = held.collect();
+        if held.contains(&Some(true)) {
+            return Some(true);
+        }
+        held.iter().all(|held| *held == Some(false)).then_some(false)
+    }
+
+    /// The same of a URL, as clients write it: it is not known, too, where that may stand under keys that cannot be
+    /// named: those with request fields or a content, or of several queries.
+    fn holds_url(&self, snapshot: &Snapshot, url: &str) -> Option<bool> {
         let mut known = Some(false);
         for KeyOfUrl { key, several, searched } in snapshot.keys_of_url(url) {
             if self.shared.memory.peek(&key).is_some_and(|resource| !resource.variants.is_empty()) {

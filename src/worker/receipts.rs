@@ -46,6 +46,20 @@ pub struct Receipt {
     pub fleet: Value,
 }
 
+impl Receipt {
+    /// What becomes of what memory held of it: something, nothing, or what is not known without seeking.
+    pub const fn of_memory(held: Option<bool>, soft: bool) -> &'static str {
+        match (held, soft) {
+            (Some(false), _) => "held nothing of it",
+            (Some(true), true) => "to be validated",
+            (Some(true), false) => "purged",
+            // A purge of many seeks nothing: it is a note by which each is judged that is used again.
+            (None, true) => "to be validated, whatever it holds of it",
+            (None, false) => "purged, whatever it held of it",
+        }
+    }
+}
+
 fn millis<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(at.as_millis())
 }

@@ -89,6 +89,16 @@ impl Larder {
         client::get(self.admin(), "/stats", &[]).json()
     }
 
+    /// The purges that the dashboard of this node shows, the latest first.
+    pub fn purges(&self) -> Vec<serde_json::Value> {
+        let mut connection = client::Connection::open(self.admin());
+        connection.write_head("GET", "/events", &[]);
+        assert_eq!(connection.response_head("GET").status, 200);
+        let event = String::from_utf8(connection.read_chunk()).unwrap();
+        let data = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+        serde_json::from_str::<serde_json::Value>(data).unwrap()["purges"].as_array().unwrap().clone()
+    }
+
     /// `GET /metrics`
     pub fn metrics(&self) -> String {
         client::get(self.admin(), "/metrics", &[]).text()

@@ -13,7 +13,7 @@ use super::config_file::Source;
 use super::shown::{self, counted};
 use super::{complain, exit, print, serve};
 use crate::config::Config;
-use crate::store::{Audit, Sum};
+use crate::store::{Audit, Fault, Sum};
 
 /// Walks through Redis and shows what is there.
 pub(super) fn audit(source: &Source) -> ExitCode {
@@ -38,53 +38,46 @@ pub(super) fn audit(source: &Source) -> ExitCode {
     }
 }
 
-/// Why Redis was not asked to the end, for people: where the store has a word alone, what that says of the server, and
-/// what to look at in `source`, which names it and may have it asked over TLS.
+/// Why Redis was not asked to the end, and where that is known, what to look at in `source`, which names it and may have
+/// it asked over TLS.
 fn meant(why: &str, source: &str, over_tls: bool) -> String {
     // Of the only server nothing else is known than that.
     let why = why.strip_prefix("redis: ").unwrap_or(why);
     let (of, word) =
         why.rsplit_once(": ").map_or((String::new(), why), |(of, word)| (format!("{of}: "), word));
     let place = format!("check the address that {source} has");
-    let (says, todo) = match word {
-        "Nonsense" => (
-            "what answers there does not speak the protocol of Redis",
-            format!("{place}: 6379 is the usual port of a Redis, 26379 that of a sentinel"),
-        ),
-        "Lost" => {
+    let todo = match (Fault::told_as(word), word) {
+        (Some(Fault::Nonsense), _) => {
+            format!("{place}: 6379 is the usual port of a Redis, 26379 that of a sentinel")
+        }
+        (Some(Fault::Lost), _) => {
             let or = if over_tls { "" } else { ", and whether what listens there wants TLS: rediss://" };
-            let full = "or it has no connection free (maxclients)";
-            ("the connection was closed before all was answered", format!("{place}{or}; {full}"))
+            format!("{place}{or}; or it has no connection free (maxclients)")
         }
-        "Refused" => (
-            "it refuses what it is asked",
-            format!(
-                "it may want a password, which {source} has to have, or more rights for this user: docs/security.md"
-            ),
+        (Some(Fault::Refused), _) => format!(
+            "it may want a password, which {source} has to have, or more rights for this user: docs/security.md"
         ),
-        "NotHere" => (
-            "it says that it is not, or not yet, the one to ask",
-            "it may be loading still, a replica, or one of a cluster: redis+cluster://".to_owned(),
-        ),
-        "that is no address" => (
-            "it does not say where its master is",
-            format!(
-                "it may be no sentinel: {place}. 26379 is the usual port of one; a Redis that no sentinel watches is \
-                 redis://"
-            ),
-        ),
+        (Some(Fault::NotHere), _) => {
+            "it may be loading still, a replica, or one of a cluster: redis+cluster://".to_owned()
+        }
+        (_, "that is no address") => {
+            let says = "it does not say where its master is";
+            return format!(
+                "{of}{says}\n       it may be no sentinel: {place}. 26379 is the usual port of one; a Redis that no \
+                 sentinel watches is redis://"
+            );
+        }
         _ if word.starts_with("received corrupt message") => {
-            (word, format!("{place}: it seems to speak no TLS: redis:// in place of rediss://"))
+            format!("{place}: it seems to speak no TLS: redis:// in place of rediss://")
         }
-        _ if word == "Deadline" || word.ends_with("in time") => {
-            let says = if word == "Deadline" { "no answer in time" } else { word };
+        _ if word.ends_with("in time") => {
             // It waits for the rest of what it takes for a command.
             let or = if over_tls { ", or it speaks no TLS (redis:// in place of rediss://)" } else { "" };
-            (says, format!("{place}, and whether that server is at work: redis-cli PING{or}"))
+            format!("{place}, and whether that server is at work: redis-cli PING{or}")
         }
         _ => return why.to_owned(),
     };
-    format!("{of}{says}\n       {todo}")
+    format!("{of}{word}\n       {todo}")
 }
 
 /// The route that a GET of a stored URL takes now.
@@ -154,19 +147,23 @@ mod tests {
 
     #[test]
     fn a_fault_is_told_by_what_it_says_of_the_server_and_what_to_look_at() {
+        let of = |server: &str, fault: Fault| format!("{server}: {}", fault.as_str());
         for (why, says) in [
             (
-                "redis: Nonsense",
+                &*of("redis", Fault::Nonsense),
                 "what answers there does not speak the protocol of Redis\n       check the address that f has",
             ),
-            ("redis: sentinel [::1]:1: Nonsense", "sentinel [::1]:1: what answers there does not"),
-            ("10.0.0.1:6379: Lost", "10.0.0.1:6379: the connection was closed"),
-            ("redis: Lost", "rediss://; or it has no connection free (maxclients)"),
-            ("redis: Deadline", "no answer in time\n       check"),
+            (
+                &of("redis: sentinel [::1]:1", Fault::Nonsense),
+                "sentinel [::1]:1: what answers there does not",
+            ),
+            (&of("10.0.0.1:6379", Fault::Lost), "10.0.0.1:6379: the connection was closed"),
+            (&of("redis", Fault::Lost), "rediss://; or it has no connection free (maxclients)"),
+            (&of("redis", Fault::Deadline), "no answer in time\n       check"),
             ("redis: no connection in time", "no connection in time\n       check"),
             ("redis: sentinel [::1]:1: that is no address", "it may be no sentinel: check"),
-            ("redis: Refused", "which f has to have"),
-            ("redis: NotHere", "redis+cluster://"),
+            (&of("redis", Fault::Refused), "which f has to have"),
+            (&of("redis", Fault::NotHere), "redis+cluster://"),
             ("redis: received corrupt message of type InvalidContentType", "to speak no TLS"),
             ("redis: Connection refused (os error 111)", "Connection refused (os error 111)"),
             ("no Redis is configured", "no Redis is configured"),
@@ -179,7 +176,7 @@ mod tests {
     #[test]
     fn what_does_not_answer_over_tls_may_speak_none() {
         for why in [
-            "redis: Deadline",
+            "redis: no answer in time",
             "redis: no connection in time",
             "redis: sentinel [::1]:26379: no answer in time",
             "no node of the cluster tells who is in it: 10.0.0.1:7000 does not answer in time",
@@ -188,7 +185,7 @@ mod tests {
             assert!(told.ends_with("or it speaks no TLS (redis:// in place of rediss://)"), "{told}");
             assert!(!meant(why, "f", false).contains("TLS"), "{why}");
         }
-        assert!(!meant("redis: Lost", "f", true).contains("rediss://"));
+        assert!(!meant(&format!("redis: {}", Fault::Lost.as_str()), "f", true).contains("rediss://"));
     }
 
     #[test]

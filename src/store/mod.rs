@@ -26,9 +26,9 @@ pub use in_flight::{InFlight, PER_CONNECTION, Passing, Reserved, STREAMING, STRE
 pub use memory::Memory;
 pub use purge::{PURGES, Purges};
 pub use redis::{
-    About, Absent, Answer, Apply, Asked, Audit, Bid, Coherence, Election, Fleet, Generation, Lease, Leases,
-    Listening, Next, Node, Peer, Promise, Reach, Receipt, Redis, Seen, State, Stream, Sum, Telling, Turn,
-    Woken, Word,
+    About, Absent, Answer, Apply, Asked, Audit, Bid, Coherence, Election, Fault, Fleet, Generation, Lease,
+    Leases, Listening, Next, Node, Peer, Promise, Reach, Receipt, Redis, Seen, State, Stream, Sum, Telling,
+    Turn, Woken, Word,
 };
 pub use resource::{Class, Marked, Resource, Variants};
 pub use searches::Searches;

@@ -122,7 +122,7 @@ impl Walk<'_> {
         let spoken = timeout(STEP, servers::speak(&reached.hello, reached.line, 8)).await;
         let (connection, _driver): (_, AbortOnDrop<()>) =
             spoken.map_err(|_| "no connection in time".to_owned())??;
-        let said = |fault: Fault| format!("{fault:?}");
+        let said = |fault: Fault| fault.as_str().to_owned();
         let size = match step(&connection, [cmd("DBSIZE")]).await.map_err(said)?.as_slice() {
             [Value::Int(size)] => u64::try_from(*size).unwrap_or(0),
             _ => return Err("it does not say how many keys it holds".to_owned()),
@@ -217,7 +217,8 @@ async fn step(connection: &Client, question: impl IntoIterator<Item = Cmd>) -> R
 fn scanned(
     answer: Result<Result<Value, Fault>, tokio::time::error::Elapsed>,
 ) -> Result<(String, Vec<String>), String> {
-    let answer = answer.map_err(|_| "no answer in time".to_owned())?.map_err(|fault| format!("{fault:?}"))?;
+    let answer =
+        answer.map_err(|_| "no answer in time".to_owned())?.map_err(|fault| fault.as_str().to_owned())?;
     let text = |value: Value| match value {
         Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
         _ => None,

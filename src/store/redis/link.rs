@@ -380,14 +380,14 @@ async fn connect(target: &Target, longest: u64, bound: Duration) -> Result<(Spok
     match timeout(bound, ping(&connection)).await {
         Ok(Ok(())) => {}
         Ok(Err(Fault::Refused)) => return Err("it refuses a PING: it may want a password".to_owned()),
-        Ok(Err(fault)) => return Err(format!("PING: {fault:?}")),
+        Ok(Err(fault)) => return Err(format!("PING: {}", fault.as_str())),
         Err(_) => return Err("PING: no answer in time".to_owned()),
     }
     if target.is_named() {
         match timeout(bound, ask(&connection, cmd("ROLE"))).await {
             Ok(Ok(Value::Array(role))) if servers::leads(&role) => target.leads(reached.node.as_ref()),
             Ok(Ok(_)) => return Err("what the sentinels name is no master".to_owned()),
-            Ok(Err(fault)) => return Err(format!("ROLE: {fault:?}")),
+            Ok(Err(fault)) => return Err(format!("ROLE: {}", fault.as_str())),
             Err(_) => return Err("ROLE: no answer in time".to_owned()),
         }
     }

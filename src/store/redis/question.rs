@@ -16,7 +16,7 @@ use crate::fields::digits;
 
 /// Why a call gave nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     /// The breaker is open: nothing was asked.
     Open,
     /// Too many calls are under way: nothing was asked.
@@ -31,6 +31,29 @@ pub(super) enum Fault {
     Refused,
     /// The server says that it is not, or not yet, the one to ask.
     NotHere,
+}
+
+impl Fault {
+    const ALL: [Self; 7] =
+        [Self::Open, Self::Full, Self::Deadline, Self::Lost, Self::Nonsense, Self::Refused, Self::NotHere];
+
+    /// What it says of the server, for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "nothing is asked for a while, since too much failed",
+            Self::Full => "nothing is asked, since too much waits for an answer",
+            Self::Deadline => "no answer in time",
+            Self::Lost => "the connection was closed before all was answered",
+            Self::Nonsense => "what answers there does not speak the protocol of Redis",
+            Self::Refused => "it refuses what it is asked",
+            Self::NotHere => "it says that it is not, or not yet, the one to ask",
+        }
+    }
+
+    /// The one that this is [said](Self::as_str) of.
+    pub fn told_as(said: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| fault.as_str() == said)
+    }
 }
 
 /// Bytes of most questions.

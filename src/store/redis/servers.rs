@@ -360,7 +360,7 @@ impl Inner {
     ) -> Result<Vec<Value>, String> {
         let socket = self.dial.tcp(node).await.map_err(|error| error.to_string())?;
         let (connection, _driver) = speak(hello, (socket, Bounds { longest, members }), 8).await?;
-        ask_all(&connection, question).await.map_err(|fault| format!("{fault:?}"))
+        ask_all(&connection, question).await.map_err(|fault| fault.as_str().to_owned())
     }
 
     /// What a node of the cluster tells: some that are known and that were configured are asked in turn.
@@ -520,7 +520,7 @@ fn auth(user: Option<&str>, password: &str) -> Cmd {
 async fn answer(client: &Client, command: Cmd) -> Result<Value, String> {
     let answers = client.exchange(&question([command])).await;
     let first = answers.map(|answers| answers.into_iter().next());
-    first.and_then(|first| first.ok_or(Fault::Nonsense)).map_err(|fault| format!("{fault:?}"))
+    first.and_then(|first| first.ok_or(Fault::Nonsense)).map_err(|fault| fault.as_str().to_owned())
 }
 
 fn error_of(said: &Value) -> Option<String> {

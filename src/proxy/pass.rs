@@ -264,7 +264,7 @@ impl Pass {
                 .fail(Failure::forward(&unasked, max));
         };
         let (idle, tunnels) = (exchange.snapshot.config.limits.tunnel_idle, &exchange.worker.shared.tunnels);
-        tokio::spawn(tunnel::run(near, far, idle, Arc::clone(tunnels), permit));
+        tokio::spawn(tunnel::run(near, far, idle, tunnels, permit));
         Step::Deliver(Box::new(Deliver::passed(exchange, response, outcome)))
     }
 

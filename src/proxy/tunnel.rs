@@ -116,20 +116,27 @@ pub(super) fn is_one_of(wanted: &HeaderValue, said: &HeaderMap) -> bool {
 /// Copies both ways until both sides have said that they are done, either has gone, nothing has moved for
 /// as long as `idle`, or Larder ceases to listen: a drain does not wait for what has no end of its own. Where one
 /// side is done sending, the other is told, and may go on.
-pub(super) async fn run(
+///
+/// It counts as open from the call on: before the client is told that there is one.
+pub(super) fn run(
     upgrade: Upgrade,
     far: OnUpgrade,
     idle: Duration,
-    tunnels: Arc<Tunnels>,
-    _permit: Permit,
-) {
+    tunnels: &Arc<Tunnels>,
+    permit: Permit,
+) -> impl Future<Output = ()> + use<> {
     let Upgrade { near, hold: Hold(mut stop) } = upgrade;
     let open = tunnels.open();
-    let end = tokio::select! {
-        end = join(near, far, idle) => end,
-        _ = stop.wait_for(|stop| *stop) => TunnelEnd::Stopped,
-    };
-    open.end(end);
+    async move {
+        // What is declared last is dropped first: where it is counted no more, there is room for another.
+        let (open, permit) = (open, permit);
+        let end = tokio::select! {
+            end = join(near, far, idle) => end,
+            _ = stop.wait_for(|stop| *stop) => TunnelEnd::Stopped,
+        };
+        drop(permit);
+        open.end(end);
+    }
 }
 
 async fn join(near: OnUpgrade, far: OnUpgrade, idle: Duration) -> TunnelEnd {

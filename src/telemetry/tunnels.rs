@@ -51,9 +51,9 @@ impl Tunnels {
         OpenTunnel { tunnels: Arc::clone(self), end: TunnelEnd::Closed }
     }
 
-    /// How many are open.
+    /// How many are open. Whoever finds one less finds all that it has given up before.
     pub fn count(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
+        self.open.load(Ordering::Acquire)
     }
 
     /// How many have ended, in the order of [`TunnelEnd::ALL`].
@@ -71,7 +71,7 @@ impl OpenTunnel {
 
 impl Drop for OpenTunnel {
     fn drop(&mut self) {
-        self.tunnels.open.fetch_sub(1, Ordering::Relaxed);
+        self.tunnels.open.fetch_sub(1, Ordering::Release);
         if let Some(count) = self.tunnels.ended.get(self.end as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }

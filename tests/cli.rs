@@ -497,16 +497,41 @@ fn where_nobody_answers_at_the_address_of_a_file_another_may_be_named() {
 }
 
 #[test]
-fn what_answers_and_is_no_admin_listener_is_not_taken_for_a_larder() {
-    // An API that has other pages, as behind an address that is another's.
-    let api = Origin::start(|_| support::Script::respond(404, &[], "no such page"));
-    let address = api.url().trim_start_matches("http://").to_owned();
+fn what_answers_and_is_no_admin_listener_is_not_taken_for_a_larder_and_given_nothing() {
     let folder = in_folder_with("proxy.toml", &good("http://127.0.0.1:3000"));
-    for args in [&["status"][..], &["top", "--once"], &["purge", "--all"], &["reload"], &["explain", "/"]] {
-        let told = run_to_end(&[args, &["--admin", &address]].concat(), folder.path());
-        assert_eq!(told.code, Some(69), "{args:?}: {}", told.err);
-        let words = "answers 404 Not Found, and is no admin listener of a Larder";
-        assert!(told.err.contains(words), "{args:?}: {}", told.err);
+    let commands: [&[&str]; 6] =
+        [&["status"], &["top", "--once"], &["slow"], &["purge", "--all"], &["reload"], &["explain", "/"]];
+    // An API, as behind an address that is another's; the last takes whatever it is sent.
+    for (status, body) in [
+        (404, "no such page"),
+        (404, "{\"error\":\"not found\"}"),
+        (401, "{}"),
+        (200, ""),
+        (200, "<html>"),
+        (200, "[]"),
+        (200, "{\"ok\":true}"),
+    ] {
+        let api = Origin::start(move |_| support::Script::respond(status, &[], body));
+        let address = api.url().trim_start_matches("http://").to_owned();
+        // Directly, and through the public listener of a Larder.
+        let before = Larder::start(&good(&api.url()));
+        for address in [address, before.proxy().to_string()] {
+            for args in commands {
+                let mut command = larder();
+                command.args(args).args(["--admin", &address]).current_dir(folder.path());
+                command.env("LARDER_ADMIN_TOKEN", "of-the-admin-listener");
+                let mut process = Process::spawn(command);
+                assert_eq!(process.wait_exit(PATIENCE), Some(69), "{args:?}: {body}");
+                let (out, err) = (process.out.whole(), process.err.whole());
+                let words =
+                    [&format!("what is there answers {status} "), "and is no admin listener of a Larder"];
+                assert!(words.iter().all(|words| err.contains(*words)), "{args:?} {body}: {err}");
+                assert_eq!(out, "", "{args:?}");
+            }
+        }
+        let asked = api.requests();
+        assert!(!asked.is_empty() && asked.iter().all(|it| it.method == "GET"), "{asked:?}");
+        assert!(asked.iter().all(|it| it.headers.get("authorization").is_none()), "no token: {asked:?}");
     }
 }
 

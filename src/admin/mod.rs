@@ -17,6 +17,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,6 +29,8 @@ use crate::worker::Worker;
 use dashboard::Streams;
 use visitors::{Visit, Visitors};
 
+/// A field of all that is answered here, by which a client knows that it asks no other listener, nor anything behind one.
+pub const NAMES_ITSELF: HeaderName = HeaderName::from_static("larder-admin");
 /// Time for the first byte on a connection: who is on this network and has something to ask does so at once.
 const FIRST_BYTE: Duration = Duration::from_secs(2);
 /// How many times `limits.admin_time` a connection may last, however busy: a reader that takes nothing would
@@ -108,7 +111,9 @@ async fn connection(admin: Arc<Admin>, stream: TcpStream, visit: Visit) {
             visit.asks(true);
             let answer = timeout(limit, api::answer(&admin, &visit, request)).await;
             visit.asks(false);
-            Ok::<_, Infallible>(answer.unwrap_or_else(|_| api::too_slow()))
+            let mut answer = answer.unwrap_or_else(|_| api::too_slow());
+            answer.headers_mut().insert(NAMES_ITSELF, HeaderValue::from_static("1"));
+            Ok::<_, Infallible>(answer)
         }
     });
     let serving = http1::Builder::new()

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use http::response::Parts;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -14,6 +15,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::admin::NAMES_ITSELF;
 
 /// How long the running Larder may take; its own limit is `limits.admin_time`.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,12 +57,33 @@ fn reachable(mut admin: SocketAddr) -> SocketAddr {
     admin
 }
 
+/// Asks what listens there who it is before it is shown a token, or told to purge: anything else might take the one,
+/// pass on the other, and say that all is well.
 async fn exchange(
+    admin: SocketAddr,
+    token: Option<&str>,
+    asked: (Method, &str),
+    body: Vec<u8>,
+) -> io::Result<(StatusCode, Bytes)> {
+    let (told, _) = send(admin, None, (Method::GET, "/livez"), Vec::new()).await?;
+    if !told.headers.contains_key(NAMES_ITSELF) {
+        return Err(io::Error::other(is_another(told.status)));
+    }
+    let (told, body) = send(admin, token, asked, body).await?;
+    Ok((told.status, body))
+}
+
+/// What is said of what answers as no Larder's admin listener would.
+pub(super) fn is_another(status: StatusCode) -> String {
+    format!("what is there answers {status}, and is no admin listener of a Larder")
+}
+
+async fn send(
     admin: SocketAddr,
     token: Option<&str>,
     (method, path): (Method, &str),
     body: Vec<u8>,
-) -> io::Result<(StatusCode, Bytes)> {
+) -> io::Result<(Parts, Bytes)> {
     let stream = TcpStream::connect(admin).await?;
     let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(connection);
@@ -73,9 +97,9 @@ async fn exchange(
     }
     let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
     let response = send.send_request(request).await.map_err(io::Error::other)?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER).collect().await.map_err(io::Error::other)?;
-    Ok((status, body.to_bytes()))
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, ANSWER).collect().await.map_err(io::Error::other)?;
+    Ok((head, body.to_bytes()))
 }
 
 #[cfg(test)]

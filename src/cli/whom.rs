@@ -179,7 +179,7 @@ impl Asked {
 
     /// Says that what answers there does so as no Larder's admin listener would.
     pub(super) fn other(&self, status: StatusCode) -> ExitCode {
-        self.no_answer(&format!("what is there answers {status}, and is no admin listener of a Larder"))
+        self.no_answer(&asking::is_another(status))
     }
 
     /// Says that it has not taken the token, and what else could be done.

@@ -11,8 +11,10 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Stdio;
 
 use support::process::{Finished, larder, run_to_end};
 use support::{
@@ -532,6 +534,28 @@ fn what_answers_and_is_no_admin_listener_is_not_taken_for_a_larder_and_given_not
         let asked = api.requests();
         assert!(!asked.is_empty() && asked.iter().all(|it| it.method == "GET"), "{asked:?}");
         assert!(asked.iter().all(|it| it.headers.get("authorization").is_none()), "no token: {asked:?}");
+    }
+}
+
+#[test]
+fn what_shows_on_and_on_ends_with_whoever_reads_it() {
+    let origin = Origin::ok("x", &[]);
+    let running = Larder::start(&good(&origin.url()));
+    for args in [&["top"][..], &["top", "--json"]] {
+        let mut command = larder();
+        command.args(args).args(["--admin", &running.admin().to_string()]).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        // As in `| head -1`: the reader is gone.
+        let mut ended = None;
+        within(PATIENCE, || {
+            ended = child.try_wait().unwrap();
+            ended.is_some()
+        });
+        if ended.is_none() {
+            child.kill().unwrap();
+        }
+        assert_eq!(ended.and_then(|ended| ended.code()), Some(0), "{args:?}");
     }
 }
 

@@ -7,14 +7,15 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::fields::host;
 use crate::store::Absent;
 use crate::stored::{LONGEST_NAME, Prefix, Purge, Scope};
 use crate::worker::{Purged, Receipt, Snapshot, Worker};
@@ -84,16 +85,13 @@ fn check(wanted: Wanted, config: &Config) -> Result<Checked, String> {
         return Err(format!("{named} names in one request; there may be {MOST}: ask several times"));
     }
     let wait = wait.as_deref().map(Config::duration).transpose().map_err(|why| format!("wait: {why}"))?;
-    if wait.is_some_and(|wait| wait > config.limits.admin_time) {
-        return Err("wait: at most what limits.admin_time says".to_owned());
+    let most = config.limits.admin_time;
+    if wait.is_some_and(|wait| wait > most) {
+        return Err(format!("wait: at most {}, which limits.admin_time says", config::written(most)));
     }
     let mut scopes = Vec::with_capacity(named.saturating_add(1));
     for url in url.into_iter().chain(urls) {
-        if url.parse::<http::Uri>().map_or(true, |uri| uri.scheme().is_none() || uri.host().is_none()) {
-            return Err(format!(
-                "url {url:?} must be absolute, with the host as clients ask for it: http://host/path"
-            ));
-        }
+        is_url(&url).map_err(|why| format!("url {url:?} {why}"))?;
         if url.len() > LONGEST_NAME {
             return Err(format!("url: a name has at most {LONGEST_NAME} bytes"));
         }
@@ -131,6 +129,32 @@ fn check(wanted: Wanted, config: &Config) -> Result<Checked, String> {
         purge.encode().map_err(|why| format!("{}: {why}", purge.scope.kind()))?;
     }
     Ok(Checked { purges, soft, wait })
+}
+
+/// Whether there can be a request for it, else why not: nothing is stored under what nobody can ask for, and a purge of
+/// that would seem to have gone well.
+fn is_url(url: &str) -> Result<(), String> {
+    // RFC 3986 §2.1: whatever else there is in a path is percent-encoded.
+    if let Some(other) = url.chars().find(|char| !char.is_ascii_graphic()) {
+        let bytes = other.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        return Err(format!("holds {other:?}, which no request does: in a path or query it is {bytes}"));
+    }
+    let uri: Uri = url.parse().map_err(|why| format!("is none: {why}"))?;
+    let Some((scheme, authority)) = uri.scheme_str().zip(uri.authority()) else {
+        return Err("must be absolute, with the host as clients ask for it: http://host/path".to_owned());
+    };
+    let default = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return Err("is of another scheme than http and https".to_owned()),
+    };
+    match host::authority(authority.as_str(), default) {
+        Some(_) => Ok(()),
+        None if authority.as_str().contains('@') => {
+            Err("holds what no request's host does: leave out all before its @".to_owned())
+        }
+        None => Err("holds no host that a request could be for".to_owned()),
+    }
 }
 
 /// All of them are made before any of them is waited for.
@@ -259,6 +283,29 @@ fn name(scope: &Scope) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_that_no_request_can_be_for_is_told_what_is_wrong_with_it() {
+        for (url, says) in [
+            ("http://a/b?c", ""),
+            ("https://a.test:444/%C3%BC", ""),
+            ("HTTP://[::1]:80", ""),
+            ("http://a/products/ü", "holds 'ü', which no request does: in a path or query it is %C3%BC"),
+            ("http://x/a b", "holds ' ', which no request does: in a path or query it is %20"),
+            ("http://x/a\tb", "in a path or query it is %09"),
+            ("http://[::1/", "is none: invalid"),
+            ("/a/1", "must be absolute"),
+            ("a", "must be absolute"),
+            ("", "is none: empty"),
+            ("ftp://x/y", "is of another scheme than http and https"),
+            ("http://user:pw@host/x", "leave out all before its @"),
+            ("http://x:99999/", "holds no host that a request could be for"),
+            ("http://x_!/", "holds no host that a request could be for"),
+        ] {
+            let said = is_url(url).err().unwrap_or_default();
+            assert!(said.contains(says) && said.is_empty() == says.is_empty(), "{url}: {said}");
+        }
+    }
 
     #[test]
     fn a_request_of_many_names_is_one_short_line_in_the_log() {

@@ -292,23 +292,23 @@ pub struct Run {
     pub to: Option<String>,
     /// Address to serve on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", value_parser = address, help_heading = NO_FILE)]
-    #[arg(requires = "to", conflicts_with = "config")]
+    #[arg(requires = "to", conflicts_with_all = ["config", "file"])]
     pub listen: Option<SocketAddr>,
     /// Dashboard, metrics, purges [default: 127.0.0.1:9900]
     #[arg(long, value_name = "ADDR", value_parser = address, help_heading = NO_FILE)]
-    #[arg(requires = "to", conflicts_with = "config")]
+    #[arg(requires = "to", conflicts_with_all = ["config", "file"])]
     pub admin: Option<SocketAddr>,
     /// Keep what says nothing about caching so long, as 60s
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = NO_FILE)]
-    #[arg(requires = "to", conflicts_with = "config")]
+    #[arg(requires = "to", conflicts_with_all = ["config", "file"])]
     pub ttl: Option<String>,
     /// Share the cache through the Redis at this URL
     #[arg(long, value_name = "URL", value_parser = redis, help_heading = NO_FILE)]
-    #[arg(requires = "to", conflicts_with = "config")]
+    #[arg(requires = "to", conflicts_with_all = ["config", "file"])]
     pub redis: Option<String>,
     /// Print the proxy.toml that this amounts to; do not serve
     #[arg(long, help_heading = NO_FILE)]
-    #[arg(requires = "to", conflicts_with = "config")]
+    #[arg(requires = "to", conflicts_with_all = ["config", "file"])]
     pub print_config: bool,
 }
 
@@ -749,6 +749,11 @@ mod tests {
             ("larder run --listen 127.0.0.1:80", "--to <URL>"),
             ("larder run --print-config", "--to <URL>"),
             ("larder run -c a.toml --print-config", "cannot be used with"),
+            ("larder run a.toml --print-config", "cannot be used with"),
+            ("larder run a.toml --listen 127.0.0.1:1", "cannot be used with"),
+            ("larder run a.toml --admin 127.0.0.1:1", "cannot be used with"),
+            ("larder run a.toml --ttl 5s", "cannot be used with"),
+            ("larder run a.toml --redis redis://a", "cannot be used with"),
             ("larder run --to 127.0.0.1:3000", "such as http://127.0.0.1:3000"),
             ("larder run --to https://api.example.org", "Put something between that does, such as stunnel"),
             (

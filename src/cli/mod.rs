@@ -61,13 +61,21 @@ pub fn colours() -> bool {
     !refused && std::io::stdout().is_terminal()
 }
 
-/// Writes to standard output; a reader that is gone is not our failure, any other error is.
+/// Writes to standard output, as the last thing; a reader that is gone is not our failure, any other error is.
 pub fn print(text: &str) -> ExitCode {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            complain(&format!("cannot write: {error}"), exit::FAILURE)
-        }
-        _ => exit::DONE.into(),
+    print_on(text).err().unwrap_or(exit::DONE.into())
+}
+
+/// The same for who has more to write.
+///
+/// # Errors
+/// What to end with: whoever read it has gone, and wants no more of it, or it cannot be written.
+fn print_on(text: &str) -> Result<(), ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(exit::DONE.into()),
+        Err(error) => Err(complain(&format!("cannot write: {error}"), exit::FAILURE)),
     }
 }
 

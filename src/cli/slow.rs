@@ -4,7 +4,6 @@
 //! Must not know: which requests are slow.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::args::Slow;
 use super::shown::{grouped, plain, route};
 use super::status::Silent;
 use super::whom::{Asked, Named};
-use super::{colours, complain, exit};
+use super::{colours, exit, print_on};
 
 /// How long an answer may be held back until there is something new. The listener has its own bound.
 const WAIT: &str = "10s";
@@ -38,11 +37,8 @@ pub(super) fn slow(named: &Named, args: &Slow) -> ExitCode {
         };
         let most = follower.process.is_none().then_some(args.lines);
         let news = follower.news(&page, most);
-        match write(&news, args.json) {
-            Ok(()) => {}
-            // Whoever read it has gone, and wants no more of it.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return exit::DONE.into(),
-            Err(error) => return complain(&format!("cannot write: {error}"), exit::FAILURE),
+        if let Err(code) = print_on(&if args.json { news.lines() } else { news.shown(colours()) }) {
+            return code;
         }
         if !args.tail {
             return exit::DONE.into();
@@ -60,13 +56,6 @@ fn page(larder: &Asked, query: &str) -> Result<Value, Silent> {
         return Err(Silent::Refused(status));
     }
     Ok(page)
-}
-
-fn write(news: &News<'_>, as_json: bool) -> io::Result<()> {
-    let text = if as_json { news.lines() } else { news.shown(colours()) };
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
 }
 
 /// How far somebody has read, and of which process.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::args::Top;
 use super::shown::{self, counted, grouped, lasting, percent, plain, size};
 use super::whom::Named;
-use super::{colours, exit, print, status};
+use super::{colours, exit, print_on, status};
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -45,9 +45,11 @@ pub(super) fn top(named: &Named, args: &Top) -> ExitCode {
         let figures = figures(&stats, before.as_ref());
         let text =
             if args.json { format!("{figures}\n") } else { shown(&figures, larder.admin, Paint(colours())) };
-        let printed = print(&format!("{clear}{text}"));
-        if args.once || printed != exit::DONE.into() {
-            return printed;
+        if let Err(code) = print_on(&format!("{clear}{text}")) {
+            return code;
+        }
+        if args.once {
+            return exit::DONE.into();
         }
         before = Some(stats);
         std::thread::sleep(EVERY);

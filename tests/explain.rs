@@ -706,6 +706,39 @@ fn a_purge_from_where_none_is_taken_is_told_as_it_is_answered() {
 }
 
 #[test]
+fn an_https_url_is_explained_as_whoever_ends_tls_would_ask_for_it() {
+    let origin = Origin::start(behave);
+    for (top, by, key) in [
+        ("trusted_proxies = [\"127.0.0.1\"]", "by https, as a proxy says it", "https://api.test/p0/cold"),
+        ("", "by http: nobody at that address is trusted", "http://api.test/p0/cold"),
+    ] {
+        let larder = Larder::start(&config(&origin, &format!("admin = \"127.0.0.1:0\"\n{top}"), &policies()));
+        client::get(larder.proxy(), "/p0/cold", &[("Host", "api.test"), ("X-Forwarded-Proto", "https")]);
+        let admin = larder.admin().to_string();
+        let args = ["explain", "https://api.test/p0/cold", "--admin", &admin];
+        let told = run_to_end(&args, larder.directory());
+        let is_told = |words: &str| told.out.contains(words);
+        // What is not believed was asked for by http, and is stored so.
+        assert!(is_told(by) && is_told(key) && is_told("HIT"), "{top}: {}", told.out);
+        let itself = [&args[..], &["-H", "X-Forwarded-Proto: https"]].concat();
+        let itself = run_to_end(&itself, larder.directory());
+        assert!(itself.out.contains(key) && !itself.out.contains(by), "{}", itself.out);
+    }
+}
+
+#[test]
+fn what_larder_answers_itself_is_said_to_be_looked_up_nowhere() {
+    let origin = Origin::start(behave);
+    let larder = Larder::start(&config(&origin, "admin = \"127.0.0.1:0\"", &policies()));
+    let admin = larder.admin().to_string();
+    let told = run_to_end(&["explain", "PURGE", "http://api.test/p0/a", "--admin", &admin], larder.directory());
+    assert!(told.out.contains("LOCAL 405 (purge"), "{}", told.out);
+    for line in ["\nmemory ", "\nredis "] {
+        assert!(!told.out.contains(line), "{}", told.out);
+    }
+}
+
+#[test]
 fn who_may_not_ask_or_asks_too_much_is_refused() {
     let origin = Origin::start(behave);
     let larder = Larder::start(&config(

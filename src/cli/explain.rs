@@ -99,6 +99,17 @@ fn text(told: &Value) -> String {
     line("request", format!("{} {}", word(&request["method"]), word(&request["target"])));
     let assumed = if request["host_assumed"] == true { "  (assumed: say it by -H 'Host: …')" } else { "" };
     line("", format!("host {}{assumed}", word(&request["host"])));
+    match request["https"].as_bool() {
+        Some(true) => {
+            line("", "by https, as a proxy says it that has ended TLS: X-Forwarded-Proto: https".to_owned())
+        }
+        Some(false) => line(
+            "",
+            "by http: nobody at that address is trusted to have ended TLS (trusted_proxies, --from)"
+                .to_owned(),
+        ),
+        None => {}
+    }
     if let Some(left_out) = names(&request["fields_left_out"]) {
         line("", format!("left out, as the origin does not get it from this client: {left_out}"));
     }
@@ -122,6 +133,28 @@ fn text(told: &Value) -> String {
         let name = if nth == 0 { "key" } else { "" };
         line(name, format!("{}   [{}{notes}]", word(&step["key"]), word(&step["step"])));
     }
+    // What Larder answers itself is looked up nowhere.
+    if !told["memory"].is_null() {
+        stored(told, &mut line);
+    }
+    if told["in_flight"] == true {
+        line("", "a fetch for this key is on its way: the request may share it".to_owned());
+    }
+    let verdict = &told["verdict"];
+    let more: Vec<&str> =
+        ["tier", "reason", "detail"].iter().filter_map(|name| verdict[*name].as_str()).collect();
+    let or = verdict["or"].as_str().map_or(String::new(), |or| format!(", or {or}, as the origin answers"));
+    let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join(", ")) };
+    let status = verdict["status"].as_u64().map_or(String::new(), |status| format!(" {status}"));
+    line("verdict", format!("{}{status}{more}{or}", word(&verdict["outcome"]).to_uppercase()));
+    line("", format!("{} [{}]", word(&verdict["why"]), word(&verdict["rfc"])));
+    advice(&told["would_be_a_hit_if"], &mut line);
+    out
+}
+
+/// What both tiers hold.
+fn stored(told: &Value, line: &mut impl FnMut(&str, String)) {
+    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let memory = &told["memory"];
     let variants = memory["variants"].as_array().map(Vec::as_slice).unwrap_or_default();
     if variants.is_empty() {
@@ -149,18 +182,6 @@ fn text(told: &Value) -> String {
             );
         }
     }
-    if told["in_flight"] == true {
-        line("", "a fetch for this key is on its way: the request may share it".to_owned());
-    }
-    let verdict = &told["verdict"];
-    let more: Vec<&str> =
-        ["tier", "reason", "detail"].iter().filter_map(|name| verdict[*name].as_str()).collect();
-    let or = verdict["or"].as_str().map_or(String::new(), |or| format!(", or {or}, as the origin answers"));
-    let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join(", ")) };
-    line("verdict", format!("{}{more}{or}", word(&verdict["outcome"]).to_uppercase()));
-    line("", format!("{} [{}]", word(&verdict["why"]), word(&verdict["rfc"])));
-    advice(&told["would_be_a_hit_if"], &mut line);
-    out
 }
 
 fn advice(advice: &Value, line: &mut impl FnMut(&str, String)) {

@@ -89,8 +89,9 @@ impl Histogram<u64> {
 
     /// The time within which this part of all observations were, in seconds: as Prometheus' `histogram_quantile` has
     /// it, evenly spread within a bucket, and of those beyond all bounds the last bound; but never more than any can
-    /// have taken. `None` where there are none.
+    /// have taken, and of a single one what it has taken. `None` where there are none.
     pub(super) fn quantile(&self, part: f64) -> Option<f64> {
+        let part = if self.count() == 1 { 1.0 } else { part };
         self.spread(part).map(|seconds| seconds.min(self.most() as f64 / 1e9))
     }
 
@@ -190,6 +191,11 @@ mod tests {
         is(0.91, 5e-3 + 0.1 * 5e-3);
         is(0.99, 6e-3);
         is(1.0, 6e-3);
+        // Spread over its bucket, half of it would have taken less.
+        let single = Histogram::default();
+        single.observe(Duration::from_micros(41));
+        let single = read(&single);
+        assert_eq!([0.0, 0.5, 0.99].map(|part| single.quantile(part)), [Some(41e-6); 3]);
         let beyond = Histogram::default();
         beyond.observe(Duration::from_secs(60));
         assert_eq!(read(&beyond).quantile(0.5), Some(10.0));

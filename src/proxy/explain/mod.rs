@@ -16,9 +16,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use serde_json::{Value, json};
 
+use crate::fields::forwarded::X_FORWARDED_PROTO;
 use crate::worker::{Snapshot, Worker};
 
 use predict::Prediction;
@@ -60,6 +62,7 @@ pub async fn explain(
     file: Option<&str>,
 ) -> Value {
     let (thought, assumed) = named(snapshot, thought);
+    let (thought, https) = over_tls(snapshot, thought);
     let mut predicted = predict::predict(worker, snapshot, &thought, true).await;
     if predicted.redis.is_none() {
         predicted.redis = predict::look(worker, &predicted).await;
@@ -79,6 +82,7 @@ pub async fn explain(
             "target": thought.target.path_and_query().map(|target| target.as_str()),
             "host": thought.headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes())),
             "host_assumed": assumed,
+            "https": https,
             "fields": thought.headers.keys().map(|name| name.as_str()).collect::<Vec<_>>(),
             "fields_left_out": left_out,
         },
@@ -100,6 +104,21 @@ fn is_in_flight(worker: &Worker, predicted: &Prediction) -> bool {
 fn named(snapshot: &Snapshot, thought: &Thought) -> (Thought, bool) {
     let listen = snapshot.config.listen.first().map(|listen| listen.address.to_string());
     with_host(thought, listen.and_then(|listen| HeaderValue::try_from(listen).ok()))
+}
+
+/// Larder ends no TLS: a request for `https` comes from a proxy that does, and says so where its word is taken. With that
+/// word, and whether there was one to be added; none where nothing was to be added.
+fn over_tls(snapshot: &Snapshot, mut thought: Thought) -> (Thought, Option<bool>) {
+    let says_itself =
+        [X_FORWARDED_PROTO, header::FORWARDED].iter().any(|name| thought.headers.contains_key(name));
+    if says_itself || thought.target.scheme() != Some(&Scheme::HTTPS) {
+        return (thought, None);
+    }
+    let is_taken = snapshot.config.trusts(thought.from);
+    if is_taken {
+        thought.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+    }
+    (thought, Some(is_taken))
 }
 
 /// With its host, and whether that had to be `assumed`. RFC 9112 §3.2: a client says the authority of its target,

@@ -731,7 +731,8 @@ fn what_larder_answers_itself_is_said_to_be_looked_up_nowhere() {
     let origin = Origin::start(behave);
     let larder = Larder::start(&config(&origin, "admin = \"127.0.0.1:0\"", &policies()));
     let admin = larder.admin().to_string();
-    let told = run_to_end(&["explain", "PURGE", "http://api.test/p0/a", "--admin", &admin], larder.directory());
+    let told =
+        run_to_end(&["explain", "PURGE", "http://api.test/p0/a", "--admin", &admin], larder.directory());
     assert!(told.out.contains("LOCAL 405 (purge"), "{}", told.out);
     for line in ["\nmemory ", "\nredis "] {
         assert!(!told.out.contains(line), "{}", told.out);

@@ -270,6 +270,9 @@ fn a_file_that_is_no_toml_or_gone_is_told_of_as_any_other_that_is_wrong() {
     let (code, said) = by_address();
     assert_eq!(code, Some(78), "{said}");
     assert!(said.starts_with("error: cannot read "), "{said}");
+    let own = run_to_end(&["reload", "proxy.toml"], larder.directory());
+    assert_eq!(own.code, Some(78), "{}", own.err);
+    assert!(own.err.contains("cannot read proxy.toml") && own.err.contains("in force stays"), "{}", own.err);
     assert!(said.contains("\nerror: the configuration in force stays"), "{said}");
 }
 

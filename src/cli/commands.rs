@@ -28,6 +28,8 @@ const NAME_ONE: &str = "name one with -c";
 const TOKEN_BY_FILE: &str = "and that takes a file:\n       \
     write one (add --print-config > open.toml), set LARDER_TOKEN, which it names, and start `larder run open.toml`;\n       \
     or ";
+/// Of a reload without a file.
+const STAYS: &str = "nobody was asked, and the configuration in force stays";
 /// What to ask for in place of no slow request at all.
 const NONE_OF_THEM: &str =
     "-n 0 shows nothing: leave it out for the last 20, or follow those that come (-n 0 --tail)";
@@ -76,7 +78,11 @@ pub fn task(args: Args, variable: Option<OsString>) -> Result<Task, Missing> {
         Command::Check(check) => find(check.config.as_deref().or(check.file.as_deref()), variable)
             .map(|source| Task::Check(source, check)),
         Command::Reload(reload) => {
-            whom(reload.at, reload.config.or(reload.file).as_deref(), variable).map(Task::Reload)
+            let named = whom(reload.at, reload.config.or(reload.file).as_deref(), variable);
+            Ok(match named {
+                Ok(named) => Task::Reload(named),
+                Err(missing) => Task::Refuse(format!("{missing}\n       {STAYS}"), exit::CONFIG),
+            })
         }
         Command::Purge(purge) => {
             whom(purge.at, purge.config.as_deref(), variable).map(|named| Task::Purge(named, purge))
@@ -216,7 +222,12 @@ mod tests {
             assert_eq!(by_address("", Some(absent)), None, "{command}");
             assert_eq!(by_address("", Some(&file)), None, "{command}");
             assert_eq!(by_address(&format!("-c {}", file.display()), None).as_deref(), Some("here"));
-            assert!(task_of(&format!("larder {command} --admin 127.0.0.1:9 -c /nonexistent"), None).is_err());
+            let absent = task_of(&format!("larder {command} --admin 127.0.0.1:9 -c /nonexistent"), None);
+            match (command, absent) {
+                // Of this one it is told, too, what it leaves as it is.
+                ("reload", Ok(Task::Refuse(why, exit::CONFIG))) => assert!(why.ends_with(STAYS), "{why}"),
+                (_, absent) => assert!(absent.is_err(), "{command}: {absent:?}"),
+            }
         }
     }
 

@@ -71,7 +71,8 @@ impl fmt::Display for Missing {
                 if *from_variable {
                     write!(f, " (from {VARIABLE})")?;
                 }
-                write!(f, ": {error}")
+                write!(f, ": {error}")?;
+                next(file, error).map_or(Ok(()), |next| write!(f, "\n       {next}"))
             }
         }
     }
@@ -119,15 +120,30 @@ fn read(file: &Path, from_variable: bool) -> Result<Source, Missing> {
 }
 
 fn read_text(file: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(file)?.take(LARGEST + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LARGEST {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "larger than 1 MiB: surely not a configuration",
-        ));
+    let (mut bytes, other) = (Vec::new(), |why: String| io::Error::new(io::ErrorKind::InvalidData, why));
+    File::open(file)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(other("larger than 1 MiB: surely not a configuration".to_owned()));
     }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|error| {
+        let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = 1 + before.filter(|byte| **byte == b'\n').count();
+        other(format!("line {line} is not UTF-8: save the file as UTF-8"))
+    })
+}
+
+/// What to do where a file cannot be read.
+fn next(file: &Path, error: &io::Error) -> Option<String> {
+    match error.kind() {
+        io::ErrorKind::IsADirectory => {
+            Some(format!("name the file in it: {}", file.join("proxy.toml").display()))
+        }
+        io::ErrorKind::PermissionDenied => Some(
+            "the user that runs this may not: let it, or run this as one who may (ls -l shows who)"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -183,9 +199,11 @@ mod tests {
         let place = file(&folder, "place", "");
         let text = find(None, None, &[folder.path(), &place], "try this").unwrap_err().to_string();
         assert!(text.contains("cannot read"), "a directory: {text}");
+        assert!(text.ends_with("/proxy.toml") && text.contains("name the file in it"), "{text}");
         let latin = folder.path().join("latin");
-        std::fs::write(&latin, b"# caf\xe9").unwrap();
-        assert!(find(None, None, &[&latin, &place], "try this").is_err(), "not UTF-8");
+        std::fs::write(&latin, b"a = 1\n# \xfc\n").unwrap();
+        let text = find(None, None, &[&latin, &place], "try this").unwrap_err().to_string();
+        assert!(text.ends_with("latin: line 2 is not UTF-8: save the file as UTF-8"), "{text}");
         let large = file(&folder, "large", &" ".repeat(1024 * 1024 + 1));
         assert!(find(None, None, &[&large, &place], "try this").unwrap_err().to_string().contains("1 MiB"));
     }

@@ -37,7 +37,19 @@ impl fmt::Display for StartError {
                     "cannot listen on {address}: another program has this port; stop it, or choose another address"
                 )
             }
-            Self::Bind { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            Self::Bind { address, error } => {
+                write!(f, "cannot listen on {address}: {error}")?;
+                let next = match error.kind() {
+                    io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+                        "; a port below 1024 takes root or CAP_NET_BIND_SERVICE: give that, or choose a higher one"
+                    }
+                    io::ErrorKind::AddrNotAvailable => {
+                        "; no interface of this machine has that address: choose one that it has, or 0.0.0.0 or [::] for all"
+                    }
+                    _ => "",
+                };
+                f.write_str(next)
+            }
             Self::Thread(error) => write!(f, "cannot start: {error}"),
         }
     }

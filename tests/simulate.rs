@@ -300,7 +300,7 @@ fn bad_lines_are_counted_and_the_first_of_them_shown_with_their_numbers() {
         "{}",
         done.err
     );
-    assert!(done.err.contains("\n  line 4 invalid type"), "{}", done.err);
+    assert!(done.err.contains("\n  line 4 is none of an access log: invalid type"), "{}", done.err);
     assert_eq!(done.err.matches("\n  line ").count(), 5, "{}", done.err);
     assert!(done.err.ends_with("  …"), "{}", done.err);
     for words in ["2 requests in 1 s", "50.0 %", "as configured", "nothing is gained"] {
@@ -309,10 +309,27 @@ fn bad_lines_are_counted_and_the_first_of_them_shown_with_their_numbers() {
 }
 
 #[test]
+fn what_was_invalidated_before_the_log_ends_has_taken_memory_too() {
+    let weighed = |log: &str| {
+        let done = simulate(log, PLAIN, &["--json"]);
+        let told: Value = serde_json::from_str(&done.out).unwrap_or_else(|_| panic!("{}", done.err));
+        told["sizes"][0]["bytes"].as_u64().unwrap()
+    };
+    let [get, post, other] =
+        [combined(0, "GET /a", 200), combined(1, "POST /a", 200), combined(2, "GET /b", 200)];
+    let one = weighed(&get);
+    assert!(one > 0, "it is kept, though the log ends as it comes");
+    assert_eq!(weighed(&(get.clone() + &post)), one);
+    assert!(weighed(&(get + &other)) > one);
+}
+
+#[test]
 fn what_cannot_be_replayed_is_an_error_that_says_so() {
     let none = simulate("nonsense\n", PLAIN, &[]);
     assert_eq!(none.code, Some(1));
-    assert!(none.err.contains("has no request that is understood"), "{}", none.err);
+    for words in ["has no request that is understood", "log.access = \"json\""] {
+        assert!(none.err.contains(words), "{}", none.err);
+    }
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("proxy.toml"), PLAIN).unwrap();
     let absent = run_to_end(&["simulate", "--log", "absent.log", "-c", "proxy.toml"], directory.path());

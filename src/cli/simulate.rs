@@ -47,7 +47,11 @@ pub(super) fn simulate(source: Result<Source, String>, args: &Simulate) -> ExitC
     }
     tell_bad(&log, &bar);
     if log.requests() == 0 {
-        return complain(&format!("{name} has no request that is understood"), exit::FAILURE);
+        let text = format!(
+            "{name} has no request that is understood\n       \
+             Larder writes such a log by `log.access = \"json\"`, nginx by its format `combined`"
+        );
+        return complain(&text, exit::FAILURE);
     }
     let (bad, beyond) = (log.bad(), log.beyond());
     let forecast = log.replay(&|done, of| bar.show("replaying", done, of));

@@ -74,7 +74,8 @@ pub(super) fn read(text: &str) -> Result<Line<'_>, Flaw> {
     let keys: Keys<'_> = serde_json::from_str(text).map_err(|error| {
         let error = error.to_string();
         // Which line of one line it is in helps nobody.
-        Flaw::new(error.split(" at line ").next().unwrap_or(&error))
+        let why = error.split(" at line ").next().unwrap_or(&error);
+        Flaw::new(format!("is none of an access log: {why}"))
     })?;
     let time = || Flaw::new(format!("has a time that is none: {:.40}", keys.ts));
     let result = match &*keys.cache {

@@ -55,8 +55,8 @@ impl Outcomes {
     }
 }
 
-/// Replays the cases with each of these sizes of memory; gives what came of them, and the bytes that memory held at
-/// the end. `boundless` is more than there is to hold.
+/// Replays the cases with each of these sizes of memory; gives what came of them, and the most bytes that memory held.
+/// `boundless` is more than there is to hold.
 ///
 /// Side by side, so that what is the same with each is made once: what fetches bring, and what is purged.
 pub(super) fn replay(
@@ -79,7 +79,7 @@ pub(super) fn replay(
         }
     }
     told(untold);
-    models.into_iter().map(|model| (model.outcomes, model.memory.gauges().bytes)).collect()
+    models.into_iter().map(Model::ended).collect()
 }
 
 fn take(config: &Config, purges: &Purges, models: &mut [Model<'_>], met: &mut HashSet<u128>, case: &Case) {
@@ -107,7 +107,7 @@ fn take(config: &Config, purges: &Purges, models: &mut [Model<'_>], met: &mut Ha
     };
     for key in void {
         purges.purge(key.url_hash(), case.at());
-        models.iter().for_each(|model| model.remove(&key));
+        models.iter_mut().for_each(|model| model.remove(&key));
     }
 }
 
@@ -250,6 +250,8 @@ struct Model<'a> {
     fetches: u64,
     passing: OnTheirWay,
     outcomes: Outcomes,
+    /// The most that memory held before something was removed.
+    held: u64,
 }
 
 /// A fetch that others may wait for.
@@ -335,7 +337,14 @@ impl<'a> Model<'a> {
             fetches: 0,
             passing: OnTheirWay::default(),
             outcomes: Outcomes { routes: vec![Part::default(); config.routes.len()], seeded: 0 },
+            held: 0,
         }
+    }
+
+    /// What came of it all, and the most bytes that memory held: what is on its way when the log ends, too.
+    fn ended(mut self) -> (Outcomes, u64) {
+        self.land(Timestamp::from_millis(u64::MAX));
+        (self.outcomes, self.memory.gauges().bytes.max(self.held))
     }
 
     fn count(&mut self, case: &Case, came: &Came) {
@@ -506,7 +515,10 @@ impl<'a> Model<'a> {
         (!self.purges.is_purged(stored)).then(|| Arc::clone(stored))
     }
 
-    fn remove(&self, key: &CacheKey) {
+    fn remove(&mut self, key: &CacheKey) {
+        if self.memory.again(key).is_some() {
+            self.held = self.memory.gauges().bytes.max(self.held);
+        }
         self.memory.remove(key);
         if let Some(shared) = &self.shared {
             shared.remove(key);

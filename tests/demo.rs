@@ -428,7 +428,7 @@ fn a_redis_that_is_not_there_is_said_and_is_no_failure() {
     let url = format!("redis://user:secret@{nobody}");
     let demo = Demo::start(&["--redis", &url]);
     let banner = demo.banner();
-    let said = banner.lines().find(|line| line.contains("none answers at redis://")).unwrap_or_default();
+    let said = banner.lines().find(|line| line.contains("none to be used at redis://")).unwrap_or_default();
     assert!(said.contains(&nobody.to_string()) && said.contains("memory tier only"), "{banner}");
     assert!(!banner.contains("secret"), "{banner}");
     assert_eq!(

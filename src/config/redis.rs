@@ -247,7 +247,9 @@ fn beside(section: &mut Section<'_>, mut redis: Redis) -> Redis {
     }
     redis.login.user = user.or(redis.login.user);
     redis.login.password = password.or(redis.login.password);
-    if !redis.login.is_whole() && section.span_of("password_file").is_none() {
+    // One that cannot be read has been told of.
+    let has = |name| section.span_of(name).is_some();
+    if !redis.login.is_whole() && !has("password") && !has("password_file") {
         let span = section.span_of("user").unwrap_or_else(|| section.span.clone());
         let found = Found::new(span, USER_ALONE.0);
         section
@@ -260,7 +262,11 @@ fn beside(section: &mut Section<'_>, mut redis: Redis) -> Redis {
         let found = Found::new(section.span.clone(), "there are no sentinels to say that to");
         section.reader.report(found.help("leave out `sentinel_user` and `sentinel_password`"));
     }
-    if let (false, Some(span)) = (redis.sentinel_login.is_whole(), section.span_of("sentinel_user")) {
+    if let (false, false, Some(span)) = (
+        redis.sentinel_login.is_whole(),
+        section.span_of("sentinel_password").is_some(),
+        section.span_of("sentinel_user"),
+    ) {
         let help = "write `sentinel_password` beside it, or leave out the user";
         section.reader.report(Found::new(span, "a user of sentinels has a password").help(help));
     }

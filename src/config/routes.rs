@@ -37,7 +37,9 @@ pub(super) fn read(
 ) -> Vec<Route> {
     let (mut routes, mut seen) = (Vec::new(), Seen::default());
     let value = top.value("route");
-    for value in value.map(|v| tables(top.reader, v)).unwrap_or_default() {
+    // Behind a slip in `[[route]]`, `[route.cache]` is a table of its own: the slip is told.
+    let is_behind_a_slip = top.span_of("routes").is_some() && value.is_some_and(|v| v.get_ref().is_table());
+    for value in value.filter(|_| !is_behind_a_slip).map(|v| tables(top.reader, v)).unwrap_or_default() {
         let Some(section) = top.section_of("route", value) else { continue };
         routes.extend(route(section, upstreams, slow_request, &mut seen));
     }

@@ -104,8 +104,8 @@ fn redis(found: &RedisFound) -> (String, Option<&'static str>) {
             (format!("found at {}: both tiers are in use", without_password(url)), None)
         }
         RedisFound::NotFound(url) => (
-            format!("none answers at {}: memory tier only", without_password(url)),
-            Some("(it is used as soon as it answers)"),
+            format!("none to be used at {}: memory tier only", without_password(url)),
+            Some("(the log says why; it is used as soon as it answers)"),
         ),
     }
 }
@@ -205,7 +205,7 @@ mod tests {
             "admin  http://127.0.0.1:65534   (port 9900 is busy)",
             "(open it in a browser: all figures live, and what to tune next)",
             "api    http://127.0.0.1:65533\n",
-            "redis  none answers at redis://127.0.0.1:6379: memory tier only",
+            "redis  none to be used at redis://127.0.0.1:6379: memory tier only",
             "curl -si http://127.0.0.1:65535/users/1",
             "127.0.0.1:65535/slow?ms=1500",
             "    # the API fails every third time that it is asked, and is not asked for 1 s\n    \

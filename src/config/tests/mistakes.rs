@@ -1164,3 +1164,29 @@ fn no_secret_is_shown_whatever_is_wrong_with_it_or_beside_it() {
         assert!(!shown.contains(secret) && shown.contains("${SECRET}"), "{top}\n{shown}");
     }
 }
+
+#[test]
+fn what_only_follows_from_a_mistake_is_not_told_beside_it() {
+    let slip =
+        with_rest("").replacen("[[route]]", "[[routes]]", 1) + "\n[route.cache]\nttl.default = \"60s\"\n";
+    let rows = [
+        (slip, "unknown key `routes`"),
+        (
+            with_rest(
+                "[cache.redis]\nsentinels = [\"a:1\"]\nmaster = \"m\"\nsentinel_user = \"u\"\n\
+                 sentinel_password = \"${LARDER_TEST_UNSET}\"\n",
+            ),
+            "the environment has no `LARDER_TEST_UNSET`",
+        ),
+        (
+            with_rest(
+                "[cache.redis]\nurl = \"redis://a\"\nuser = \"u\"\npassword = \"${LARDER_TEST_UNSET}\"\n",
+            ),
+            "the environment has no `LARDER_TEST_UNSET`",
+        ),
+    ];
+    for (text, message) in rows {
+        let told: Vec<_> = told(&text).into_iter().map(|(_, _, message, _)| message).collect();
+        assert_eq!(told, [message], "{text}");
+    }
+}

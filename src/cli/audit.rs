@@ -22,7 +22,8 @@ pub(super) fn audit(source: &Source) -> ExitCode {
         Err(code) => return code,
     };
     let Some(redis) = &config.cache.redis else {
-        return complain(&format!("{} has no cache.redis", source.name), exit::CONFIG);
+        let text = format!("{} has no cache.redis: set it, or name a Redis by --redis URL", source.name);
+        return complain(&text, exit::CONFIG);
     };
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -59,9 +59,7 @@ pub(super) fn reload(named: &Named) -> ExitCode {
             let code = complain(&answer.error, exit::CONFIG);
             another_file(source, &larder, &answer).map_or(code, |another| complain(&another, exit::CONFIG))
         }
-        Ok((StatusCode::UNAUTHORIZED, _)) => {
-            larder.unauthorized("; send it SIGHUP, or name its own by LARDER_ADMIN_TOKEN and --admin")
-        }
+        Ok((StatusCode::UNAUTHORIZED, _)) => larder.unauthorized("; or send it SIGHUP"),
         Ok((status, answer)) if answer.error.is_empty() => larder.other(status),
         Ok((status, answer)) => {
             let admin = larder.admin;

@@ -38,7 +38,12 @@ const LAST_MESSAGES: Duration = Duration::from_secs(2);
 pub(super) fn serve(source: &Source) -> ExitCode {
     let config = match parse(&source.text, &source.name) {
         Ok(config) => config,
-        Err(code) => return code,
+        Err(code) => {
+            if source.file.is_none() {
+                eprintln!("(of the proxy.toml that these arguments amount to: --print-config shows it)");
+            }
+            return code;
+        }
     };
     let messages = match init_log(&config) {
         Ok(messages) => messages,

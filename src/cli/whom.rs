@@ -186,7 +186,14 @@ impl Asked {
     pub(super) fn unauthorized(&self, or_else: &str) -> ExitCode {
         let admin = self.admin;
         let text = match &self.token_of {
-            Some(of) => format!("the Larder at {admin} has another admin_token than {of}{or_else}"),
+            Some(of) => {
+                let own = if of == TOKEN {
+                    String::new()
+                } else {
+                    format!("; name its own by {TOKEN} and --admin")
+                };
+                format!("the Larder at {admin} has another admin_token than {of}{own}{or_else}")
+            }
             None => format!(
                 "the Larder at {admin} wants its admin_token: set {TOKEN}, or name its file, too (-c){or_else}"
             ),

@@ -154,6 +154,23 @@ fn what_is_in_flight_ends_under_the_configuration_that_it_began_with() {
     assert_eq!(larder.stats()["failed"], 0);
 }
 
+/// For as long as an origin wants to be left alone, nobody asks it; but another may be in its place by then.
+#[test]
+fn an_origin_is_not_left_alone_by_the_word_of_the_one_before() {
+    let origin = Origin::start(|request| match request.count {
+        1 => Script::ok("old", &[("Cache-Control", "max-age=50, stale-if-error=600"), ("Age", "60")]),
+        _ => Script::respond(503, &[("Retry-After", "60")], "down"),
+    });
+    let other = Origin::ok("other", STORABLE);
+    let larder = Larder::start(&config("", &[("a", &origin)]));
+    for _ in 0..3 {
+        assert_eq!(larder.get("/a/x", &[]).text(), "old");
+    }
+    assert!(hang_up(&larder, &config("", &[("a", &other)])).contains("is in force"));
+    assert!(within(PATIENCE, || larder.get("/a/x", &[]).text() == "other"));
+    assert_eq!((origin.count("/a/x"), other.count("/a/x")), (2, 1));
+}
+
 #[test]
 fn a_bad_file_changes_nothing_and_says_why_with_line_and_caret() {
     let origin = Origin::ok("a", STORABLE);

@@ -305,6 +305,23 @@ fn an_origin_that_failed_is_left_alone_for_a_moment() {
     assert!(asked <= most, "{asked} in {:?}", began.elapsed());
 }
 
+/// The refresh that was refused held its seat on for as long as the origin had said, also where what it was to refresh
+/// had gone: whoever came then went alone, and nothing was stored.
+#[test]
+fn what_is_purged_while_a_refused_refresh_rests_is_fetched_once_for_all() {
+    let front = Front::new("", |request| match (request.method.as_str(), request.count) {
+        ("POST", _) => Script::ok("written", &[]),
+        (_, 1) => stale(", stale-while-revalidate=600", "old"),
+        (_, 2) => Script::respond(429, &[("Retry-After", "60")], "too often"),
+        _ => fresh("new"),
+    });
+    assert_eq!(told(&front.get("/", &[])), STORED);
+    assert_eq!(told(&front.get("/", &[])), STALE);
+    front.origin.wait_for_requests(2);
+    assert_eq!(front.request("POST", "/", &[], b"").status, 200);
+    assert!(within(PATIENCE, || told(&front.get("/", &[])) == HIT), "it is stored again");
+}
+
 /// A dead origin refuses at once; one that hangs used to hold a client each time that it was asked again.
 #[test]
 fn nobody_waits_for_an_origin_that_hangs_while_something_stands_in() {

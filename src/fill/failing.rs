@@ -13,10 +13,10 @@ use http::{Response, StatusCode, header};
 use crate::clock::Timestamp;
 use crate::fields::date;
 use crate::rules::{OriginFailure, Reuse};
-use crate::stored::Born;
+use crate::stored::{Born, StoredResponse};
 use crate::upstream::ForwardError;
 use crate::wire::Flaw;
-use crate::worker::Landing;
+use crate::worker::{Landing, Shared};
 
 use super::{Fill, Filling, judge};
 
@@ -74,9 +74,10 @@ impl Filling {
     }
 
     /// A refresh that failed is not begun anew by the very next request that is served stale.
+    /// Whoever finds its seat taken is given nothing: where what is stored has gone, all of them would go alone.
     pub(super) async fn rest_after_refresh(&self) {
         if self.refresh {
-            self.rest_on().await;
+            self.rest_on(Shared::holds).await;
         }
     }
 
@@ -87,15 +88,15 @@ impl Filling {
         let purges = &self.fill.worker.shared.purges;
         let Some(stale) = self.fill.stale.clone().filter(|stale| !purges.is_purged(stale)) else { return };
         self.tell(Landing::Found(stale));
-        self.rest_on().await;
+        self.rest_on(|shared, stale| !shared.purges.is_purged(stale)).await;
     }
 
-    /// Holds the seat on, so that no refresh begins, while what is stored may be served without one.
-    pub(super) async fn rest_on(&self) {
+    /// Holds the seat on, so that no refresh begins, while what is stored `is_there` and may be served without one.
+    async fn rest_on(&self, is_there: impl Fn(&Shared, &Arc<StoredResponse>) -> bool) {
         self.rest_while(|filling| {
             let Fill { worker, asked, stale, .. } = &filling.fill;
             let now = (worker.now(), worker.mono());
-            stale.as_ref().is_some_and(|stale| {
+            stale.as_ref().filter(|stale| is_there(&worker.shared, stale)).is_some_and(|stale| {
                 let verdict = worker.reuse(stale, &asked.facts, &filling.cache.policy, now);
                 matches!(verdict, Reuse::Stale { grace: Some(_), .. })
             })
@@ -103,15 +104,17 @@ impl Filling {
         .await;
     }
 
-    /// Rests for as long as the origin is to be left alone, and the seat is of no use to anybody who would wait.
+    /// Rests for as long as the origin is to be left alone, and the seat is of no use to anybody who would wait: under
+    /// another configuration it may be another origin.
     async fn rest_while(&self, still: impl Fn(&Self) -> bool) {
-        let crowded = self.fill.worker.shared.flights.len() > MANY;
+        let shared = &self.fill.worker.shared;
+        let crowded = shared.flights.len() > MANY;
         let mut left = if crowded { AFTER_ERROR } else { self.rest };
         while !left.is_zero() {
             let step = left.min(AFTER_ERROR);
             tokio::time::sleep(step).await;
             left = left.saturating_sub(step);
-            if !still(self) {
+            if !still(self) || !Arc::ptr_eq(&shared.snapshot.load(), &self.fill.snapshot) {
                 return;
             }
         }

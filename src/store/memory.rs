@@ -294,8 +294,12 @@ impl Memory {
         if !self.is_large(weight) {
             return true;
         }
-        // Not in place of what has come meanwhile.
-        self.cache.entry(key.hash()).or_insert_with(|| Slot::of(Draft::empty(key).done()));
+        // Not in place of what has come meanwhile, and so in line with each change of it: what moka inserts where there is
+        // nothing waits for nobody who changes something.
+        self.cache.entry(key.hash()).and_compute_with(|stored| match stored {
+            Some(_) => Op::Nop,
+            None => Op::Put(Slot::of(Draft::empty(key).done())),
+        });
         self.cache.run_pending_tasks();
         self.cache.contains_key(&key.hash())
     }
@@ -790,6 +794,29 @@ mod tests {
                 memory.remove(&old.key);
             });
             assert!(memory.find(&old.key).is_none(), "round {round}: it came back");
+        }
+    }
+
+    /// What made a place for what is large once put nothing in the place of what another had just kept there.
+    #[test]
+    fn no_small_variant_is_lost_to_the_place_that_is_made_for_a_large_one() {
+        let (memory, purges) = memory(8 << 20);
+        let large = vec![b'x'; 16 * 1024];
+        for round in 0..1_000 {
+            let path = format!("/{}", round % 50);
+            let barrier = std::sync::Barrier::new(2);
+            thread::scope(|scope| {
+                for (accept, body) in [("a", &large[..]), ("b", b"small")] {
+                    let (memory, purges, barrier) = (&memory, &purges, &barrier);
+                    let response = varying(&path, accept, body);
+                    scope.spawn(move || {
+                        barrier.wait();
+                        assert!(memory.keep(response, Class::Plain, purges));
+                    });
+                }
+            });
+            assert_eq!(bodies(&memory, &path).len(), 2, "{round}");
+            memory.remove(&key(&path));
         }
     }
 

@@ -388,6 +388,33 @@ fn a_range_of_a_whole_that_is_on_its_way_comes_from_it() {
     assert_eq!(front.origin.count("/"), 1);
 }
 
+/// What ends last was not asked for last.
+#[test]
+fn a_part_that_ends_after_the_whole_does_not_take_its_place() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |request| match request.header("range") {
+        "" => Script::ok(BODY, &[HOUR, TAG]),
+        _ => {
+            let fields = [HOUR, TAG, ("Content-Range", "bytes 0-9/36"), ("Content-Length", "10")];
+            Script::new().head(206, &fields).bytes(&BODY[..5]).wait(&held).bytes(&BODY[5..10])
+        }
+    });
+    let larder = Larder::start(&configuration(&origin, ""));
+    let whole = || told(&support::get(larder.proxy(), "/", &[("Host", HOST)]));
+    let mut slow = Connection::open(larder.proxy());
+    slow.write_head("GET", "/", &[("Host", HOST), ("Range", "bytes=0-9")]);
+    let mut part = slow.response_head("GET");
+    assert_eq!(part.status, 206);
+    assert_eq!([whole(), whole()], [STORED, HIT]);
+    gate.open();
+    slow.finish(&mut part);
+    assert_eq!((part.text().as_str(), part.complete), (&BODY[..10], true));
+    assert!(within(PATIENCE, || larder.metric("larder_fetches_in_flight") == Some(0.0)), "it is over");
+    assert_eq!(whole(), HIT);
+    assert_eq!(origin.count("/"), 2);
+}
+
 #[test]
 fn many_who_ask_for_one_range_make_one_fetch() {
     let gate = Gate::new();

@@ -20,7 +20,7 @@ use crate::fields::range::{ContentRange, Span};
 use crate::fields::{date, hop};
 use crate::flight::{Growing, Room, Writer};
 use crate::rules::{self, NotStored, RequestFacts, ResponseFacts, SelectingFields, Storable};
-use crate::store::{Generation, Lease, Marked, Reserved};
+use crate::store::{Generation, Kept, Lease, Marked, Reserved, Word};
 use crate::stored::{Born, CacheKey, Content, Group, Parts, Received, Standing, StoredResponse, TagPolicy};
 use crate::upstream::OriginBody;
 use crate::worker::{Fetched, ForOwner, Forms, Landing, Own, OwnerLanding};
@@ -317,8 +317,7 @@ impl Pump {
             verify::brought(&filling.fill.worker, &filling.fill.snapshot, &filling.fill.asked, &response);
         }
         // Kept before the seat is given up: whoever finds no flight finds the response.
-        filling.promote(&response);
-        filling.write_and_give_back(&response);
+        filling.keep(&response);
         self.writer.complete(whole, self.trailers);
     }
 
@@ -509,6 +508,18 @@ impl Filling {
                 self.promote(&fresh);
                 self.write_behind(&fresh);
             }
+        }
+    }
+
+    /// Keeps what has come to its end, in both tiers; not in place of what another fetch has brought that began later, as
+    /// one of a whole may have while this one brought a part, or one with a cookie beside one without.
+    fn keep(&mut self, response: &Arc<StoredResponse>) {
+        let Fill { worker, class, stale, .. } = &self.fill;
+        let shared = &worker.shared;
+        match shared.memory.keep_unless_outdone(response, stale.as_ref(), *class, &shared.purges) {
+            // Of that, Redis has been told.
+            Kept::Outdone => self.lease.take().into_iter().for_each(|lease| lease.give_back(Word::Look)),
+            Kept::Kept | Kept::Not => self.write_and_give_back(response),
         }
     }
 

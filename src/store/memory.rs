@@ -27,7 +27,7 @@ use super::{InFlight, Purges, Reserved};
 use crate::clock::Timestamp;
 use crate::config;
 use crate::rules::{NotStored, SelectingFields};
-use crate::stored::{CacheKey, Copies, Copy, Form, StoredResponse};
+use crate::stored::{Born, CacheKey, Copies, Copy, Form, StoredResponse};
 use crate::telemetry::{Cause, MemoryGauges};
 
 /// The memory tier, shared by all workers.
@@ -51,6 +51,17 @@ pub struct Memory {
     hits: Counter,
     inserts: AtomicU64,
     variants_capped: AtomicU64,
+}
+
+/// What has become of a response that was to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It stands in memory.
+    Kept,
+    /// It has been purged, or there is no place for it.
+    Not,
+    /// What stands in its place is later.
+    Outdone,
 }
 
 /// The part of the budget from which on a response that is kept is weighed at once.
@@ -212,33 +223,75 @@ impl Memory {
     /// May block for moments: other workers' changes of the same key wait for each other, and moka
     /// sleeps 50 µs at a time while its log of 384 writes is full.
     pub fn keep(&self, response: Arc<StoredResponse>, class: Class, purges: &Purges) -> bool {
-        let alone = Draft { variants: vec![Arc::clone(&response)], ..Draft::empty(&response.key) };
+        self.put(&response, class, purges, |_| false) == Kept::Kept
+    }
+
+    /// The same of one whose body has just come, which may have taken its time: not in place of what this process was
+    /// told by the origin later, and had sooner. `known` is what its fetch set out to replace.
+    pub fn keep_unless_outdone(
+        &self,
+        response: &Arc<StoredResponse>,
+        known: Option<&Arc<StoredResponse>>,
+        class: Class,
+        purges: &Purges,
+    ) -> Kept {
+        let is_part = response.content.whole().is_none();
+        self.put(response, class, purges, |held| {
+            let is_known = known.is_some_and(|known| Arc::ptr_eq(known, held));
+            // Of other nodes the clocks may differ; and a part serves fewer than the whole.
+            let is_later = matches!(held.standing.born(), Born::Here(_))
+                && held.facts.response_time >= response.facts.response_time
+                && (is_part || held.content.whole().is_some());
+            is_later && !is_known && !held.standing.is_soft()
+        })
+    }
+
+    /// Not where what stands in its place, and has not been purged, has outdone it.
+    fn put(
+        &self,
+        response: &Arc<StoredResponse>,
+        class: Class,
+        purges: &Purges,
+        outdoes: impl Fn(&Arc<StoredResponse>) -> bool,
+    ) -> Kept {
+        let alone = Draft { variants: vec![Arc::clone(response)], ..Draft::empty(&response.key) };
         let weight = alone.weight();
-        let fits = weight <= self.largest() && !purges.is_purged(&response);
+        // Whoever reads it holds it all the same.
+        let lingers = || response.content.bodies().for_each(|body| self.lingering.note(body));
+        let fits = weight <= self.largest() && !purges.is_purged(response);
         let refused = fits && !self.admits(&response.key, weight);
         if refused {
             self.ghost.note(response.key.hash(), Left::Evicted);
         }
         if !fits || refused {
-            // Whoever reads it holds it all the same.
-            response.content.bodies().for_each(|body| self.lingering.note(body));
-            return false;
+            lingers();
+            return Kept::Not;
         }
+        let mut is_outdone = false;
         self.change(&response.key, |resource| {
             resource.mark(class, None);
             let same = |variant: &Arc<StoredResponse>| variant.selecting == response.selecting;
-            resource.variants.retain(|variant| !same(variant) && !purges.is_purged(variant));
+            resource.variants.retain(|variant| !purges.is_purged(variant));
+            is_outdone = resource.variants.iter().any(|held| same(held) && outdoes(held));
+            if is_outdone {
+                return;
+            }
+            resource.variants.retain(|variant| !same(variant));
             // Asked here, where no other change of this key can come in between, and again below.
-            if !purges.is_purged(&response) {
-                resource.variants.insert(0, Arc::clone(&response));
+            if !purges.is_purged(response) {
+                resource.variants.insert(0, Arc::clone(response));
             }
         });
-        if purges.is_purged(&response) {
+        if is_outdone {
+            lingers();
+            return Kept::Outdone;
+        }
+        if purges.is_purged(response) {
             // A purge that came meanwhile has looked for it too early: what it missed goes now.
             self.change(&response.key, |resource| {
                 resource.variants.retain(|variant| !purges.is_purged(variant))
             });
-            return false;
+            return Kept::Not;
         }
         let nth = self.inserts.fetch_add(1, Ordering::Relaxed);
         if nth.is_multiple_of(RENEW) || self.is_large(weight) {
@@ -246,7 +299,7 @@ impl Memory {
         }
         self.settle(weight);
         self.hold_to_what_is_yielded();
-        true
+        Kept::Kept
     }
 
     /// Adds a response that was read from Redis without being asked for, as the oldest of its key's variants: what
@@ -480,7 +533,6 @@ mod tests {
     use crate::fields::content_coding::Coding;
     use crate::rules::Normalize;
     use crate::store::{PURGES, samples};
-    use crate::stored::Born;
     use crate::stored::samples::{fields, key, plain, stored};
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
@@ -775,6 +827,41 @@ mod tests {
         let new = stored(&key("/"), &[("accept", "b")], &response, b"new", Born::Here(seq));
         memory.keep(new, Class::Plain, &purges);
         assert_eq!(bodies(&memory, "/"), ["new"]);
+    }
+
+    #[test]
+    fn what_the_origin_has_said_later_stays_in_place_of_what_comes_to_its_end_later() {
+        let purged_softly = |purges: &Purges| {
+            let url = key("/").url().into();
+            purges.apply(&crate::stored::Purge::soft(crate::stored::Scope::Url(url)), None, NOW);
+        };
+        let at = |secs, body: &[u8], born| {
+            let mut response = plain("/", body, born);
+            Arc::get_mut(&mut response).unwrap().facts.response_time = Timestamp::from_secs(secs);
+            response
+        };
+        for (held, born, is_known, soft, kept) in [
+            (1_002, BORN, false, false, Kept::Outdone),
+            (1_001, BORN, false, false, Kept::Outdone),
+            (1_000, BORN, false, false, Kept::Kept),
+            (1_002, BORN, true, false, Kept::Kept),
+            (1_002, BORN, false, true, Kept::Kept),
+            (1_002, Born::Elsewhere(None), false, false, Kept::Kept),
+        ] {
+            let (memory, purges) = memory(1 << 20);
+            let held = at(held, b"held", born);
+            assert!(memory.keep(Arc::clone(&held), Class::Plain, &purges));
+            if soft {
+                purged_softly(&purges);
+            }
+            let response = at(1_001, b"slow", Born::Here(purges.seq()));
+            let known = is_known.then_some(&held);
+            let row = format!("{born:?} {is_known} {soft}");
+            let found = memory.keep_unless_outdone(&response, known, Class::Plain, &purges);
+            assert_eq!(found, kept, "{row}");
+            let stays = if kept == Kept::Kept { "slow" } else { "held" };
+            assert_eq!(bodies(&memory, "/"), [stays], "{row}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod yielding;
 
 pub use hot::{Hot, Name};
 pub use in_flight::{InFlight, PER_CONNECTION, Passing, Reserved, STREAMING, STREAMING_MUCH};
-pub use memory::Memory;
+pub use memory::{Kept, Memory};
 pub use purge::{PURGES, Purges};
 pub use redis::{
     About, Absent, Answer, Apply, Asked, Audit, Bid, Coherence, Election, Fault, Fleet, Generation, Lease,

@@ -269,16 +269,17 @@ impl Memory {
         }
         let mut is_outdone = false;
         self.change(&response.key, |resource| {
-            resource.mark(class, None);
             let same = |variant: &Arc<StoredResponse>| variant.selecting == response.selecting;
             resource.variants.retain(|variant| !purges.is_purged(variant));
-            is_outdone = resource.variants.iter().any(|held| same(held) && outdoes(held));
-            if is_outdone {
+            // Asked here, where no other change of this key can come in between, and again below. Who has purged it may
+            // have set the mark, too.
+            if purges.is_purged(response) {
                 return;
             }
-            resource.variants.retain(|variant| !same(variant));
-            // Asked here, where no other change of this key can come in between, and again below.
-            if !purges.is_purged(response) {
+            resource.mark(class, None);
+            is_outdone = resource.variants.iter().any(|held| same(held) && outdoes(held));
+            if !is_outdone {
+                resource.variants.retain(|variant| !same(variant));
                 resource.variants.insert(0, Arc::clone(response));
             }
         });
@@ -904,6 +905,29 @@ mod tests {
             });
             assert_eq!(bodies(&memory, &path).len(), 2, "{round}");
             memory.remove(&key(&path));
+        }
+    }
+
+    /// A key that is put into quarantine is purged and marked; what was on its way then took the mark with it.
+    #[test]
+    fn what_is_purged_while_it_is_kept_clears_no_mark() {
+        let (memory, purges) = memory(8 << 20);
+        let until = NOW.saturating_add(Duration::from_secs(60));
+        for round in 0..10_000 {
+            let old = plain("/", b"old", Born::Here(purges.seq()));
+            let barrier = std::sync::Barrier::new(2);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    memory.keep(Arc::clone(&old), Class::Plain, &purges);
+                });
+                barrier.wait();
+                purges.purge(old.key.url_hash(), NOW);
+                memory.remove(&old.key);
+                memory.mark(&old.key, Class::Plain, NotStored::Quarantined, Marked::Uncacheable, until);
+            });
+            let marked = memory.peek(&old.key).and_then(|found| found.marked(Class::Plain, NOW));
+            assert_eq!(marked, Some(NotStored::Quarantined), "round {round}");
         }
     }
 

@@ -142,11 +142,9 @@ impl Doubts {
         self.put(key, Doubt::Quarantined, now, until);
     }
 
-    /// What is stored under the key until then is to be looked at.
+    /// What is stored under the key until then is to be looked at. A quarantine stays one.
     pub fn suspect(&self, key: u128, now: Timestamp, until: Timestamp) {
-        if !self.is_quarantined(key, now) {
-            self.put(key, Doubt::Suspect, now, until);
-        }
+        self.put(key, Doubt::Suspect, now, until);
     }
 
     /// What is stored under the key has turned out well.
@@ -168,6 +166,11 @@ impl Doubts {
     fn put(&self, key: u128, doubt: Doubt, now: Timestamp, until: Timestamp) {
         let mut keys = self.keys.lock();
         keys.retain(|_, (_, until)| now < *until);
+        // Asked under the lock: two looks at one key may end at once.
+        let is_quarantined = keys.get(&key).is_some_and(|(known, _)| *known == Doubt::Quarantined);
+        if doubt == Doubt::Suspect && is_quarantined {
+            return self.note_end(&keys);
+        }
         if keys.len() >= MOST && !keys.contains_key(&key) {
             // A suspect before any other: giving it up costs one look.
             let least = keys.iter().min_by_key(|(_, (doubt, until))| (*doubt == Doubt::Quarantined, *until));
@@ -220,6 +223,23 @@ mod tests {
         doubts.suspect(1, at(0), at(20));
         doubts.clear(1);
         assert!(doubts.is_quarantined(1, at(9)) && !doubts.is_suspect(1, at(9)));
+    }
+
+    /// Two looks at one key may end at once.
+    #[test]
+    fn a_quarantine_is_never_lost_to_a_suspicion_at_the_same_moment() {
+        for round in 0..10_000 {
+            let (doubts, barrier) = (Doubts::default(), std::sync::Barrier::new(2));
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    doubts.suspect(1, at(0), at(10));
+                });
+                barrier.wait();
+                doubts.quarantine(1, at(0), at(10));
+            });
+            assert!(doubts.is_quarantined(1, at(0)), "round {round}");
+        }
     }
 
     #[test]

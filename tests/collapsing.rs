@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use support::front::told as without_ttl;
-use support::{Connection, Gate, Larder, Origin, PATIENCE, Response, Script, get, within};
+use support::{Connection, Gate, Larder, Origin, PATIENCE, Response, Script, client, get, within};
 
 const STORABLE: &[(&str, &str)] = &[("Cache-Control", "max-age=60")];
 
@@ -214,6 +214,32 @@ fn each_variant_collapses_on_its_own() {
     assert_eq!(larder.get("/", &[("Accept-Language", "de")]).header("x-cache"), "HIT");
     assert_eq!(larder.get("/", &[("Accept-Language", "en")]).header("x-cache"), "HIT");
     assert_eq!(origin.count("/"), 2);
+}
+
+/// Who comes after a purge is not for a fetch that began before it; that no longer means that each is for itself.
+#[test]
+fn those_who_come_after_a_purge_share_one_fetch_while_the_one_before_is_under_way() {
+    let (first, rest, gets) = (Gate::new(), Gate::new(), AtomicUsize::new(0));
+    let (one, others) = (first.clone(), rest.clone());
+    let origin = Origin::start(move |request| match request.method.as_str() {
+        "POST" => Script::ok("written", &[]),
+        _ if gets.fetch_add(1, Ordering::Relaxed) == 0 => Script::new().wait(&one).then_ok(b"old", STORABLE),
+        _ => Script::new().wait(&others).then_ok(b"new", STORABLE),
+    });
+    // Of one thread, whoever is active has sat down before anything else happens.
+    let larder = Larder::start(&config(&origin).replace("workers = 2", "workers = 1"));
+    let before = clients(&larder, 1, "/x", |_| vec![]);
+    first.wait_for_arrivals(1);
+    assert_eq!(client::request(larder.proxy(), "POST", "/x", &[], b"").status, 200);
+    let after = clients(&larder, 50, "/x", |_| vec![]);
+    wait_for_active(&larder, 51);
+    first.open();
+    assert_eq!(join(before)[0].text(), "old");
+    rest.wait_for_arrivals(1);
+    rest.open();
+    assert!(join(after).iter().all(|response| response.status == 200 && response.text() == "new"));
+    assert_eq!(origin.count("/x"), 3, "a write, and one fetch before it and one after it");
+    assert_eq!(get(larder.proxy(), "/x", &[]).header("x-cache"), "HIT");
 }
 
 #[test]

@@ -243,7 +243,7 @@ impl Filling {
     /// Who asks for a lease for this fill; nobody where the route, or what is known of its key, is against it.
     pub(super) fn bid(&self, refresh: bool) -> Option<Bid<'_>> {
         let (fill, shared) = (&self.fill, &self.fill.worker.shared);
-        let leases = shared.leases.get().filter(|_| self.cache.fleet_collapse)?;
+        let leases = shared.leases.get().filter(|_| self.cache.fleet_collapse && fill.bids)?;
         // The last one brought nothing that others could use: nobody waits for the next.
         let resource = shared.memory.again(&fill.key);
         let is_unshared =

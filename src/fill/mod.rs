@@ -78,6 +78,9 @@ pub struct Fill {
     pub class: Class,
     /// Which requests of other nodes could share it.
     pub lane: u64,
+    /// Whether it may wait for another node's fetch, or have others wait for it: not beside one of this node that is of no
+    /// use by now, and has the lease.
+    pub bids: bool,
     /// What memory holds, no longer fresh or not all that is wanted.
     pub stale: Option<Arc<StoredResponse>>,
     /// The seat on the flight.

@@ -52,6 +52,9 @@ pub(super) struct Exchange {
     pub interim: Option<Interim>,
     /// How often it has sat down with a flight that then had nothing for it.
     pub attempts: u8,
+    /// What it last sat down with had begun before a purge that came before the request: the number of the purge that
+    /// it had begun after, and one. All who have found the same share what comes instead; 0 where there is none.
+    pub after: u64,
     /// The selecting fields' names, learned from a response in flight.
     pub names: Option<Vec<HeaderName>>,
     /// Fields for its client alone, beside what is stored.
@@ -161,6 +164,7 @@ impl Exchange {
         let lane = lookup::lane(self, self.class(), None, want).lane;
         Fill {
             lane,
+            bids: self.after == 0,
             worker: Arc::clone(&self.worker),
             snapshot: Arc::clone(&self.snapshot),
             route: self.route,

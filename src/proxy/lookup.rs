@@ -13,7 +13,7 @@ use crate::flight::FlightKey;
 use crate::rules::{MustAsk, NotStored, Reusable, Reuse, SelectingFields};
 use crate::store::{Class, Resource};
 use crate::stored::{Cut, StoredResponse};
-use crate::telemetry::{Bypass, Detail, Miss, Outcome, Phase, Source, Tier};
+use crate::telemetry::{Bypass, Cause, Detail, Miss, Outcome, Phase, Source, Tier};
 use crate::worker::Asked;
 
 use super::Step;
@@ -104,7 +104,9 @@ enum Found {
 
 fn found(exchange: &mut Exchange, resource: Option<&Resource>) -> Found {
     let Some(resource) = resource else {
-        exchange.report.cause = Some(exchange.worker.shared.memory.why_absent(&exchange.key));
+        // What it has waited for was purged, and never was here.
+        let why_absent = || exchange.worker.shared.memory.why_absent(&exchange.key);
+        exchange.report.cause = Some(if exchange.after > 0 { Cause::Purged } else { why_absent() });
         return Found::Nothing(Miss::Uri);
     };
     match resource.select(&exchange.asked.headers, exchange.normalize()) {

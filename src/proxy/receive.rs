@@ -129,6 +129,7 @@ impl Received {
             report,
             interim,
             attempts: 0,
+            after: 0,
             names: None,
             own: None,
             waited: Duration::ZERO,

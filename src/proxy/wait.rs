@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::fields::range::Ranges;
 use crate::fields::vary::Vary;
 use crate::fill::Want;
-use crate::flight::{Guest, Owner, Seat};
+use crate::flight::{FlightKey, Guest, Owner, Seat};
 use crate::rules::{self, NotStored, OriginFailure, RangeFetch, ResponseFacts, Reusable, Reuse};
 use crate::store::{Absent, Class, Generation, Resource};
-use crate::stored::{CacheKey, Group, Standing, StoredResponse, Verdict};
+use crate::stored::{Born, CacheKey, Group, Standing, StoredResponse, Verdict};
 use crate::telemetry::{Cause, Detail, Miss, Outcome, Phase, Source, Tier};
 use crate::worker::{Fetched, FillTimes, ForOwner, Landing, Looked, Own, OwnerLanding};
 
@@ -31,7 +32,7 @@ use super::pass::Pass;
 use super::transform;
 
 /// How often a guest sits down again before it goes alone: once for a variant that it could not
-/// know of, once for an owner that vanished.
+/// know of, once for an owner that vanished or a purge.
 const ATTEMPTS: u8 = 3;
 
 /// A request that memory alone cannot answer.
@@ -59,7 +60,7 @@ impl Wait {
         };
         let want = self.want();
         let flights = Arc::clone(&self.exchange.worker.shared.flights);
-        let lane = lookup::lane(&self.exchange, self.exchange.class(), variant, want);
+        let lane = self.lane(variant, want);
         // What the last one brought could not be shared: nobody waits for the next.
         if let Some(why) = unshared {
             return match flights.join_if_free(lane) {
@@ -68,7 +69,7 @@ impl Wait {
             };
         }
         // The whole may be on its way already, and the range with it.
-        let whole = lookup::lane(&self.exchange, self.exchange.class(), variant, Want::Whole);
+        let whole = self.lane(variant, Want::Whole);
         if let Some(guest) = flights.visit(whole).filter(|_| want != Want::Whole) {
             return self.visit(guest).await;
         }
@@ -118,6 +119,16 @@ impl Wait {
         let fills = self.exchange.cache().is_some_and(|cache| cache.policy.range == RangeFetch::Fill);
         let whole = self.stale.as_ref().is_some_and(|stale| stale.content.whole().is_some());
         !fills && !whole
+    }
+
+    /// The flight that it may share; beside one that a purge has made useless, that of all who have found it so.
+    fn lane(&self, variant: Option<u64>, want: Want) -> FlightKey {
+        let of_all = lookup::lane(&self.exchange, self.exchange.class(), variant, want);
+        let lane = match self.exchange.after {
+            0 => of_all.lane,
+            after => (xxh3_64_with_seed(&after.to_le_bytes(), of_all.lane) & !1) | (of_all.lane & 1),
+        };
+        FlightKey { lane, ..of_all }
     }
 
     /// Why those who ask for the key do not wait for each other, if so.
@@ -363,7 +374,7 @@ impl Wait {
             Landing::Fetched(fetched) => {
                 // A purge that came before this request and after the fetch began.
                 if self.judged(&fetched.key, &fetched.facts, &fetched.standing) != Verdict::Stands {
-                    return self.alone(Some(Detail::Purged));
+                    return self.purged(&fetched.standing);
                 }
                 let (headers, normalize) = (&self.exchange.asked.headers, self.exchange.normalize());
                 if !fetched.selecting.matches(&fetched.facts, headers, normalize) {
@@ -389,7 +400,7 @@ impl Wait {
             Landing::Found(stored) | Landing::Revalidated(stored) | Landing::StaleIfError(stored, _)
                 if self.judged(&stored.key, &stored.facts, &stored.standing) == Verdict::Void =>
             {
-                self.alone(Some(Detail::Purged))
+                self.purged(&stored.standing)
             }
             // That the origin has failed is remembered for a moment (`fill/failing`): nobody asks it meanwhile.
             Landing::StaleIfError(stored, status) if !waited => {
@@ -398,6 +409,18 @@ impl Wait {
             }
             landing => self.landed(landing, true),
         }
+    }
+
+    /// What landed began before a purge that came before this request: it waits for what begins now, with all others of
+    /// whom that is true. Else a purge of what many ask for would send each of them to the origin, as long as one fetch of
+    /// it took.
+    fn purged(mut self: Box<Self>, standing: &Standing) -> Step {
+        self.exchange.because(Detail::Purged);
+        self.exchange.after = match standing.born() {
+            Born::Here(seen) => seen.saturating_add(1),
+            Born::Elsewhere(_) => u64::MAX,
+        };
+        Step::Lookup(Box::new(self.exchange))
     }
 
     /// Whether a part that another asked for is just what this request asks for: its range, and no other

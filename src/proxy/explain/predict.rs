@@ -138,6 +138,7 @@ pub(super) fn received(
         asked: Arc::clone(&asked),
         interim: None,
         attempts: 0,
+        after: 0,
         names: None,
         own: None,
         waited: Duration::ZERO,

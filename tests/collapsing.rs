@@ -216,6 +216,24 @@ fn each_variant_collapses_on_its_own() {
     assert_eq!(origin.count("/"), 2);
 }
 
+/// RFC 5861 §3: what is in its grace when it comes may be given to all, as it is to whoever comes a moment later.
+#[test]
+fn what_may_be_served_stale_is_shared_by_those_who_wait_for_it() {
+    for (field, fetches) in [("max-age=0, stale-while-revalidate=60", 1), ("max-age=0", 51)] {
+        let (gate, origin) = gated(move |_, gate| {
+            Script::new().wait(gate).then_ok(b"x", &[("Cache-Control", field), ("ETag", "\"1\"")])
+        });
+        // Of one thread, whoever is active has sat down before anything else happens.
+        let larder = Larder::start(&config(&origin).replace("workers = 2", "workers = 1"));
+        let clients = clients(&larder, 51, "/x", |_| vec![]);
+        wait_for_active(&larder, 51);
+        gate.wait_for_arrivals(1);
+        gate.open();
+        assert!(join(clients).iter().all(|response| response.status == 200 && response.text() == "x"));
+        assert_eq!(origin.count("/x"), fetches, "{field}");
+    }
+}
+
 /// Who comes after a purge is not for a fetch that began before it; that no longer means that each is for itself.
 #[test]
 fn those_who_come_after_a_purge_share_one_fetch_while_the_one_before_is_under_way() {

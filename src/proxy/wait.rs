@@ -271,7 +271,7 @@ impl Wait {
         new && !shared.purges.is_purged(stored) && self.exchange.is_led_to(&stored.key, &stored.facts) && {
             let now = (now, self.exchange.mono());
             let verdict = self.exchange.worker.reuse(stored, &self.exchange.asked.facts, &cache.policy, now);
-            matches!(verdict, Reuse::Fresh(_))
+            matches!(verdict, Reuse::Fresh(_) | Reuse::Stale { grace: Some(_), .. })
         }
     }
 
@@ -451,9 +451,10 @@ impl Wait {
     fn reusable(&self, facts: &ResponseFacts) -> bool {
         let now = self.exchange.worker.now();
         self.exchange.cache().is_some_and(|cache| {
+            // As whoever comes a moment later is given it: by the route's word or the origin's it may be stale.
             matches!(
                 rules::reuse::judge(&self.exchange.asked.facts, facts, &cache.policy, now),
-                Reuse::Fresh(_)
+                Reuse::Fresh(_) | Reuse::Stale { grace: Some(_), .. }
             )
         })
     }

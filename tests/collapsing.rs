@@ -216,6 +216,39 @@ fn each_variant_collapses_on_its_own() {
     assert_eq!(origin.count("/"), 2);
 }
 
+/// Whoever asks first does not know that there are variants; by the time that others do, it is one of them.
+#[test]
+fn a_variant_that_was_asked_for_before_any_was_known_is_not_fetched_again_while_it_comes() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let fields = [("Cache-Control", "max-age=60"), ("Vary", "Accept-Language"), ("Content-Length", "2")];
+    let origin = Origin::start(move |request| match request.header("accept-language") {
+        "en" => Script::new().head(200, &fields).bytes("e").wait(&held).bytes("n"),
+        other => Script::new().head(200, &fields).bytes(other),
+    });
+    let larder = Larder::start(&config(&origin));
+    let ask = |language| {
+        let mut connection = Connection::open(larder.proxy());
+        connection.write_head("GET", "/", &[("Host", "a.test"), ("Accept-Language", language)]);
+        let head = connection.response_head("GET");
+        (connection, head)
+    };
+    let (mut first, mut english) = ask("en");
+    let (mut other, mut french) = ask("fr");
+    other.finish(&mut french);
+    assert_eq!(french.text(), "fr");
+    // Now that one is stored, it is known what they vary on.
+    let french = || get(larder.proxy(), "/", &[("Host", "a.test"), ("Accept-Language", "fr")]);
+    assert!(within(PATIENCE, || french().header("x-cache") == "HIT"));
+    let (mut second, mut again) = ask("en");
+    assert!(again.header("cache-status").contains("collapsed"), "{}", again.header("cache-status"));
+    gate.open();
+    first.finish(&mut english);
+    second.finish(&mut again);
+    assert_eq!((english.text().as_str(), again.text().as_str()), ("en", "en"));
+    assert_eq!(origin.count("/"), 2);
+}
+
 /// RFC 5861 §3: what is in its grace when it comes may be given to all, as it is to whoever comes a moment later.
 #[test]
 fn what_may_be_served_stale_is_shared_by_those_who_wait_for_it() {

@@ -112,6 +112,12 @@ impl<T: Clone> Flights<T> {
         shard.get(&key).map(Flying::visit)
     }
 
+    /// What has been published there by now, for who does not take a place.
+    pub fn told(&self, key: FlightKey) -> Option<T> {
+        let shard = self.shard(key.key)?.lock();
+        shard.get(&key).and_then(|flying| flying.news.borrow().clone())
+    }
+
     /// Whether a fetch for the key is in flight, in whatever lane.
     ///
     /// If there is none, then every fetch for it that ever began is over, with all that its task did
@@ -228,7 +234,9 @@ mod tests {
         assert!(flights.visit(KEY).is_none());
         let owner = owner(&flights, KEY);
         let visitor = flights.visit(KEY).unwrap();
+        assert_eq!(flights.told(KEY), None);
         owner.publish(7);
+        assert_eq!((flights.told(KEY), owner.visits()), (Some(7), 1));
         assert_eq!(visitor.wait().await, Ok(7));
         drop(owner);
         assert!(flights.visit(KEY).is_none() && flights.is_empty());

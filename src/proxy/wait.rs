@@ -73,6 +73,11 @@ impl Wait {
         if let Some(guest) = flights.visit(whole).filter(|_| want != Want::Whole) {
             return self.visit(guest).await;
         }
+        // So may this very variant, by who asked before it was known that there are any.
+        let before = variant.and_then(|_| flights.visit(self.unnamed(want)?));
+        if let Some(guest) = before {
+            return self.visit(guest).await;
+        }
         match flights.join(lane) {
             Seat::Owner(seat) => self.own(seat).await,
             Seat::Guest(guest) => self.visit(guest).await,
@@ -119,6 +124,18 @@ impl Wait {
         let fills = self.exchange.cache().is_some_and(|cache| cache.policy.range == RangeFetch::Fill);
         let whole = self.stale.as_ref().is_some_and(|stale| stale.content.whole().is_some());
         !fills && !whole
+    }
+
+    /// The flight of who did not know that there are variants, where what it brings is for this request.
+    fn unnamed(&self, want: Want) -> Option<FlightKey> {
+        let lane = self.lane(None, want);
+        let (headers, normalize) = (&self.exchange.asked.headers, self.exchange.normalize());
+        match self.exchange.worker.shared.flights.told(lane)? {
+            Landing::Fetched(fetched) => {
+                fetched.selecting.matches(&fetched.facts, headers, normalize).then_some(lane)
+            }
+            _ => None,
+        }
     }
 
     /// The flight that it may share; beside one that a purge has made useless, that of all who have found it so.

@@ -134,15 +134,17 @@ fn check(wanted: Wanted, config: &Config) -> Result<Checked, String> {
 /// Whether there can be a request for it, else why not: nothing is stored under what nobody can ask for, and a purge of
 /// that would seem to have gone well.
 fn is_url(url: &str) -> Result<(), String> {
+    let absolute = || "must be absolute, with the host as clients ask for it: http://host/path".to_owned();
+    if !url.contains("://") {
+        return Err(absolute());
+    }
     // RFC 3986 §2.1: whatever else there is in a path is percent-encoded.
     if let Some(other) = url.chars().find(|char| !char.is_ascii_graphic()) {
         let bytes = other.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
         return Err(format!("holds {other:?}, which no request does: in a path or query it is {bytes}"));
     }
     let uri: Uri = url.parse().map_err(|why| format!("is none: {why}"))?;
-    let Some((scheme, authority)) = uri.scheme_str().zip(uri.authority()) else {
-        return Err("must be absolute, with the host as clients ask for it: http://host/path".to_owned());
-    };
+    let (scheme, authority) = uri.scheme_str().zip(uri.authority()).ok_or_else(absolute)?;
     let default = match scheme {
         "http" => 80,
         "https" => 443,
@@ -296,7 +298,9 @@ mod tests {
             ("http://[::1/", "is none: invalid"),
             ("/a/1", "must be absolute"),
             ("a", "must be absolute"),
-            ("", "is none: empty"),
+            ("", "must be absolute"),
+            ("api.test/a", "must be absolute"),
+            ("no url", "must be absolute"),
             ("ftp://x/y", "is of another scheme than http and https"),
             ("http://user:pw@host/x", "leave out all before its @"),
             ("http://x:99999/", "holds no host that a request could be for"),

@@ -537,6 +537,24 @@ fn what_answers_and_is_no_admin_listener_is_not_taken_for_a_larder_and_given_not
     }
 }
 
+/// An origin that would like to have the token.
+#[test]
+fn an_origin_that_poses_as_an_admin_listener_is_given_nothing_through_a_public_one() {
+    let api = Origin::start(|_| support::Script::respond(200, &[("Larder-Admin", "1")], "{}"));
+    let before = Larder::start(&good(&api.url()));
+    let mut command = larder();
+    command.args(["purge", "--all", "--admin", &before.proxy().to_string()]);
+    command.env("LARDER_ADMIN_TOKEN", "of-the-admin-listener");
+    let mut process = Process::spawn(command);
+    assert_eq!(process.wait_exit(PATIENCE), Some(69));
+    assert!(process.err.whole().contains("and is no admin listener of a Larder"), "{}", process.err.whole());
+    let asked = api.requests();
+    assert!(
+        asked.iter().all(|it| it.method == "GET" && it.headers.get("authorization").is_none()),
+        "{asked:?}"
+    );
+}
+
 #[test]
 fn what_shows_on_and_on_ends_with_whoever_reads_it() {
     let origin = Origin::ok("x", &[]);

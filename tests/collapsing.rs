@@ -293,6 +293,53 @@ fn those_who_come_after_a_purge_share_one_fetch_while_the_one_before_is_under_wa
     assert_eq!(get(larder.proxy(), "/x", &[]).header("x-cache"), "HIT");
 }
 
+/// Also who comes after another purge yet, while fetches from before each of the two are under way.
+#[test]
+fn those_who_come_after_each_of_two_purges_share_one_fetch_and_none_has_what_is_older() {
+    let (end, second, third) = (Gate::new(), Gate::new(), Gate::new());
+    let (gates, gets) = ((end.clone(), second.clone(), third.clone()), AtomicUsize::new(0));
+    let origin = Origin::start(move |request| match request.method.as_str() {
+        "POST" => Script::ok("written", &[]),
+        _ => match gets.fetch_add(1, Ordering::Relaxed) {
+            0 => {
+                let fields = [("Cache-Control", "max-age=60"), ("Content-Length", "3")];
+                Script::new().head(200, &fields).bytes("o").wait(&gates.0).bytes("ld")
+            }
+            1 => Script::new().wait(&gates.1).then_ok(b"mid", STORABLE),
+            _ => Script::new().wait(&gates.2).then_ok(b"new", STORABLE),
+        },
+    });
+    // Of one thread, whoever is active has sat down before anything else happens.
+    let larder = Larder::start(&config(&origin).replace("workers = 2", "workers = 1"));
+    let write = || client::request(larder.proxy(), "POST", "/x", &[("Host", "a.test")], b"").status;
+    let mut first = Connection::open(larder.proxy());
+    first.write_head("GET", "/x", &[("Host", "a.test")]);
+    let mut old = first.response_head("GET");
+    assert_eq!(write(), 200);
+    let of_a = |_| vec![("Host", "a.test")];
+    let after_one = clients(&larder, 10, "/x", of_a);
+    second.wait_for_arrivals(1);
+    wait_for_active(&larder, 11);
+    assert_eq!(write(), 200);
+    let after_both = clients(&larder, 10, "/x", of_a);
+    wait_for_active(&larder, 21);
+    second.open();
+    third.wait_for_arrivals(1);
+    third.open();
+    let bodies = |clients| join(clients).iter().map(Response::text).collect::<Vec<_>>();
+    assert!(bodies(after_both).iter().all(|body| body == "new"));
+    // Whoever has asked for it came before the second.
+    let between = bodies(after_one);
+    assert_eq!(between.iter().filter(|body| *body == "mid").count(), 1, "{between:?}");
+    assert!(between.iter().all(|body| body == "mid" || body == "new"), "{between:?}");
+    end.open();
+    first.finish(&mut old);
+    assert_eq!(old.text(), "old");
+    assert_eq!(origin.count("/x"), 5, "two writes, and a fetch before, between and after them");
+    let hit = get(larder.proxy(), "/x", &[("Host", "a.test")]);
+    assert_eq!((hit.header("x-cache"), hit.text().as_str()), ("HIT", "new"));
+}
+
 #[test]
 fn a_private_response_goes_to_its_owner_alone() {
     let gate = Gate::new();

@@ -517,8 +517,10 @@ impl Filling {
         let Fill { worker, class, stale, .. } = &self.fill;
         let shared = &worker.shared;
         match shared.memory.keep_unless_outdone(response, stale.as_ref(), *class, &shared.purges) {
-            // Of that, Redis has been told.
-            Kept::Outdone => self.lease.take().into_iter().for_each(|lease| lease.give_back(Word::Look)),
+            // Redis has been told of what is later, and would give this in its place.
+            Kept::Behind | Kept::Outdone => {
+                self.lease.take().into_iter().for_each(|lease| lease.give_back(Word::Look))
+            }
             Kept::Kept | Kept::Not => self.write_and_give_back(response),
         }
     }

@@ -26,7 +26,7 @@ use super::yielding::{RENEW, Yielding};
 use super::{InFlight, Purges, Reserved};
 use crate::clock::Timestamp;
 use crate::config;
-use crate::rules::{NotStored, SelectingFields};
+use crate::rules::{NotStored, ResponseFacts, SelectingFields};
 use crate::stored::{Born, CacheKey, Copies, Copy, Form, StoredResponse};
 use crate::telemetry::{Cause, MemoryGauges};
 
@@ -60,8 +60,18 @@ pub enum Kept {
     Kept,
     /// It has been purged, or there is no place for it.
     Not,
+    /// It stands in memory behind what is later, and varies by other fields: the shared tier has one `Vary` for a key.
+    Behind,
     /// What stands in its place is later.
     Outdone,
+}
+
+/// Whether the origin has said one after the other: it was asked for it no earlier, and its head came no earlier. And it
+/// was made no earlier, which a cache on the way may say that it was (`Age`): RFC 9111 §4, "as determined by the Date".
+fn is_surely_later(one: &ResponseFacts, other: &ResponseFacts) -> bool {
+    one.request_time >= other.request_time
+        && one.response_time >= other.response_time
+        && one.made() >= other.made()
 }
 
 /// The part of the budget from which on a response that is kept is weighed at once.
@@ -240,7 +250,7 @@ impl Memory {
             let is_known = known.is_some_and(|known| Arc::ptr_eq(known, held));
             // Of other nodes the clocks may differ; and a part serves fewer than the whole.
             let is_later = matches!(held.standing.born(), Born::Here(_))
-                && held.facts.response_time >= response.facts.response_time
+                && is_surely_later(&held.facts, &response.facts)
                 && (is_part || held.content.whole().is_some());
             is_later && !is_known && !held.standing.is_soft()
         })
@@ -267,7 +277,7 @@ impl Memory {
             lingers();
             return Kept::Not;
         }
-        let mut is_outdone = false;
+        let (mut is_outdone, mut is_behind) = (false, false);
         self.change(&response.key, |resource| {
             let same = |variant: &Arc<StoredResponse>| variant.selecting == response.selecting;
             resource.variants.retain(|variant| !purges.is_purged(variant));
@@ -280,7 +290,13 @@ impl Memory {
             is_outdone = resource.variants.iter().any(|held| same(held) && outdoes(held));
             if !is_outdone {
                 resource.variants.retain(|variant| !same(variant));
-                resource.variants.insert(0, Arc::clone(response));
+                // RFC 9111 §4.1: of several that a request selects, as where the origin has another Vary by now, it is
+                // given the most recent, which is the first.
+                let later = resource.variants.iter().take_while(|held| outdoes(held));
+                let by_others = |held: &Arc<StoredResponse>| held.facts.vary != response.facts.vary;
+                is_behind = later.clone().any(by_others);
+                let place = later.count();
+                resource.variants.insert(place, Arc::clone(response));
             }
         });
         if is_outdone {
@@ -300,7 +316,7 @@ impl Memory {
         }
         self.settle(weight);
         self.hold_to_what_is_yielded();
-        Kept::Kept
+        if is_behind { Kept::Behind } else { Kept::Kept }
     }
 
     /// Adds a response that was read from Redis without being asked for, as the oldest of its key's variants: what
@@ -862,6 +878,50 @@ mod tests {
             assert_eq!(found, kept, "{row}");
             let stays = if kept == Kept::Kept { "slow" } else { "held" };
             assert_eq!(bodies(&memory, "/"), [stays], "{row}");
+        }
+    }
+
+    /// Each of the three times may say otherwise: of a slow answer to an early question, or from a cache on the way.
+    #[test]
+    fn what_is_not_surely_later_does_not_outdo_what_comes_to_its_end() {
+        let at = |(asked, came, made): (u64, u64, u64), body: &[u8]| {
+            let mut response = plain("/", body, BORN);
+            let facts = &mut Arc::get_mut(&mut response).unwrap().facts;
+            (facts.request_time, facts.response_time) =
+                (Timestamp::from_secs(asked), Timestamp::from_secs(came));
+            facts.date = Some(Timestamp::from_secs(made));
+            response
+        };
+        let response = at((1_005, 1_006, 1_006), b"ends");
+        for (held, kept) in [
+            ((1_007, 1_008, 1_008), Kept::Outdone),
+            ((1_000, 1_008, 1_008), Kept::Kept),
+            ((1_007, 1_008, 700), Kept::Kept),
+            ((1_000, 1_001, 1_001), Kept::Kept),
+        ] {
+            let (memory, purges) = memory(1 << 20);
+            assert!(memory.keep(at(held, b"held"), Class::Plain, &purges));
+            assert_eq!(memory.keep_unless_outdone(&response, None, Class::Plain, &purges), kept, "{held:?}");
+        }
+    }
+
+    /// RFC 9111 §4.1: of several that are for a request it is given the most recent.
+    #[test]
+    fn what_comes_to_its_end_late_hides_no_later_response_with_another_vary() {
+        let at = |secs, mut response: Arc<StoredResponse>| {
+            Arc::get_mut(&mut response).unwrap().facts.response_time = Timestamp::from_secs(secs);
+            response
+        };
+        for (slow, given, kept) in [(1_001, "held", Kept::Behind), (1_003, "slow", Kept::Kept)] {
+            let (memory, purges) = memory(1 << 20);
+            memory.keep(at(1_000, varying("/", "b", b"old")), Class::Plain, &purges);
+            memory.keep(at(1_002, varying("/", "a", b"held")), Class::Plain, &purges);
+            let response = at(slow, plain("/", b"slow", BORN));
+            assert_eq!(memory.keep_unless_outdone(&response, None, Class::Plain, &purges), kept);
+            let resource = memory.find(&key("/")).unwrap();
+            let select = |accept| resource.select(&fields(&[("accept", accept)]), PLAIN).unwrap();
+            let body = |accept| String::from_utf8_lossy(select(accept).content.whole().unwrap()).into_owned();
+            assert_eq!(["a", "b", "c"].map(body), [given, "slow", "slow"]);
         }
     }
 

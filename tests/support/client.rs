@@ -238,12 +238,17 @@ impl Connection {
 
     /// Whether the peer closes, with nothing more sent; waits for it as long as a read may.
     pub fn closes(&mut self) -> bool {
-        match self.reader.fill_buf() {
+        let came = self.reader.fill_buf();
+        let is_closed = match &came {
             Ok(bytes) => bytes.is_empty(),
             Err(error) => {
                 matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted)
             }
+        };
+        if !is_closed {
+            eprintln!("in place of the end came {:?}", came.map(String::from_utf8_lossy));
         }
+        is_closed
     }
 
     /// Ends our side; the peer may still send.

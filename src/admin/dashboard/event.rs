@@ -19,6 +19,8 @@ const PURGES: usize = 12;
 
 /// One event, as it goes over the wire; `whole` is the first that a page is told.
 pub(crate) fn event(worker: &Worker, whole: bool) -> Bytes {
+    // Before the figures: where it stops, they are of no moment before that.
+    let stopping = worker.shared.draining.load(Ordering::Acquire);
     let snapshot = worker.shared.snapshot.load_full();
     let mut live = snapshot.metrics.live(&gauges::gather(worker), whole);
     let rows = live.get_mut("routes").map(Value::take).unwrap_or_default();
@@ -31,7 +33,7 @@ pub(crate) fn event(worker: &Worker, whole: bool) -> Bytes {
     if let Some(live) = live.as_object_mut() {
         live.insert("at_ms".to_owned(), json!(worker.now().as_millis()));
         live.insert("version".to_owned(), json!(env!("CARGO_PKG_VERSION")));
-        live.insert("stopping".to_owned(), json!(worker.shared.draining.load(Ordering::Acquire)));
+        live.insert("stopping".to_owned(), json!(stopping));
         live.insert("routes".to_owned(), rows.into());
         live.insert("tune".to_owned(), tune.into());
         live.insert("purges".to_owned(), worker.shared.receipts.latest(PURGES));

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use http::response::Parts;
-use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -17,10 +17,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::admin::NAMES_ITSELF;
+use crate::proxy::CACHE_STATUS;
 
 /// How long the running Larder may take; its own limit is `limits.admin_time`.
 const PATIENCE: Duration = Duration::from_secs(30);
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Bytes of its answer: problems of a whole file, each with its line.
 const ANSWER: usize = 16 << 20;
 

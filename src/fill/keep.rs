@@ -519,7 +519,9 @@ impl Filling {
         match shared.memory.keep_unless_outdone(response, stale.as_ref(), *class, &shared.purges) {
             // Redis has been told of what is later, and would give this in its place.
             Kept::Behind | Kept::Outdone => {
-                self.lease.take().into_iter().for_each(|lease| lease.give_back(Word::Look))
+                if let Some(lease) = self.lease.take() {
+                    lease.give_back(Word::Look);
+                }
             }
             Kept::Kept | Kept::Not => self.write_and_give_back(response),
         }

@@ -19,7 +19,8 @@ use crate::wire::{field_line, status_line};
 
 use super::report::Report;
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// What Larder has done, on each answer of a public listener (RFC 9211).
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const X_PROCESS_TIME: HeaderName = HeaderName::from_static("x-process-time");
 pub(super) const SERVER_TIMING: HeaderName = stored::SERVER_TIMING;

@@ -62,7 +62,7 @@ use content::Read;
 use deliver::Deliver;
 use exchange::Exchange;
 pub use explain::{Thought, explain};
-pub use head::{Begun, Headed};
+pub use head::{Begun, CACHE_STATUS, Headed};
 use pass::Pass;
 use purging::Purging;
 pub use short::{Arrival, AtOnce, Short, Ways, answer as answer_at_once};

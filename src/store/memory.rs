@@ -925,22 +925,33 @@ mod tests {
         }
     }
 
+    /// Keeps it while it is purged, and its key let go of, by another.
+    fn purged_while_kept(
+        memory: &Memory,
+        purges: &Purges,
+        response: &Arc<StoredResponse>,
+        then: impl FnOnce(),
+    ) {
+        let barrier = std::sync::Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                barrier.wait();
+                memory.keep(Arc::clone(response), Class::Plain, purges);
+            });
+            barrier.wait();
+            purges.purge(response.key.url_hash(), NOW);
+            memory.remove(&response.key);
+            then();
+        });
+    }
+
     #[test]
     fn a_racing_purge_wins_over_every_keep() {
         let (memory, purges) = memory(8 << 20);
         for round in 0..200 {
             let path = format!("/{round}");
             let old = plain(&path, b"old", Born::Here(purges.seq()));
-            let barrier = std::sync::Barrier::new(2);
-            thread::scope(|scope| {
-                scope.spawn(|| {
-                    barrier.wait();
-                    memory.keep(Arc::clone(&old), Class::Plain, &purges);
-                });
-                barrier.wait();
-                purges.purge(old.key.url_hash(), NOW);
-                memory.remove(&old.key);
-            });
+            purged_while_kept(&memory, &purges, &old, || {});
             assert!(memory.find(&old.key).is_none(), "round {round}: it came back");
         }
     }
@@ -975,15 +986,7 @@ mod tests {
         let until = NOW.saturating_add(Duration::from_secs(60));
         for round in 0..10_000 {
             let old = plain("/", b"old", Born::Here(purges.seq()));
-            let barrier = std::sync::Barrier::new(2);
-            thread::scope(|scope| {
-                scope.spawn(|| {
-                    barrier.wait();
-                    memory.keep(Arc::clone(&old), Class::Plain, &purges);
-                });
-                barrier.wait();
-                purges.purge(old.key.url_hash(), NOW);
-                memory.remove(&old.key);
+            purged_while_kept(&memory, &purges, &old, || {
                 memory.mark(&old.key, Class::Plain, NotStored::Quarantined, Marked::Uncacheable, until);
             });
             let marked = memory.peek(&old.key).and_then(|found| found.marked(Class::Plain, NOW));
